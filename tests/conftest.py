@@ -1,0 +1,30 @@
+"""Shared fixtures: array shapes are checked while testing; the CPU is the device."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from jaxtyping import install_import_hook
+
+# Every function of the package is checked against its shape annotations while the tests run.
+install_import_hook("wsss_jax", "beartype.beartype")
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with real images (`data`) and reference values (`golden`) that are not shipped."""
+    folder = Path(os.environ.get("WSSS_SHARED", REPOSITORY.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no real images at {folder}: set WSSS_SHARED to the folder that has them")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Small reference arrays that are shipped with the tests."""
+    return REPOSITORY / "tests" / "golden"

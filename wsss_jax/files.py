@@ -1,0 +1,85 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+
+from wsss_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
+    """Yields a binary file that becomes `path` when the block ends without an exception.
+
+    The bytes go to a temporary name in the same folder, are flushed to the disk and renamed, so a
+    reader (or a run resumed after a power cut) never sees half a file. The folder is created.
+
+    Raises:
+      UserError: the disk is full or the quota is used up.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield cast(BinaryIO, file)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; a result should be as readable as any other new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"no space left on the device while writing {path}: free some space and run the"
+                " same command again, finished work is kept"
+            ) from error
+        raise
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if hasattr(value, "__array__"):
+        return np.asarray(value).tolist()
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def dump_json(value: Any) -> str:
+    """`value` as JSON text: sorted keys, two spaces, full float precision."""
+    return json.dumps(value, indent=2, sort_keys=True, default=_plain)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Writes `value` as JSON, atomically."""
+    with atomic_write(path) as file:
+        file.write(dump_json(value).encode() + b"\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"expected a JSON file at {path}, found none") from error
+    except ValueError as error:
+        raise UserError(f"expected JSON in {path}, found something else ({error})") from error

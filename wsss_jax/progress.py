@@ -1,0 +1,72 @@
+"""Progress of long work: a bar on a terminal, a line every few seconds elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+_LINE_EVERY = 10.0  # seconds between plain lines
+
+
+class Progress:
+    """Counts `unit`s towards `total` and shows rate and time left.
+
+    Use as a context manager; call `update(n, **figures)` as work gets done.
+    """
+
+    def __init__(
+        self, total: int, label: str, unit: str = "images", enabled: bool = True, initial: int = 0
+    ):
+        self._total, self._label, self._unit = total, label, unit
+        self._enabled = enabled
+        self._done = initial
+        self._start_count = initial
+        self._start = self._last = time.monotonic()
+        self._bar = None
+        if enabled and sys.stderr.isatty():
+            self._bar = tqdm(total=total, desc=label, unit=unit, initial=initial, smoothing=0.1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, count: int = 1, **figures: float | str) -> None:
+        """`count` more units are done; `figures` are shown beside the bar."""
+        self._done += count
+        if not self._enabled:
+            return
+        shown = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in figures.items()}
+        if self._bar is not None:
+            if shown:
+                self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(count)
+            return
+        now = time.monotonic()
+        if now - self._last < _LINE_EVERY and self._done < self._total:
+            return
+        self._last = now
+        rate = (self._done - self._start_count) / max(now - self._start, 1e-9)
+        left = (self._total - self._done) / max(rate, 1e-9)
+        extra = "".join(f", {k} {v}" for k, v in shown.items())
+        print(
+            f"{self._label}: {self._done}/{self._total} {self._unit},"
+            f" {rate:.1f} {self._unit}/s, {_clock(left)} left{extra}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,59 @@
+"""The few types that cross module borders."""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+Batch = dict[str, Array]
+"""Arrays with a leading batch dimension.
+
+``image`` uint8 [B, S, S, 3] RGB, ``valid`` bool [B, S, S] (False where padded), ``label`` float32
+[B, C] multi-hot, ``index`` int32 [B] (position in the source), optionally ``segmentation`` uint8
+[B, S, S] (255 = ignore).
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class ParamRule:
+    """How the optimizer treats the parameters whose path matches `pattern` (first match wins).
+
+    `lr` multiplies the learning rate, `decay` says whether weight decay applies; a frozen
+    parameter gets neither gradient nor decay. Paths look like ``backbone/b4_1/conv_branch2a/kernel``.
+    """
+
+    pattern: str
+    lr: float = 1.0
+    decay: bool = True
+    frozen: bool = False
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a step changes.
+
+    `state` holds the non-parameter variables (``batch_stats``, ...) and `extra` what a method keeps
+    beside the parameters (an averaged network, a queue of prototypes).
+    """
+
+    step: Array
+    params: PyTree
+    state: PyTree
+    extra: PyTree
+    opt_state: PyTree
+    rng: PRNGKeyArray
+
+
+@flax.struct.dataclass
+class Aux:
+    """What a loss reports besides its value.
+
+    `terms`: named scalars. `state`: updated non-parameter variables. `maps`: named [B, h, w, K]
+    arrays worth looking at (activation maps, masks); the writer draws them without knowing the method.
+    """
+
+    terms: dict[str, Array]
+    state: PyTree
+    maps: dict[str, Array]
+    extra: Any = ()
