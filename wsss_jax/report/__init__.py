@@ -1,0 +1,1 @@
+"""What a finished run looks like: reads the stages' folders, draws one page and one picture."""

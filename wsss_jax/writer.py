@@ -1,0 +1,159 @@
+"""Metrics of a training run: JSON lines, TensorBoard event files, lines on the console."""
+
+import contextlib
+import errno
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from tensorboardX import SummaryWriter
+
+from wsss_jax.errors import UserError
+from wsss_jax.files import atomic_write
+
+
+class MetricWriter:
+    """Writes figures and pictures of a run into `folder`.
+
+    ``folder/metrics.jsonl`` gets one line ``{"step": …, name: value, …}`` a call, flushed at once
+    (a value that is not finite becomes ``null``: JSON has no NaN); ``folder/tensorboard`` the same
+    as event files, and the pictures.
+
+    Args:
+      folder: created when missing.
+      enabled: False makes every call a no-op (all processes but the first).
+      resume_step: the last step that is kept; later lines, and a last line that was cut off by a
+        kill, are dropped, so that a resumed run has each step once. None starts over.
+      log: also gets every line of figures as readable text, such as ``ctx.log``.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        enabled: bool = True,
+        *,
+        resume_step: int | None = None,
+        log: Callable[[str], None] | None = None,
+    ):
+        self._enabled = enabled
+        self._log = log
+        if not enabled:
+            return
+        folder = Path(folder)
+        kept = [] if resume_step is None else read_metrics(folder, last_step=resume_step)
+        with _full_disk_is_the_users(folder):
+            with atomic_write(folder / "metrics.jsonl") as file:
+                file.writelines(_json_line(row) for row in kept)
+            self._folder = folder
+            self._board = SummaryWriter(
+                str(folder / "tensorboard"),
+                # TensorBoard hides the events that are written again.
+                purge_step=0 if resume_step is None else resume_step + 1,
+                # Two runs begun within one second would otherwise share a file name.
+                filename_suffix=f".{time.time_ns()}",
+            )
+            self._lines = open(folder / "metrics.jsonl", "ab")  # noqa: SIM115 (closed by close)
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes named figures (numbers or arrays of one element) of `step`.
+
+        Raises:
+          UserError: the disk is full.
+        """
+        if not self._enabled:
+            return
+        numbers = {name: float(np.asarray(value).item()) for name, value in values.items()}
+        with _full_disk_is_the_users(self._folder):
+            self._lines.write(_json_line({"step": int(step), **numbers}))
+            self._lines.flush()
+        for name, number in numbers.items():
+            self._board.add_scalar(_tag(name), number, int(step))
+        if self._log is not None:
+            self._log(console_line(step, numbers))
+
+    def images(
+        self,
+        step: int,
+        images: Mapping[str, UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "n h w 3"]],
+    ) -> None:
+        """Writes named RGB pictures of `step` to TensorBoard; several under a name side by side."""
+        if not self._enabled:
+            return
+        for name, image in images.items():
+            strip = image if image.ndim == 3 else np.concatenate(list(image), axis=1)
+            self._board.add_image(_tag(name), strip, int(step), dataformats="HWC")
+
+    def close(self) -> None:
+        """Writes what is pending. Calls after the first do nothing."""
+        if self._enabled:
+            self._enabled = False
+            self._lines.close()
+            self._board.close()
+
+
+def read_metrics(folder: Path | str, last_step: int | None = None) -> list[dict[str, Any]]:
+    """The lines of ``folder/metrics.jsonl`` up to `last_step`; empty when there is no file.
+
+    A line that is no JSON object with a step (cut off by a kill) is left out; of two lines of one
+    step the later counts.
+    """
+    path = Path(folder) / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    rows: dict[int, dict[str, Any]] = {}
+    for line in path.read_bytes().splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            row = json.loads(line)
+            step = int(row["step"])
+            if last_step is None or step <= last_step:
+                rows[step] = row
+    return [rows[step] for step in sorted(rows)]
+
+
+def console_line(step: int, values: Mapping[str, float]) -> str:
+    """``step 120  loss 0.3121  lr 0.0094``."""
+    return "  ".join([f"step {step}", *(f"{name} {value:.4g}" for name, value in values.items())])
+
+
+def _json_line(row: Mapping[str, Any]) -> bytes:
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+    return json.dumps(finite, allow_nan=False).encode() + b"\n"
+
+
+def _tag(name: str) -> str:
+    # The characters TensorBoard allows; others would be changed behind our back, with a message.
+    return re.sub(r"[^-/\w.]", "_", name)
+
+
+@contextlib.contextmanager
+def _full_disk_is_the_users(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"no space left on the device while writing to {folder}: free some space and run the"
+            " same command again, it goes on from the last checkpoint"
+        ) from error
