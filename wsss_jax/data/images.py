@@ -1,0 +1,149 @@
+"""Encoded images and masks to arrays and back.
+
+Photographs are decoded by OpenCV, which gives PIL's bytes faster; PIL reads what OpenCV reads
+otherwise (CMYK), tells truncated files apart (OpenCV may fill the missing part with grey) and reads
+masks (OpenCV turns a palette's indices into colours).
+"""
+
+import io
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from wsss_jax.errors import UserError
+
+IGNORE = 255
+"""Mask value of pixels that belong to no class (VOC's object borders)."""
+
+# How a complete file ends: four bytes to compare instead of a second decoding per image.
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+
+
+def _palette() -> UInt8[np.ndarray, "256 3"]:
+    index = np.arange(256)
+    # Bit 3k + channel of the index becomes bit 7 - k of that channel (VOC devkit, colormap).
+    channels = [
+        sum(((index >> (3 * k + channel)) & 1) << (7 - k) for k in range(3)) for channel in range(3)
+    ]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+VOC_PALETTE = _palette()
+
+
+def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes a photograph to RGB.
+
+    Grey is repeated over the channels, CMYK is converted by PIL's formula, palettes are looked up,
+    alpha is dropped, 16-bit values keep their high byte. EXIF orientation is ignored, as masks and
+    published results ignore it. The first frame of an animation counts.
+
+    Args:
+      data: the file's bytes (JPEG, PNG or anything else PIL reads).
+      name: how an error calls the image, a path for instance.
+
+    Raises:
+      UserError: not an image, truncated, or of a pixel type without a place in 8-bit RGB.
+    """
+    header = _open(data, name)
+    end = _ENDS.get(header.format or "")
+    if end is None or header.mode == "CMYK" or not data.endswith(end):
+        return _decode_strictly(header, name)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise _broken(name, "it is damaged")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def decode_mask(data: bytes, name: str, num_classes: int | None) -> UInt8[np.ndarray, "h w"]:
+    """Decodes a PNG of class indices: a palette's indices or grey values, never colours.
+
+    Args:
+      data: the file's bytes.
+      name: how an error calls the mask.
+      num_classes: foreground classes C; values are 0 (background) to C, or 255 (ignore). None
+        accepts every value.
+
+    Raises:
+      UserError: not a PNG, truncated, in colours, with alpha, 16-bit, or with an index above C.
+    """
+    header = _open(data, name)
+    if header.format != "PNG":
+        raise UserError(
+            f"expected a PNG of class indices, found {header.format} in {name}: other formats lose"
+            " the indices, save the mask as single-channel PNG"
+        )
+    bits = data[24]  # IHDR; PIL stretches grey values of fewer bits to the whole range
+    if header.mode not in ("P", "L", "1") or bits == 16:
+        found = "16-bit values" if bits == 16 else f"{header.mode} pixels"
+        raise UserError(
+            f"expected class indices (a palette or 8-bit grey PNG), found {found} in {name}:"
+            " convert its colours to indices"
+        )
+    mask = np.array(_load(header, name), dtype=np.uint8)
+    if header.mode == "L" and bits < 8:
+        mask //= 255 // (2**bits - 1)
+    if num_classes is not None:
+        _check_indices(mask, name, num_classes)
+    return mask
+
+
+def encode_mask(mask: UInt8[np.ndarray, "h w"]) -> bytes:
+    """`mask` as a PNG of indices with the VOC palette."""
+    image = Image.fromarray(mask)
+    image.putpalette(VOC_PALETTE.tobytes())
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _check_indices(mask: np.ndarray, name: str, num_classes: int) -> None:
+    wrong = (mask > num_classes) & (mask != IGNORE)
+    if wrong.any():
+        found = ", ".join(map(str, np.unique(mask[wrong])[:5]))
+        raise UserError(
+            f"expected class indices 0 to {num_classes} or {IGNORE}, found {found} in {name}:"
+            " check the mask or the list of classes"
+        )
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _broken(name, "the file is empty" if not data else "its header is none") from error
+
+
+def _load(image: Image.Image, name: str) -> Image.Image:
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _broken(name, "it is truncated or damaged") from error
+    return image
+
+
+def _decode_strictly(image: Image.Image, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    _load(image, name)
+    if image.mode in _SIXTEEN_BITS:
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if image.mode in ("I", "F"):
+        raise UserError(
+            f"expected 8- or 16-bit pixels, found 32-bit ones in {name}: their range is unknown,"
+            " save the image with 8 bits"
+        )
+    return np.array(image.convert("RGB"))
+
+
+def _broken(name: str, what: str) -> UserError:
+    return UserError(
+        f"expected a complete image, found a broken one in {name} ({what}): replace the file or"
+        " take its id off the list"
+    )

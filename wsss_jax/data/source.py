@@ -1,0 +1,66 @@
+"""Random access to the records of a data set."""
+
+import importlib
+import importlib.util
+from typing import Protocol, TypedDict
+
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from wsss_jax.errors import UserError
+
+
+class Record(TypedDict):
+    """One image: its id, encoded bytes, multi-hot label and, where known, encoded mask.
+
+    `segmentation` is a single-channel PNG of class indices (0 background, 255 ignore).
+    """
+
+    id: str
+    image: bytes
+    label: Float[np.ndarray, "c"]
+    segmentation: bytes | None
+
+
+class Source(Protocol):
+    """The records of a split, in the order of its list; safe to share between threads and to pickle.
+
+    `classes` are the foreground names; `digest` changes when anything in the records does.
+    """
+
+    ids: list[str]
+    classes: tuple[str, ...]
+    digest: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record: ...
+
+
+# The module of a builder whose name says more than the module's.
+_MODULES = {"voc2012_wsss": "voc"}
+
+
+def open_source(data: ConfigDict, split: str) -> Source:
+    """The records of `split`, prepared on first use.
+
+    Args:
+      data: the data section: `builder` names a module of ``wsss_jax.data`` with a function
+        ``open_source(data, split)``; the rest are that builder's options.
+      split: the split's name.
+
+    Raises:
+      UserError: no such builder or split, or the builder refuses the data.
+    """
+    name = _MODULES.get(data.builder, data.builder)
+    module = f"wsss_jax.data.{name}"
+    if not name.isidentifier() or importlib.util.find_spec(module) is None:
+        raise UserError(
+            f"expected a builder of wsss_jax.data (voc2012_wsss, shapes), found {data.builder!r}:"
+            " set data.builder"
+        )
+    opener = getattr(importlib.import_module(module), "open_source", None)
+    if opener is None or module == __name__:
+        raise UserError(f"expected a data builder, found the module {module}: set data.builder")
+    return opener(data, split)
