@@ -1,0 +1,71 @@
+"""Losses: pure functions of arrays."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def multilabel_soft_margin(
+    logits: Float[Array, "b c"], labels: Float[Array, "b c"]
+) -> Float[Array, ""]:
+    """``mean −[y·log σ(z) + (1 − y)·log σ(−z)]`` over classes and batch.
+
+    Args:
+      logits: class scores z.
+      labels: 0 or 1.
+    """
+    return -jnp.mean(
+        labels * jax.nn.log_sigmoid(logits) + (1 - labels) * jax.nn.log_sigmoid(-logits)
+    )
+
+
+def equivariance_l1(
+    first: Float[Array, "b h w c"], second: Float[Array, "b h w c"]
+) -> Float[Array, ""]:
+    """Mean absolute difference of two maps of the same scene: SEAM's L_ER (arXiv 2004.04581)."""
+    return jnp.mean(jnp.abs(first - second))
+
+
+def equivariance_l2(
+    first: Float[Array, "b h w c"], second: Float[Array, "b h w c"]
+) -> Float[Array, ""]:
+    """Mean squared difference of two maps: SSENet's L_SER (arXiv 1909.03714)."""
+    return jnp.mean(jnp.square(first - second))
+
+
+def _smallest_mask(values: Float[Array, "b n"], count: int) -> Float[Array, "b n"]:
+    """Weights of the `count` smallest entries per row: 1, and an equal share for ties at the edge.
+
+    Only the sorted values are needed, so the selection costs no gather and its gradient no
+    scatter; and equal entries get equal gradients on every device.
+    """
+    values = jax.lax.stop_gradient(values)
+    edge = jnp.sort(values, axis=-1)[:, count - 1 : count]
+    below, at = values < edge, values == edge
+    missing = count - below.sum(-1, keepdims=True)
+    return below + at * (missing / at.sum(-1, keepdims=True))
+
+
+def hardest_l1(
+    target: Float[Array, "b h w c"], prediction: Float[Array, "b h w c"], fraction: float
+) -> Float[Array, ""]:
+    """Mean of the largest absolute differences of each image: a half of SEAM's L_ECR.
+
+    The ``⌊fraction·h·w·c⌋`` largest entries of an image count, over all pixels and channels
+    (arXiv 2004.04581, online hard example mining).
+    """
+    difference = jnp.abs(target - prediction).reshape(target.shape[0], -1)
+    count = max(int(difference.shape[1] * fraction), 1)
+    return jnp.mean(jnp.sum(difference * _smallest_mask(-difference, count), -1) / count)
+
+
+def smallest_response(maps: Float[Array, "b h w c"], fraction: float = 0.25) -> Float[Array, ""]:
+    """Mean positive response of the least active pixels; pushes part of an image to background.
+
+    m = max over channels; the ``⌊fraction·h·w⌋`` smallest m of each image count (SEAM's program,
+    a quarter of the pixels).
+    """
+    response = maps.max(-1).reshape(maps.shape[0], -1)
+    count = max(int(response.shape[1] * fraction), 1)
+    kept = jax.nn.relu(response) * _smallest_mask(response, count)
+    return jnp.mean(jnp.sum(kept, -1) / count)

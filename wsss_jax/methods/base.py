@@ -1,0 +1,99 @@
+"""What a training method is, and what the methods that make activation maps have in common."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
+
+from wsss_jax import models
+from wsss_jax.types import Aux, Batch, ParamRule
+
+
+class Method(Protocol):
+    """A training method: one frozen dataclass whose fields are its hyper-parameters.
+
+    Its module exports it a second time as ``Method``, so that a config names a method by its file.
+    Methods are pure functions of the *global* batch: they use no axis names and no device.
+    """
+
+    def model(self) -> nn.Module:
+        """The network to train; it is called with ``(x, valid=None, *, train=False)``."""
+        ...
+
+    def param_rules(self) -> tuple[ParamRule, ...]:
+        """How each parameter is optimised; a parameter that no rule matches is an error."""
+        ...
+
+    def init_extra(self, params: PyTree) -> PyTree:
+        """What the method keeps beside the parameters (an averaged network, a queue)."""
+        del params
+        return ()
+
+    def loss(
+        self,
+        params: PyTree,
+        state: PyTree,
+        batch: Batch,
+        rng: PRNGKeyArray,
+        step: Array,
+        extra: PyTree = (),
+    ) -> tuple[Array, Aux]:
+        """The scalar to minimise and what there is to report.
+
+        Args:
+          params: trainable variables.
+          state: the other variables (``batch_stats``), as the last step left them.
+          batch: see `wsss_jax.types.Batch`.
+          rng: key of this step.
+          step: int32 [], counted from 0.
+          extra: what `init_extra` made, as the last step left it.
+        """
+        ...
+
+    def after_step(self, extra: PyTree, params: PyTree) -> PyTree:
+        """`extra` after an optimiser step that led to `params`."""
+        del params
+        return extra
+
+    def predict(
+        self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
+    ) -> dict[str, Array]:
+        """Inference: ``cam``, ``affinity``, ``boundary`` or ``logits``, at the network's stride.
+
+        `valid` marks the top-left rectangle that each image fills; inside it the result is that of
+        the unpadded image.
+        """
+        ...
+
+
+def network_input(
+    images: UInt8[Array, "b h w 3"],
+    valid: Bool[Array, "b h w"],
+    backbone: Mapping[str, Any],
+) -> Float[Array, "b h w 3"]:
+    """Images normalised with the backbone's statistics, and zero where padded.
+
+    Zero comes after the normalisation, as published: padding has the colour of the mean.
+    """
+    cls = models.backbone_module(str(dict(backbone)["name"])).Backbone
+    mean = jnp.asarray(cls.pixel_mean, jnp.float32)
+    std = jnp.asarray(cls.pixel_std, jnp.float32)
+    return (images.astype(jnp.float32) - mean) / std * valid[..., None]
+
+
+def four_groups(backbone: Mapping[str, Any], head_lr: float = 10.0) -> tuple[ParamRule, ...]:
+    """The parameter groups of AffinityNet's code, which SSENet and SEAM share.
+
+    Weights of the backbone learn at the base rate and biases at twice that without decay; new
+    layers learn `head_lr` times faster. Expects the network's submodule to be called ``backbone``.
+    """
+    frozen = models.frozen_patterns(backbone)
+    return (
+        *(ParamRule(f"^backbone/{pattern}$", frozen=True) for pattern in frozen),
+        ParamRule("^backbone/.*bias$", lr=2.0, decay=False),
+        ParamRule("^backbone/.*$", lr=1.0),
+        ParamRule("^.*bias$", lr=2.0 * head_lr, decay=False),
+        ParamRule("^.*$", lr=head_lr),
+    )

@@ -1,0 +1,119 @@
+"""Bilinear resizing in both conventions of the papers, never antialiased.
+
+The sampling grid comes from the two sizes, not from a scale factor. Corner-aligned resizing maps
+the first and last pixel onto each other; the other convention treats pixels as areas (half pixel).
+`jax.image.resize` has no corner-aligned mode and blurs when it shrinks.
+"""
+
+from typing import overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+
+@overload
+def interpolation_matrix(in_length: int, out_length: int, align_corners: bool) -> np.ndarray: ...
+@overload
+def interpolation_matrix(
+    in_length: int,
+    out_length: int,
+    align_corners: bool,
+    in_size: Int[Array, " b"],
+    out_size: Int[Array, " b"],
+) -> Array: ...
+def interpolation_matrix(
+    in_length: int,
+    out_length: int,
+    align_corners: bool,
+    in_size: Int[Array, " b"] | None = None,
+    out_size: Int[Array, " b"] | None = None,
+) -> np.ndarray | Array:
+    """The float32 matrix R of linear interpolation along one axis: ``R @ signal``.
+
+    Args:
+      in_length: length of the signal.
+      out_length: length of the result.
+      align_corners: whether first and last samples coincide.
+      in_size: how many leading samples of each signal are valid (default: all).
+      out_size: length that each valid part is resized to; rows from there on are zero.
+
+    Returns:
+      [out_length, in_length], a NumPy array, for any host or device code; with sizes
+      [b, out_length, in_length], a JAX array.
+    """
+    xp = np if in_size is None else jnp
+    n_in = in_length if in_size is None else in_size[:, None]
+    n_out = out_length if out_size is None else out_size[:, None]
+    row = xp.arange(out_length)
+    # The source position is the fraction numerator / denominator. Integers keep it exact, so a
+    # padded image meets the very weights of an unpadded one.
+    if align_corners:
+        numerator, denominator = row * (n_in - 1), xp.maximum(n_out - 1, 1)
+    else:
+        numerator, denominator = (2 * row + 1) * n_in - n_out, 2 * n_out
+    numerator = xp.clip(numerator, 0, (n_in - 1) * denominator)
+    low = numerator // denominator
+    weight = ((numerator - low * denominator) / denominator).astype(xp.float32)
+    offset = xp.arange(in_length) - low[..., None]
+    matrix = xp.where(offset == 0, 1 - weight[..., None], 0) + xp.where(
+        offset == 1, weight[..., None], 0
+    )
+    if out_size is not None:
+        matrix = jnp.where((row < n_out)[..., None], matrix, 0)
+    return matrix.astype(xp.float32)
+
+
+def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    """The (height, width) that a scale factor gives: rounded down, but at least one pixel."""
+    return max(int(size[0] * factor), 1), max(int(size[1] * factor), 1)
+
+
+def resize_bilinear(
+    x: Float[Array, "b h w c"],
+    size: tuple[int, int],
+    *,
+    align_corners: bool,
+    in_size: Int[Array, "b 2"] | None = None,
+    out_size: Int[Array, "b 2"] | None = None,
+) -> Float[Array, "b oh ow c"]:
+    """Resizes maps to `size` = (height, width).
+
+    Args:
+      x: maps.
+      size: static size of the result.
+      align_corners: the convention, see the module.
+      in_size: (height, width) of the valid top-left part of each map; with `out_size`.
+      out_size: (height, width) that the valid part is resized to; zeros beyond. The valid part of
+        the result is what the unpadded map would give.
+
+    Returns:
+      Maps of the dtype of `x`; the arithmetic is in float32.
+    """
+    if (in_size is None) != (out_size is None):
+        raise ValueError("in_size and out_size go together")
+    if x.shape[1:3] == tuple(size) and in_size is None:
+        return x
+    result = x.astype(jnp.float32)
+    highest = jax.lax.Precision.HIGHEST
+    if in_size is None or out_size is None:
+        rows = interpolation_matrix(x.shape[1], size[0], align_corners)
+        columns = interpolation_matrix(x.shape[2], size[1], align_corners)
+        result = jnp.einsum("ih,bhwc->biwc", rows, result, precision=highest)
+        result = jnp.einsum("jw,biwc->bijc", columns, result, precision=highest)
+    else:
+        rows = interpolation_matrix(
+            x.shape[1], size[0], align_corners, in_size[:, 0], out_size[:, 0]
+        )
+        columns = interpolation_matrix(
+            x.shape[2], size[1], align_corners, in_size[:, 1], out_size[:, 1]
+        )
+        result = jnp.einsum("bih,bhwc->biwc", rows, result, precision=highest)
+        result = jnp.einsum("bjw,biwc->bijc", columns, result, precision=highest)
+    return result.astype(x.dtype)
+
+
+def valid_size(valid: Array) -> Int[Array, "b 2"]:
+    """(height, width) of the top-left rectangle that a bool mask [b, h, w] marks."""
+    return jnp.stack([valid.any(2).sum(1), valid.any(1).sum(1)], axis=-1).astype(jnp.int32)
