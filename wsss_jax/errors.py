@@ -1,4 +1,4 @@
-"""The one exception type for mistakes a user can mend."""
+"""Exceptions that end a run with one line instead of a traceback."""
 
 
 class UserError(Exception):
@@ -6,4 +6,11 @@ class UserError(Exception):
 
     ``wsss_jax.main`` and the other command-line programs print the message without a traceback
     and exit with status 2. Everything else is a defect of the program and keeps its traceback.
+    """
+
+
+class Interrupted(Exception):
+    """A stage stopped on request (SIGINT, SIGTERM) after it had saved its state.
+
+    ``wsss_jax.main`` prints the message and the command to go on, and exits with status 0.
     """
