@@ -1,0 +1,112 @@
+"""The layers all networks are made of, with masks for padded images.
+
+Legend: b batch, h w height and width, c channels.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from wsss_jax.ops.depthwise import Padding, depthwise_conv
+
+Dtype = Any
+
+
+def downsample_valid(valid: Bool[Array, "b h w"] | None, stride: int) -> Array | None:
+    """The mask of valid pixels after a layer of `stride`: n valid pixels become ceil(n / stride)."""
+    return None if valid is None else valid[:, ::stride, ::stride]
+
+
+def mask_features(x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None) -> Array:
+    """Zeros the features outside `valid`, as the zero padding of an unpadded image would be."""
+    return x if valid is None else jnp.where(valid[..., None], x, jnp.zeros((), x.dtype))
+
+
+class Conv(nn.Module):
+    """Convolution with a square kernel, NHWC.
+
+    Zero padding of `dilation * (kernel_size - 1) / 2` on each side unless `padding` says otherwise.
+    A 1×1 convolution is a matrix product: XLA's convolution backward is several times slower on CPU.
+    The caller masks padded features (see `mask_features`); a 1×1 kernel needs no mask.
+    """
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    dilation: int = 1
+    padding: Padding | None = None
+    use_bias: bool = False
+    kernel_init: Callable[..., Array] = nn.initializers.he_normal()
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b p q d"]:
+        """Applies the convolution."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.kernel_size == 1 and self.padding is None:
+            y = lax.dot_general(
+                x[:, :: self.stride, :: self.stride], kernel[0, 0], (((3,), (0,)), ((), ()))
+            )
+        else:
+            reach = self.dilation * (self.kernel_size - 1) // 2
+            y = lax.conv_general_dilated(
+                x,
+                kernel,
+                (self.stride, self.stride),
+                self.padding or ((reach, reach), (reach, reach)),
+                rhs_dilation=(self.dilation, self.dilation),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + bias.astype(self.dtype)
+        return y
+
+
+class DepthwiseConv(nn.Module):
+    """3×3 convolution of every channel with its own kernel (`kernel` [3, 3, 1, c])."""
+
+    stride: int = 1
+    dilation: int = 1
+    padding: Padding | None = None
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
+        """Applies the convolution."""
+        shape = (3, 3, 1, x.shape[-1])
+        # Fan-in is the nine taps of one channel: the second-last axis of the kernel is 1.
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
+        reach = self.dilation
+        padding = self.padding or ((reach, reach), (reach, reach))
+        return depthwise_conv(
+            x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation, padding
+        )
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch norm with running statistics: one multiplication and one addition per channel.
+
+    `scale` and `bias` are parameters (frozen by the methods' rules), `mean` and `var` live in
+    ``batch_stats``. The affine map is folded in float32 whatever `dtype` the features have.
+    """
+
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Normalises with the stored statistics."""
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32).value
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32).value
+        factor = scale * lax.rsqrt(var + self.epsilon)
+        offset = bias - mean * factor
+        return x * factor.astype(x.dtype) + offset.astype(x.dtype)

@@ -1,0 +1,136 @@
+"""MobileNetV2 (Sandler et al., CVPR 2018), dilated: the light backbone.
+
+Parameters carry torchvision's names (``features.4.conv.1.0.weight`` is
+``features_4/conv_1_0/kernel`` here). Padding follows TensorFlow's SAME rule for even sizes: a
+stride-2 layer adds nothing before and one row after (odd sizes gain one more row after), so that an
+image and the same image inside a larger canvas see the same sampling grid.
+"""
+
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from wsss_jax.models.layers import (
+    Conv,
+    DepthwiseConv,
+    Dtype,
+    FrozenBatchNorm,
+    downsample_valid,
+    mask_features,
+)
+from wsss_jax.ops.depthwise import Padding
+
+# (expansion, channels, blocks, stride) of the seven groups; paper, table 2.
+_GROUPS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+_LAST = 1280
+
+
+def _same_padding(x: Array, stride: int, dilation: int) -> Padding:
+    if stride == 1:
+        return ((dilation, dilation), (dilation, dilation))
+    return ((0, 1 + x.shape[1] % 2), (0, 1 + x.shape[2] % 2))
+
+
+class _Block(nn.Module):
+    """Inverted residual: 1×1 expansion, 3×3 depthwise, 1×1 projection."""
+
+    expansion: int
+    features: int
+    stride: int
+    dilation: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Array, valid: Array | None) -> Array:
+        y, layer = x, 0
+        if self.expansion > 1:
+            y = Conv(x.shape[-1] * self.expansion, 1, name="conv_0_0", dtype=self.dtype)(y)
+            y = nn.relu6(FrozenBatchNorm(name="conv_0_1")(y))
+            layer = 1
+        padding = _same_padding(y, self.stride, self.dilation)
+        y = DepthwiseConv(
+            self.stride, self.dilation, padding, name=f"conv_{layer}_0", dtype=self.dtype
+        )(mask_features(y, valid))
+        y = nn.relu6(FrozenBatchNorm(name=f"conv_{layer}_1")(y))
+        y = Conv(self.features, 1, name=f"conv_{layer + 1}", dtype=self.dtype)(y)
+        y = FrozenBatchNorm(name=f"conv_{layer + 2}")(y)
+        return x + y if self.stride == 1 and x.shape[-1] == self.features else y
+
+
+class MobileNetV2(nn.Module):
+    """Width 1.0. Taps: ``conv4`` and ``conv5`` after the blocks `taps`, ``conv6`` the last layer.
+
+    `output_stride` 32, 16 or 8: strides beyond it become dilations. `remat` recomputes the blocks in
+    the backward pass instead of keeping their activations.
+    """
+
+    output_stride: int = 16
+    taps: tuple[int, int] = (5, 12)
+    remat: bool = False
+    dtype: Dtype = jnp.float32
+
+    pixel_mean = (127.5, 127.5, 127.5)
+    pixel_std = (127.5, 127.5, 127.5)
+
+    @property
+    def feature_stride(self) -> int:
+        """Image pixels per feature pixel of ``conv6``."""
+        return self.output_stride
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w 3"],
+        valid: Bool[Array, "b h w"] | None = None,
+        *,
+        train: bool = False,
+    ) -> dict[str, Array]:
+        """The three feature maps. `train` changes nothing: batch norm is frozen, no dropout."""
+        del train
+        x = mask_features(x.astype(self.dtype), valid)
+        padding = _same_padding(x, 2, 1)
+        x = Conv(32, 3, 2, padding=padding, name="features_0_0", dtype=self.dtype)(x)
+        x = nn.relu6(FrozenBatchNorm(name="features_0_1")(x))
+        valid = downsample_valid(valid, 2)
+        block = nn.remat(_Block) if self.remat else _Block
+        taps: dict[str, Array] = {}
+        stride, dilation, index = 2, 1, 0
+        for expansion, features, blocks, group_stride in _GROUPS:
+            for position in range(blocks):
+                index += 1
+                step, rate = group_stride if position == 0 else 1, dilation
+                if stride * step > self.output_stride:
+                    # The first block of a dilated group keeps the previous rate (as DeepLab does).
+                    step, dilation = 1, dilation * group_stride
+                stride *= step
+                x = block(
+                    expansion, features, step, rate, self.dtype, name=f"features_{index}"
+                )(x, valid)
+                valid = downsample_valid(valid, step)
+                if index in self.taps:
+                    taps["conv4" if index == self.taps[0] else "conv5"] = x
+        x = Conv(_LAST, 1, name="features_18_0", dtype=self.dtype)(x)
+        taps["conv6"] = nn.relu6(FrozenBatchNorm(name="features_18_1")(x))
+        return jax.tree.map(lambda a: a.astype(jnp.float32), taps)
+
+
+Backbone = MobileNetV2
+
+FROZEN = (r"backbone/features_0_0/", r"backbone/features_[1-3]/")
+"""Stem and stride-4 blocks: frozen like the first stages of every backbone in these papers."""
+
+
+def torch_name(path: tuple[str, ...]) -> str:
+    """torchvision's name of the module at `path`: ``features_4/conv_1_0`` → ``features.4.conv.1.0``."""
+    return re.sub(r"_(?=\d)", ".", ".".join(path))

@@ -1,0 +1,92 @@
+"""A network of 0.3 M parameters, trained from scratch: for the built-in data and for tests."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from wsss_jax.models.layers import Conv, Dtype, downsample_valid, mask_features
+
+
+class _GroupNorm(nn.Module):
+    """Group norm over valid pixels: needs no running statistics, so training from scratch is safe."""
+
+    groups: int = 8
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Array, valid: Array | None) -> Array:
+        b, h, w, c = x.shape
+        scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+        grouped = x.astype(jnp.float32).reshape(b, h, w, self.groups, c // self.groups)
+        where = None if valid is None else valid[:, :, :, None, None]
+        mean = jnp.mean(grouped, (1, 2, 4), keepdims=True, where=where)
+        var = jnp.mean((grouped - mean) ** 2, (1, 2, 4), keepdims=True, where=where)
+        normal = ((grouped - mean) * (var + self.epsilon) ** -0.5).reshape(b, h, w, c)
+        return (normal * scale + bias).astype(x.dtype)
+
+
+class _Layer(nn.Module):
+    features: int
+    stride: int
+    dilation: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Array, valid: Array | None) -> tuple[Array, Array | None]:
+        y = Conv(
+            self.features, 3, self.stride, self.dilation, name="conv", dtype=self.dtype
+        )(mask_features(x, valid))
+        valid = downsample_valid(valid, self.stride)
+        y = _GroupNorm(name="norm")(y, valid)
+        if y.shape == x.shape:
+            y = y + x
+        return nn.relu(y), valid
+
+
+class Tiny(nn.Module):
+    """Plain 3×3 network, output stride 8; taps at strides 4, 8 and 8."""
+
+    width: int = 32
+    remat: bool = False
+    dtype: Dtype = jnp.float32
+
+    pixel_mean = (127.5, 127.5, 127.5)
+    pixel_std = (64.0, 64.0, 64.0)
+    feature_stride = 8
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w 3"],
+        valid: Bool[Array, "b h w"] | None = None,
+        *,
+        train: bool = False,
+    ) -> dict[str, Array]:
+        """The three feature maps."""
+        del train
+        layer = nn.remat(_Layer) if self.remat else _Layer
+        x = x.astype(self.dtype)
+        plan = (  # features, stride, dilation, tap
+            (self.width, 2, 1, None),
+            (self.width, 2, 1, None),
+            (self.width, 1, 1, "conv4"),
+            (2 * self.width, 2, 1, None),
+            (2 * self.width, 1, 1, None),
+            (2 * self.width, 1, 2, "conv5"),
+            (4 * self.width, 1, 2, None),
+            (4 * self.width, 1, 1, "conv6"),
+        )
+        taps: dict[str, Array] = {}
+        for number, (features, stride, dilation, tap) in enumerate(plan):
+            x, valid = layer(features, stride, dilation, self.dtype, name=f"layer_{number}")(
+                x, valid
+            )
+            if tap:
+                taps[tap] = x.astype(jnp.float32)
+        return taps
+
+
+Backbone = Tiny
+
+FROZEN: tuple[str, ...] = ()

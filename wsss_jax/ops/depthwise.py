@@ -1,0 +1,131 @@
+"""Depthwise 3×3 convolution that is fast on every backend.
+
+XLA's grouped convolution is tens of times slower than it should be on a CPU, and so is the automatic
+derivative of the obvious replacement (a sum of shifted products): the reduction over pixels walks the
+channels with a large stride. Here the CPU gets shifted products with a derivative of their own;
+other backends keep the grouped convolution.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+def depthwise_conv(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "3 3 1 c"],
+    stride: int = 1,
+    dilation: int = 1,
+    padding: Padding = ((1, 1), (1, 1)),
+) -> Float[Array, "b p q c"]:
+    """Convolves every channel with its own 3×3 kernel (cross-correlation, as in all frameworks).
+
+    Args:
+      x: features.
+      kernel: one 3×3 kernel per channel.
+      stride: 1 or 2.
+      dilation: distance between the taps.
+      padding: zeros added ((top, bottom), (left, right)).
+    """
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(_shifted, stride=stride, dilation=dilation, padding=padding),
+        default=functools.partial(_grouped, stride=stride, dilation=dilation, padding=padding),
+    )
+
+
+def _grouped(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+def _shifted(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
+    return _shifted_vjp(x, kernel, stride, dilation, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _shifted_vjp(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
+    return _sum_of_taps(_pad(x, padding), kernel, stride, dilation)
+
+
+def _forward(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding):
+    return _shifted_vjp(x, kernel, stride, dilation, padding), (x, kernel)
+
+
+def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array):
+    x, kernel = residuals
+    reach = 2 * dilation
+    # d/dx: the same convolution with the flipped kernel over g, spread out by the stride.
+    config = [(0, 0, 0)]
+    for axis, (low, high) in enumerate(padding):
+        spread = (g.shape[1 + axis] - 1) * stride + 1
+        left = reach - low
+        right = x.shape[1 + axis] + reach - left - spread
+        config.append((left, right, stride - 1))
+    config.append((0, 0, 0))
+    spread_g = lax.optimization_barrier(lax.pad(g, jnp.zeros((), g.dtype), config))
+    dx = _sum_of_taps(spread_g, kernel[::-1, ::-1], 1, dilation)
+    dkernel = _kernel_gradient(_pad(x, padding), g, stride, dilation)
+    return dx, dkernel.astype(kernel.dtype)
+
+
+_shifted_vjp.defvjp(_forward, _backward)
+
+
+def _pad(x: Array, padding: Padding) -> Array:
+    # The barrier keeps XLA from folding the padding, as a branch, into each of the nine taps.
+    return lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
+
+
+def _sum_of_taps(padded: Array, kernel: Array, stride: int, dilation: int) -> Array:
+    height = (padded.shape[1] - 2 * dilation - 1) // stride + 1
+    width = (padded.shape[2] - 2 * dilation - 1) // stride + 1
+    total = None
+    for i in range(3):
+        for j in range(3):
+            rows = slice(i * dilation, i * dilation + (height - 1) * stride + 1, stride)
+            columns = slice(j * dilation, j * dilation + (width - 1) * stride + 1, stride)
+            tap = padded[:, rows, columns, :] * kernel[i, j, 0]
+            total = tap if total is None else total + tap
+    assert total is not None
+    return total
+
+
+def _kernel_gradient(padded: Array, g: Array, stride: int, dilation: int) -> Array:
+    """[3, 3, 1, c]: for each tap the sum over images and pixels of input times g.
+
+    One row at a time, so the row stays in the cache for all nine taps, and elementwise over (column,
+    channel), so the innermost loop runs along memory; only at the end are the columns summed.
+    """
+    batch, height, width, channels = g.shape
+    span = (width - 1) * stride + 1
+
+    def row(sums, y):
+        g_row = lax.dynamic_slice_in_dim(g, y, 1, 1)[:, 0].astype(jnp.float32)
+        added = []
+        for i in range(3):
+            x_row = lax.dynamic_slice_in_dim(padded, y * stride + i * dilation, 1, 1)[:, 0]
+            for j in range(3):
+                total = sums[3 * i + j]
+                shifted = x_row[:, j * dilation : j * dilation + span : stride]
+                for b in range(batch):
+                    total = total + shifted[b] * g_row[b]
+                added.append(total)
+        return tuple(added), None
+
+    start = tuple(jnp.zeros((width, channels), jnp.float32) for _ in range(9))
+    sums, _ = lax.scan(row, start, jnp.arange(height))
+    return jnp.stack([s.sum(0) for s in sums]).reshape(3, 3, 1, channels)
