@@ -1,0 +1,193 @@
+"""Drawing for the built-in data set: distance fields of two primitives, noise, painting.
+
+Only additions, multiplications, divisions, square roots and comparisons of float32 arrays are used
+(no sines, no matrix products, no library rasteriser): IEEE 754 fixes their results to the last
+bit, so that a record has the same pixels on every machine.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+Colour = tuple[int, int, int]
+Plane = Float32[np.ndarray, "h w"]
+Picture = Float32[np.ndarray, "h w 3"]
+Window = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Limb:
+    """A stroke from one disc to another, e.g. a leg; with ``r1`` near 0 a horn or a cone."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    r0: float
+    r1: float
+
+
+@dataclass(frozen=True)
+class Oval:
+    """An ellipse along the axes."""
+
+    x: float
+    y: float
+    rx: float
+    ry: float
+
+
+Part = Limb | Oval
+Stamp = tuple[tuple[Part, Colour], ...]  # parts in painting order, in units of the figure
+
+
+def distance(part: Part, x: Plane, y: Plane) -> Plane:
+    """Signed distance of the points to the edge of a part, in its units, negative inside.
+
+    Exact for straight limbs and discs, of the first order near the edge otherwise.
+    """
+    if isinstance(part, Limb):
+        dx, dy = part.x1 - part.x0, part.y1 - part.y0
+        px, py = x - part.x0, y - part.y0
+        along = np.clip((px * dx + py * dy) * (1.0 / (dx * dx + dy * dy + 1e-12)), 0.0, 1.0)
+        px, py = px - along * dx, py - along * dy
+        return np.sqrt(px * px + py * py) - (part.r0 + along * (part.r1 - part.r0))
+    px, py = (x - part.x) / part.rx, (y - part.y) / part.ry
+    radius = np.sqrt(px * px + py * py)
+    if part.rx == part.ry:
+        return (radius - 1.0) * part.rx
+    px, py = px / part.rx, py / part.ry
+    return radius * (radius - 1.0) / np.maximum(np.sqrt(px * px + py * py), 1e-6)
+
+
+def smooth_union(first: Plane, second: Plane, blend: float) -> Plane:
+    """Union of two distance fields whose meeting is filled over a width of `blend`."""
+    overlap = np.maximum(blend - np.abs(first - second), 0.0)
+    return np.minimum(first, second) - overlap * overlap * (0.25 / blend)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where a figure stands: centre and pixels per unit, turned by `degrees`, mirrored or not."""
+
+    x: float
+    y: float
+    scale: float
+    degrees: int = 0
+    mirror: bool = False
+
+    def _turn(self) -> tuple[float, float]:
+        # Sines of libraries differ in their last digit; six digits of them do not.
+        angle = math.radians(self.degrees)
+        return round(math.cos(angle), 6), round(math.sin(angle), 6)
+
+    def local(self, x: Plane, y: Plane) -> tuple[Plane, Plane]:
+        """Pixel coordinates to the figure's coordinates."""
+        cos, sin = self._turn()
+        dx, dy = (x - self.x) / self.scale, (y - self.y) / self.scale
+        u = dx * cos + dy * sin
+        return (-u if self.mirror else u), dy * cos - dx * sin
+
+    def pixel(self, u: float, v: float) -> tuple[float, float]:
+        """A point of the figure to pixel coordinates."""
+        cos, sin = self._turn()
+        u = -u if self.mirror else u
+        return self.x + self.scale * (u * cos - v * sin), self.y + self.scale * (u * sin + v * cos)
+
+    def child(self, u: float, v: float, scale: float, degrees: int) -> "Pose":
+        """The pose of a piece that sits at (u, v) of this figure, `scale` times as large."""
+        x, y = self.pixel(u, v)
+        return Pose(x, y, self.scale * scale, self.degrees + degrees, self.mirror)
+
+
+def window(x: float, y: float, radius: float, size: int) -> Window:
+    """The pixels of the picture within `radius` of a point: rows and columns."""
+    rows = slice(max(0, int(y - radius) - 1), max(0, min(size, int(y + radius) + 2)))
+    columns = slice(max(0, int(x - radius) - 1), max(0, min(size, int(x + radius) + 2)))
+    return rows, columns
+
+
+def grid(area: Window) -> tuple[Plane, Plane]:
+    """Coordinates x and y of the pixel centres of a window."""
+    rows, columns = area
+    x = np.arange(columns.start, max(columns.start, columns.stop), dtype=np.float32) + 0.5
+    y = np.arange(rows.start, max(rows.start, rows.stop), dtype=np.float32) + 0.5
+    ones = np.ones((len(y), len(x)), np.float32)
+    return ones * x, ones * y[:, None]
+
+
+def coverage(depth: Plane) -> Plane:
+    """Share of the pixel that a shape covers, from the signed distance in pixels.
+
+    At least one half exactly where the distance is not positive: where the mask says "inside",
+    the shape gives most of the colour.
+    """
+    return np.clip(0.5 - depth, 0.0, 1.0)
+
+
+def blend(under: Picture, over: Picture | np.ndarray, alpha: Plane) -> None:
+    """Paints `over` on `under`, in place."""
+    under += (over - under) * alpha[..., None]
+
+
+def paint_stamp(picture: Picture, stamp: Stamp, pose: Pose, reach: float = 1.0) -> None:
+    """Paints a figure of flat parts, in place; no part reaches beyond `reach` units."""
+    area = window(pose.x, pose.y, reach * pose.scale, len(picture))
+    x, y = pose.local(*grid(area))
+    for part, colour in stamp:
+        alpha = coverage(distance(part, x, y) * pose.scale)
+        blend(picture[area], np.array(colour, np.float32), alpha)
+
+
+def uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """One number between `low` and `high`."""
+    return low + (high - low) * float(rng.random())
+
+
+def choice(rng: np.random.Generator, items: Sequence):
+    """One of the items."""
+    return items[int(rng.integers(len(items)))]
+
+
+def _knots(size: int, cells: float) -> tuple[np.ndarray, Float32[np.ndarray, " n"]]:
+    position = (np.arange(size, dtype=np.float32) + 0.5) * (cells / size)
+    index = position.astype(np.int64)
+    part = position - index.astype(np.float32)
+    return index, part * part * (3.0 - 2.0 * part)
+
+
+def noise_line(rng: np.random.Generator, size: int, cells: int) -> Float32[np.ndarray, " n"]:
+    """Smooth noise in -1 … 1 along a line, with `cells` waves or so."""
+    lattice = rng.random(cells + 2, dtype=np.float32) * 2.0 - 1.0
+    index, part = _knots(size, cells)
+    return lattice[index] * (1.0 - part) + lattice[index + 1] * part
+
+
+def noise_plane(rng: np.random.Generator, size: int, columns: int, rows: int) -> Plane:
+    """Smooth noise in -1 … 1 over a square, with `columns` × `rows` cells."""
+    lattice = rng.random((rows + 2, columns + 2), dtype=np.float32) * 2.0 - 1.0
+    index, part = _knots(size, rows)
+    lines = lattice[index] * (1.0 - part)[:, None] + lattice[index + 1] * part[:, None]
+    index, part = _knots(size, columns)
+    return lines[:, index] * (1.0 - part) + lines[:, index + 1] * part
+
+
+def noise_at(rng: np.random.Generator, x: Plane, y: Plane, cell: float) -> Plane:
+    """Smooth noise in -1 … 1 at points of a figure, with cells of the given width in its units."""
+    lattice = rng.random((32, 32), dtype=np.float32) * 2.0 - 1.0
+    u, v = x / cell + 512.0, y / cell + 512.0
+    column, row = u.astype(np.int64), v.astype(np.int64)
+    s, t = u - column.astype(np.float32), v - row.astype(np.float32)
+    s, t = s * s * (3.0 - 2.0 * s), t * t * (3.0 - 2.0 * t)
+    left, right, top, low = column & 31, (column + 1) & 31, row & 31, (row + 1) & 31
+    above = lattice[top, left] * (1.0 - s) + lattice[top, right] * s
+    below = lattice[low, left] * (1.0 - s) + lattice[low, right] * s
+    return above * (1.0 - t) + below * t
+
+
+def inside(depth: Plane) -> Bool[np.ndarray, "h w"]:
+    """The pixels whose centre lies in the shape."""
+    return depth <= 0.0

@@ -1,0 +1,93 @@
+"""SEAM's pixel correlation module: activation maps revised by the similarity of pixels.
+
+Source: arXiv 2004.04581, section 3.3, and the behaviour of its published program.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from wsss_jax.ops.max_norm import EPSILON, max_norm, winner_only, with_background
+
+DENSE_PIXELS = 4096
+"""Up to here all pixel pairs are held at once: 64 MiB per image, and the quickest backward pass."""
+BLOCK_PIXELS = 512
+"""Columns of the pair matrix at a time beyond `DENSE_PIXELS`: 32 MiB for a 1000 x 1000 input."""
+
+
+def pixel_correlation_input(
+    cam: Float[Array, "b h w c1"], valid: Bool[Array, "b h w"] | None = None
+) -> Float[Array, "b h w c1"]:
+    """Scores that the module spreads: max-normalised foreground, winners only, and background.
+
+    Args:
+      cam: raw maps; channel 0 (background) is replaced by one minus the foreground's maximum.
+      valid: pixels that belong to the image; the maxima are theirs.
+
+    Returns:
+      Maps of the same shape, without gradient.
+    """
+    foreground = max_norm(jax.lax.stop_gradient(cam)[..., 1:], valid)
+    return winner_only(with_background(foreground))
+
+
+def _unit(features: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    square = jnp.sum(jnp.square(features), -1, keepdims=True)
+    # The norm's derivative is undefined at zero, where padded pixels are.
+    norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    return features / (norm + EPSILON)
+
+
+def _revise(
+    block: Float[Array, "b m d"], features: Float[Array, "b n d"], scores: Float[Array, "b n k"]
+) -> Float[Array, "b m k"]:
+    """Weighted sums of `scores` over all n pixels, for the m pixels of `block`."""
+    highest = jax.lax.Precision.HIGHEST
+    affinity = jax.nn.relu(jnp.einsum("bmd,bnd->bmn", block, features, precision=highest))
+    summed = jnp.einsum("bmn,bnk->bmk", affinity, scores, precision=highest)
+    return summed / (affinity.sum(-1, keepdims=True) + EPSILON)
+
+
+def pixel_correlation(
+    features: Float[Array, "b h w d"],
+    cam: Float[Array, "b h w k"],
+    valid: Bool[Array, "b h w"] | None = None,
+    block: int | None = None,
+) -> Float[Array, "b h w k"]:
+    """Each pixel's map becomes the mean of all pixels' maps, weighted by their similarity.
+
+    With f = features / (‖features‖ + ε) and A = relu(f·fᵀ), output pixel j is
+    ``Σ_i A[i, j]·cam[i] / (Σ_i A[i, j] + ε)``.
+
+    Args:
+      features: what similarity is measured on.
+      cam: maps to revise.
+      valid: pixels that take part; the others get zero.
+      block: pixels whose row of A is in memory at once; None chooses: all of them up to
+        `DENSE_PIXELS`. The result does not depend on it, nor does its gradient, which forms the
+        rows a second time.
+
+    Returns:
+      Revised maps, float32.
+    """
+    batch, height, width, _ = cam.shape
+    pixels = height * width
+    flat = features.astype(jnp.float32).reshape(batch, pixels, -1)
+    scores = cam.astype(jnp.float32).reshape(batch, pixels, -1)
+    if valid is not None:  # a zero feature is similar to nothing, itself included
+        flat = jnp.where(valid.reshape(batch, pixels, 1), flat, 0)
+    flat = _unit(flat)
+    if block is None:
+        block = pixels if pixels <= DENSE_PIXELS else BLOCK_PIXELS
+    if block >= pixels:
+        revised = _revise(flat, flat, scores)
+    else:
+        blocks = -(-pixels // block)
+        padded = jnp.pad(flat, ((0, 0), (0, blocks * block - pixels), (0, 0)))
+        parts = padded.reshape(batch, blocks, block, -1).swapaxes(0, 1)
+        revise = jax.checkpoint(functools.partial(_revise, features=flat, scores=scores))
+        revised = jax.lax.map(revise, parts).swapaxes(0, 1)
+        revised = revised.reshape(batch, blocks * block, -1)[:, :pixels]
+    return revised.reshape(batch, height, width, -1)
