@@ -134,9 +134,10 @@ def parse_flags(
     if extra:
         raise UserError(f"unexpected argument {extra[0]!r}: values are given as --flag=value")
     if config is not None:
-        config = values["config"].value
-        _check_tuples(load_config(name or ""), config)
-    return values, config
+        changed: Any = values["config"].value
+        _check_tuples(load_config(name or ""), changed)
+        return values, changed
+    return values, None
 
 
 def _take_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:

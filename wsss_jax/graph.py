@@ -74,7 +74,7 @@ def downstream(all_stages: tuple[Stage, ...], names: set[str]) -> set[str]:
 def _stage(config: ConfigDict, name: Any) -> Stage:
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9]\w*", name):
         raise UserError(f"a stage name consists of letters, digits and _, found {name!r}")
-    sections = [k for k in config if isinstance(config[k], ConfigDict) and "type" in config[k]]
+    sections = [k for k, v in config.items() if isinstance(v, ConfigDict) and "type" in v]
     section = config.get(name)
     if not isinstance(section, ConfigDict):
         raise UserError(f"stage {name} has no section in the config{nearest(name, sections)}")
@@ -99,7 +99,9 @@ def _in_order(found: dict[str, Stage]) -> tuple[Stage, ...]:
     order: list[Stage] = []
     waiting = dict(found)
     while waiting:
-        ready = next((s for s in waiting.values() if not set(s.needs.values()) & set(waiting)), None)
+        ready = next(
+            (s for s in waiting.values() if not set(s.needs.values()) & set(waiting)), None
+        )
         if ready is None:
             raise UserError(f"the stages need each other in a circle: {_cycle(waiting)}")
         order.append(waiting.pop(ready.name))

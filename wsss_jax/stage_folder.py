@@ -27,10 +27,11 @@ _LOCATION = ("root", "labels", "data_dir")
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What is to be done with a stage: `action` is one of
+    """What is to be done with a stage, and why (`reason` is shown to the user).
 
-    ``run``, ``resume``, ``skip`` (finished), ``redo`` (--force), ``refuse``, ``leave`` (not asked
-    for); `reason` is shown to the user.
+    `action` is ``run``, ``resume``, ``skip`` (finished), ``redo`` (delete and run), ``leave`` (not
+    asked for), ``remove`` (not asked for, but made from a stage that is done again) or ``refuse``.
+    `parts` is everything the results depend on and `digest` its hash.
     """
 
     stage: Stage
@@ -51,40 +52,56 @@ def decide(
     """What is to be done with each stage, in order; reads `workdir` and changes nothing.
 
     `settings` is the config as plain values (its ``seed`` and ``data`` are used); `sources` maps
-    a split to the digest of its data, None where that is not known (not compared then).
+    a split to the digest of its data, None where the data is not at hand (taken as unchanged).
     """
     decisions: dict[str, Decision] = {}
     for stage in stages:
-        parts = _parts(stage, settings, sources, {n: d.digest for n, d in decisions.items()})
+        parts = _parts(stage, settings, sources, decisions, recorded(workdir / stage.name))
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         action, reason = _action(stage, parts, workdir, decisions, only, force)
         decisions[stage.name] = Decision(stage, parts, digest, action, reason)
     redone = downstream(stages, {n for n, d in decisions.items() if d.action == "redo"})
     for name in redone:
         decision = decisions[name]
-        if decision.action in ("skip", "resume", "refuse", "leave") and _begun(workdir / name):
-            asked = not only or name in only
-            decisions[name] = dataclasses.replace(
-                decision,
-                action="redo" if asked else "remove",
-                reason="made from a stage that is done again",
-            )
+        if decision.action in ("skip", "resume", "leave") and recorded(workdir / name):
+            action = "remove" if decision.action == "leave" else "redo"
+            reason = "made from a stage that is done again"
+            decisions[name] = dataclasses.replace(decision, action=action, reason=reason)
     return tuple(decisions.values())
+
+
+def recorded(folder: Path) -> dict[str, Any] | None:
+    """What the results in a stage's folder depend on; None for a folder that was never begun.
+
+    Raises:
+      UserError: the record cannot be read.
+    """
+    if not (folder / START).is_file():
+        return None
+    parts = read_json(folder / START).get("parts")
+    if not isinstance(parts, dict):
+        raise UserError(f"{folder / START} is no record of this program: choose another --workdir")
+    return parts
 
 
 def _parts(
     stage: Stage,
     settings: dict[str, Any],
     sources: dict[str, str | None],
-    digests: dict[str, str],
+    upstream: dict[str, Decision],
+    old: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    return {
+    images = {s: sources.get(s) for s in stage.splits()}
+    if old is not None:
+        images = {s: old["images"].get(s) if d is None else d for s, d in images.items()}
+    parts = {
         "section": {k: v for k, v in stage.section.items() if k not in _NO_EFFECT},
         "seed": settings.get("seed"),
         "data": {k: v for k, v in settings.get("data", {}).items() if k not in _LOCATION},
-        "images": {split: sources.get(split) for split in stage.splits()},
-        "needs": {name: digests[upstream] for name, upstream in sorted(stage.needs.items())},
+        "images": images,
+        "needs": {name: upstream[stage.needs[name]].digest for name in sorted(stage.needs)},
     }
+    return json.loads(json.dumps(parts))  # as it will be read back: tuples become lists
 
 
 def _action(
@@ -96,53 +113,50 @@ def _action(
     force: bool,
 ) -> tuple[str, str]:
     folder = workdir / stage.name
-    asked = not only or stage.name in only
+    done = (folder / DONE).is_file()
+    if only and stage.name not in only:
+        return "leave", "finished, not asked for" if done else "not asked for"
     inputs = [upstream[name] for name in stage.needs.values()]
-    if not asked:
-        return "leave", "finished" if (folder / DONE).is_file() else "not asked for"
     for needed in inputs:
-        if needed.action == "leave":
-            unlike = _differs(needed, workdir)
-            if unlike:
-                return "refuse", f"it needs {needed.stage.name}, {unlike}"
-    if folder.exists() and not folder.is_dir():
-        return "refuse", f"{folder} is a file: move it away or choose another --workdir"
-    if not _begun(folder):
-        strange = [p.name for p in folder.iterdir() if p.suffix != ".tmp"] if folder.exists() else []
-        if strange:
+        if needed.action == "leave" and (unfit := _unfit(needed, workdir)):
+            return "refuse", f"it needs {needed.stage.name}, {unfit}"
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        return "refuse", f"expected a folder at {folder}: choose another --workdir"
+    old = recorded(folder)
+    if old is None:
+        foreign = folder.exists() and any(p.suffix != ".tmp" for p in folder.iterdir())
+        if foreign:
             return "refuse", f"{folder} was not made by this program: choose another --workdir"
         return "run", "new"
     if force and only:
         return "redo", "--force"
-    difference = differences(stage, read_json(folder / START)["parts"], parts)
-    if difference:
-        if force:
-            return "redo", f"--force; {difference}"
-        return "refuse", f"{folder} holds a run of another config: {difference}"
-    again = [d.stage.name for d in inputs if d.action in ("run", "resume")]
-    if again and (folder / DONE).is_file():
-        if force:
-            return "redo", f"--force; {again[0]} runs again"
-        return "refuse", f"{folder} was made from another run of {again[0]}, which is gone"
-    return ("skip", "finished") if (folder / DONE).is_file() else ("resume", "begun")
+    again = [d.stage.name for d in inputs if d.action in ("run", "resume") and done]
+    why = differences(stage, old, parts) or (f"{again[0]} is run again" if again else "")
+    if why and force:
+        return "redo", f"--force; {why}"
+    if why:
+        return "refuse", (
+            f"{folder} holds another run: {why}; choose another --workdir, or --force to delete"
+            " it and all that was made from it"
+        )
+    return ("skip", "finished") if done else ("resume", "begun, not finished")
 
 
-def _differs(needed: Decision, workdir: Path) -> str:
+def _unfit(needed: Decision, workdir: Path) -> str:
     folder = workdir / needed.stage.name
-    if not (folder / DONE).is_file():
-        return f"which is not finished: run it first (add {needed.stage.name} to --only)"
-    difference = differences(needed.stage, read_json(folder / START)["parts"], needed.parts)
-    return f"which holds a run of another config: {difference}" if difference else ""
+    old = recorded(folder)
+    if old is None or not (folder / DONE).is_file():
+        return f"which is not finished: add {needed.stage.name} to --only"
+    difference = differences(needed.stage, old, needed.parts)
+    return f"which holds another run: {difference}" if difference else ""
 
 
 def differences(stage: Stage, old: dict[str, Any], new: dict[str, Any]) -> str:
     """The values that differ between two records of a stage, as text; empty when none does."""
     lines = []
     for split, digest in new["images"].items():
-        before = old["images"].get(split)
-        # Without the data set at hand (dry run) its digest is unknown and not compared.
-        if digest is not None and before is not None and digest != before:
-            lines.append(f"the data of split {split} changed")
+        if digest != old["images"].get(split, digest):
+            lines.append(f"the images of split {split} changed")
     before, after = (_named(stage.name, p) for p in (old, new))
     for key in sorted(before.keys() | after.keys()):
         if key not in before:
@@ -165,11 +179,7 @@ def differences(stage: Stage, old: dict[str, Any], new: dict[str, Any]) -> str:
 def _named(name: str, parts: dict[str, Any]) -> dict[str, Any]:
     """Values by the path a user types after ``--config.``."""
     tree = {name: parts["section"], "seed": parts["seed"], "data": parts["data"]}
-    return dict(flatten(json.loads(json.dumps(tree))))
-
-
-def _begun(folder: Path) -> bool:
-    return (folder / START).is_file()
+    return dict(flatten(tree))
 
 
 def remove(workdir: Path, name: str) -> None:
@@ -182,7 +192,7 @@ def remove(workdir: Path, name: str) -> None:
     if not folder.exists():
         return
     inside = folder.resolve().parent == workdir.resolve() and not folder.is_symlink()
-    if not inside or not _begun(folder):
+    if not inside or recorded(folder) is None:
         raise UserError(f"will not delete {folder}: it was not made by this program in {workdir}")
     # The record goes last: a deletion cut short is still recognised as ours.
     for entry in folder.iterdir():
