@@ -24,7 +24,7 @@ class Record(TypedDict):
 
 
 class Source(Protocol):
-    """The records of a split, in the order of its list; safe to share between threads and to pickle.
+    """The records of a split in the order of its list, safe to share between threads and to pickle.
 
     `classes` are the foreground names; `digest` changes when anything in the records does.
     """
@@ -53,14 +53,15 @@ def open_source(data: ConfigDict, split: str) -> Source:
     Raises:
       UserError: no such builder or split, or the builder refuses the data.
     """
-    name = _MODULES.get(data.builder, data.builder)
+    builder = str(data.builder)
+    name = _MODULES.get(builder, builder)
     module = f"wsss_jax.data.{name}"
-    if not name.isidentifier() or importlib.util.find_spec(module) is None:
+    opener = None
+    if name.isidentifier() and module != __name__ and importlib.util.find_spec(module) is not None:
+        opener = getattr(importlib.import_module(module), "open_source", None)
+    if opener is None:
         raise UserError(
-            f"expected a builder of wsss_jax.data (voc2012_wsss, shapes), found {data.builder!r}:"
-            " set data.builder"
+            f"expected data.builder to be voc2012_wsss, shapes or another module of wsss_jax.data,"
+            f" found {builder!r}: set data.builder"
         )
-    opener = getattr(importlib.import_module(module), "open_source", None)
-    if opener is None or module == __name__:
-        raise UserError(f"expected a data builder, found the module {module}: set data.builder")
     return opener(data, split)

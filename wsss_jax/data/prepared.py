@@ -1,0 +1,224 @@
+"""Data sets written once by TensorFlow Datasets, without TensorFlow, and read by random access.
+
+A builder subclasses `RecordBuilder`; `prepare` writes its records as array_record shards under
+``<folder>/<builder>/<split>-<fingerprint>/`` unless they are there, and opens them.
+"""
+
+import abc
+import contextlib
+import errno
+import fcntl
+import hashlib
+import io
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from ml_collections import ConfigDict
+
+from wsss_jax.data.source import Record
+from wsss_jax.errors import UserError
+from wsss_jax.files import read_json
+from wsss_jax.progress import Progress
+
+# TFDS keeps one shard's records in memory while it writes them.
+_RECORDS_PER_SHARD = 512
+
+
+def prepared_root(data: ConfigDict) -> Path:
+    """Where prepared sets go: `data.data_dir`, else $WSSS_JAX_DATA, else ~/.cache/wsss_jax."""
+    chosen = data.get("data_dir") or os.environ.get("WSSS_JAX_DATA") or "~/.cache/wsss_jax"
+    return Path(str(chosen)).expanduser()
+
+
+class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """One split of a data set as a TFDS builder.
+
+    Shard by shard, because TFDS's shuffling builder needs TensorFlow for more than 1 GB of records
+    (all of VOC's train_aug).
+
+    Args:
+      folder: where prepared sets go.
+      split: name of the split.
+      fingerprint: hexadecimal digest of whatever the records are made from.
+      ids: the records' ids in order.
+      classes: names of the C foreground classes.
+      masks: whether the records have masks.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        split: str,
+        fingerprint: str,
+        ids: Sequence[str],
+        classes: Sequence[str],
+        masks: bool,
+    ):
+        self.split = re.sub(r"\W", "_", split)
+        self.ids, self.classes, self.masks = list(ids), tuple(classes), masks
+        self._metadata = tfds.core.MetadataDict(
+            ids=self.ids, classes=self.classes, masks=masks, digest=""
+        )
+        config = tfds.core.BuilderConfig(name=f"{self.split}-{fingerprint[:16]}")
+        with _quiet():
+            super().__init__(data_dir=folder, config=config, file_format="array_record")
+
+    @abc.abstractmethod
+    def records(self, positions: range) -> Iterator[Record]:
+        """Yields the records at `positions`; called once per shard, in order."""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features: dict[str, Any] = {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(),
+            "label": tfds.features.Tensor(shape=(len(self.classes),), dtype=np.float32),
+        }
+        if self.masks:
+            features["segmentation"] = tfds.features.Image(
+                shape=(None, None, 1), encoding_format="png"
+            )
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Images with image-level labels and, where known, class index masks.",
+            features=tfds.features.FeaturesDict(features),
+            metadata=self._metadata,
+            disable_shuffling=True,
+        )
+
+    def _shard_iterators_per_split(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]]:
+        starts = range(0, len(self.ids), _RECORDS_PER_SHARD)
+        digest = hashlib.sha256("\n".join(self.classes).encode())
+        progress = Progress(len(self.ids), f"preparing {self.name} {self.split}")
+
+        def shard(start: int) -> Iterator[tuple[int, dict[str, Any]]]:
+            positions = range(start, min(start + _RECORDS_PER_SHARD, len(self.ids)))
+            for position, record in zip(positions, self.records(positions), strict=True):
+                _digest(digest, record)
+                progress.update()
+                example = dict(record)
+                if not self.masks:
+                    del example["segmentation"]
+                yield position, example
+            # The digest is complete with the last shard, before TFDS writes the metadata.
+            self._metadata["digest"] = digest.hexdigest()
+
+        return {self.split: [lambda start=start: shard(start) for start in starts]}
+
+
+def prepare(builder: RecordBuilder) -> "PreparedSource":
+    """Opens the records of `builder`, writing them first where they are not there yet.
+
+    They appear whole or not at all; of several processes one writes and the others wait.
+
+    Raises:
+      UserError: the builder refuses its input, or the disk is full.
+    """
+    folder = Path(builder.data_dir)
+    if not folder.exists():
+        try:
+            with _lock(folder.parent):
+                if not folder.exists():
+                    _write(builder, folder)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise UserError(
+                    f"no space left on the device while preparing {folder}: free some space or set"
+                    " data.data_dir to another disk"
+                ) from error
+            raise
+    return PreparedSource(folder)
+
+
+class PreparedSource:
+    """The records below a prepared folder; a `Source`.
+
+    Reading is thread-safe. A pickle holds the folder's name only, so worker processes open the
+    files themselves.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        metadata = read_json(folder / "metadata.json")
+        self.ids: list[str] = metadata["ids"]
+        self.classes: tuple[str, ...] = tuple(metadata["classes"])
+        self.digest: str = metadata["digest"]
+        encoded = ("image", "segmentation") if metadata["masks"] else ("image",)
+        # Encoded bytes stay encoded: our own decoding agrees with the published loaders.
+        decoders: Any = dict.fromkeys(encoded, tfds.decode.SkipDecoding())
+        with _quiet():
+            builder = tfds.builder_from_directory(folder)
+            (split,) = builder.info.splits
+            self._records: Any = builder.as_data_source(split=split, decoders=decoders)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < len(self.ids):
+            raise IndexError(f"record {index} of {len(self.ids)}")
+        found = self._records[index]
+        return Record(
+            id=found["id"].decode(),
+            image=found["image"],
+            label=found["label"],
+            segmentation=found.get("segmentation"),
+        )
+
+    def __reduce__(self) -> tuple[type["PreparedSource"], tuple[Path]]:
+        return PreparedSource, (self.folder,)
+
+
+def _digest(digest: Any, record: Record) -> None:
+    for part in (
+        record["id"].encode(),
+        record["image"],
+        record["label"].tobytes(),
+        record["segmentation"] or b"",
+    ):
+        # Lengths keep neighbouring parts apart.
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+
+
+def _write(builder: RecordBuilder, folder: Path) -> None:
+    for leftover in folder.parent.glob("*incomplete*"):  # of a preparation that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    # Nothing is downloaded, yet TFDS wants a folder for it.
+    with _quiet(), tempfile.TemporaryDirectory() as downloads:
+        builder.download_and_prepare(download_dir=downloads)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keeps other processes out; the system releases it when the holder dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        # Without locks (some network disks) the rename at the end still decides.
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """TFDS prints and warns about itself; the progress line is ours."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
