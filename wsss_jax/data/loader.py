@@ -115,7 +115,7 @@ def training_batches(
     dataset = dataset.to_iter_dataset(options)
     if workers:
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return iter(dataset)
+    return dataset.__iter__()
 
 
 def _check(
