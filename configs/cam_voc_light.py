@@ -1,0 +1,31 @@
+"""The plain CAM with MobileNetV2 at small image sizes: the baseline for a laptop.
+
+    python -m wsss_jax.main --config configs/cam_voc_light.py --workdir runs/cam_voc_light \
+        --config.data.root=DIR/VOCdevkit --config.train.init_weights=mobilenet_v2_imagenet.npz
+
+Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    """The recipe; every value can be replaced on the command line."""
+    c = ConfigDict()
+    c.name = "cam_voc_light"
+    c.seed = 0
+    c.data = common.voc_data()
+    augment = common.published_augmentation()
+    augment.update(crop=224, long_side=(224, 384))
+    c.train = common.training(
+        batch_size=16,
+        epochs=5,
+        augment=augment,
+        method=dict(name="cam", backbone=dict(name="mobilenet_v2", output_stride=16), dropout=0.5),
+        # New layers learn at ten times this rate. Real momentum: the schedule is short.
+        optimizer=dict(lr=0.005, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9),
+    )
+    common.seeds_and_scores(c)
+    return c

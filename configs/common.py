@@ -1,0 +1,106 @@
+"""What the recipes share."""
+
+from ml_collections import ConfigDict
+
+
+def voc_data() -> ConfigDict:
+    """PASCAL VOC 2012 or a folder laid out like it; ``data.root`` is given on the command line.
+
+    `root`: the VOCdevkit folder or its parent. `labels`: a file of image-level labels
+    (cls_labels.npy, .npz or .csv); empty takes the annotations, else the masks. `data_dir`: where
+    the prepared set goes; empty is ~/.cache/wsss_jax.
+    """
+    return ConfigDict(dict(builder="voc2012_wsss", root="", labels="", data_dir=""))
+
+
+def shapes_data() -> ConfigDict:
+    """The built-in data set: generated, with exact masks."""
+    return ConfigDict(dict(builder="shapes", data_dir=""))
+
+
+def published_optimizer(lr: float) -> ConfigDict:
+    """SGD of AffinityNet's code, which SSENet and SEAM use.
+
+    The momentum is 5e-4, as published: those programs hand the weight decay to the optimizer as its
+    momentum too, and 0.9 is the power of the learning rate's decay, not a momentum. Scores in the
+    papers were reached so; a momentum of 0.9 would be ten times the step.
+    """
+    return ConfigDict(
+        dict(lr=lr, momentum=5e-4, weight_decay=5e-4, schedule="poly", poly_power=0.9)
+    )
+
+
+def published_augmentation() -> ConfigDict:
+    """SSENet's and SEAM's: long side, flip, colour jitter, zero-padded crop."""
+    return ConfigDict(
+        dict(
+            crop=448,
+            long_side=(448, 768),
+            flip=0.5,
+            brightness=0.3,
+            contrast=0.3,
+            saturation=0.3,
+            hue=0.1,
+        )
+    )
+
+
+def training(**changes: object) -> ConfigDict:
+    """A training stage with what is seldom changed; `changes` are the recipe."""
+    section = ConfigDict(
+        dict(
+            type="train",
+            split="train_aug",
+            init_weights="",
+            dtype="float32",
+            log_every=10,
+            checkpoint_every=200,
+            keep=2,
+        )
+    )
+    section.update(changes)
+    return section
+
+
+def seeds_and_scores(
+    c: ConfigDict, scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0), protocol: str = "strict"
+) -> None:
+    """Adds the stages after training: CAMs of train and val, scores, masks, report.
+
+    The background threshold is the best one on train, where SEAM and SSENet choose it too; val is
+    scored over all thresholds as well.
+    """
+    for split in ("train", "val"):
+        c[f"cam_{split}"] = ConfigDict(
+            dict(
+                type="infer_cam",
+                needs=dict(checkpoint="train"),
+                split=split,
+                scales=scales,
+                flip=True,
+            )
+        )
+        c[f"eval_cam_{split}"] = ConfigDict(
+            dict(type="evaluate", needs=dict(pred=f"cam_{split}"), split=split, protocol=protocol)
+        )
+    c.pseudo_labels = ConfigDict(
+        dict(
+            type="pseudo_labels",
+            needs=dict(cams="cam_train", threshold="eval_cam_train"),
+            split="train",
+        )
+    )
+    c.eval_pseudo_labels = ConfigDict(
+        dict(type="evaluate", needs=dict(pred="pseudo_labels"), split="train", protocol=protocol)
+    )
+    stages = (
+        "train",
+        "cam_train",
+        "eval_cam_train",
+        "cam_val",
+        "eval_cam_val",
+        "pseudo_labels",
+        "eval_pseudo_labels",
+    )
+    c.report = ConfigDict(dict(type="report", needs={name: name for name in stages}))
+    c.stages = (*stages, "report")

@@ -1,0 +1,30 @@
+"""SEAM on the built-in data, a tiny network from scratch: the demo.
+
+    python -m wsss_jax.main --config configs/seam_shapes.py --workdir runs/seam_shapes
+
+Two CPU cores suffice; nothing is downloaded.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import cam_shapes
+
+
+def get_config() -> ConfigDict:
+    """The recipe; every value can be replaced on the command line."""
+    c: Any = cam_shapes.get_config()
+    c.name = "seam_shapes"
+    # As the baseline in all but the method.
+    c.train.method = ConfigDict(
+        dict(
+            name="seam",
+            backbone=c.train.method.backbone,
+            small_scale=0.5,
+            topk=0.2,
+            er_weight=1.0,
+            ecr_weight=1.0,
+        )
+    )
+    return c
