@@ -91,7 +91,7 @@ def four_groups(backbone: Mapping[str, Any], head_lr: float = 10.0) -> tuple[Par
     """
     frozen = models.frozen_patterns(backbone)
     return (
-        *(ParamRule(f"^backbone/{pattern}$", frozen=True) for pattern in frozen),
+        *(ParamRule(f"^(?:{pattern}).*$", frozen=True) for pattern in frozen),
         ParamRule("^backbone/.*bias$", lr=2.0, decay=False),
         ParamRule("^backbone/.*$", lr=1.0),
         ParamRule("^.*bias$", lr=2.0 * head_lr, decay=False),

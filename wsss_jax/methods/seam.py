@@ -15,11 +15,31 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
 from wsss_jax import losses, models
 from wsss_jax.methods import base
-from wsss_jax.models.layers import Conv
+from wsss_jax.models.layers import Conv, downsample_valid
 from wsss_jax.models.pcm import pixel_correlation, pixel_correlation_input
 from wsss_jax.ops.max_norm import min_max_norm, winner_only, with_background
 from wsss_jax.ops.resize import resize_bilinear, scaled_size, valid_size
 from wsss_jax.types import Aux, Batch, ParamRule
+
+
+def _to_size(
+    maps: Float[Array, "b h w c"],
+    size: tuple[int, int],
+    valid: Bool[Array, "b ih iw"] | None,
+    out_valid: Bool[Array, "b oh ow"] | None,
+) -> Float[Array, "b oh ow c"]:
+    """Maps at the activation maps' size, so that backbones may tap any stride.
+
+    `valid` marks the image, `out_valid` the result.
+    """
+    if maps.shape[1:3] == size:
+        return maps
+    if valid is None or out_valid is None:
+        return resize_bilinear(maps, size, align_corners=True)
+    strided = (valid[:, ::stride, ::stride] for stride in (1, 2, 4, 8, 16, 32))
+    in_size = valid_size(next(mask for mask in strided if mask.shape[1:] == maps.shape[1:3]))
+    out_size = valid_size(out_valid)
+    return resize_bilinear(maps, size, align_corners=True, in_size=in_size, out_size=out_size)
 
 
 class SeamNetwork(nn.Module):
@@ -60,35 +80,159 @@ class SeamNetwork(nn.Module):
           ``cam`` and ``cam_rv`` [b, h', w', C + 1], raw scores; channel 0 is background.
         """
         dtype = jnp.dtype(self.dtype)
-        taps = models.build(
-            {"dtype": dtype, **self.backbone_fields}, parent=self, name="backbone"
-        )(x, valid, train=train)
+        backbone = models.build({"dtype": dtype, **self.backbone_fields}, name="backbone")
+        taps = backbone(x, valid, train=train)
         final = taps["conv6"]
         size = (final.shape[1], final.shape[2])
         dropped = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(final, deterministic=not train)
         xavier = nn.initializers.xavier_uniform()
-        cam = Conv(self.num_classes + 1, kernel_init=xavier, dtype=dtype, name="fc8")(dropped)
+        cam = Conv(self.num_classes + 1, 1, kernel_init=xavier, dtype=dtype, name="fc8")(dropped)
         cam = cam.astype(jnp.float32)
         if not self.use_pcm:
             return {"cam": cam, "cam_rv": cam}
 
-        small_valid, sizes = None, {}
-        if valid is not None:
-            stride = models.backbone_stride(x.shape[1], size[0])
-            small_valid = models.downsample_valid(valid, stride)
-            sizes = {"in_size": valid_size(valid), "out_size": valid_size(small_valid)}
-        image = resize_bilinear(x, size, align_corners=True, **sizes)
+        small_valid = downsample_valid(valid, backbone.feature_stride)
         he = nn.initializers.kaiming_normal()
         wide = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")  # xavier with gain 4
-        parts = [image.astype(dtype)]
-        for name, tap, features in (("f8_3", "conv4", self.dims[0]), ("f8_4", "conv5", self.dims[1])):
+        parts = [_to_size(x, size, valid, small_valid).astype(dtype)]
+        for name, tap, width in (("f8_3", "conv4", self.dims[0]), ("f8_4", "conv5", self.dims[1])):
             # No gradient of the correlation reaches the backbone.
-            side = Conv(features, kernel_init=he, dtype=dtype, name=name)(
-                jax.lax.stop_gradient(taps[tap])
-            )
-            parts.append(nn.relu(side))
-        features = Conv(self.dims[2], kernel_init=wide, dtype=dtype, name="f9")(
+            side = _to_size(jax.lax.stop_gradient(taps[tap]), size, valid, small_valid)
+            parts.append(nn.relu(Conv(width, 1, kernel_init=he, dtype=dtype, name=name)(side)))
+        features = Conv(self.dims[2], 1, kernel_init=wide, dtype=dtype, name="f9")(
             jnp.concatenate(parts, axis=-1)
         )
-        revised = pixel_correlation(features, pixel_correlation_input(cam, small_valid), small_valid)
+        revised = pixel_correlation(
+            features, pixel_correlation_input(cam, small_valid), small_valid
+        )
         return {"cam": cam, "cam_rv": revised}
+
+
+@dataclasses.dataclass(frozen=True)
+class Seam(base.Method):
+    """Hyper-parameters of SEAM; the defaults are the published ones.
+
+    Attributes:
+      num_classes: foreground classes C.
+      backbone: description of the backbone, see `wsss_jax.models.build`.
+      small_scale: size of the second image relative to the first.
+      topk: fraction of the entries that count in L_ECR, the hardest ones.
+      er_weight: weight of the equivariance loss L_ER.
+      ecr_weight: weight of the cross-supervised loss L_ECR.
+      dims, dropout, use_pcm, dtype: see `SeamNetwork`.
+    """
+
+    num_classes: int
+    backbone: Mapping[str, Any]
+    small_scale: float = 0.3
+    topk: float = 0.2
+    er_weight: float = 1.0
+    ecr_weight: float = 1.0
+    dims: tuple[int, int, int] = (64, 128, 192)
+    dropout: float = 0.5
+    use_pcm: bool = True
+    dtype: str = "float32"
+
+    def model(self) -> nn.Module:
+        """The network; see `SeamNetwork`."""
+        return SeamNetwork(
+            backbone_fields=dict(self.backbone),
+            num_classes=self.num_classes,
+            dims=self.dims,
+            dropout=self.dropout,
+            use_pcm=self.use_pcm,
+            dtype=self.dtype,
+        )
+
+    def param_rules(self) -> tuple[ParamRule, ...]:
+        """Four groups: new layers at 10 times the rate, biases at twice without decay."""
+        return base.four_groups(self.backbone)
+
+    def loss(
+        self,
+        params: PyTree,
+        state: PyTree,
+        batch: Batch,
+        rng: PRNGKeyArray,
+        step: Array,
+        extra: PyTree = (),
+    ) -> tuple[Array, Aux]:
+        """L = L_cls + er_weight·L_ER + ecr_weight·L_ECR; see `wsss_jax.methods.base.Method`."""
+        del step, extra
+        images = base.network_input(batch["image"], batch["valid"], self.backbone)
+        loss, terms, maps = self.objective({"params": params, **state}, images, batch["label"], rng)
+        return loss, Aux(terms=terms, state=state, maps=maps)
+
+    def objective(
+        self,
+        variables: PyTree,
+        images: Float[Array, "b h w 3"],
+        labels: Float[Array, "b c"],
+        rng: PRNGKeyArray,
+    ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+        """The loss of normalised images, its terms, and the upsampled maps of both scales.
+
+        ``1`` names the image and ``2`` its smaller copy.
+        """
+        small_size = scaled_size((images.shape[1], images.shape[2]), self.small_scale)
+        small = resize_bilinear(images, small_size, align_corners=True)
+        keys = jax.random.split(rng)
+        cam1, revised1 = self._maps(variables, images, keys[0])
+        cam2, revised2 = self._maps(variables, small, keys[1])
+
+        present = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=1)[:, None, None]
+        p1, q1 = (
+            resize_bilinear(min_max_norm(maps), small_size, align_corners=True) * present
+            for maps in (cam1, revised1)
+        )
+        p2, q2 = (min_max_norm(maps) * present for maps in (cam2, revised2))
+        terms = {
+            "cls1": losses.multilabel_soft_margin(cam1[..., 1:].mean((1, 2)), labels),
+            "cls2": losses.multilabel_soft_margin(cam2[..., 1:].mean((1, 2)), labels),
+            "rvmin1": losses.smallest_response((revised1 * present)[..., 1:]),
+            "rvmin2": losses.smallest_response((revised2 * present)[..., 1:]),
+            "er": losses.equivariance_l1(p1[..., 1:], p2[..., 1:]),
+            "ecr1": losses.hardest_l1(self._supervision(p2), q1, self.topk),
+            "ecr2": losses.hardest_l1(self._supervision(p1), q2, self.topk),
+        }
+        loss = (
+            (terms["cls1"] + terms["cls2"] + terms["rvmin1"] + terms["rvmin2"]) / 2
+            + self.er_weight * terms["er"]
+            + self.ecr_weight * (terms["ecr1"] + terms["ecr2"])
+        )
+        maps = {"cam": cam1, "cam_rv": revised1, "cam_small": cam2, "cam_rv_small": revised2}
+        return loss, {"loss": loss, **terms}, maps
+
+    def _maps(
+        self, variables: PyTree, images: Float[Array, "b h w 3"], rng: PRNGKeyArray
+    ) -> tuple[Array, Array]:
+        """Maps and revised maps at the size of `images`, as SEAM's network returns them."""
+        output: Any = self.model().apply(variables, images, train=True, rngs={"dropout": rng})
+        size = (images.shape[1], images.shape[2])
+        return (
+            resize_bilinear(output["cam"], size, align_corners=True),
+            resize_bilinear(output["cam_rv"], size, align_corners=True),
+        )
+
+    @staticmethod
+    def _supervision(maps: Float[Array, "b h w c1"]) -> Float[Array, "b h w c1"]:
+        """What the other scale's revised maps should look like: winners and their background."""
+        return winner_only(with_background(jax.lax.stop_gradient(maps)[..., 1:]))
+
+    def predict(
+        self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
+    ) -> dict[str, Array]:
+        """Foreground maps at the network's stride.
+
+        Returns:
+          ``cam`` [b, h', w', C], the revised maps (SEAM's result), and ``cam_main``, those of the
+          classifier; both raw. The published network enlarges them to the image (corners
+          aligned) before anything else happens to them.
+        """
+        output: Any = self.model().apply(
+            variables, base.network_input(images, valid, self.backbone), valid
+        )
+        return {"cam": output["cam_rv"][..., 1:], "cam_main": output["cam"][..., 1:]}
+
+
+Method = Seam

@@ -2,7 +2,8 @@
 
 A backbone is a module of this package: it exports `Backbone` (a Flax module whose call
 ``(x, valid=None, *, train=False)`` returns the feature maps ``conv4``, ``conv5`` and ``conv6``) and
-`FROZEN` (regular expressions of parameter paths, relative to the backbone, that no recipe trains).
+`FROZEN` (regular expressions for the beginning of parameter paths, such as ``backbone/conv1a/``,
+that no recipe trains).
 """
 
 import importlib
@@ -61,5 +62,5 @@ def build(backbone: Mapping[str, Any], **overrides: Any) -> nn.Module:
 
 
 def frozen_patterns(backbone: Mapping[str, Any]) -> tuple[str, ...]:
-    """Regular expressions (relative to the backbone) of the parameters that stay as they are."""
+    """Regular expressions for the beginning of the paths of parameters that stay as they are."""
     return tuple(getattr(backbone_module(str(dict(backbone).get("name", ""))), "FROZEN", ()))

@@ -1,0 +1,173 @@
+"""ResNet38: a wide residual network of output stride 8, 105 M parameters ("model A1").
+
+Source: Wu, Shen, van den Hengel, *Wider or Deeper* (arXiv 1611.10080), in the form of AffinityNet,
+SSENet and SEAM: pre-activation blocks, convolutions without bias, frozen batch norm. Submodules
+carry the names of the published PyTorch weights.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from wsss_jax.models.layers import Conv, FrozenBatchNorm, downsample_valid, mask_features
+
+FROZEN = (r"backbone/conv1a/", r"backbone/b2(_[12])?/", r"backbone/(.*/)?bn[^/]*/")
+"""No recipe trains the first two levels or any batch norm."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A level's block of two 3×3 convolutions; `dilations` are those of first and second."""
+
+    name: str
+    middle: int
+    out: int
+    stride: int = 1
+    dilations: tuple[int, int] = (1, 1)
+
+
+BLOCKS = (
+    Block("b2", 128, 128, stride=2),
+    *(Block(f"b2_{i}", 128, 128) for i in (1, 2)),
+    Block("b3", 256, 256, stride=2),
+    *(Block(f"b3_{i}", 256, 256) for i in (1, 2)),
+    Block("b4", 512, 512, stride=2),
+    *(Block(f"b4_{i}", 512, 512) for i in (1, 2, 3, 4, 5)),
+    Block("b5", 512, 1024, dilations=(1, 2)),
+    *(Block(f"b5_{i}", 512, 1024, dilations=(2, 2)) for i in (1, 2)),
+)
+TAPS = {"b4": "conv3", "b5": "conv4"}
+"""The normalised input of a block, by the name the papers give it."""
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv(relu(bn(conv(relu(bn(x))))))``, the shortcut projected where shapes differ.
+
+    Returns the sum and the first ``relu(bn(x))``.
+    """
+
+    block: Block
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None
+    ) -> tuple[Array, Array]:
+        """`valid` belongs to `x`; the result's is downsampled by the block's stride."""
+        block = self.block
+        active = nn.relu(FrozenBatchNorm(name="bn_branch2a")(x))
+        y = Conv(
+            block.middle,
+            3,
+            stride=block.stride,
+            dilation=block.dilations[0],
+            dtype=self.dtype,
+            name="conv_branch2a",
+        )(mask_features(active, valid))
+        y = nn.relu(FrozenBatchNorm(name="bn_branch2b1")(y))
+        small_valid = downsample_valid(valid, block.stride)
+        y = Conv(
+            block.out, 3, dilation=block.dilations[1], dtype=self.dtype, name="conv_branch2b1"
+        )(mask_features(y, small_valid))
+        if x.shape[-1] != block.out or block.stride != 1:
+            x = Conv(block.out, 1, stride=block.stride, dtype=self.dtype, name="conv_branch1")(
+                active
+            )
+        return x + y, active
+
+
+class Bottleneck(nn.Module):
+    """1×1 → 3×3 dilated → 1×1, with channel dropout before the last two.
+
+    Returns the sum with the projected shortcut and the first ``relu(bn(x))``.
+    """
+
+    out: int
+    dropout: float
+    dilation: int = 4
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None, train: bool
+    ) -> tuple[Array, Array]:
+        """`valid` belongs to `x` and to the result."""
+
+        def active(y: Array, name: str) -> Array:
+            return nn.relu(FrozenBatchNorm(name=f"bn_{name}")(y))
+
+        def dropped(y: Array) -> Array:
+            return nn.Dropout(self.dropout, broadcast_dims=(1, 2))(y, deterministic=not train)
+
+        first = active(x, "branch2a")
+        y = Conv(self.out // 4, 1, dtype=self.dtype, name="conv_branch2a")(first)
+        y = mask_features(dropped(active(y, "branch2b1")), valid)
+        y = Conv(self.out // 2, 3, dilation=self.dilation, dtype=self.dtype, name="conv_branch2b1")(
+            y
+        )
+        y = dropped(active(y, "branch2b2"))
+        y = Conv(self.out, 1, dtype=self.dtype, name="conv_branch2b2")(y)
+        return Conv(self.out, 1, dtype=self.dtype, name="conv_branch1")(first) + y, first
+
+
+class ResNet38(nn.Module):
+    """The backbone.
+
+    Attributes:
+      dropout: rates in the bottlenecks b6 and b7 (published: 0.3, 0.5; arXiv 2112.05351: 0.2, 0.2).
+      remat: forms the activations inside the blocks a second time in the backward pass: about a
+        third more time for a fraction of the memory.
+      dtype: of convolutions and activations; parameters are float32.
+    """
+
+    dropout: tuple[float, float] = (0.3, 0.5)
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    pixel_mean: ClassVar[tuple[float, float, float]] = (123.675, 116.28, 103.53)
+    pixel_std: ClassVar[tuple[float, float, float]] = (58.395, 57.12, 57.375)
+    feature_stride: ClassVar[int] = 8
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w 3"],
+        valid: Bool[Array, "b h w"] | None = None,
+        *,
+        train: bool = False,
+    ) -> dict[str, Array]:
+        """Feature maps of normalised images.
+
+        Args:
+          x: normalised RGB.
+          valid: the top-left rectangle of each image that is no padding; features there are then
+            those of the unpadded image.
+          train: turns dropout on (needs a ``dropout`` key).
+
+        Returns:
+          ``conv3`` (256 channels, stride 4) and, at stride 8, ``conv4`` (512), ``conv5`` (1024)
+          and ``conv6`` (4096).
+        """
+        residual, bottleneck = ResidualBlock, Bottleneck
+        if self.remat:
+            residual = nn.remat(ResidualBlock)
+            bottleneck = nn.remat(Bottleneck, static_argnums=(3,))
+        taps: dict[str, Array] = {}
+        x = Conv(64, 3, dtype=self.dtype, name="conv1a")(mask_features(x.astype(self.dtype), valid))
+        for block in BLOCKS:
+            x, active = residual(block, self.dtype, name=block.name)(x, valid)
+            if block.name in TAPS:
+                taps[TAPS[block.name]] = active
+            valid = downsample_valid(valid, block.stride)
+        x, taps["conv5"] = bottleneck(2048, self.dropout[0], dtype=self.dtype, name="b6")(
+            x, valid, train
+        )
+        x, _ = bottleneck(4096, self.dropout[1], dtype=self.dtype, name="b7")(x, valid, train)
+        taps["conv6"] = nn.relu(FrozenBatchNorm(name="bn7")(x))
+        return taps
+
+
+Backbone = ResNet38
