@@ -5,16 +5,17 @@ Only additions, multiplications, divisions, square roots and comparisons of floa
 bit, so that a record has the same pixels on every machine.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 
 Colour = tuple[int, int, int]
 Plane = Float32[np.ndarray, "h w"]
-Picture = Float32[np.ndarray, "h w 3"]
+Picture = Float32[np.ndarray, "3 h w"]  # RGB in 0 … 255; planes, as they broadcast fastest
 Window = tuple[slice, slice]
 
 
@@ -71,7 +72,7 @@ def smooth_union(first: Plane, second: Plane, blend: float) -> Plane:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a figure stands: centre and pixels per unit, turned by `degrees`, mirrored or not."""
+    """Where a figure stands: centre and pixels per unit; turned by `degrees`, mirrored or not."""
 
     x: float
     y: float
@@ -79,21 +80,24 @@ class Pose:
     degrees: int = 0
     mirror: bool = False
 
-    def _turn(self) -> tuple[float, float]:
+    @functools.cached_property
+    def turn(self) -> tuple[float, float]:
+        """Cosine and sine of the turn."""
         # Sines of libraries differ in their last digit; six digits of them do not.
         angle = math.radians(self.degrees)
         return round(math.cos(angle), 6), round(math.sin(angle), 6)
 
-    def local(self, x: Plane, y: Plane) -> tuple[Plane, Plane]:
-        """Pixel coordinates to the figure's coordinates."""
-        cos, sin = self._turn()
-        dx, dy = (x - self.x) / self.scale, (y - self.y) / self.scale
-        u = dx * cos + dy * sin
-        return (-u if self.mirror else u), dy * cos - dx * sin
+    def local(self, area: "Window") -> tuple[Plane, Plane]:
+        """The figure's coordinates of the pixel centres of a window."""
+        cos, sin = self.turn
+        side = -1.0 if self.mirror else 1.0
+        x, y = centres(area)
+        x, y = (x - self.x) / self.scale, (y - self.y) / self.scale
+        return x * (side * cos) + y * (side * sin), y * cos - x * sin
 
     def pixel(self, u: float, v: float) -> tuple[float, float]:
         """A point of the figure to pixel coordinates."""
-        cos, sin = self._turn()
+        cos, sin = self.turn
         u = -u if self.mirror else u
         return self.x + self.scale * (u * cos - v * sin), self.y + self.scale * (u * sin + v * cos)
 
@@ -103,20 +107,38 @@ class Pose:
         return Pose(x, y, self.scale * scale, self.degrees + degrees, self.mirror)
 
 
-def window(x: float, y: float, radius: float, size: int) -> Window:
-    """The pixels of the picture within `radius` of a point: rows and columns."""
-    rows = slice(max(0, int(y - radius) - 1), max(0, min(size, int(y + radius) + 2)))
-    columns = slice(max(0, int(x - radius) - 1), max(0, min(size, int(x + radius) + 2)))
-    return rows, columns
+def part_window(part: Part, pose: Pose, margin: float, size: int) -> Window:
+    """The rows and columns of the picture within `margin` pixels of a part."""
+    if isinstance(part, Limb):
+        x, y = 0.5 * (part.x0 + part.x1), 0.5 * (part.y0 + part.y1)
+        radius = 0.5 * math.hypot(part.x1 - part.x0, part.y1 - part.y0) + max(part.r0, part.r1)
+    else:
+        x, y, radius = part.x, part.y, max(part.rx, part.ry)
+    x, y = pose.pixel(x, y)
+    radius = radius * pose.scale + margin
+    return _span(y, radius, size), _span(x, radius, size)
 
 
-def grid(area: Window) -> tuple[Plane, Plane]:
+def _span(centre: float, radius: float, size: int) -> slice:
+    start = min(max(int(centre - radius), 0), size)
+    return slice(start, max(min(int(centre + radius) + 1, size), start))
+
+
+def hull(windows: Iterable[Window]) -> Window:
+    """The smallest window that holds all of them."""
+    rows, columns = zip(*windows, strict=True)
+    return (
+        slice(min(span.start for span in rows), max(span.stop for span in rows)),
+        slice(min(span.start for span in columns), max(span.stop for span in columns)),
+    )
+
+
+def centres(area: Window) -> tuple[Float32[np.ndarray, "1 w"], Float32[np.ndarray, "h 1"]]:
     """Coordinates x and y of the pixel centres of a window."""
     rows, columns = area
-    x = np.arange(columns.start, max(columns.start, columns.stop), dtype=np.float32) + 0.5
-    y = np.arange(rows.start, max(rows.start, rows.stop), dtype=np.float32) + 0.5
-    ones = np.ones((len(y), len(x)), np.float32)
-    return ones * x, ones * y[:, None]
+    x = np.arange(columns.start, columns.stop, dtype=np.float32) + 0.5
+    y = np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5
+    return x[None], y[:, None]
 
 
 def coverage(depth: Plane) -> Plane:
@@ -128,18 +150,24 @@ def coverage(depth: Plane) -> Plane:
     return np.clip(0.5 - depth, 0.0, 1.0)
 
 
-def blend(under: Picture, over: Picture | np.ndarray, alpha: Plane) -> None:
+def ink(colour: Colour) -> Float32[np.ndarray, "3 1 1"]:
+    """A colour that broadcasts over a picture."""
+    return np.array(colour, np.float32)[:, None, None]
+
+
+def blend(under: Picture, over: Float32[np.ndarray, "3 #h #w"], alpha: Plane) -> None:
     """Paints `over` on `under`, in place."""
-    under += (over - under) * alpha[..., None]
+    under += (over - under) * alpha
 
 
-def paint_stamp(picture: Picture, stamp: Stamp, pose: Pose, reach: float = 1.0) -> None:
-    """Paints a figure of flat parts, in place; no part reaches beyond `reach` units."""
-    area = window(pose.x, pose.y, reach * pose.scale, len(picture))
-    x, y = pose.local(*grid(area))
+def paint_stamp(picture: Picture, stamp: Stamp, pose: Pose) -> None:
+    """Paints a figure of flat parts, in place."""
+    size = picture.shape[-1]
+    area = hull(part_window(part, pose, 1.0, size) for part, _ in stamp)
+    x, y = pose.local(area)
+    view = picture[:, area[0], area[1]]
     for part, colour in stamp:
-        alpha = coverage(distance(part, x, y) * pose.scale)
-        blend(picture[area], np.array(colour, np.float32), alpha)
+        blend(view, ink(colour), coverage(distance(part, x, y) * pose.scale))
 
 
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -186,8 +214,3 @@ def noise_at(rng: np.random.Generator, x: Plane, y: Plane, cell: float) -> Plane
     above = lattice[top, left] * (1.0 - s) + lattice[top, right] * s
     below = lattice[low, left] * (1.0 - s) + lattice[low, right] * s
     return above * (1.0 - t) + below * t
-
-
-def inside(depth: Plane) -> Bool[np.ndarray, "h w"]:
-    """The pixels whose centre lies in the shape."""
-    return depth <= 0.0

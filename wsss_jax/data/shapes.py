@@ -1,0 +1,136 @@
+"""The built-in data set `shapes`: moulded creatures in landscapes, with exact masks.
+
+A test bed for weakly supervised segmentation that needs no download. What makes photographs hard
+is here by construction:
+
+- Only the small head tells a class; bodies and coats are shared by all classes, so a classifier
+  need not look at the body, and its class activation map does not.
+- Every class has a home (a frog's is the reef) where most of its pictures are taken, so a
+  classifier may look at the place instead.
+- One to three creatures, of several classes or of one, hide parts of each other; their lengths
+  differ by a factor of three; they are turned, mirrored, cut by the border, lit from a side. Things
+  in the same coats but without a head are background.
+
+The coat runs over body and head alike, so a method that spreads a map over pixels that look alike
+has something to spread over.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from ml_collections import ConfigDict
+
+from wsss_jax.data.prepared import RecordBuilder, prepare, prepared_root
+from wsss_jax.data.shapes_compose import Composition, compose
+from wsss_jax.data.shapes_heads import CLASSES
+from wsss_jax.data.source import Record, Source
+from wsss_jax.errors import UserError
+
+__all__ = ["CLASSES", "SPLITS", "composition", "open_source", "render"]
+
+SPLITS = ("train", "val")
+_EDITION = 1  # of the pictures: one more whenever the drawing changes
+_SIZES = range(32, 1025)
+
+
+def composition(index: int, split: str, seed: int, size: int) -> Composition:
+    """Draws a picture and tells what is in it: place, creatures, their heads.
+
+    Args:
+      index: number of the picture; the class of its first creature is number ``index % 6``.
+      split: "train" or "val", whose pictures differ.
+      seed: of the whole data set.
+      size: height and width in pixels.
+    """
+    stream = np.random.PCG64([seed, SPLITS.index(split), index])
+    return compose(np.random.Generator(stream), CLASSES[index % len(CLASSES)], size)
+
+
+def render(
+    index: int, split: str, seed: int, size: int
+) -> tuple[UInt8[np.ndarray, "{size} {size} 3"], UInt8[np.ndarray, "{size} {size}"]]:
+    """Draws a picture, the same on every machine: RGB image and mask.
+
+    The mask holds 0 for background and 1 + the number of the class in `CLASSES`; it is exact: a
+    pixel belongs to the figure that is seen at its centre. Arguments as of `composition`.
+    """
+    drawn = composition(index, split, seed, size)
+    return drawn.image, drawn.mask
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    split: str
+    images: int
+    seed: int
+    size: int
+
+
+class Shapes(RecordBuilder):
+    """A split as a TFDS builder."""
+
+    def __init__(self, options: _Options, **keywords):
+        self.options = options
+        described = json.dumps([_EDITION, dataclasses.asdict(options)], sort_keys=True)
+        super().__init__(
+            split=options.split,
+            fingerprint=hashlib.sha256(described.encode()).hexdigest(),
+            ids=[f"{options.split}_{index:05d}" for index in range(options.images)],
+            classes=CLASSES,
+            masks=True,
+            **keywords,
+        )
+
+    def records(self, positions: range) -> Iterator[Record]:
+        """Draws the pictures at `positions`."""
+        options = self.options
+        for index in positions:
+            image, mask = render(index, options.split, options.seed, options.size)
+            label = np.zeros(len(CLASSES), np.float32)
+            label[np.unique(mask[mask > 0]) - 1] = 1.0
+            yield Record(
+                id=self.ids[index],
+                image=_png(image[..., ::-1]),
+                label=label,
+                segmentation=_png(mask),
+            )
+
+
+def open_source(data: ConfigDict, split: str) -> Source:
+    """The records of `split`, drawn on first use (some seconds).
+
+    Args:
+      data: `train_images` and `val_images` (sizes of the splits), `seed`, `size` (pixels) and
+        `data_dir`, each with a default.
+      split: "train" or "val".
+
+    Raises:
+      UserError: no such split, or an option out of its range.
+    """
+    if split not in SPLITS:
+        raise UserError(
+            f"expected a split of the built-in data ({', '.join(SPLITS)}), found {split!r}:"
+            " change the stage's split"
+        )
+    images = {"train": data.get("train_images", 1200), "val": data.get("val_images", 200)}[split]
+    seed, size = data.get("seed", 0), data.get("size", 128)
+    for name, value, least, most in (
+        (f"{split}_images", images, 1, 10**6),
+        ("seed", seed, 0, 2**32 - 1),
+        ("size", size, _SIZES.start, _SIZES.stop - 1),
+    ):
+        if not least <= value <= most:
+            raise UserError(f"expected {least} to {most}, found {value}: set data.{name}")
+    return prepare(Shapes(_Options(split, images, seed, size), folder=prepared_root(data)))
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    done, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise ValueError(f"OpenCV could not write an image of shape {pixels.shape}")
+    return encoded.tobytes()
