@@ -2,8 +2,9 @@
 
 Image-level label files and CAM files of the field are `np.save(path, {...})`: a pickle inside an
 `.npy`. Unpickling may call any function the file names. Here the handful of names that NumPy needs
-resolve to stand-ins of this module, and every other name is an error. NumPy's own reconstruction
-functions are not called either: they trust flags and pointers that the file can forge.
+(and PyTorch, whose tensors IRN leaves in its files) resolve to stand-ins of ours, and every other
+name is an error. NumPy's own reconstruction functions are not called either: they trust flags and
+pointers that the file can forge.
 """
 
 import io
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from wsss_jax.data.torch_pickle import load_storage, rebuild_tensor
 from wsss_jax.errors import UserError
 
 _NPY_MAGIC = b"\x93NUMPY"
@@ -22,14 +24,15 @@ _KINDS = frozenset("biufcSUO")
 
 
 def load_numpy_pickle(path: Path) -> object:
-    """The object stored by `np.save` or `pickle.dump`: containers, numbers, text and arrays.
+    """The object stored by `np.save` or `pickle.dump`: containers, numbers, text, arrays.
 
     A 0-d object array, which is what `np.save` makes of a dictionary, is unwrapped. An `.npy`
-    with a plain numeric array gives that array. Files written by Python 2 are understood.
+    with a plain numeric array gives that array, a PyTorch tensor its values. Files written by
+    Python 2 are understood.
 
     Raises:
-        UserError: the file is missing, truncated, no such file at all, or names anything but
-            NumPy arrays and built-in containers.
+      UserError: the file is missing, truncated, no such file at all, or names anything but
+        arrays, tensors and built-in containers.
     """
     try:
         data = path.read_bytes()
@@ -136,6 +139,8 @@ _NAMES = {
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
     ("collections", "OrderedDict"): dict,
+    ("torch.storage", "_load_from_bytes"): load_storage,
+    ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
     **{
         (f"numpy.{core}.{module}", name): stand_in
         for core in ("core", "_core")

@@ -22,13 +22,13 @@ def confusion_matrix(
     """Pixel counts, rows by ground truth and columns by prediction.
 
     Args:
-        prediction: class indices, 0 = background.
-        truth: class indices; pixels that equal `ignore` are not counted.
-        num_classes: C, foreground classes, so the matrix is [C + 1, C + 1].
-        ignore: the ground truth's value for unlabelled pixels.
+      prediction: class indices, 0 = background.
+      truth: class indices; pixels that equal `ignore` are not counted.
+      num_classes: C, foreground classes, so the matrix is [C + 1, C + 1].
+      ignore: the ground truth's value for unlabelled pixels.
 
     Raises:
-        ValueError: a counted pixel's prediction or truth is above C.
+      ValueError: a counted pixel's prediction or truth is above C.
     """
     n = num_classes + 1
     counted = truth != ignore
@@ -53,15 +53,15 @@ def threshold_confusions(
     of thresholds below the winning score) holds all matrices; they follow by cumulative sums.
 
     Args:
-        scores: one map per class of `keys`; compared in float32.
-        keys: foreground classes 0…C−1, in any order; may be empty (then all is background).
-        truth: class indices 0…C; pixels that equal `ignore` are not counted.
-        thresholds: background scores, in any order.
-        num_classes: C.
-        ignore: the ground truth's value for unlabelled pixels.
+      scores: one map per class of `keys`; compared in float32.
+      keys: foreground classes 0…C−1, in any order; may be empty (then all is background).
+      truth: class indices 0…C; pixels that equal `ignore` are not counted.
+      thresholds: background scores, in any order.
+      num_classes: C.
+      ignore: the ground truth's value for unlabelled pixels.
 
     Raises:
-        ValueError: a key or a counted pixel's truth is outside the classes.
+      ValueError: a key or a counted pixel's truth is outside the classes.
     """
     n = num_classes + 1
     levels = np.asarray(thresholds, np.float32)
