@@ -6,6 +6,7 @@ carry the names of the published PyTorch weights.
 """
 
 import dataclasses
+import re
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -171,3 +172,32 @@ class ResNet38(nn.Module):
 
 
 Backbone = ResNet38
+
+_MXNET = {
+    "weight": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_var": "running_var",
+}
+
+
+def foreign_name(name: str) -> str | None:
+    """The PyTorch name of an array of the ImageNet weights, which were published for MXNet.
+
+    ``arg:res4b1_branch2a_weight`` → ``b4_1.conv_branch2a.weight``, ``bn4a_branch2a_gamma`` →
+    ``b4.bn_branch2a.weight``; the ImageNet classifier gives None, other names come back unchanged.
+    """
+    mxnet = re.sub("^(arg|aux):", "", name)
+    if mxnet.startswith("linear1000_"):
+        return None
+    match = re.fullmatch(rf"(\w+?)_({'|'.join(_MXNET)})", mxnet)
+    if not match:
+        return name
+    layer, leaf = match[1], _MXNET[match[2]]
+    in_block = re.fullmatch(r"(res|bn)(\d)(?:a|b(\d+))_(branch\w+)", layer)
+    if in_block:
+        kind, level, number, branch = in_block.groups()
+        block = f"b{level}_{number}" if number else f"b{level}"
+        layer = f"{block}.{'conv' if kind == 'res' else 'bn'}_{branch}"
+    return f"{layer}.{leaf}"

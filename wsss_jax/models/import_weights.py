@@ -1,0 +1,188 @@
+"""Weights of other programs, as data: a ``.npz`` file of arrays under PyTorch parameter names.
+
+A PyTorch checkpoint becomes such a file where PyTorch is at hand, with
+
+    np.savez("weights.npz", **{k: v.numpy() for k, v in torch.load("weights.pth").items()})
+
+Names come from the paths of our variables: ``backbone/b4_1/conv_branch2a/kernel`` is
+``b4_1.conv_branch2a.weight``. A backbone whose modules cannot carry their PyTorch names exports
+``torch_name(path) -> str`` (path of a module, relative to the backbone). One whose weights are also
+published under foreign names exports ``foreign_name(name) -> str | None`` (None drops the array).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jaxtyping import PyTree
+
+from wsss_jax.errors import UserError
+from wsss_jax.models import backbone_module
+
+LEAVES = {
+    ("params", "kernel"): "weight",
+    ("params", "scale"): "weight",
+    ("params", "bias"): "bias",
+    ("batch_stats", "mean"): "running_mean",
+    ("batch_stats", "var"): "running_var",
+}
+"""PyTorch's name of a variable, by our collection and name."""
+
+HEADS = r"(classifier|fc\w*|f8_\d|f9)\..*"
+"""Layers after the backbone in published files: classifiers and the heads of other methods."""
+
+Variables = dict[str, Any]
+
+
+def torch_names(variables: Variables, module: ModuleType | None = None) -> dict[str, str]:
+    """PyTorch's name of every variable, by path such as ``params/b4_1/conv_branch2a/kernel``.
+
+    Args:
+      variables: Flax variables by collection; the backbone, if any, is the submodule ``backbone``.
+      module: where the backbone is defined.
+    """
+    convert: Callable[[tuple[str, ...]], str] = getattr(module, "torch_name", ".".join)
+    names: dict[str, str] = {}
+    for path in traverse_util.flatten_dict(variables):
+        collection, *modules, leaf = path
+        prefix = convert(tuple(modules[1:])) if modules[0] == "backbone" else ".".join(modules)
+        names["/".join(path)] = f"{prefix}.{LEAVES[collection, leaf]}"
+    return names
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a ``.npz`` file by name.
+
+    Raises:
+      UserError: no such file, or it is no archive of plain arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError as error:
+        raise UserError(f"expected weights (.npz) at {path}, found no such file") from error
+    except Exception as error:  # NumPy, zipfile and zlib each have their own
+        raise UserError(
+            f"expected weights (.npz with plain arrays) in {path}, found something else ({error}):"
+            " convert a PyTorch file with np.savez first"
+        ) from error
+
+
+def to_flax_layout(array: np.ndarray) -> np.ndarray:
+    """PyTorch's layout to ours: OIHW to HWIO, (out, in) to (in, out), vectors as they are.
+
+    A depthwise kernel [c, 1, h, w] becomes [h, w, 1, c] by the same rule.
+    """
+    if array.ndim == 4:
+        return array.transpose(2, 3, 1, 0)
+    return array.T if array.ndim == 2 else array
+
+
+def _listed(title: str, names: Iterable[str], most: int = 8) -> list[str]:
+    names = sorted(names)
+    if not names:
+        return []
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return [f"{len(names)} {title}: {', '.join(names[:most])}{more}"]
+
+
+def import_arrays(
+    variables: Variables,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    module: ModuleType | None = None,
+    ignore: str = r"(?!)",
+    source: str = "the weights",
+    log: Callable[[str], None] = lambda _: None,
+) -> Variables:
+    """`variables` with the values of `arrays`, float32; every name and shape has to agree.
+
+    Args:
+      variables: Flax variables (or their shapes) by collection.
+      arrays: by PyTorch name; ``num_batches_tracked`` is skipped, and a ``module.`` before all
+        names (of a network saved in its parallel wrapper) too.
+      module: where the backbone is defined.
+      ignore: regular expression of PyTorch names that may be missing (they keep their value in
+        `variables`) or be in excess.
+      source: what to call the arrays in messages.
+      log: hears what was imported and what was ignored.
+
+    Raises:
+      UserError: arrays are missing, in excess, of another shape or not finite; names all of them.
+    """
+    foreign: Callable[[str], str | None] = getattr(module, "foreign_name", lambda name: name)
+    found: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        known = foreign(name.removeprefix("module."))
+        if known is not None and not known.endswith("num_batches_tracked"):
+            found[known] = array
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(variables, sep="/"))
+    names = torch_names(variables, module)
+
+    missing = set(names.values()) - set(found)
+    unexpected = set(found) - set(names.values())
+    optional = {name for name in missing | unexpected if re.fullmatch(ignore, name)}
+    wrong: list[str] = []
+    for path, name in names.items():
+        if name not in found:
+            continue
+        array = to_flax_layout(found[name])
+        if array.shape != flat[path].shape:
+            expected = tuple(flat[path].shape)
+            wrong.append(f"{name} (expected {expected}, found {array.shape} in our layout)")
+        elif not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+            wrong.append(f"{name} (expected finite numbers)")
+        else:
+            flat[path] = jnp.asarray(array, jnp.float32)
+    problems = (
+        _listed("missing", missing - optional)
+        + _listed("unexpected", unexpected - optional)
+        + _listed("that do not fit", wrong)
+    )
+    if problems:
+        raise UserError(
+            f"expected the {len(names)} arrays of this network in {source}, found"
+            f" {'; '.join(problems)}: use the file of this network"
+        )
+    ignored = _listed("kept as initialised", missing) + _listed("left out", unexpected)
+    log("; ".join([f"{len(names) - len(missing)} arrays from {source}", *ignored]))
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def import_backbone(
+    path: Path,
+    backbone: Mapping[str, Any],
+    params: PyTree,
+    variables: PyTree,
+    log: Callable[[str], None] = lambda _: None,
+) -> tuple[PyTree, PyTree]:
+    """A network's (params, other variables) with the backbone's weights read from a file.
+
+    Args:
+      path: ``.npz`` file. Layers after the backbone are left out.
+      backbone: description of the backbone, see `wsss_jax.models.build`.
+      params: the network's parameters; the backbone's are under ``backbone``.
+      variables: the other variables by collection.
+      log: hears what was imported.
+
+    Raises:
+      UserError: the file does not hold exactly this backbone.
+    """
+    everything = {"params": params, **variables}
+    part = {
+        collection: {"backbone": tree["backbone"]}
+        for collection, tree in everything.items()
+        if "backbone" in tree
+    }
+    module = backbone_module(str(dict(backbone)["name"]))
+    part = import_arrays(
+        part, read_arrays(path), module=module, ignore=HEADS, source=str(path), log=log
+    )
+    for collection, tree in part.items():
+        everything[collection] = {**everything[collection], **tree}
+    return everything.pop("params"), everything
