@@ -1,0 +1,50 @@
+# The two commands to begin with: `make demo` and `make test`. `make help` lists the others.
+# Everything is installed into .venv; choose another Python with `make demo PYTHON=python3.12`.
+
+PYTHON ?= python3
+WORKDIR ?= runs/demo
+WORKERS ?= 2
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-all lint docs clean
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.installed-demo  ## train on generated images, make masks, score them, show a report
+	$(BIN)/python -m wsss_jax.main --config configs/seam_shapes.py --workdir $(WORKDIR) $(ARGS)
+	@find $(WORKDIR) -name report.html -o -name report.png | sed "s|^|Look at |"
+
+test: $(VENV)/.installed-test  ## the quick tests (ARGS="tests/test_losses.py -k ecr" for a part)
+	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+test-all: $(VENV)/.installed-test  ## all tests, the slow ones too
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "" $(ARGS)
+
+lint: $(VENV)/.installed-lint  ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+docs: $(VENV)/.installed-docs  ## reference pages of the package, in build/docs
+	$(BIN)/pdoc wsss_jax -o build/docs
+
+clean:  ## remove the environment, caches and the demo's results
+	rm -rf $(VENV) $(WORKDIR) build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment; a stamp per extra, redone when the pins or the dependencies change. A broken
+# environment (its Python gone, a set-up that was interrupted) is repaired by the same rule.
+$(VENV)/.installed-%: pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "No $(PYTHON) found: install Python 3.11 to 3.13, or name one: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d: name another one, as in make PYTHON=python3.12" % v)'
+	@$(BIN)/python -c 'import pip' 2> /dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing into $(VENV) (about a minute and 1.3 GB the first time) ..."
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
+	    -e "$(if $(filter demo,$*),.,.[$*])" > $(VENV)/install.log 2>&1 \
+	    || { tail -n 15 $(VENV)/install.log; echo "Installing failed; the whole log: $(VENV)/install.log"; exit 1; }
+	@touch $@
