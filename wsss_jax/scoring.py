@@ -1,0 +1,201 @@
+"""Scores of prediction files against ground truth: what the stage and the command line share.
+
+T is the number of thresholds (1 for masks), n = C + 1 classes with background first.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+
+from wsss_jax.data.cam_files import read_cams
+from wsss_jax.data.images import decode_mask
+from wsss_jax.errors import UserError
+from wsss_jax.ops.confusion import (
+    IGNORE,
+    Protocol,
+    confusion_matrix,
+    confusion_scores,
+    threshold_confusions,
+)
+
+THRESHOLDS = tuple(i / 100 for i in range(60))
+"""Background scores of the published threshold curve: 0, 0.01 … 0.59."""
+
+PER_CLASS = ("iou", "precision", "recall", "fp_rate", "fn_rate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """Confusion matrices over all images, and each image's mIoU at each threshold.
+
+    An image's mIoU is the mean over the classes in its ground truth or its prediction, whatever
+    the protocol: under `strict` a perfect mask of two classes would have 2/21.
+    """
+
+    confusion: Int64[np.ndarray, "t n n"]
+    image_miou: dict[str, Float64[np.ndarray, " t"]]
+
+
+def score_images(
+    ids: Sequence[str],
+    score_one: Callable[[str], Int64[np.ndarray, "t n n"]],
+    done: Callable[[], None] = lambda: None,
+) -> Scored:
+    """Sums `score_one(id)` over a thread pool; `done()` is called after every image.
+
+    Raises:
+      UserError: there are no ids.
+    """
+    if not ids:
+        raise UserError("expected images to score, found an empty list; check the list")
+
+    def score(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        confusion = score_one(image_id)
+        return confusion, confusion_scores(confusion, "present")["miou"]
+
+    image_miou = {}
+    total = None
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
+        for image_id, (confusion, miou) in zip(ids, pool.map(score, ids), strict=True):
+            total = confusion if total is None else total + confusion
+            image_miou[image_id] = miou
+            done()
+    assert total is not None
+    return Scored(total, image_miou)
+
+
+def score_mask(
+    path: Path,
+    truth: UInt8[np.ndarray, "h w"],
+    num_classes: int,
+    ignore_as_background: bool = False,
+) -> Int64[np.ndarray, "1 n n"]:
+    """The confusion matrix of one mask file.
+
+    Raises:
+      UserError: missing or damaged file, another size than `truth`, an index above C, or 255,
+        unless `ignore_as_background` turns it into background.
+    """
+    prediction = decode_mask(read_bytes(path), str(path), num_classes)
+    undecided = prediction == IGNORE
+    if undecided.any():
+        if not ignore_as_background:
+            raise UserError(
+                f"{path}: expected a class for every pixel, found {undecided.sum()} pixels of"
+                f" {IGNORE} (ignore); decide them, or have them count as background"
+            )
+        prediction[undecided] = 0
+    check_size(path, prediction.shape, truth)
+    return confusion_matrix(prediction, truth, num_classes)[None]
+
+
+def score_cams(
+    path: Path,
+    truth: UInt8[np.ndarray, "h w"],
+    num_classes: int,
+    thresholds: Sequence[float],
+) -> Int64[np.ndarray, "t n n"]:
+    """The confusion matrices of one CAM file at all thresholds.
+
+    Raises:
+      UserError: missing or damaged file, or another size than `truth`.
+    """
+    keys, cam = read_cams(path, num_classes)
+    if len(keys) == 0:  # all background; an empty file may not know the image's size
+        cam = np.zeros((0, *truth.shape), np.float32)
+    check_size(path, cam.shape[1:], truth)
+    return threshold_confusions(cam, keys, truth, thresholds, num_classes)
+
+
+def check_size(path: Path, shape: tuple[int, ...], truth: UInt8[np.ndarray, "h w"]) -> None:
+    """Raises UserError when the prediction `path` of `shape` is not as large as the truth."""
+    if shape != truth.shape:
+        (height, width), (true_height, true_width) = shape, truth.shape
+        raise UserError(
+            f"{path}: expected {true_width}×{true_height} pixels as the ground truth has, found"
+            f" {width}×{height}; predictions must have the image's size"
+        )
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content; UserError when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"expected a file at {path}: {error.strerror}; check the folder") from error
+
+
+def check_all_found(what: str, missing: Sequence[str], total: int, where: Path) -> None:
+    """Raises UserError naming the first ids that have no file."""
+    if missing:
+        some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise UserError(
+            f"expected a {what} for each of {total} ids in {where}, found none for {len(missing)}:"
+            f" {some}; check the folder and the list"
+        )
+
+
+def summary(
+    confusion: Int64[np.ndarray, "n n"], names: Sequence[str], protocol: Protocol
+) -> dict[str, Any]:
+    """The scores of one confusion matrix as JSON: fractions 0…1, None where undefined.
+
+    Args:
+      confusion: rows by ground truth.
+      names: n class names, background first.
+      protocol: see `confusion_scores`.
+    """
+    scores = confusion_scores(confusion, protocol)
+    per_class = {
+        name: {key: _number(scores[key][index]) for key in PER_CLASS}
+        for index, name in enumerate(names)
+    }
+    return {
+        "miou": float(scores["miou"]),
+        "iou": {name: values["iou"] for name, values in per_class.items()},
+        "precision": float(scores["mean_precision"]),
+        "recall": float(scores["mean_recall"]),
+        "pixel_accuracy": float(scores["pixel_accuracy"]),
+        "per_class": per_class,
+    }
+
+
+def curve(
+    confusions: Int64[np.ndarray, "t n n"], thresholds: Sequence[float], protocol: Protocol
+) -> dict[str, Any]:
+    """Scores over thresholds as JSON; `best_threshold` is the lowest with the greatest mIoU."""
+    scores = confusion_scores(confusions, protocol)
+    return {
+        "thresholds": list(thresholds),
+        "miou_curve": scores["miou"].tolist(),
+        "precision_curve": scores["mean_precision"].tolist(),
+        "recall_curve": scores["mean_recall"].tolist(),
+        "best_threshold": thresholds[int(scores["miou"].argmax())],
+    }
+
+
+def table(scores: dict[str, Any]) -> str:
+    """The per-class table of `summary` as text, in per cent."""
+    columns = ("IoU", "precision", "recall", "FP rate", "FN rate")
+    width = max(len("background"), *map(len, scores["per_class"]))
+    lines = [f"{'class':<{width}}" + "".join(f"{column:>11}" for column in columns)]
+    for name, values in scores["per_class"].items():
+        lines.append(f"{name:<{width}}" + "".join(_cell(values[key]) for key in PER_CLASS))
+    means = [scores["miou"], scores["precision"], scores["recall"]]
+    lines.append(f"{'mean':<{width}}" + "".join(map(_cell, means)))
+    lines.append(f"pixel accuracy {100 * scores['pixel_accuracy']:.2f}")
+    return "\n".join(lines)
+
+
+def _number(value: np.floating) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _cell(value: float | None) -> str:
+    return f"{'–':>11}" if value is None else f"{100 * value:>11.2f}"
