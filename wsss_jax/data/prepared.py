@@ -67,6 +67,8 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     ):
         self.split = re.sub(r"\W", "_", split)
         self.ids, self.classes, self.masks = list(ids), tuple(classes), masks
+        self.advance: Callable[[], None] = lambda: None
+        """Called after each record that is written."""
         self._metadata = tfds.core.MetadataDict(
             ids=self.ids, classes=self.classes, masks=masks, digest=""
         )
@@ -101,13 +103,12 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     ) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]]:
         starts = range(0, len(self.ids), _RECORDS_PER_SHARD)
         digest = hashlib.sha256("\n".join(self.classes).encode())
-        progress = Progress(len(self.ids), f"preparing {self.name} {self.split}")
 
         def shard(start: int) -> Iterator[tuple[int, dict[str, Any]]]:
             positions = range(start, min(start + _RECORDS_PER_SHARD, len(self.ids)))
-            for position, record in zip(positions, self.records(positions), strict=True):
+            for position, record in enumerate(self.records(positions), start):
                 _digest(digest, record)
-                progress.update()
+                self.advance()
                 example = dict(record)
                 if not self.masks:
                     del example["segmentation"]
@@ -127,17 +128,24 @@ def prepare(builder: RecordBuilder) -> "PreparedSource":
       UserError: the builder refuses its input, or the disk is full.
     """
     folder = Path(builder.data_dir)
-    if not folder.exists():
-        try:
-            with _lock(folder.parent):
+    try:
+        if not folder.exists():
+            with _lock(folder.parent) as alone:
                 if not folder.exists():
-                    _write(builder, folder)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(
-                    f"no space left on the device while preparing {folder}: free some space or set"
-                    " data.data_dir to another disk"
-                ) from error
+                    _write(builder, folder, alone)
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "no space left",
+            errno.EDQUOT: "the quota is used up",
+            errno.EACCES: "no permission to write",
+            errno.EROFS: "a read-only disk",
+        }
+        if error.errno in reasons:
+            raise UserError(
+                f"expected to write the prepared records to {folder}, found"
+                f" {reasons[error.errno]}: mend that or set data.data_dir to another folder"
+            ) from error
+        if not folder.exists():  # else another process was faster, see _lock
             raise
     return PreparedSource(folder)
 
@@ -159,7 +167,7 @@ class PreparedSource:
         # Encoded bytes stay encoded: our own decoding agrees with the published loaders.
         decoders: Any = dict.fromkeys(encoded, tfds.decode.SkipDecoding())
         with _quiet():
-            builder = tfds.builder_from_directory(folder)
+            builder: Any = tfds.builder_from_directory(folder)
             (split,) = builder.info.splits
             self._records: Any = builder.as_data_source(split=split, decoders=decoders)
 
@@ -193,23 +201,36 @@ def _digest(digest: Any, record: Record) -> None:
         digest.update(part)
 
 
-def _write(builder: RecordBuilder, folder: Path) -> None:
-    for leftover in folder.parent.glob("*incomplete*"):  # of a preparation that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
+def _write(builder: RecordBuilder, folder: Path, alone: bool) -> None:
+    if alone:
+        for leftover in folder.parent.glob("*incomplete*"):  # of a preparation that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+    label = f"preparing {builder.name} {builder.split}"
     # Nothing is downloaded, yet TFDS wants a folder for it.
-    with _quiet(), tempfile.TemporaryDirectory() as downloads:
+    with (
+        Progress(len(builder.ids), label) as progress,
+        tempfile.TemporaryDirectory() as downloads,
+        _quiet(),
+    ):
+        builder.advance = progress.update
         builder.download_and_prepare(download_dir=downloads)
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Keeps other processes out; the system releases it when the holder dies."""
+def _lock(folder: Path) -> Iterator[bool]:
+    """Keeps other processes out; the system releases it when the holder dies.
+
+    Yields False where there are no locks (some network disks). Several processes may then write,
+    each to a folder of its own; the first to rename it wins and the renaming of the others fails.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as file:
-        # Without locks (some network disks) the rename at the end still decides.
-        with contextlib.suppress(OSError):
+        try:
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            alone = True
+        except OSError:
+            alone = False
+        yield alone
 
 
 @contextlib.contextmanager

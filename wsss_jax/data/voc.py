@@ -1,0 +1,135 @@
+"""The TFDS builder `voc2012_wsss`: PASCAL VOC 2012, or any folder of its shape, with image labels.
+
+Options of the data section:
+
+- `root`: the VOC2012 folder, VOCdevkit or its parent.
+- `labels`: a label file (see `wsss_jax.data.labels`), ``xml`` or ``masks``; "" takes the XML
+  annotations where there are any, else the masks.
+- `masks`: a folder of the devkit, or ``none`` to do without; "" takes each mask from
+  SegmentationClassAug, else from SegmentationClass.
+- `data_dir`: where the prepared records go.
+
+A split is a list of ImageSets/Segmentation. `test` needs neither masks nor labels: an
+image without gets zeros.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from wsss_jax.data.images import decode_image, decode_mask, encode_mask
+from wsss_jax.data.labels import first, mask_label, read_annotations, read_label_file, select
+from wsss_jax.data.prepared import PreparedSource, RecordBuilder, prepare, prepared_root
+from wsss_jax.data.source import Record
+from wsss_jax.data.voc_folder import VOC_CLASSES, Listing, list_split
+from wsss_jax.errors import UserError
+
+
+def open_source(data: ConfigDict, split: str) -> PreparedSource:
+    """The records of `split`, prepared again whenever the folder or the labels changed.
+
+    Raises:
+      UserError: the folder, a list, an image, a mask or the labels are not as they should be.
+    """
+    options = {name: str(data.get(name, "")) for name in ("root", "labels", "masks")}
+    listing = list_split(split=split, **options)
+    return prepare(Voc2012Wsss(prepared_root(data), listing))
+
+
+class Voc2012Wsss(RecordBuilder, skip_registration=True):
+    """Stores images as they are, once decoded to be sure, and masks as PNGs of grey indices."""
+
+    def __init__(self, folder: Path, listing: Listing):
+        self._listing = listing
+        self._labels: Float[np.ndarray, "n c"] | None = None
+        self._broken: dict[str, UserError] = {}
+        super().__init__(
+            folder=folder,
+            split=listing.split,
+            fingerprint=listing.fingerprint,
+            ids=listing.ids,
+            classes=VOC_CLASSES,
+            masks=listing.masks is not None,
+        )
+
+    def records(self, positions: range) -> Iterator[Record]:
+        """Yields the records at `positions`; after the last one, refuses what was broken.
+
+        Raises:
+          UserError: naming the first five broken files.
+        """
+        if positions.start == 0:
+            self._labels = _read_labels(self._listing)
+        # Decoding leaves Python's lock alone, so threads use all processors.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for name, result in zip(
+                self._listing.ids[positions.start : positions.stop],
+                pool.map(self._record, positions),
+                strict=True,
+            ):
+                if isinstance(result, UserError):
+                    self._broken[name] = result
+                elif not self._broken:
+                    yield result
+        if self._broken and positions.stop == len(self._listing.ids):
+            error, *others = self._broken.values()
+            names = list(self._broken)
+            rest = f" (and {len(others)} more: {first(names[1:], 4)})" if others else ""
+            raise UserError(f"{error}{rest}") from error
+
+    def _record(self, position: int) -> Record | UserError:
+        listing = self._listing
+        label = None if self._labels is None else self._labels[position]
+        mask = None
+        path = listing.images[position]
+        try:
+            data = path.read_bytes()
+            image = decode_image(data, str(path))
+            if listing.masks is not None:
+                path = listing.masks[position]
+                mask = decode_mask(path.read_bytes(), str(path), len(VOC_CLASSES))
+                _check_size(image, mask, path)
+        except UserError as error:
+            return error
+        except OSError as error:
+            return UserError(f"expected a readable file, found {error.strerror} at {path}: mend it")
+        if label is None:
+            assert mask is not None  # the listing has one or the other
+            label = mask_label(mask, len(VOC_CLASSES))
+        return Record(
+            id=listing.ids[position],
+            image=data,
+            label=label,
+            segmentation=None if mask is None else encode_mask(mask, palette=False),
+        )
+
+
+def _check_size(image: np.ndarray, mask: np.ndarray, path: Path) -> None:
+    if image.shape[:2] != mask.shape:
+        height, width = image.shape[:2]
+        raise UserError(
+            f"expected a mask of the image's size, {width} x {height}, found"
+            f" {mask.shape[1]} x {mask.shape[0]} in {path}: they do not belong together, or one of"
+            " them was resized"
+        )
+
+
+def _read_labels(listing: Listing) -> Float[np.ndarray, "n c"] | None:
+    """The labels of all ids, or None where they come from the masks."""
+    if listing.labels is None and listing.masks is not None:
+        return None
+    if listing.labels is None:
+        return np.zeros((len(listing.ids), len(VOC_CLASSES)), np.float32)
+    if listing.labels.is_dir():
+        labels = read_annotations(listing.labels, listing.ids, VOC_CLASSES)
+    else:
+        labels = read_label_file(listing.labels, VOC_CLASSES)
+    if listing.split == "test":
+        nothing = np.zeros(len(VOC_CLASSES), np.float32)
+        labels = {name: labels.get(name, nothing) for name in listing.ids}
+    return select(labels, listing.ids, listing.labels)
