@@ -1,9 +1,9 @@
 """Random changes of a photograph's colours, on uint8 RGB arrays.
 
-The arithmetic is that of PIL's ImageEnhance, which the published trainings used: measured on
-photographs, brightness, contrast and saturation agree with it to one grey level. PIL and OpenCV
-both turn the hue in 8-bit HSV and round differently; each is about 0.2 grey levels from the exact
-result on average.
+The arithmetic is that of PIL's ImageEnhance, which the published trainings used: brightness and
+contrast agree with it to one grey level, saturation to two (PIL cuts off fractions). Both PIL and
+OpenCV turn the hue in 8-bit HSV and round differently there: on photographs each is 0.2 grey levels
+from the exact result on average, and 0.3 from the other.
 """
 
 import functools
@@ -32,13 +32,13 @@ def mean_grey(image: _Image) -> int:
 
 def adjust_brightness(image: _Image, factor: float) -> _Image:
     """Every value times `factor`, clipped."""
-    return cv2.LUT(image, _lut(0, factor))  # pyright: ignore[reportReturnType]
+    return cv2.LUT(image, _lut(0.0, factor))  # pyright: ignore[reportReturnType]
 
 
 def adjust_contrast(image: _Image, factor: float, mean: int | None = None) -> _Image:
     """Distances from `mean` (default: the image's `mean_grey`) times `factor`, clipped."""
     centre = mean_grey(image) if mean is None else mean
-    return cv2.LUT(image, _lut(centre, factor))  # pyright: ignore[reportReturnType]
+    return cv2.LUT(image, _lut(float(centre), factor))  # pyright: ignore[reportReturnType]
 
 
 def adjust_saturation(image: _Image, factor: float) -> _Image:

@@ -1,8 +1,8 @@
 """Batches for training: shuffled, augmented, the same for any number of processes.
 
-The chain is source -> shuffle -> repeat -> augment -> this process's share -> batch -> threads.
-Every example draws its augmentation from its position in the stream, before the stream is divided,
-so 1, 2 and 4 processes see the same global batches; the iterator's state is a position, so a
+The chain is positions -> shuffle -> repeat -> a seed for each -> batch -> load -> threads. Batches
+of positions and seeds are cheap, so every process makes the whole one and loads only its own rows:
+1, 2 and 4 processes see the same global batches. The iterator's state is a number of batches, and a
 resumed run goes on with the same bytes.
 """
 
@@ -11,48 +11,56 @@ from typing import Any
 
 import grain
 import numpy as np
+from jaxtyping import UInt8
 
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.images import decode_image, decode_mask
-from wsss_jax.data.source import Source
+from wsss_jax.data.source import Record, Source
 from wsss_jax.errors import UserError
 
 
+def _with_seed(index: int, rng: np.random.Generator) -> dict[str, np.integer]:
+    return {"index": np.int32(index), "seed": rng.integers(2**63)}
+
+
 @dataclasses.dataclass(frozen=True)
-class _Example(grain.transforms.RandomMap):
-    """Reads, decodes and augments one record."""
+class _Load(grain.transforms.Map):
+    """Reads, decodes and augments `rows` of a batch of positions and seeds."""
 
     source: Source
     augment: Augment
     segmentation: bool
+    rows: slice
 
-    def random_map(self, element: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        record = self.source[element]
+    def map(self, element: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns this process's part of the batch."""
+        index, seeds = element["index"][self.rows], element["seed"][self.rows]
+        examples = [self._load(int(i), int(seed)) for i, seed in zip(index, seeds, strict=True)]
+        batch = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
+        return {**batch, "index": index}
+
+    def _load(self, index: int, seed: int) -> dict[str, np.ndarray]:
+        record = self.source[index]
         image = decode_image(record["image"], record["id"])
-        mask = None
-        if self.segmentation:
-            if record["segmentation"] is None:
-                raise UserError(
-                    f"expected a mask for every image, found none for {record['id']}: add it, or"
-                    " leave the image out of the split"
-                )
-            classes = len(self.source.classes)
-            mask = decode_mask(record["segmentation"], record["id"], classes)
-            if mask.shape != image.shape[:2]:
-                raise UserError(
-                    f"expected the mask of {record['id']} in the image's size"
-                    f" {image.shape[:2]} (height, width), found {mask.shape}: make it anew"
-                )
-        crop, valid, mask_crop = self.augment(image, mask, rng)
-        example = {
-            "image": crop,
-            "valid": valid,
-            "label": np.asarray(record["label"], np.float32),
-            "index": np.int32(element),
-        }
-        if mask_crop is not None:
-            example["segmentation"] = mask_crop
-        return example  # pyright: ignore
+        mask = self._mask(record, image.shape[:2]) if self.segmentation else None
+        crop, valid, mask_crop = self.augment(image, mask, np.random.default_rng(seed))
+        label = np.asarray(record["label"], np.float32)
+        example = {"image": crop, "valid": valid, "label": label}
+        return example if mask_crop is None else {**example, "segmentation": mask_crop}
+
+    def _mask(self, record: Record, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+        if record["segmentation"] is None:
+            raise UserError(
+                f"expected a mask for every image, found none for {record['id']}: add it, or leave"
+                " the image out of the split"
+            )
+        mask = decode_mask(record["segmentation"], record["id"], len(self.source.classes))
+        if mask.shape != size:
+            raise UserError(
+                f"expected the mask of {record['id']} in the image's height and width, {size},"
+                f" found {mask.shape}: make the mask anew"
+            )
+        return mask
 
 
 def training_batches(
@@ -72,11 +80,14 @@ def training_batches(
 ) -> grain.DatasetIterator:
     """This process's part of every global batch, as an iterator that can be checkpointed.
 
-    Row r of a global batch is on process r % `process_count`. Every epoch is shuffled anew; batches
-    run across the border of two epochs and only the last, incomplete one is dropped. With neither
-    `epochs` nor `steps` the stream never ends. State: `get_state`, `set_state`, or
-    `grain.checkpoint.CheckpointSave` in an Orbax composite; it fits the same arguments only, and
-    `workers` must be the same too.
+    Process p has rows p·b to (p + 1)·b of the global batch, b = `batch_size` / `process_count`: the
+    parts in order are the batch that a single process would have. Every epoch is shuffled anew;
+    batches run across the border of two epochs, and only a last, incomplete one is dropped. With
+    neither `epochs` nor `steps` the stream never ends.
+
+    The state (`get_state` and `set_state`, or `grain.checkpoint.CheckpointSave` in an Orbax
+    composite) fits an iterator made with the same arguments; the numbers of processes, threads and
+    prefetched batches may differ, `workers` may not.
 
     Args:
       source: the records.
@@ -90,24 +101,27 @@ def training_batches(
       segmentation: yield masks too.
       num_threads: threads that decode and augment; 0 works in the caller's thread.
       prefetch: batches kept ready.
-      workers: processes of their own instead of threads of this one. They need parsed absl flags.
+      workers: processes that load instead of this one, each with `num_threads`; absl flags must
+        be parsed. Threads were faster wherever measured.
 
     Returns:
       An iterator of dicts: image uint8 [b, S, S, 3], valid bool [b, S, S], label float32 [b, C],
-      index int32 [b], and segmentation uint8 [b, S, S] where asked for; b = `batch_size` /
-      `process_count`.
+      index int32 [b], and segmentation uint8 [b, S, S] where asked for.
 
     Raises:
       UserError: the source is empty or smaller than a batch, or the batch does not divide among
         the processes.
     """
     _check(len(source), batch_size, process_count, epochs, steps)
+    share = batch_size // process_count
+    rows = slice(process_index * share, (process_index + 1) * share)
     dataset: Any = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
     if steps is not None:
         dataset = dataset[: steps * batch_size]
-    dataset = dataset.random_map(_Example(source, augment, segmentation))
-    dataset = dataset[process_index::process_count]
-    dataset = dataset.batch(batch_size // process_count, drop_remainder=True)
+    # A seed belongs to a position in the stream; drawn after the batch is divided among processes,
+    # all of them would draw the same.
+    dataset = dataset.random_map(_with_seed).batch(batch_size, drop_remainder=True)
+    dataset = dataset.map(_Load(source, augment, segmentation, rows))
     # The default buffer keeps 500 elements, here whole batches: over a gigabyte.
     options = grain.ReadOptions(
         num_threads=num_threads, prefetch_buffer_size=max(prefetch, num_threads)

@@ -1,0 +1,368 @@
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+
+from wsss_jax.data import color
+from wsss_jax.data.augment import (
+    Augment,
+    horizontal_flip,
+    random_crop,
+    random_long_side_resize,
+    random_scale,
+    resize_image,
+    resize_mask,
+)
+from wsss_jax.data.images import decode_image
+from wsss_jax.errors import UserError
+
+# Changes nothing but the size, unless a field says otherwise.
+PLAIN = Augment(crop=32, long_side=None, flip=0.0, jitter_p=0.0)
+
+sides = st.integers(1, 70)
+seeds = st.integers(0, 2**32)
+quick = settings(max_examples=30, deadline=None)
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(1, 256, (height, width, 3)).astype(np.uint8)
+
+
+def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A picture with a photograph's slow changes, in strong colours."""
+    return cv2.resize(noise(5, 7, seed), (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def labelled(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A mask, and an image that shows its values, 40 apart."""
+    small = np.random.default_rng(seed).integers(0, 6, (3, 4)).astype(np.uint8)
+    mask = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.repeat(mask[..., None] * 40 + 20, 3, axis=-1).astype(np.uint8), mask
+
+
+def photographs(shared, count: int) -> list[np.ndarray]:
+    folder = shared / "data" / "voc_mini" / "VOCdevkit" / "VOC2012" / "JPEGImages"
+    paths = sorted(folder.glob("*.jpg"))[:count]
+    if not paths:
+        pytest.skip(f"no photographs in {folder}")
+    return [decode_image(path.read_bytes(), path.name) for path in paths]
+
+
+def pil_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.abs(a.astype(int) - b.astype(int))
+
+
+# Resizing
+
+
+@quick
+@given(sides, sides, sides, sides, seeds)
+def test_window_of_a_resize_is_part_of_the_whole(height, width, new_height, new_width, seed):
+    image, rng = smooth(height, width, seed), np.random.default_rng(seed)
+    top, left = int(rng.integers(new_height)), int(rng.integers(new_width))
+    rows = slice(top, int(rng.integers(top + 1, new_height + 1)))
+    cols = slice(left, int(rng.integers(left + 1, new_width + 1)))
+    window = resize_image(image, new_height, new_width, rows, cols)
+    assert difference(window, pil_bicubic(image, new_height, new_width)[rows, cols]).max() <= 1
+
+
+@quick
+@given(sides, sides, sides, sides, seeds)
+def test_whole_resize_and_mask_resize_are_those_of_pil(height, width, new_height, new_width, seed):
+    image = noise(height, width, seed)
+    expected = pil_bicubic(image, new_height, new_width)
+    np.testing.assert_array_equal(resize_image(image, new_height, new_width), expected)
+    mask = image[..., 0]
+    nearest = Image.fromarray(mask).resize((new_width, new_height), Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(resize_mask(mask, new_height, new_width), np.asarray(nearest))
+
+
+def test_long_side_is_uniform_with_both_ends_and_keeps_the_aspect():
+    rng, image = np.random.default_rng(0), noise(30, 40)
+    shapes = [random_long_side_resize(image, rng, 40, 44)[0].shape for _ in range(300)]
+    widths = [shape[1] for shape in shapes]
+    counts = np.bincount(widths, minlength=45)[40:]
+    assert counts.sum() == 300 and counts.min() > 35
+    assert all(shape[0] == round(shape[1] * 0.75) for shape in shapes)
+    tall, mask = random_long_side_resize(noise(40, 1), rng, 80, 80, np.zeros((40, 1), np.uint8))
+    assert tall.shape == (80, 2, 3) and mask is not None and mask.shape == (80, 2)
+
+
+def test_random_scale_changes_both_sides_by_one_factor():
+    rng, image = np.random.default_rng(0), noise(100, 60)
+    heights = []
+    for _ in range(100):
+        height, width, _ = random_scale(image, rng, 0.5, 1.5)[0].shape
+        assert abs(height * 0.6 - width) <= 1
+        heights.append(height)
+    assert 50 <= min(heights) < 60 and 140 < max(heights) <= 150
+
+
+# Flip and crop
+
+
+@quick
+@given(sides, sides, seeds)
+def test_flip_mirrors_and_twice_is_the_identity(height, width, seed):
+    image = noise(height, width, seed)
+    mask = image[..., 1].copy()
+    once = horizontal_flip(image, mask)
+    np.testing.assert_array_equal(once[0], image[:, ::-1])
+    np.testing.assert_array_equal(once[1], mask[:, ::-1])
+    twice = horizontal_flip(*once)
+    np.testing.assert_array_equal(twice[0], image)
+    np.testing.assert_array_equal(twice[1], mask)
+
+
+@quick
+@given(sides, sides, st.integers(1, 60), seeds, st.booleans())
+def test_crop_shows_a_window_and_says_where(height, width, size, seed, random):
+    # Every pixel holds its own coordinates (plus one, so that no pixel looks like padding).
+    y, x = np.mgrid[1 : height + 1, 1 : width + 1].astype(np.uint8)
+    image = np.stack([y, x, np.full_like(x, 7)], axis=-1)
+    rng = np.random.default_rng(seed) if random else None
+    crop, valid, mask = random_crop(image, size, rng, y)
+    assert mask is not None
+    rows, cols = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
+    assert len(rows) == min(height, size) and len(cols) == min(width, size)
+    np.testing.assert_array_equal(valid, np.outer(valid.any(1), valid.any(0)))
+    np.testing.assert_array_equal(valid, crop[..., 2] == 7)
+    assert (crop[~valid] == 0).all() and (mask[~valid] == 255).all()
+    np.testing.assert_array_equal(mask[valid], crop[valid][:, 0])
+    # One contiguous window in the image's own order.
+    window = crop[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1].astype(int)
+    assert (np.diff(window[..., 0], axis=0) == 1).all()
+    assert (np.diff(window[..., 1], axis=1) == 1).all()
+    if not random:
+        assert rows[0] == 0 and cols[0] == 0
+        assert window[0, 0, 0] - 1 == max(0, height - size) // 2
+
+
+@pytest.mark.parametrize("height, size, positions", [(9, 6, 4), (6, 9, 4), (6, 6, 1)])
+def test_every_position_of_a_crop_is_equally_likely(height, size, positions):
+    rng, image = np.random.default_rng(1), np.arange(1, 10, dtype=np.uint8)[:height, None, None]
+    image = np.broadcast_to(image, (height, 1, 3)).copy()
+    crops = [random_crop(image, size, rng)[0][..., 0].max(1).tobytes() for _ in range(400)]
+    counts = [crops.count(crop) for crop in set(crops)]
+    assert len(counts) == positions
+    assert min(counts) > 0.7 * 400 / positions
+
+
+# Colours
+
+
+def slow_adjust(image: np.ndarray, what: str, amount: float) -> np.ndarray:
+    """Brightness, contrast, saturation by PIL; the hue exactly, in floating point."""
+    enhance = {"contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color}
+    enhance["brightness"] = ImageEnhance.Brightness  # pyright: ignore[reportArgumentType]
+    if what != "hue":
+        return np.asarray(enhance[what](Image.fromarray(image)).enhance(amount))
+    hsv = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0] + 360 * amount) % 360
+    return np.rint(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255).astype(np.uint8)
+
+
+@quick
+@given(
+    st.sampled_from(["brightness", "contrast", "saturation"]), st.floats(0, 2), sides, sides, seeds
+)
+def test_colour_factors_agree_with_pil(what, factor, height, width, seed):
+    image = noise(height, width, seed)
+    ours = getattr(color, f"adjust_{what}")(image, factor)
+    # PIL cuts off the fraction, and rounds the grey image of the saturation before blending it.
+    levels = 2 if what == "saturation" else 1
+    assert difference(ours, slow_adjust(image, what, factor)).max() <= levels
+
+
+@quick
+@given(st.floats(-0.5, 0.5), seeds)
+def test_hue_agrees_with_floating_point(shift, seed):
+    image = smooth(40, 50, seed)
+    ours = color.adjust_hue(image, shift)
+    # 8-bit hue has 256 steps; half of one is 3 levels of a full colour, each conversion rounds.
+    assert difference(ours, slow_adjust(image, "hue", round(shift * 256) / 256)).mean() < 1.0
+    assert difference(ours, slow_adjust(image, "hue", shift)).max() <= 12
+
+
+def test_hue_turns_red_to_green_to_blue():
+    red = np.zeros((2, 2, 3), np.uint8)
+    red[..., 0] = 200
+    step = 5  # 200 * 6 / 256, what one step of the 8-bit hue changes in a channel
+    assert difference(color.adjust_hue(red, 1 / 3), red[..., [1, 0, 2]]).max() <= step
+    assert difference(color.adjust_hue(red, -1 / 3), red[..., [1, 2, 0]]).max() <= step
+    np.testing.assert_array_equal(color.adjust_hue(red, 0.0), red)
+
+
+def slow_jitter(image, rng, strengths, whole=None):
+    names = ("brightness", "contrast", "saturation", "hue")
+    for step in rng.permutation(4):
+        strength = strengths[names[step]]
+        if strength == 0:
+            continue
+        low, high = (-strength, strength) if step == 3 else (max(0, 1 - strength), 1 + strength)
+        image = slow_adjust(image, names[step], rng.uniform(low, high))
+    return image
+
+
+@pytest.mark.parametrize("hue", [0.0, 0.1])
+def test_jitter_agrees_with_the_slow_version(hue):
+    strengths = dict(brightness=0.3, contrast=0.3, saturation=0.3, hue=hue)
+    for seed in range(20):
+        image = smooth(60, 80, seed)
+        ours = color.color_jitter(image, np.random.default_rng(seed), **strengths)
+        slow = slow_jitter(image, np.random.default_rng(seed), strengths)
+        assert difference(ours, slow).mean() < (2.0 if hue else 1.0)
+        assert difference(ours, slow).max() <= (20 if hue else 5)
+        assert difference(ours, image).mean() > 2
+
+
+def test_jitter_of_strength_zero_is_the_identity():
+    image = noise(20, 30)
+    none = dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+    ours = color.color_jitter(image, np.random.default_rng(0), **none)
+    np.testing.assert_array_equal(ours, image)
+
+
+def test_jitter_orders_vary():
+    # Brightness 0 leaves black; whether contrast comes before or after is then the only question.
+    image = smooth(20, 30)
+    rng = np.random.default_rng(0)
+    results = {
+        color.color_jitter(
+            image, rng, brightness=1.0, contrast=1.0, saturation=0.0, hue=0.0
+        ).tobytes()
+        for _ in range(10)
+    }
+    assert len(results) == 10
+
+
+def test_contrast_of_a_part_is_about_the_mean_of_the_whole():
+    whole = smooth(64, 64)
+    part = np.ascontiguousarray(whole[:20, :20])
+    for seed in range(10):
+        jitter = dict(brightness=0.3, contrast=0.9, saturation=0.3, hue=0.1)
+        ours = color.color_jitter(part, np.random.default_rng(seed), **jitter, whole=whole)
+        expected = color.color_jitter(whole, np.random.default_rng(seed), **jitter)
+        np.testing.assert_array_equal(ours, expected[:20, :20])
+
+
+def test_grayscale_is_pils_luma():
+    image = noise(30, 40)
+    luma = np.asarray(Image.fromarray(image).convert("L"))
+    assert difference(color.grayscale(image), luma[..., None]).max() <= 1
+
+
+def test_hsv_shift_moves_hue_round_and_clips_the_rest():
+    image = smooth(30, 40)
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(int)
+    shifts = np.random.default_rng(5).integers(-10, 10, 3, endpoint=True)
+    expected = np.stack(
+        [
+            (hsv[..., 0] + shifts[0]) % 180,
+            *np.clip(hsv[..., 1:] + shifts[1:], 0, 255).transpose(2, 0, 1),
+        ],
+        axis=-1,
+    ).astype(np.uint8)
+    ours = color.hsv_shift(image, np.random.default_rng(5), 10)
+    np.testing.assert_array_equal(ours, cv2.cvtColor(expected, cv2.COLOR_HSV2RGB))
+
+
+# All together
+
+
+@quick
+@given(st.integers(40, 120), st.integers(40, 120), seeds)
+def test_image_and_mask_stay_aligned(height, width, seed):
+    image, mask = labelled(height, width, seed)
+    scaled = Augment(crop=48, long_side=None, scale=(0.5, 1.5), jitter_p=0.0)
+    sided = Augment(crop=48, long_side=(30, 90), jitter_p=0.0)
+    for augment in (scaled, sided):
+        crop, valid, mask_crop = augment(image, mask, np.random.default_rng(seed))
+        assert mask_crop is not None
+        np.testing.assert_array_equal(mask_crop == 255, ~valid)
+        # Away from the borders of the labels, where bicubic mixes them (a border may be just
+        # outside the crop).
+        around = np.ones((9, 9))
+        inner = (cv2.dilate(mask_crop, around) == cv2.erode(mask_crop, around)) & valid
+        inner[:4], inner[-4:], inner[:, :4], inner[:, -4:] = False, False, False, False
+        expected = mask_crop[inner].astype(int) * 40 + 20
+        assert inner.any()
+        assert difference(crop[inner], expected[:, None]).max() <= 1
+
+
+def test_everything_off_shows_the_image_itself():
+    image = noise(20, 30)
+    plain = dataclasses.replace(PLAIN, random_position=False)
+    crop, valid, mask = plain(image, None, np.random.default_rng(0))
+    assert mask is None and valid.sum() == 600
+    np.testing.assert_array_equal(crop[:20, :30], image)
+
+
+def test_same_generator_same_result_and_inputs_are_untouched():
+    image, mask = labelled(50, 60)
+    before = image.copy(), mask.copy()
+    augment = Augment(crop=40, long_side=(40, 70), grayscale_p=0.5, hsv=10)
+    for seed in range(5):
+        first = augment(image, mask, np.random.default_rng(seed))
+        second = augment(image, mask, np.random.default_rng(seed))
+        for a, b in zip(first, second, strict=True):
+            np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(mask, before[1])
+
+
+@pytest.mark.parametrize("field", ["flip", "jitter_p", "grayscale_p"])
+def test_probabilities_count(field):
+    image, mask = smooth(32, 32), np.zeros((32, 32), np.uint8)
+    augment = dataclasses.replace(PLAIN, **{field: 0.25})
+    rng = np.random.default_rng(0)
+    changed = sum((augment(image, mask, rng)[0] != image).any() for _ in range(400))
+    assert 70 <= changed <= 130
+
+
+def test_augment_agrees_with_the_published_order_on_photographs(shared):
+    """Resize, flip, jitter and crop by PIL, on the whole image, with the same draws."""
+    strengths = dict(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
+    for seed, image in enumerate(photographs(shared, 6)):
+        crop, valid, _ = Augment()(image, None, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        long_side = rng.integers(448, 768, endpoint=True)
+        height, width = (round(n * long_side / max(image.shape)) for n in image.shape[:2])
+        offsets = [int(rng.integers(abs(n - 448), endpoint=True)) for n in (height, width)]
+        whole = pil_bicubic(image, height, width)
+        flipped = rng.random() < 0.5
+        rng.random()
+        whole = slow_jitter(whole, rng, strengths)
+        top, left = (o if n >= 448 else 0 for o, n in zip(offsets, (height, width), strict=True))
+        window = whole[top : top + 448, left : left + 448]
+        window = window[:, ::-1] if flipped else window
+        top, left = (0 if n >= 448 else o for o, n in zip(offsets, (height, width), strict=True))
+        expected = np.zeros((448, 448, 3), np.uint8)
+        expected[top : top + window.shape[0], left : left + window.shape[1]] = window
+        assert valid.sum() == window.shape[0] * window.shape[1]
+        assert difference(crop, expected).mean() < 1.5
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        (dict(scale=(0.5, 1.5)), "found both"),
+        (dict(long_side=(768, 448)), "0 < low <= high in augment.long_side"),
+        (dict(long_side=None, scale=(0.0, 1.0)), "augment.scale"),
+        (dict(flip=1.5), r"augment.flip in 0..1, found 1.5"),
+        (dict(hue=0.6), r"augment.hue in 0..0.5"),
+        (dict(contrast=-0.1), "augment.contrast"),
+        (dict(crop=0), "augment.crop"),
+    ],
+)
+def test_values_out_of_range_are_refused(fields, words):
+    with pytest.raises(UserError, match=words):
+        Augment(**fields)
