@@ -39,7 +39,7 @@ def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 def labelled(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A mask, and an image that shows its values, 40 apart."""
-    small = np.random.default_rng(seed).integers(0, 6, (3, 4)).astype(np.uint8)
+    small = np.random.default_rng(seed).integers(0, 6, (2, 2)).astype(np.uint8)
     mask = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
     return np.repeat(mask[..., None] * 40 + 20, 3, axis=-1).astype(np.uint8), mask
 
@@ -279,20 +279,20 @@ def test_hsv_shift_moves_hue_round_and_clips_the_rest():
 
 
 @quick
-@given(st.integers(40, 120), st.integers(40, 120), seeds)
+@given(st.integers(60, 120), st.integers(60, 120), seeds)
 def test_image_and_mask_stay_aligned(height, width, seed):
     image, mask = labelled(height, width, seed)
     scaled = Augment(crop=48, long_side=None, scale=(0.5, 1.5), jitter_p=0.0)
-    sided = Augment(crop=48, long_side=(30, 90), jitter_p=0.0)
+    sided = Augment(crop=48, long_side=(45, 90), jitter_p=0.0)
     for augment in (scaled, sided):
         crop, valid, mask_crop = augment(image, mask, np.random.default_rng(seed))
         assert mask_crop is not None
         np.testing.assert_array_equal(mask_crop == 255, ~valid)
         # Away from the borders of the labels, where bicubic mixes them (a border may be just
         # outside the crop).
-        around = np.ones((9, 9))
+        around = np.ones((7, 7))
         inner = (cv2.dilate(mask_crop, around) == cv2.erode(mask_crop, around)) & valid
-        inner[:4], inner[-4:], inner[:, :4], inner[:, -4:] = False, False, False, False
+        inner[:3], inner[-3:], inner[:, :3], inner[:, -3:] = False, False, False, False
         expected = mask_crop[inner].astype(int) * 40 + 20
         assert inner.any()
         assert difference(crop[inner], expected[:, None]).max() <= 1
