@@ -7,15 +7,18 @@ def voc_data() -> ConfigDict:
     """PASCAL VOC 2012 or a folder laid out like it; ``data.root`` is given on the command line.
 
     `root`: the VOCdevkit folder or its parent. `labels`: a file of image-level labels
-    (cls_labels.npy, .npz or .csv); empty takes the annotations, else the masks. `data_dir`: where
-    the prepared set goes; empty is ~/.cache/wsss_jax.
+    (cls_labels.npy, .npz or .csv); empty takes the annotations, else the masks. `masks`: a folder
+    of masks, empty for the devkit's own. `data_dir`: where the prepared set goes; empty is
+    ~/.cache/wsss_jax.
     """
-    return ConfigDict(dict(builder="voc2012_wsss", root="", labels="", data_dir=""))
+    return ConfigDict(dict(builder="voc2012_wsss", root="", labels="", masks="", data_dir=""))
 
 
 def shapes_data() -> ConfigDict:
-    """The built-in data set: generated, with exact masks."""
-    return ConfigDict(dict(builder="shapes", data_dir=""))
+    """The built-in data set: generated, with exact masks; `size` is a side in pixels."""
+    return ConfigDict(
+        dict(builder="shapes", train_images=1200, val_images=200, size=128, seed=0, data_dir="")
+    )
 
 
 def published_optimizer(lr: float) -> ConfigDict:
@@ -53,6 +56,7 @@ def training(**changes: object) -> ConfigDict:
             split="train_aug",
             init_weights="",
             dtype="float32",
+            steps=0,  # above 0: this many steps whatever the epochs say
             log_every=10,
             checkpoint_every=200,
             keep=2,
@@ -67,8 +71,8 @@ def seeds_and_scores(
 ) -> None:
     """Adds the stages after training: CAMs of train and val, scores, masks, report.
 
-    The background threshold is the best one on train, where SEAM and SSENet choose it too; val is
-    scored over all thresholds as well.
+    The background threshold is the best one on train, as SSENet and SEAM choose it; val is scored
+    and the masks are made with that one. A number in place of ``oracle`` or ``from:...`` fixes it.
     """
     for split in ("train", "val"):
         c[f"cam_{split}"] = ConfigDict(
@@ -80,18 +84,29 @@ def seeds_and_scores(
                 flip=True,
             )
         )
-        c[f"eval_cam_{split}"] = ConfigDict(
-            dict(type="evaluate", needs=dict(pred=f"cam_{split}"), split=split, protocol=protocol)
+    scored = dict(type="evaluate", protocol=protocol)
+    c.eval_cam_train = ConfigDict(
+        dict(**scored, needs=dict(pred="cam_train"), split="train", threshold="oracle")
+    )
+    c.eval_cam_val = ConfigDict(
+        dict(
+            **scored,
+            needs=dict(pred="cam_val", train="eval_cam_train"),
+            split="val",
+            threshold="from:train",
         )
+    )
     c.pseudo_labels = ConfigDict(
         dict(
             type="pseudo_labels",
-            needs=dict(cams="cam_train", threshold="eval_cam_train"),
+            needs=dict(cams="cam_train", train="eval_cam_train"),
             split="train",
+            threshold="from:train",
+            alpha=0.0,
         )
     )
     c.eval_pseudo_labels = ConfigDict(
-        dict(type="evaluate", needs=dict(pred="pseudo_labels"), split="train", protocol=protocol)
+        dict(**scored, needs=dict(pred="pseudo_labels"), split="train")
     )
     stages = (
         "train",

@@ -92,16 +92,28 @@ def _parts(
     old: dict[str, Any] | None,
 ) -> dict[str, Any]:
     images = {s: sources.get(s) for s in stage.splits()}
+    files = {k: _file_digest(v) for k, v in stage.section.items() if k.endswith("_weights") and v}
     if old is not None:
         images = {s: old["images"].get(s) if d is None else d for s, d in images.items()}
+        files = {k: old["files"].get(k) if d is None else d for k, d in files.items()}
+    ignored = {*_NO_EFFECT, *files}
     parts = {
-        "section": {k: v for k, v in stage.section.items() if k not in _NO_EFFECT},
+        "section": {k: v for k, v in stage.section.items() if k not in ignored},
+        "files": files,
         "seed": settings.get("seed"),
         "data": {k: v for k, v in settings.get("data", {}).items() if k not in _LOCATION},
         "images": images,
         "needs": {name: upstream[stage.needs[name]].digest for name in sorted(stage.needs)},
     }
     return json.loads(json.dumps(parts))  # as it will be read back: tuples become lists
+
+
+def _file_digest(name: str) -> str | None:
+    try:
+        with Path(name).expanduser().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:  # the stage says so, if it has to run
+        return None
 
 
 def _action(
@@ -157,6 +169,9 @@ def differences(stage: Stage, old: dict[str, Any], new: dict[str, Any]) -> str:
     for split, digest in new["images"].items():
         if digest != old["images"].get(split, digest):
             lines.append(f"the images of split {split} changed")
+    for key, digest in new["files"].items():
+        if digest != old["files"].get(key, digest):
+            lines.append(f"the file {stage.name}.{key} changed")
     before, after = (_named(stage.name, p) for p in (old, new))
     for key in sorted(before.keys() | after.keys()):
         if key not in before:
