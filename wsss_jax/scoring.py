@@ -3,9 +3,10 @@
 T is the number of thresholds (1 for masks), n = C + 1 classes with background first.
 """
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from jaxtyping import Float64, Int64, UInt8
 from wsss_jax.data.cam_files import read_cams
 from wsss_jax.data.images import decode_mask
 from wsss_jax.errors import UserError
+from wsss_jax.files import read_json
 from wsss_jax.ops.confusion import (
     IGNORE,
     Protocol,
@@ -42,6 +44,17 @@ class Scored:
     image_miou: dict[str, Float64[np.ndarray, " t"]]
 
 
+@contextlib.contextmanager
+def thread_pool() -> Iterator[ThreadPoolExecutor]:
+    """A thread per core. An exception, Ctrl-C too, drops the work that has not begun."""
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def score_images(
     ids: Sequence[str],
     score_one: Callable[[str], Int64[np.ndarray, "t n n"]],
@@ -61,7 +74,7 @@ def score_images(
 
     image_miou = {}
     total = None
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
+    with thread_pool() as pool:
         for image_id, (confusion, miou) in zip(ids, pool.map(score, ids), strict=True):
             total = confusion if total is None else total + confusion
             image_miou[image_id] = miou
@@ -178,6 +191,25 @@ def curve(
         "recall_curve": scores["mean_recall"].tolist(),
         "best_threshold": thresholds[int(scores["miou"].argmax())],
     }
+
+
+def best_threshold(evaluation: Path) -> tuple[float, str]:
+    """The threshold that an evaluation of CAMs found, and how: `held_out` or `oracle`.
+
+    Args:
+      evaluation: folder of the evaluation stage.
+
+    Raises:
+      UserError: no finished evaluation there, or one of masks.
+    """
+    metrics = read_json(evaluation / "metrics.json")
+    if "best_threshold" not in metrics:
+        raise UserError(
+            f"expected the scores of CAMs in {evaluation}, found those of masks, which have no"
+            " threshold; need an evaluation of infer_cam, or give a number"
+        )
+    choice = "held_out" if metrics["threshold_choice"] == "held_out" else "oracle"
+    return float(metrics["best_threshold"]), choice
 
 
 def table(scores: dict[str, Any]) -> str:

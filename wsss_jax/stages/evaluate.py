@@ -1,0 +1,193 @@
+"""Scores masks or class activation maps against the ground truth of a split."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+from ml_collections import ConfigDict
+
+from wsss_jax import scoring
+from wsss_jax.context import Context
+from wsss_jax.data.cam_files import find_cams
+from wsss_jax.data.images import decode_mask
+from wsss_jax.data.source import Source
+from wsss_jax.errors import UserError
+from wsss_jax.files import write_json
+
+ScoreOne = Callable[[str, Sequence[float]], Int64[np.ndarray, "t n n"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Choice:
+    """How the threshold is chosen: `value` where it is fixed beforehand."""
+
+    name: str
+    value: float | None = None
+
+
+def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
+    """Runs the stage; see `wsss_jax.stages`.
+
+    Reads ``masks/`` of the need ``pred``, or else its ``cams/``, and scores every image of
+    ``split``. Writes ``per_image.json`` (id → mIoU over the image's own classes). The first
+    process does the scoring, the others return at once: it is bound by reading files.
+
+    Settings: ``split``; ``protocol`` (``strict``, ``present``; see `confusion_scores`);
+    ``ignore_as_background`` (masks: a predicted 255 counts as background; refused otherwise). For
+    maps ``threshold``:
+
+    - a number: fixed beforehand;
+    - ``oracle`` (default): the best on the scored images;
+    - ``held_out``: the best on ``held_out_images`` (100) images drawn with the config's seed; the
+      scores are those of the remaining images;
+    - ``from:NEED``: the best of another evaluation, say of train for scoring val.
+
+    Returns:
+      The scores as fractions (`scoring.summary`), ``images``, ``protocol``, ``split``; for maps
+      also ``threshold`` with ``threshold_choice``, the curves over `scoring.THRESHOLDS` on the
+      scored images, and ``best_threshold``: the best on the held-out sample if there is one,
+      otherwise on the scored images.
+
+    Raises:
+      UserError: a prediction or ground truth is missing, damaged or of another size.
+    """
+    if ctx.process_index != 0:
+        return {}
+    settings: dict[str, Any] = config.to_dict()
+    source = ctx.source(settings["split"])
+    protocol = settings.get("protocol", "strict")
+    if protocol not in ("strict", "present"):
+        raise UserError(f"expected protocol strict or present, found {protocol!r}")
+    names = ("background", *source.classes)
+    folder = inputs["pred"]
+    if (folder / "masks").is_dir():
+        score_one = _mask_scorer(folder / "masks", source, settings)
+        scored = _score(ctx, source.ids, score_one, ())
+        result, column = {}, 0
+    elif (folder / "cams").is_dir():
+        choice = _parse_choice(settings.get("threshold", "oracle"), inputs)
+        score_one = _cam_scorer(folder / "cams", source)
+        scored, result, column = _score_maps(ctx, settings, source, score_one, choice, protocol)
+    else:
+        raise UserError(f"expected masks/ or cams/ in {folder}, found neither; run its stage")
+
+    result |= scoring.summary(scored.confusion[column], names, protocol)
+    result |= {"images": len(scored.image_miou), "protocol": protocol, "split": settings["split"]}
+    per_image = {name: float(miou[column]) for name, miou in scored.image_miou.items()}
+    write_json(ctx.stage_dir / "per_image.json", per_image)
+    chosen = (
+        f", threshold {result['threshold']:.2f} ({choice.name})" if "threshold" in result else ""
+    )
+    ctx.log(
+        f"{result['split']}: {result['images']} images, {protocol}{chosen}\n{scoring.table(result)}"
+    )
+    return result
+
+
+def _score_maps(
+    ctx: Context,
+    settings: Mapping[str, Any],
+    source: Source,
+    score_one: ScoreOne,
+    choice: _Choice,
+    protocol: scoring.Protocol,
+) -> tuple[scoring.Scored, dict[str, Any], int]:
+    """The scores at all thresholds, the metrics of maps alone, the chosen threshold's position."""
+    grid = scoring.THRESHOLDS
+    ids = source.ids
+    best = None
+    if choice.name == "held_out":
+        seed: Any = ctx.config.seed
+        held_out, ids = _split_off(ids, settings.get("held_out_images", 100), seed)
+        sample = _score(ctx, held_out, score_one, grid)
+        best = scoring.curve(sample.confusion, grid, protocol)["best_threshold"]
+    extra = () if choice.value is None else (choice.value,)
+    scored = _score(ctx, ids, score_one, (*grid, *extra))
+    result = scoring.curve(scored.confusion[: len(grid)], grid, protocol)
+    if best is not None:
+        result |= {"best_threshold": best, "held_out_images": len(source.ids) - len(ids)}
+    threshold = result["best_threshold"] if choice.value is None else choice.value
+    result |= {"threshold": threshold, "threshold_choice": choice.name}
+    return scored, result, len(grid) if extra else grid.index(threshold)
+
+
+def _score(
+    ctx: Context, ids: Sequence[str], score_one: ScoreOne, thresholds: Sequence[float]
+) -> scoring.Scored:
+    with ctx.progress(len(ids), ctx.stage) as progress:
+        return scoring.score_images(
+            ids, lambda image_id: score_one(image_id, thresholds), progress.update
+        )
+
+
+def _mask_scorer(folder: Path, source: Source, settings: Mapping[str, Any]) -> ScoreOne:
+    missing = [name for name in source.ids if not (folder / f"{name}.png").is_file()]
+    scoring.check_all_found("mask (.png)", missing, len(source.ids), folder)
+    truth = _truth_reader(source)
+    lenient = bool(settings.get("ignore_as_background", False))
+
+    def score_one(image_id: str, thresholds: Sequence[float]) -> Any:
+        path = folder / f"{image_id}.png"
+        return scoring.score_mask(path, truth(image_id), len(source.classes), lenient)
+
+    return score_one
+
+
+def _cam_scorer(folder: Path, source: Source) -> ScoreOne:
+    found = {name: find_cams(folder, name) for name in source.ids}
+    missing = [name for name, path in found.items() if path is None]
+    scoring.check_all_found("CAM file", missing, len(source.ids), folder)
+    truth = _truth_reader(source)
+
+    def score_one(image_id: str, thresholds: Sequence[float]) -> Any:
+        path = found[image_id]
+        assert path is not None
+        return scoring.score_cams(path, truth(image_id), len(source.classes), thresholds)
+
+    return score_one
+
+
+def _truth_reader(source: Source) -> Callable[[str], np.ndarray]:
+    position = {image_id: index for index, image_id in enumerate(source.ids)}
+
+    def read(image_id: str) -> np.ndarray:
+        segmentation = source[position[image_id]]["segmentation"]
+        if segmentation is None:
+            raise UserError(
+                f"expected a ground-truth mask of {image_id}, found none; score a split with masks"
+            )
+        return decode_mask(segmentation, f"ground truth of {image_id}", len(source.classes))
+
+    return read
+
+
+def _parse_choice(setting: Any, inputs: dict[str, Path]) -> _Choice:
+    if setting in ("oracle", "held_out"):
+        return _Choice(setting)
+    if isinstance(setting, str) and setting.startswith("from:"):
+        need = setting.removeprefix("from:")
+        if need not in inputs:
+            raise UserError(
+                f"threshold {setting!r} names no need of the stage ({', '.join(inputs)})"
+            )
+        return _Choice("fixed", scoring.best_threshold(inputs[need])[0])
+    try:
+        return _Choice("fixed", float(setting))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"expected a number, oracle, held_out or from:NEED as threshold, found {setting!r}"
+        ) from error
+
+
+def _split_off(ids: Sequence[str], count: int, seed: int) -> tuple[list[str], list[str]]:
+    """`count` ids drawn with `seed`, and the others, both in the given order."""
+    if not 0 < count < len(ids):
+        raise UserError(
+            f"expected held_out_images from 1 to {len(ids) - 1} of {len(ids)}, found {count}"
+        )
+    drawn = set(np.random.default_rng(seed).choice(len(ids), count, replace=False).tolist())
+    held_out = [name for index, name in enumerate(ids) if index in drawn]
+    return held_out, [name for index, name in enumerate(ids) if index not in drawn]

@@ -1,0 +1,152 @@
+"""Turns class activation maps into masks: ``masks/<id>.png``."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from ml_collections import ConfigDict
+
+from wsss_jax import scoring
+from wsss_jax.context import Context
+from wsss_jax.data.cam_files import find_cams, read_cams
+from wsss_jax.data.images import decode_mask, encode_mask
+from wsss_jax.errors import UserError
+from wsss_jax.files import atomic_write
+from wsss_jax.ops.confusion import IGNORE, strongest
+
+
+@dataclasses.dataclass(frozen=True)
+class Background:
+    """What a pixel's greatest score must exceed to be foreground; one of the three is set.
+
+    `threshold`: a constant. `alpha`: (1 − score)^alpha, the background of PSA and SEAM before
+    their CRF. `ignore_band` (low, high): up to low is background, above high foreground, 255
+    (ignore) between.
+    """
+
+    threshold: float | None = None
+    alpha: float | None = None
+    ignore_band: tuple[float, float] | None = None
+
+
+def label_map(
+    keys: Int[np.ndarray, " k"], cam: Float[np.ndarray, "k h w"], background: Background
+) -> UInt8[np.ndarray, "h w"]:
+    """The class indices of score maps: 0 background, key + 1 foreground, 255 ignore.
+
+    The strongest class wins where its score is *above* the background's (equal is background), as
+    in `threshold_confusions`: the mask has the score that the threshold curve shows.
+    """
+    winner, score = strongest(cam, keys)
+    if background.ignore_band is not None:
+        low, high = map(np.float32, background.ignore_band)
+        return np.where(score > high, winner, np.where(score > low, IGNORE, 0)).astype(np.uint8)
+    if background.alpha is not None:
+        level = np.power(1 - np.clip(score, 0, 1), np.float32(background.alpha))
+    else:
+        level = np.float32(background.threshold)
+    return np.where(score > level, winner, 0).astype(np.uint8)
+
+
+def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
+    """Runs the stage; see `wsss_jax.stages`.
+
+    Reads ``cams/`` of the need ``cams``; a mask can only have classes its file has maps of, the
+    image's label. Finished masks are kept. Processes share the images.
+
+    Settings: ``split``, and one kind of background (see `Background`): ``ignore_band`` (two
+    numbers) if given, else ``alpha`` if above 0, else ``threshold``: a number, or ``from:NEED``,
+    the best threshold of that evaluation. Without ``threshold``, it comes from the one need
+    besides ``cams``.
+
+    Returns:
+      ``images``, ``class_shares`` (class name → share of this process's pixels, with ``ignore``),
+      and ``threshold`` with ``threshold_choice`` (``fixed``, ``held_out``, ``oracle``), or
+      ``alpha``, or ``ignore_band``.
+
+    Raises:
+      UserError: a CAM file is missing or damaged, or the settings make no sense.
+    """
+    settings: dict[str, Any] = config.to_dict()
+    background, how = _background(settings, inputs)
+    source = ctx.source(settings["split"])
+    folder = inputs["cams"] / "cams"
+    found = {name: find_cams(folder, name) for name in source.ids}
+    missing = [name for name, path in found.items() if path is None]
+    scoring.check_all_found("CAM file", missing, len(source.ids), folder)
+    num_classes = len(source.classes)
+
+    def make(image_id: str) -> np.ndarray:
+        target = ctx.stage_dir / "masks" / f"{image_id}.png"
+        if target.is_file():  # written atomically, so it is whole
+            mask = decode_mask(target.read_bytes(), str(target), num_classes)
+        else:
+            path = found[image_id]
+            assert path is not None
+            keys, cam = read_cams(path, num_classes)
+            mask = label_map(keys, cam, background)
+            with atomic_write(target) as file:
+                file.write(encode_mask(mask))
+        return np.bincount(mask.ravel(), minlength=IGNORE + 1)
+
+    ids = source.ids[ctx.process_index :: ctx.process_count]
+    counts = np.zeros(IGNORE + 1, np.int64)
+    with (
+        ctx.progress(len(ids), ctx.stage) as progress,
+        scoring.thread_pool() as pool,
+    ):
+        for one in pool.map(make, ids):
+            counts += one
+            progress.update()
+    shares = counts / max(counts.sum(), 1)
+    names = {index + 1: name for index, name in enumerate(source.classes)}
+    names |= {0: "background", IGNORE: "ignore"}
+    result = {
+        "images": len(source.ids),
+        "class_shares": {name: float(shares[index]) for index, name in names.items()},
+        **how,
+    }
+    ctx.log(
+        f"{len(source.ids)} masks, {_describe(how)}; pixels:"
+        f" {100 * shares[0]:.1f} % background, {100 * shares[IGNORE]:.1f} % ignored"
+    )
+    return result
+
+
+def _background(
+    settings: Mapping[str, Any], inputs: dict[str, Path]
+) -> tuple[Background, dict[str, Any]]:
+    """The background and how it came about, for the metrics."""
+    band, alpha = tuple(settings.get("ignore_band", ())), settings.get("alpha", 0)
+    if band:
+        if len(band) != 2 or not 0 <= band[0] <= band[1]:
+            raise UserError(f"expected ignore_band (low, high) with 0 ≤ low ≤ high, found {band}")
+        return Background(ignore_band=(float(band[0]), float(band[1]))), {"ignore_band": band}
+    if alpha:
+        if alpha < 0:
+            raise UserError(f"expected an alpha above 0 (or 0 for none), found {alpha}")
+        return Background(alpha=float(alpha)), {"alpha": float(alpha)}
+    others = [need for need in inputs if need != "cams"]
+    setting = settings.get("threshold", f"from:{others[0]}" if len(others) == 1 else None)
+    if isinstance(setting, str) and setting.startswith("from:"):
+        need = setting.removeprefix("from:")
+        if need not in inputs:
+            raise UserError(
+                f"threshold {setting!r} names no need of the stage ({', '.join(inputs)})"
+            )
+        threshold, choice = scoring.best_threshold(inputs[need])
+    else:
+        try:
+            threshold, choice = float(setting), "fixed"
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"expected a number or from:NEED as threshold, found {setting!r}"
+            ) from error
+    return Background(threshold=threshold), {"threshold": threshold, "threshold_choice": choice}
+
+
+def _describe(how: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in how.items())
