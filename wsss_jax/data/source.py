@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -23,6 +23,7 @@ class Record(TypedDict):
     segmentation: bytes | None
 
 
+@runtime_checkable
 class Source(Protocol):
     """The records of a split in the order of its list, safe to share between threads and to pickle.
 
