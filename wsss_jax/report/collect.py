@@ -1,0 +1,200 @@
+"""Reads what the stages of a run left in their folders; a missing part is an empty part."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from wsss_jax.files import read_json
+from wsss_jax.graph import stages as graph_stages
+from wsss_jax.stage_folder import DONE
+from wsss_jax.writer import read_metrics
+
+_BUILDERS = {"voc2012_wsss": "VOC 2012"}
+# Folders that say nothing about the data: .../voc_animals/VOCdevkit/VOC2012 is voc_animals.
+_DEVKIT = ("VOC2012", "VOCdevkit", "/", "~", ".", "..")
+_STORES = ("data", "dataset", "datasets", "downloads", "home", "mnt", "root", "tmp", "voc")
+# Seeds come before what is made of them, whatever the order of their evaluation.
+_READING_ORDER = ("infer_cam", "crf", "random_walk", "pseudo_labels", "predict")
+
+
+@dataclasses.dataclass(frozen=True)
+class StageResult:
+    """A stage's settings and outcome; `metrics` is empty when it has not finished.
+
+    `upstream` are the names of the stages it was made from, the nearest first; `seconds` and
+    `device` say how long it took on what (None and empty where that was not recorded).
+    """
+
+    name: str
+    type: str
+    folder: Path
+    section: dict[str, Any]
+    metrics: dict[str, Any]
+    upstream: tuple[str, ...]
+    seconds: float | None
+    device: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a result to show."""
+        return bool(self.metrics)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A training stage and its rows of figures by step."""
+
+    stage: StageResult
+    rows: list[dict[str, Any]]
+
+    @property
+    def seconds(self) -> float | None:
+        """Time the training took: its own record, or the time of the whole stage."""
+        seconds = _number(self.stage.metrics, "seconds")
+        return self.stage.seconds if seconds is None else seconds
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Rate of the training: its record, or the middle one of its rows."""
+        rate = _number(self.stage.metrics, "images_per_second")
+        if rate is not None:
+            return rate
+        rates = sorted(
+            row["images_per_second"] for row in self.rows if row.get("images_per_second")
+        )
+        return rates[len(rates) // 2] if rates else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Scores of the output of `scored`; `chain` is what it was made from, the nearest first.
+
+    `per_image` maps ids to mIoU in 0…1 (empty where it was not recorded).
+    """
+
+    stage: StageResult
+    chain: tuple[StageResult, ...]
+    per_image: dict[str, float]
+
+    @property
+    def scored(self) -> StageResult:
+        """The stage whose output was scored."""
+        return self.chain[0] if self.chain else self.stage
+
+    @property
+    def split(self) -> str:
+        """Name of the split the scores are of."""
+        return str(self.find("split", default=""))
+
+    def find(self, key: str, default: Any = None) -> Any:
+        """`key` from the evaluation's metrics or settings, else from the nearest stage upstream."""
+        for stage in (self.stage, *self.chain):
+            for values in (stage.metrics, stage.section):
+                if values.get(key) not in (None, ""):
+                    return values[key]
+        return default
+
+    def folder(self, name: str) -> Path | None:
+        """The nearest upstream folder called `name` (``masks``, ``cams``)."""
+        folders = (stage.folder / name for stage in self.chain)
+        return next((folder for folder in folders if folder.is_dir()), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All that the report shows besides pictures."""
+
+    name: str
+    method: str
+    backbone: str
+    data: dict[str, Any]
+    seed: Any
+    stages: tuple[StageResult, ...]
+    trainings: tuple[Training, ...]
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """Names of the stages without a result."""
+        return tuple(stage.name for stage in self.stages if not stage.finished)
+
+    @property
+    def data_name(self) -> str:
+        """A short name of the data set: the folder of the images, or the builder."""
+        builder = str(self.data.get("builder") or "unknown data")
+        parts = Path(str(self.data.get("root") or "")).parts
+        named = [part for part in parts if part not in _DEVKIT]
+        if named and named[-1].lower() not in _STORES:
+            return named[-1]
+        return _BUILDERS.get(builder, builder)
+
+
+def collect(config: ConfigDict, workdir: Path, own_name: str) -> Run:
+    """Reads the folders of all stages of `config` in `workdir` but the report's own."""
+    results: dict[str, StageResult] = {}
+    for stage in graph_stages(config):
+        if stage.name == own_name or stage.type == "report":
+            continue
+        near = [name for name in stage.needs.values() if name in results]
+        upstream = [*near, *(up for name in near for up in results[name].upstream)]
+        folder = workdir / stage.name
+        done = _object(folder / DONE)
+        results[stage.name] = StageResult(
+            name=stage.name,
+            type=stage.type,
+            folder=folder,
+            section=_object(folder / "config.json") or stage.section,
+            metrics=_object(folder / "metrics.json"),
+            upstream=tuple(dict.fromkeys(upstream)),
+            seconds=_number(done, "seconds"),
+            device=str(done.get("device", "")),
+        )
+    trainings = tuple(
+        Training(stage, read_metrics(stage.folder))
+        for stage in results.values()
+        if stage.type == "train" and stage.finished
+    )
+    evaluations = tuple(
+        Evaluation(stage, tuple(results[name] for name in stage.upstream), _per_image(stage.folder))
+        for stage in results.values()
+        if stage.type == "evaluate" and "miou" in stage.metrics
+    )
+    evaluations = tuple(sorted(evaluations, key=lambda e: _rank(e.scored.type)))
+    first = next((stage.section for stage in results.values() if stage.type == "train"), {})
+    method = dict(first.get("method") or {})
+    return Run(
+        name=str(config.get("name") or workdir.resolve().name),
+        method=str(method.get("name", "")),
+        backbone=str(dict(method.get("backbone") or {}).get("name", "")),
+        data=config.data.to_dict() if "data" in config else {},
+        seed=config.get("seed"),
+        stages=tuple(results.values()),
+        trainings=trainings,
+        evaluations=evaluations,
+    )
+
+
+def _rank(kind: str) -> int:
+    return _READING_ORDER.index(kind) if kind in _READING_ORDER else len(_READING_ORDER)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    value = read_json(path) if path.is_file() else {}
+    return value if isinstance(value, dict) else {}
+
+
+def _per_image(folder: Path) -> dict[str, float]:
+    values = _object(folder / "per_image.json")
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
+
+
+def _number(values: dict[str, Any], key: str) -> float | None:
+    value = values.get(key)
+    return float(value) if isinstance(value, int | float) else None

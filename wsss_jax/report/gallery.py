@@ -1,0 +1,193 @@
+"""The best, median and worst images of an evaluation, with what the run made of them."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from wsss_jax.data.images import IGNORE, decode_image, decode_mask
+from wsss_jax.data.source import Record, Source
+from wsss_jax.ops.confusion import strongest
+from wsss_jax.report.collect import Evaluation, Run
+from wsss_jax.report.colours import class_colours, paint_mask
+from wsss_jax.report.overlay import cam_overlay
+
+_LONG_SIDE = 480  # pixels; four such views are wider than any screen shows them
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A picture of a sample: `kind` is image, truth, heat or mask."""
+
+    kind: str
+    title: str
+    alt: str
+    picture: UInt8[np.ndarray, "h w 3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tag:
+    """A class in a sample: its index (1 … C), its IoU there, None where there is no mask."""
+
+    name: str
+    index: int
+    iou: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """An image of the gallery; `group` is best, median, worst or sample.
+
+    `labels` are the names of its image-level labels, `tags` all classes of its truth or mask.
+    """
+
+    id: str
+    group: str
+    miou: float | None
+    labels: tuple[str, ...]
+    tags: tuple[Tag, ...]
+    views: tuple[View, ...]
+
+    def view(self, kind: str) -> View | None:
+        """The view of a kind, where there is one."""
+        return next((view for view in self.views if view.kind == kind), None)
+
+
+def shown_evaluation(run: Run) -> Evaluation | None:
+    """The evaluation whose images are shown: of the latest masks, else of the latest maps."""
+    with_pictures = [e for e in run.evaluations if e.folder("masks") or e.folder("cams")]
+    of_masks = [e for e in with_pictures if e.scored.type != "infer_cam"]
+    return (of_masks or with_pictures or [None])[-1]
+
+
+def choose(per_image: dict[str, float], count: int) -> list[tuple[str, str]]:
+    """Group and id of the `count` best, median and worst images; the very worst leads its group.
+
+    No image is in two groups; with fewer than 3 · `count` images the groups are smaller. Ties are
+    broken by id.
+    """
+    order = sorted(per_image, key=lambda name: (-per_image[name], name))
+    count = min(count, max(1, len(order) // 3))
+    best, rest = order[:count], order[count:]
+    worst, rest = rest[max(0, len(rest) - count) :], rest[: max(0, len(rest) - count)]
+    start = max(0, (len(rest) - count) // 2)
+    median = rest[start : start + count]
+    groups = (("best", best), ("median", median), ("worst", worst[::-1]))
+    return [(group, name) for group, names in groups for name in names]
+
+
+def make_gallery(evaluation: Evaluation, source: Source, count: int) -> list[Sample]:
+    """The samples of `evaluation`, `count` a group; images of `source` that were not scored: none.
+
+    Raises:
+      UserError: an image or mask is broken.
+    """
+    position = {name: index for index, name in enumerate(source.ids)}
+    known = {name: value for name, value in evaluation.per_image.items() if name in position}
+    chosen = choose(known, count)
+    if not chosen:
+        folders = [f for f in (evaluation.folder("masks"), evaluation.folder("cams")) if f]
+        made = {path.stem for folder in folders for path in folder.iterdir()}
+        chosen = [("sample", name) for name in source.ids if name in made][: 3 * count]
+    colours = class_colours(len(source.classes))
+    return [
+        _sample(evaluation, source[position[name]], source.classes, colours, group)
+        for group, name in chosen
+    ]
+
+
+def _sample(
+    evaluation: Evaluation,
+    record: Record,
+    classes: Sequence[str],
+    colours: UInt8[np.ndarray, "n 3"],
+    group: str,
+) -> Sample:
+    name = record["id"]
+    image = decode_image(record["image"], name)
+    encoded = record["segmentation"]
+    truth = None if encoded is None else decode_mask(encoded, name, len(classes))
+    cams = _cams(evaluation.folder("cams"), name, image)
+    mask = _mask(evaluation, name, len(classes), cams)
+    present = [index + 1 for index in np.flatnonzero(np.asarray(record["label"]) > 0)]
+    found = set(present)
+    for label_map in (truth, mask):
+        if label_map is not None:
+            found |= {int(index) for index in np.unique(label_map)} - {0, IGNORE}
+    tags = tuple(
+        Tag(classes[index - 1], int(index), _iou(truth, mask, int(index)))
+        for index in sorted(found)
+    )
+    names = tuple(classes[index - 1] for index in present)
+    labels = ", ".join(names) or "no class"
+    small = _fit(image)
+    views = [View("image", "Image", f"Photograph {name}, labelled {labels}", small)]
+    if truth is not None:
+        painted = paint_mask(small, _fit_mask(truth, small), colours)
+        views.append(View("truth", "Ground truth", f"True mask of {name}: {labels}", painted))
+    if cams is not None:
+        heat = cv2.resize(_heat(cams[1], image), small.shape[1::-1], interpolation=cv2.INTER_AREA)
+        alt = f"Class activation of {name}: light where {labels} was found"
+        views.append(View("heat", "Activation", alt, cam_overlay(small, heat)))
+    if mask is not None:
+        painted = paint_mask(small, _fit_mask(mask, small), colours)
+        made = ", ".join(tag.name for tag in tags if (mask == tag.index).any()) or "background only"
+        views.append(View("mask", "Mask", f"Predicted mask of {name}: {made}", painted))
+    return Sample(name, group, evaluation.per_image.get(name), names, tags, tuple(views))
+
+
+Cams = tuple[np.ndarray, np.ndarray]
+
+
+def _cams(folder: Path | None, name: str, image: np.ndarray) -> Cams | None:
+    """Class numbers [K] and maps [K, H, W] in float32; None where there are none of that size."""
+    path = folder / f"{name}.npz" if folder else None
+    if path is None or not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as archive:
+        keys, maps = archive["keys"], archive["cam"].astype(np.float32)
+    return (keys, maps) if maps.shape[1:] == image.shape[:2] else None
+
+
+def _heat(
+    maps: Float[np.ndarray, "k h w"], image: UInt8[np.ndarray, "h w 3"]
+) -> Float[np.ndarray, "h w"]:
+    return maps.max(0) if len(maps) else np.zeros(image.shape[:2], np.float32)
+
+
+def _mask(
+    evaluation: Evaluation, name: str, num_classes: int, cams: Cams | None
+) -> UInt8[np.ndarray, "h w"] | None:
+    folder = evaluation.folder("masks")
+    path = folder / f"{name}.png" if folder else None
+    if path is not None and path.is_file():
+        return decode_mask(path.read_bytes(), str(path), num_classes)
+    threshold = evaluation.find("threshold")
+    if cams is None or not isinstance(threshold, int | float):
+        return None
+    winner, score = strongest(cams[1], cams[0])
+    return np.where(score > np.float32(threshold), winner, 0).astype(np.uint8)
+
+
+def _iou(truth: np.ndarray | None, mask: np.ndarray | None, index: int) -> float | None:
+    if truth is None or mask is None or truth.shape != mask.shape:
+        return None
+    counted = truth != IGNORE
+    true, made = (truth == index) & counted, (mask == index) & counted
+    union = int((true | made).sum())
+    return int((true & made).sum()) / union if union else None
+
+
+def _fit(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "a b 3"]:
+    factor = _LONG_SIDE / max(image.shape[:2])
+    if factor >= 1:
+        return image
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _fit_mask(mask: np.ndarray, small: np.ndarray) -> np.ndarray:
+    return cv2.resize(mask, small.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)

@@ -1,0 +1,193 @@
+"""The run in a single picture, for a README or a slide."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.ticker import MaxNLocator
+
+from wsss_jax.report import wording
+from wsss_jax.report.charts import smooth
+from wsss_jax.report.collect import Evaluation, Run, Training
+from wsss_jax.report.colours import class_colours
+from wsss_jax.report.gallery import Sample
+from wsss_jax.report.overlay import HEAT_COLOURS
+from wsss_jax.report.sheet import FONT, Sheet
+
+_WIDTH, _MARGIN, _GAP = 1600, 48, 40  # pixels, as all lengths here
+_HEADER = 300  # height of the dark band
+_LEAST_BODY, _MOST_BODY = 600, 1100
+_CHARTS, _WORDS, _TILE_GAP = 460, 150, 12  # widths: column of charts, words beside pictures
+_NIGHT, _PAPER, _CARD = "#14122e", "#faf8f4", "#ffffff"
+_INK, _SOFT, _LINE = "#1c1a22", "#625c69", "#e4ded3"
+_PALE, _PALER = "#b9b4d0", "#cbc7dc"  # text on the dark band
+_LINES = ("#b02a5b", "#0b757c", "#8f5d00", "#3957b5")
+_STYLES: tuple[Any, ...] = ("-", (0, (5, 3)), (0, (1.2, 2)), (0, (6, 2, 1, 2)))
+
+
+def draw_picture(run: Run, samples: Sequence[Sample], classes: Sequence[str]) -> bytes:
+    """A PNG 1600 pixels wide: headline figures, curves, one image of each group.
+
+    Args:
+      run: what the stages left behind; curves that were not recorded are left out.
+      samples: the gallery; may be empty.
+      classes: foreground class names in the order of their indices.
+    """
+    curves = [e for e in run.evaluations if "miou_curve" in e.stage.metrics]
+    losses = [t for t in run.trainings if any(row.get("loss") is not None for row in t.rows)]
+    charts = bool(curves) + bool(losses)
+    rows = _picked(samples)
+    left = _MARGIN + (_CHARTS + _GAP if charts else 0)
+    heights = _row_heights(rows, left)
+    wanted = sum(heights) + _TILE_GAP * (len(heights) - 1) + 30
+    body = round(min(max(wanted, _LEAST_BODY), _MOST_BODY)) if charts or rows else 120
+    sheet = Sheet(_WIDTH, _HEADER + 2 * _GAP + body, _PAPER)
+    _header(sheet, run)
+    top = _HEADER + _GAP
+    width = _CHARTS if rows else _WIDTH - 2 * _MARGIN
+    height = (body - _GAP / 2 * (charts - 1)) / max(charts, 1)
+    if curves:
+        _curve_chart(_chart(sheet, top, width, height, "mIoU by threshold"), curves)
+        top += height + _GAP / 2
+    if losses:
+        _loss_chart(_chart(sheet, top, width, height, "Training loss"), losses)
+    if rows:
+        room = body - 30 - _TILE_GAP * (len(rows) - 1)
+        heights = [height * room / sum(heights) for height in heights]
+        _gallery(sheet, rows, heights, left, class_colours(len(classes)))
+    if not rows and not charts:
+        sheet.text(_MARGIN, _HEADER + 100, "No curves or pictures to show yet.", 24, _SOFT)
+    return sheet.png()
+
+
+def _picked(samples: Sequence[Sample]) -> list[Sample]:
+    """The first of each group; three of the list where there are no groups."""
+    groups = dict.fromkeys(sample.group for sample in samples)
+    if len(groups) == 1:
+        return list(samples[:3])
+    return [next(s for s in samples if s.group == group) for group in groups]
+
+
+def _tile_width(rows: Sequence[Sample], left: float) -> float:
+    columns = max(len(sample.views) for sample in rows)
+    return (_WIDTH - _MARGIN - left - _WORDS - _TILE_GAP * columns) / columns
+
+
+def _row_heights(rows: Sequence[Sample], left: float) -> list[float]:
+    """Heights at which the pictures fill their columns."""
+    sizes = [sample.views[0].picture.shape for sample in rows]
+    return [_tile_width(rows, left) * min(max(size[0] / size[1], 0.5), 1.6) for size in sizes]
+
+
+def _header(sheet: Sheet, run: Run) -> None:
+    sheet.fill(0, 0, _WIDTH, _HEADER, _NIGHT)
+    ramp = sheet.axes(0, _HEADER - 6, _WIDTH, 6)
+    colours = LinearSegmentedColormap.from_list("heat", HEAT_COLOURS / 255.0)
+    ramp.imshow(np.linspace(0, 1, 512)[None], aspect="auto", cmap=colours)
+    ramp.set_axis_off()
+    right = sheet.text(_MARGIN, 88, wording.title(run), 48, "#ffffff", bold=True)
+    sheet.text(right + 14, 88, f"on {run.data_name}", 48, "#a9a3c6")
+    backbone = wording.backbone_name(run.backbone)
+    line = "Pixel masks from image-level labels" + (f", with {backbone}" if backbone else "")
+    sheet.text(_MARGIN, 126, f"{line}  ·  {run.name}", 18, _PALER)
+    figures = wording.headlines(run)
+    column = (_WIDTH - 2 * _MARGIN) / max(len(figures), 4)
+    for place, item in enumerate(figures):
+        left = _MARGIN + place * column
+        sheet.text(left, 180, item.label, 16, _PALE)
+        right = sheet.text(left, 226, item.value, 44, "#ffffff", bold=True)
+        sheet.text(right + 8, 226, item.unit, 17, _PALE)
+        for number, remark in enumerate(item.note.split("; ")):
+            sheet.text(left, 252 + 20 * number, _shortened(remark, int(column / 7.4)), 13.5, _PALE)
+
+
+def _chart(sheet: Sheet, top: float, width: float, height: float, title: str) -> Axes:
+    """A card with a title and empty axes on it."""
+    sheet.card(_MARGIN, top, width, height, _CARD, _LINE)
+    sheet.text(_MARGIN + 22, top + 36, title, 18, _INK, bold=True)
+    axes = sheet.axes(_MARGIN + 62, top + 58, width - 88, height - 112)
+    axes.set_facecolor("none")
+    axes.grid(axis="y", color=_LINE, lw=1)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, pad=7, labelsize=10, labelcolor=_SOFT, labelfontfamily=FONT)
+    axes.spines[:].set_visible(False)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.margins(x=0.01)
+    return axes
+
+
+def _curve_chart(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
+    shown = zip(evaluations, _LINES, _STYLES, strict=False)
+    for evaluation, colour, style in shown:
+        metrics = evaluation.stage.metrics
+        thresholds, scores = metrics["thresholds"], 100 * np.asarray(metrics["miou_curve"], float)
+        best = int(np.argmax(scores))
+        label = f"{wording.name(evaluation)}: best {scores[best]:.1f} at {thresholds[best]:.2f}"
+        axes.plot(thresholds, scores, color=colour, ls=style, lw=2.2, label=label)
+        axes.plot(thresholds[best], scores[best], "o", color=colour, ms=8, mec=_CARD, mew=1.5)
+    axes.set_ylim(bottom=0)
+    _finish(axes, "background threshold", "lower center")
+
+
+def _loss_chart(axes: Axes, trainings: Sequence[Training]) -> None:
+    for training, colour, style in zip(trainings, _LINES, _STYLES, strict=False):
+        steps = [row["step"] for row in training.rows]
+        losses = smooth([row.get("loss") for row in training.rows])
+        values = [np.nan if loss is None else loss for loss in losses]
+        label = training.stage.name if len(trainings) > 1 else None
+        axes.plot(steps, values, color=colour, ls=style, lw=2.2, label=label)
+    _finish(axes, "step", "upper right" if len(trainings) > 1 else "")
+
+
+def _finish(axes: Axes, x_name: str, legend: str) -> None:
+    axes.set_xlabel(x_name, fontsize=10, color=_SOFT, loc="right", fontfamily=FONT)
+    if legend:
+        font = {"family": FONT, "size": 10}
+        axes.legend(frameon=False, loc=legend, labelcolor=_INK, handlelength=2.2, prop=font)
+
+
+def _gallery(
+    sheet: Sheet,
+    rows: Sequence[Sample],
+    heights: Sequence[float],
+    left: float,
+    colours: np.ndarray,
+) -> None:
+    width = _tile_width(rows, left)
+    places = [left + _WORDS + _TILE_GAP + n * (width + _TILE_GAP) for n in range(8)]
+    top = _HEADER + _GAP
+    for view, place in zip(max((s.views for s in rows), key=len), places, strict=False):
+        sheet.text(place, top + 12, view.title, 15, _SOFT)
+    top += 30
+    for sample, height in zip(rows, heights, strict=True):
+        _words(sheet, sample, left, top, height, colours)
+        for view, place in zip(sample.views, places, strict=False):
+            sheet.picture(view.picture, place, top, width, height)
+        top += height + _TILE_GAP
+
+
+def _words(
+    sheet: Sheet, sample: Sample, left: float, top: float, height: float, colours: np.ndarray
+) -> None:
+    base = top + 16
+    if sample.group != "sample":
+        sheet.text(left, base, sample.group.capitalize(), 18, _INK, bold=True)
+        base += 38
+    if sample.miou is not None:
+        right = sheet.text(left, base, wording.percent(sample.miou), 32, _INK, bold=True)
+        sheet.text(right + 6, base, "mIoU", 14, _SOFT)
+    for tag in sample.tags:
+        base += 25
+        if base > top + height:  # a crowded image; the page has them all
+            break
+        colour = "#" + bytes(colours[tag.index]).hex()
+        sheet.text(left, base, "●", 15, colour)
+        iou = "" if tag.iou is None else f"  {wording.percent(tag.iou)}"
+        sheet.text(left + 18, base, _shortened(tag.name, 12) + iou, 14.5, _SOFT)
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

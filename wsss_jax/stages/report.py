@@ -1,0 +1,92 @@
+"""Draws the run: one self-contained page and one picture.
+
+``report.html`` and ``report.png`` appear in the stage's folder and beside the stages' folders. What
+other stages left out is left out here, with a sentence saying so.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from wsss_jax import runtime
+from wsss_jax.context import Context
+from wsss_jax.errors import UserError
+from wsss_jax.files import atomic_write
+from wsss_jax.report.collect import Evaluation, Run, collect
+from wsss_jax.report.gallery import Sample, make_gallery, shown_evaluation
+from wsss_jax.report.page import build_page
+from wsss_jax.report.picture import draw_picture
+
+
+def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
+    """Reads the folders of all stages of ``ctx.config`` and writes the report.
+
+    Args:
+      ctx: the run; every stage's folder in ``ctx.workdir`` is read, whatever `inputs` names.
+      config: ``images_per_group`` (default 3), how many best, median and worst images are shown.
+      inputs: not used: the report shows whatever is there.
+
+    Returns:
+      Names of the files, how many images are shown and the size of the page in bytes.
+    """
+    if ctx.process_index != 0:
+        return {}
+    found = collect(ctx.config, ctx.workdir, ctx.stage)
+    evaluation = shown_evaluation(found)
+    samples, classes, reason = _pictures(ctx, evaluation, int(config.get("images_per_group", 3)))
+    if not classes:
+        classes = _named_classes(found)
+    page = build_page(found, samples, evaluation, classes, _provenance(found), reason)
+    files = {
+        "report.html": page.encode(),
+        "report.png": draw_picture(found, samples, classes),
+    }
+    for name, data in files.items():
+        for folder in (ctx.stage_dir, ctx.workdir):
+            with atomic_write(folder / name) as file:
+                file.write(data)
+    ctx.log(f"report: {ctx.workdir / 'report.html'}")
+    return {
+        "page": "report.html",
+        "picture": "report.png",
+        "images_shown": len(samples),
+        "page_bytes": len(files["report.html"]),
+    }
+
+
+def _pictures(
+    ctx: Context, evaluation: Evaluation | None, count: int
+) -> tuple[list[Sample], tuple[str, ...], str]:
+    """The gallery, the classes, and why there are no pictures if so."""
+    if evaluation is None:
+        return [], (), ""
+    try:
+        source = ctx.source(evaluation.split)
+        return make_gallery(evaluation, source, count), tuple(source.classes), ""
+    except UserError as error:
+        # The scores are worth a report even when the photographs have been moved away.
+        return [], (), f"The pictures are left out: {error}"
+
+
+def _named_classes(found: Run) -> tuple[str, ...]:
+    """Class names as far as the scores tell them."""
+    named = (e.stage.metrics.get("iou", {}) for e in found.evaluations)
+    return tuple(dict.fromkeys(name for iou in named for name in iou if name != "background"))
+
+
+def _provenance(found: Run) -> dict[str, str]:
+    program = Path(sys.argv[0])
+    # What a user types, not where the interpreter found it.
+    typed = ["python", "-m", "wsss_jax.main"] if program.suffix == ".py" else [program.name]
+    versions = runtime.versions()
+    devices = dict.fromkeys(stage.device for stage in found.stages if stage.device)
+    return {
+        "Recipe": found.name,
+        "Command": shlex.join([*typed, *sys.argv[1:]]),
+        "Revision": runtime.git_revision(),
+        "Devices": ", ".join(devices),
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
