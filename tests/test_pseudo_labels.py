@@ -1,0 +1,238 @@
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ml_collections import ConfigDict
+from PIL import Image
+
+from wsss_jax.context import Context
+from wsss_jax.data.cam_files import write_cams
+from wsss_jax.data.images import VOC_PALETTE
+from wsss_jax.errors import UserError
+from wsss_jax.ops.confusion import confusion_matrix, threshold_confusions
+from wsss_jax.stages.pseudo_labels import Background, label_map, run
+
+IDS = [f"image{i}" for i in range(5)]
+SHAPE = (8, 6)
+
+
+def draw_cams(seed: int, keys: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.permutation(3)[:keys], rng.random((keys, *SHAPE)).astype(np.float32)
+
+
+def test_hand_made_thresholds():
+    keys = np.array([2, 0])
+    cam = np.array([[[0.5, 0.2, 0.6, 0.3]], [[0.4, 0.3, 0.6, 0.1]]], np.float32)
+    # The stronger class; equal classes: the lower index; equal to the threshold: background.
+    mask = label_map(keys, cam, Background(threshold=0.3))
+    np.testing.assert_array_equal(mask, [[3, 0, 1, 0]])
+    assert mask.dtype == np.uint8
+
+
+def test_hand_made_alpha():
+    cam = np.array([[[0.1, 0.3, 0.32, 0.5, 1.0]]], np.float32)
+    # (1 - s)^3 is 0.729, 0.343, 0.314, 0.125, 0
+    np.testing.assert_array_equal(
+        label_map(np.array([4]), cam, Background(alpha=3.0)), [[0, 0, 5, 5, 5]]
+    )
+
+
+def test_hand_made_ignore_band():
+    cam = np.array([[[0.05, 0.1, 0.2, 0.3, 0.31]]], np.float32)
+    mask = label_map(np.array([1]), cam, Background(ignore_band=(0.1, 0.3)))
+    np.testing.assert_array_equal(mask, [[0, 0, 255, 255, 2]])
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 3), st.sampled_from([0.0, 0.25, 0.5, 0.75]))
+def test_a_mask_scores_what_the_threshold_curve_says(seed, count, threshold):
+    keys, cam = draw_cams(seed, count)
+    cam = np.round(cam * 8) / 8  # many ties
+    truth = np.random.default_rng(seed).integers(0, 4, SHAPE).astype(np.uint8)
+    mask = label_map(keys, cam, Background(threshold=threshold))
+    np.testing.assert_array_equal(
+        confusion_matrix(mask, truth, 3), threshold_confusions(cam, keys, truth, [threshold], 3)[0]
+    )
+    assert set(np.unique(mask)) <= {0, *(keys + 1)}  # no class but the image's own
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.floats(0, 1), st.floats(0, 1))
+def test_the_band_only_withholds(seed, one, other):
+    low, high = sorted((one, other))
+    keys, cam = draw_cams(seed)
+    banded = label_map(keys, cam, Background(ignore_band=(low, high)))
+    for threshold in (low, high):
+        plain = label_map(keys, cam, Background(threshold=threshold))
+        decided = banded != 255
+        np.testing.assert_array_equal(banded[decided], plain[decided])
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([{"threshold": 0.4}, {"alpha": 4.0}]))
+def test_flipping_the_maps_flips_the_mask(seed, kind):
+    keys, cam = draw_cams(seed)
+    mask = label_map(keys, cam, Background(**kind))
+    flipped = label_map(keys, cam[:, :, ::-1], Background(**kind))
+    np.testing.assert_array_equal(flipped, mask[:, ::-1])
+
+
+# The stage
+
+
+@dataclasses.dataclass(frozen=True)
+class NoImages:
+    """A source of which only ids and classes are asked."""
+
+    ids: list[str]
+    classes: tuple[str, ...] = ("cat", "dog", "cow")
+    digest: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        raise AssertionError("masks are made from the maps alone")
+
+
+class FakeContext(Context):
+    def source(self, split: str) -> Any:
+        return NoImages(list(IDS))
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    for index, name in enumerate(IDS):
+        keys, cam = draw_cams(index, keys=index % 3)
+        write_cams(tmp_path / f"cam_train/cams/{name}.npz", keys, cam)
+    (tmp_path / "eval_cam").mkdir()
+    (tmp_path / "labels").mkdir()
+    return tmp_path
+
+
+def run_stage(
+    workdir: Path, process_index: int = 0, process_count: int = 1, **settings: Any
+) -> dict[str, Any]:
+    ctx = FakeContext(
+        config=ConfigDict({"seed": 0}),
+        workdir=workdir,
+        stage="labels",
+        stage_dir=workdir / "labels",
+        process_index=process_index,
+        process_count=process_count,
+    )
+    config = ConfigDict({"type": "pseudo_labels", "split": "train", **settings})
+    inputs = {"cams": workdir / "cam_train", "scores": workdir / "eval_cam"}
+    return run(ctx, config, inputs)
+
+
+def read_masks(workdir: Path) -> dict[str, np.ndarray]:
+    return {p.stem: np.array(Image.open(p)) for p in sorted((workdir / "labels/masks").iterdir())}
+
+
+def test_masks_are_palette_pngs_of_every_image(workdir: Path):
+    metrics = run_stage(workdir, threshold=0.4)
+    masks = read_masks(workdir)
+    assert list(masks) == IDS
+    for index, name in enumerate(IDS):
+        keys, cam = draw_cams(index, keys=index % 3)
+        stored = cam.astype(np.float16).astype(np.float32)
+        expected = label_map(keys, stored, Background(threshold=0.4))
+        np.testing.assert_array_equal(masks[name], expected)
+    with Image.open(workdir / "labels/masks/image1.png") as image:
+        assert image.mode == "P"
+        palette = np.array(image.getpalette()).reshape(-1, 3)
+        np.testing.assert_array_equal(palette, VOC_PALETTE[: len(palette)])
+    assert metrics["images"] == 5
+    assert metrics["threshold"] == 0.4 and metrics["threshold_choice"] == "fixed"
+    pixels = np.concatenate([m.ravel() for m in masks.values()])
+    assert list(metrics["class_shares"]) == ["cat", "dog", "cow", "background", "ignore"]
+    assert metrics["class_shares"]["dog"] == pytest.approx((pixels == 2).mean())
+    assert sum(metrics["class_shares"].values()) == pytest.approx(1)
+    assert not (masks["image0"] > 0).any()  # no label, no maps: all background
+
+
+@pytest.mark.parametrize(("choice", "named"), [("oracle", "oracle"), ("held_out", "held_out")])
+@pytest.mark.parametrize("setting", [{"threshold": "from:scores"}, {}])
+def test_threshold_of_an_evaluation(workdir: Path, choice: str, named: str, setting: dict):
+    (workdir / "eval_cam/metrics.json").write_text(
+        f'{{"best_threshold": 0.37, "threshold_choice": "{choice}"}}'
+    )
+    metrics = run_stage(workdir, **setting)
+    assert metrics["threshold"] == 0.37 and metrics["threshold_choice"] == named
+    chosen = read_masks(workdir)
+    for path in (workdir / "labels/masks").iterdir():
+        path.unlink()
+    run_stage(workdir, threshold="0.37")
+    for name, mask in read_masks(workdir).items():
+        np.testing.assert_array_equal(mask, chosen[name])
+
+
+def test_alpha_and_band_are_named_in_the_metrics(workdir: Path):
+    assert run_stage(workdir, alpha=4)["alpha"] == 4
+    for path in (workdir / "labels/masks").iterdir():
+        path.unlink()
+    metrics = run_stage(workdir, ignore_band=(0.3, 0.6))
+    assert metrics["ignore_band"] == (0.3, 0.6) and "threshold" not in metrics
+    assert metrics["class_shares"]["ignore"] > 0
+
+
+def test_finished_masks_are_kept_and_counted(workdir: Path):
+    before = run_stage(workdir, threshold=0.4)
+    path = workdir / "labels/masks/image4.png"
+    unchanged = (workdir / "labels/masks/image1.png").stat().st_mtime_ns
+    path.unlink()
+    assert run_stage(workdir, threshold=0.4) == before
+    assert path.is_file()
+    assert (workdir / "labels/masks/image1.png").stat().st_mtime_ns == unchanged
+
+
+def test_processes_share_the_images(workdir: Path):
+    run_stage(workdir, process_index=1, process_count=2, threshold=0.4)
+    assert list(read_masks(workdir)) == IDS[1::2]
+    run_stage(workdir, process_index=0, process_count=2, threshold=0.4)
+    assert list(read_masks(workdir)) == IDS
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"threshold": "best"}, "number or from:NEED .* found 'best'"),
+        ({"threshold": "from:nothing"}, "names no need"),
+        ({"alpha": -1.0}, "alpha above 0"),
+        ({"ignore_band": (0.5, 0.1)}, "low ≤ high"),
+        ({"ignore_band": (0.5,)}, "low ≤ high"),
+        ({"threshold": "from:scores"}, "JSON file"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_written(
+    workdir: Path, setting: dict, message: str
+):
+    with pytest.raises(UserError, match=message):
+        run_stage(workdir, **setting)
+    assert not (workdir / "labels/masks").exists()
+
+
+def test_missing_and_damaged_maps_are_named(workdir: Path):
+    path = workdir / "cam_train/cams/image3.npz"
+    data = path.read_bytes()
+    path.write_bytes(data[:100])
+    with pytest.raises(UserError, match=r"image3\.npz"):
+        run_stage(workdir, threshold=0.4)
+    path.unlink()
+    with pytest.raises(UserError, match="found none for 1: image3"):
+        run_stage(workdir, threshold=0.4)
+
+
+def test_a_written_mask_opens_elsewhere(workdir: Path):
+    run_stage(workdir, ignore_band=(0.3, 0.6))
+    data = (workdir / "labels/masks/image2.png").read_bytes()
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    mask = read_masks(workdir)["image2"]
+    np.testing.assert_array_equal(np.array(image), VOC_PALETTE[mask])
