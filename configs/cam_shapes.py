@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
         batch_size=16,
         epochs=8,
         augment=augment,
-        method=dict(name="cam", backbone=dict(name="tiny", width=32), dropout=0.5),
+        method=dict(name="cam", backbone=dict(name="tiny", width=32), dropout=0.5, dtype="float32"),
         optimizer=dict(lr=0.02, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9),
     )
     common.seeds_and_scores(c, scales=(0.5, 1.0, 1.5))

@@ -22,7 +22,9 @@ def get_config() -> ConfigDict:
         batch_size=16,
         epochs=15,
         augment=common.published_augmentation(),
-        method=dict(name="cam", backbone=dict(name="resnet38", remat=False), dropout=0.5),
+        method=dict(
+            name="cam", backbone=dict(name="resnet38", remat=False), dropout=0.5, dtype="float32"
+        ),
         optimizer=common.published_optimizer(lr=0.01),
     )
     common.seeds_and_scores(c)

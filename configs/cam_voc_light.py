@@ -23,7 +23,12 @@ def get_config() -> ConfigDict:
         batch_size=16,
         epochs=5,
         augment=augment,
-        method=dict(name="cam", backbone=dict(name="mobilenet_v2", output_stride=16), dropout=0.5),
+        method=dict(
+            name="cam",
+            backbone=dict(name="mobilenet_v2", output_stride=16, remat=False),
+            dropout=0.5,
+            dtype="float32",
+        ),
         # New layers learn at ten times this rate. Real momentum: the schedule is short.
         optimizer=dict(lr=0.005, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9),
     )

@@ -55,7 +55,6 @@ def training(**changes: object) -> ConfigDict:
             type="train",
             split="train_aug",
             init_weights="",
-            dtype="float32",
             steps=0,  # above 0: this many steps whatever the epochs say
             log_every=10,
             checkpoint_every=200,

@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
             topk=0.2,
             er_weight=1.0,
             ecr_weight=1.0,
+            dtype="float32",
         )
     )
     return c

@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
             topk=0.2,
             er_weight=1.0,
             ecr_weight=1.0,
+            dtype="float32",
         ),
         optimizer=common.published_optimizer(lr=0.01),
     )

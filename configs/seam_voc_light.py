@@ -26,11 +26,12 @@ def get_config() -> ConfigDict:
         augment=augment,
         method=dict(
             name="seam",
-            backbone=dict(name="mobilenet_v2", output_stride=8, taps=(5, 12)),
+            backbone=dict(name="mobilenet_v2", output_stride=8, taps=(5, 12), remat=False),
             small_scale=0.5,
             topk=0.2,
             er_weight=1.0,
             ecr_weight=1.0,
+            dtype="float32",
         ),
         # New layers learn at ten times this rate. Real momentum: the schedule is short.
         optimizer=dict(lr=0.005, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9),

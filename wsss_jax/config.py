@@ -125,10 +125,9 @@ def parse_flags(
     try:
         extra = values(list(rest))[1:]
     except flags.UnrecognizedFlagError as error:
-        known = [*values, "config"]
-        raise UserError(
-            f"unknown flag --{error.flagname}{nearest(error.flagname, known)}"
-        ) from error
+        known = [f"--{flag}" for flag in (*values, "config")]
+        name = f"--{error.flagname}"
+        raise UserError(f"unknown flag {name}{nearest(name, known)}") from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(_wrong_type(config, error)) from error
     if extra:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import logging
@@ -145,6 +146,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def git_revision() -> str:
     """The checkout's commit (with ``+`` where files were changed); empty outside of a checkout."""
     root = Path(__file__).resolve().parent.parent

@@ -1,0 +1,129 @@
+"""Every recipe loads, names stages that fit together, and has a dry run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsss_jax import graph, main, plan
+from wsss_jax.config import flatten, load_config, shipped_recipes
+from wsss_jax.data.augment import Augment
+from wsss_jax.stages.train import build_method
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def _load(name: str) -> Any:
+    return load_config(name)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_recipe_is_complete(name: str):
+    c = _load(name)
+    stages = {stage.name: stage for stage in graph.stages(c)}
+    assert c.name == name
+    assert set(stages) == set(c.stages)
+    assert list(stages)[0] == "train" and list(stages)[-1] == "report"
+    for stage in stages.values():
+        assert callable(stage.module().run)
+    # Every section belongs to a stage or is general: nothing is left over from a copy.
+    assert set(c) == {"name", "seed", "data", "stages", *stages}
+    Augment(**c.train.augment)
+    method = build_method(c.train.method, 5)
+    assert method.param_rules()
+    for key, value in flatten(c):
+        assert value is not None, f"{key}: a value without type cannot be replaced"
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_docstring_holds_the_command(name: str):
+    text = (REPOSITORY / "configs" / f"{name}.py").read_text()
+    assert f"python -m wsss_jax.main --config configs/{name}.py --workdir runs/{name}" in text
+
+
+def test_seam_voc_is_the_published_recipe():
+    train = _load("seam_voc").train
+    assert (train.split, train.batch_size, train.epochs) == ("train_aug", 8, 8)
+    augment = train.augment.to_dict()
+    assert augment == dict(
+        crop=448,
+        long_side=(448, 768),
+        flip=0.5,
+        brightness=0.3,
+        contrast=0.3,
+        saturation=0.3,
+        hue=0.1,
+    )
+    # The momentum is the published programs' own: they pass the weight decay for it.
+    assert train.optimizer.to_dict() == dict(
+        lr=0.01, momentum=5e-4, weight_decay=5e-4, schedule="poly", poly_power=0.9
+    )
+    assert (train.method.small_scale, train.method.topk) == (0.3, 0.2)
+    assert train.method.backbone.name == "resnet38"
+    assert _load("seam_voc").cam_train.scales == (0.5, 1.0, 1.5, 2.0)
+
+
+def test_cam_voc_differs_from_seam_voc_in_the_method_and_the_schedule_alone():
+    cam, seam = dict(flatten(_load("cam_voc"))), dict(flatten(_load("seam_voc")))
+    differ = {k for k in cam.keys() | seam.keys() if cam.get(k) != seam.get(k)}
+    assert {k for k in differ if not k.startswith("train.method")} == {
+        "name",
+        "train.batch_size",
+        "train.epochs",
+    }
+    assert (cam["train.batch_size"], cam["train.epochs"]) == (16, 15)
+
+
+@pytest.mark.parametrize("name", [n for n in shipped_recipes() if n.endswith("_shapes")])
+def test_dry_run_of_the_built_in_data(
+    name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "data"))
+    workdir = tmp_path / "run"
+    arguments = [f"--config={name}", f"--workdir={workdir}", "--config.train.batch_size=4"]
+    assert main.main(["main", *arguments, "--dry_run"]) == 0
+    text = capsys.readouterr().out
+    for line in (
+        "cam_train           run     infer_cam <- train: new",
+        "momentum 0.9",
+        "G per step",
+        "train.batch_size = 4",
+        "steps        2,400 = 8 epochs of floor(1,200 images / 4)",
+    ):
+        assert line in text
+    # A dry run changes nothing.
+    assert not workdir.exists() and not (tmp_path / "data").exists()
+
+
+def test_dry_run_without_the_data(tmp_path: Path):
+    c = _load("cam_voc_light")
+    c.train.augment.crop = 64
+    text = plan.describe(c, tmp_path / "run", (), False)
+    assert "data not found" in text
+    assert "5 epochs of floor(images / 16); data not found" in text
+    assert "20 classes (assumed)" in text
+
+
+def test_step_cost_counts_what_is_known():
+    c = _load("cam_shapes")
+    c.train.batch_size = 2
+    method = build_method(c.train.method, 6)
+    two = plan.step_cost(method, c.train)
+    assert two.frozen == 0 and two.parameters == two.gradients == 4 * two.trainable
+    assert two.optimizer >= two.gradients  # momentum
+    c.train.batch_size = 4
+    four = plan.step_cost(method, c.train)
+    assert four.flops == pytest.approx(2 * two.flops, rel=0.02)
+    assert four.activations == pytest.approx(2 * two.activations, rel=0.02)
+    # No more than every layer's maps a few times over, no less than its convolutions' inputs.
+    assert 2**20 < two.activations < 2**26
+
+
+@pytest.mark.slow
+def test_dry_run_of_the_published_recipe(tmp_path: Path):
+    text = plan.describe(_load("seam_voc"), tmp_path / "run", (), False)
+    assert "104,489,536 trained, 868,672 frozen" in text  # 105.4 M with SEAM's heads
+    assert "lr 0.1 (x10): 287,296 parameters" in text

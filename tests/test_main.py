@@ -1,0 +1,284 @@
+"""The command line: values, mistakes, exit status, signals."""
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from absl import flags
+from ml_collections import ConfigDict
+
+from wsss_jax import main as program
+from wsss_jax.config import find_recipe, load_config, parse_flags
+from wsss_jax.errors import Interrupted, UserError
+
+_STAGE = """
+import time
+def run(ctx, config, inputs):
+    ctx.log(f"value {config.value} scales {config.scales}")
+    (ctx.stage_dir / "begun").write_text("")
+    if config.mode == "wait":
+        time.sleep(60)
+    if config.mode == "compile":
+        import jax, jax.numpy as jnp
+        def slow(x):
+            for i in range(40):
+                x = jnp.sin(x @ x.T) + jnp.linalg.qr(x)[0]
+            return x
+        began = time.monotonic()
+        value = jax.jit(slow)(jnp.ones((64, 64)) / 64 + jnp.eye(64))
+        (ctx.workdir.parent / "bytes").write_bytes(value.tobytes())
+        return {"compile": time.monotonic() - began}
+    return {"miou": 0.5}
+"""
+_CONFIG = """
+from ml_collections import ConfigDict
+def get_config():
+    return ConfigDict(dict(
+        seed=0, data=dict(builder="none"), stages=("work",),
+        work=dict(type="fake_main.stage", value=3, rate=0.5, flip=True, scales=(0.5, 1.0),
+                  sizes=(1, 2), mode="", label="x"),
+    ))
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "fake_main").mkdir()
+    (tmp_path / "fake_main" / "__init__.py").write_text("")
+    (tmp_path / "fake_main" / "stage.py").write_text(_STAGE)
+    (tmp_path / "recipe.py").write_text(_CONFIG)
+    return tmp_path / "recipe.py"
+
+
+@pytest.fixture
+def command(recipe: Path) -> Callable[..., subprocess.Popen]:
+    """Starts the program on the recipe, in a folder that is not the checkout."""
+    environment = dict(
+        os.environ,
+        PYTHONPATH=os.pathsep.join([str(recipe.parent), str(Path(__file__).parent.parent)]),
+        XDG_CACHE_HOME=str(recipe.parent / "cache"),
+    )
+
+    def start(*arguments: str) -> subprocess.Popen:
+        argv = [sys.executable, "-m", "wsss_jax.main", f"--config={recipe}", "--workdir=run"]
+        return subprocess.Popen(
+            [*argv, *arguments],
+            cwd=recipe.parent,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+def _values(recipe: Path, *overrides: str) -> dict:
+    _, config = parse_flags(flags.FlagValues(), ["main", f"--config={recipe}", *overrides])
+    return cast(Any, config).work.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("--config.work.value=4", "value", 4),
+        ("--config.work.rate=1", "rate", 1.0),
+        ("--config.work.rate=5e-4", "rate", 5e-4),
+        ("--config.work.flip=false", "flip", False),
+        ("--noconfig.work.flip", "flip", False),
+        ("--config.work.scales=(0.5,1,2)", "scales", (0.5, 1, 2)),
+        ("--config.work.sizes=()", "sizes", ()),
+        ("--config.work.label=a,b c", "label", "a,b c"),
+    ],
+)
+def test_every_value_can_be_replaced(recipe: Path, override: str, key: str, value: object):
+    before = _values(recipe)
+    after = _values(recipe, override)
+    assert after[key] == value
+    assert {k: v for k, v in after.items() if k != key} == {
+        k: v for k, v in before.items() if k != key
+    }
+
+
+def test_values_may_follow_after_a_blank_and_come_first(recipe: Path):
+    arguments = ["main", "--config.work.value", "7", "--config", str(recipe)]
+    _, config = parse_flags(flags.FlagValues(), arguments)
+    assert cast(Any, config).work.value == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.work.vlaue=4"], "no value work.vlaue; did you mean work.value?"),
+        (["--config.wrok.value=4"], "no value wrok.value; did you mean work.value?"),
+        (["--config.work.value.x=4"], "no value work.value.x; did you mean work.value?"),
+        (["--config.work.value=four"], "--config.work.value expects int, found 'four'"),
+        (["--config.work.value=4.5"], "--config.work.value expects int, found '4.5'"),
+        (["--config.work.rate=big"], "--config.work.rate expects float, found 'big'"),
+        (["--config.work.flip=maybe"], "--config.work.flip expects bool, found 'maybe'"),
+        (["--config.work.sizes=(1,'a')"], "sizes expects a tuple of int, found 'a' in it"),
+        (["--config.work=3"], "--config.work expects ConfigDict, found '3'"),
+        (["--workdri=x"], "unknown flag --workdri; did you mean --workdir?"),
+        (["--only=wrok", "--workdir=/nowhere"], "no stage of this config (work); did you mean"),
+        (["work"], "unexpected argument 'work'"),
+        ([], "--workdir is missing"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    recipe: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.syspath_prepend(recipe.parent)
+    if "--only=wrok" in arguments:
+        arguments = [*arguments, "--dry_run"]
+    assert program.main(["main", f"--config={recipe}", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert message in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workdir=x"], "--config is missing"),
+        (["--config=seam_vocc", "--workdir=x"], "no config file seam_vocc; did you mean seam_voc?"),
+        (["--config=none.py", "--workdir=x"], "no config file none.py"),
+        (["--config"], "--config needs a recipe"),
+        (["--config.train.epochs=3"], "--config.train.epochs is given without --config"),
+    ],
+)
+def test_a_missing_config_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture
+):
+    assert program.main(["main", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:\n", "SyntaxError"),
+        ("import nothing_of_this_name\n", "line 1: ModuleNotFoundError"),
+        ("def get_config():\n    return 3\n", "to return a ConfigDict, found int"),
+        ("x = 1\n", "get_config"),
+    ],
+)
+def test_a_broken_config_file_names_file_and_line(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        load_config(str(path))
+    assert "mine.py" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_config_elsewhere_uses_its_neighbours_and_the_shipped_recipes(tmp_path: Path):
+    (tmp_path / "mine.py").write_text(
+        "from configs import neighbour, cam_shapes\n"
+        "def get_config():\n"
+        "    c = cam_shapes.get_config()\n"
+        "    c.train.epochs = neighbour.EPOCHS\n"
+        "    return c\n"
+    )
+    (tmp_path / "neighbour.py").write_text("EPOCHS = 77\n")
+    assert cast(Any, load_config(str(tmp_path / "mine.py"))).train.epochs == 77
+
+
+def test_recipes_are_found_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("seam_voc").name == "seam_voc.py"
+    with pytest.raises(UserError, match="no config file common"):
+        find_recipe("common")
+
+
+def test_help_names_every_flag_and_recipe(capsys: pytest.CaptureFixture):
+    assert program.main(["main", "--help"]) == 0
+    text = capsys.readouterr().out
+    for word in ("--config", "--workdir", "--only", "--force", "--dry_run", "--distributed"):
+        assert word in text
+    assert "seam_voc" in text
+
+
+def test_runs_quietly_and_a_second_run_starts_from_the_cache(command: Callable, recipe: Path):
+    arguments = ("--config.work.mode=compile", "--only=work", "--force")
+    first = command(*arguments)
+    out, err = first.communicate(timeout=120)
+    assert (first.returncode, err) == (0, "")
+    assert "value 3 scales (0.5, 1.0)" in out and "stage" in out
+    value = (recipe.parent / "bytes").read_bytes()
+    cached = [p for p in (recipe.parent / "cache" / "wsss_jax" / "xla").rglob("*") if p.is_file()]
+    assert cached
+    second = command(*arguments)
+    assert second.communicate(timeout=120)[1] == "" and second.returncode == 0
+    # A program from the cache computes the same bits.
+    assert (recipe.parent / "bytes").read_bytes() == value
+
+
+def _run_raises(monkeypatch: pytest.MonkeyPatch, recipe: Path, error: BaseException) -> int:
+    def run(options: dict, config: ConfigDict) -> int:
+        raise error
+
+    monkeypatch.setattr(program, "_run", run)
+    return program.main(
+        ["x/main.py", f"--config={recipe}", "--workdir=a b", "--force", "--config.work.value=4"]
+    )
+
+
+_GO_ON = r"to go on: python -m wsss_jax.main --config=\S+ '--workdir=a b' --config.work.value=4\n$"
+
+
+def test_a_stop_on_request_exits_0_and_says_how_to_go_on(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    assert _run_raises(monkeypatch, recipe, Interrupted("stopped after step 3")) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "" and re.match(
+        r"stopped: stopped after step 3\n" + _GO_ON, captured.out
+    )
+
+
+def test_an_interrupt_exits_130_and_says_how_to_go_on(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    assert _run_raises(monkeypatch, recipe, KeyboardInterrupt()) == 130
+    assert re.search(_GO_ON, capsys.readouterr().err)
+
+
+def test_a_full_disk_is_told_in_one_line(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/file")
+    assert _run_raises(monkeypatch, recipe, full) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: no space left on the device while writing /data/file")
+    assert re.search(_GO_ON, error)
+
+
+def test_defects_keep_their_traceback(recipe: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ZeroDivisionError):
+        _run_raises(monkeypatch, recipe, ZeroDivisionError())
+
+
+def test_sigterm_ends_a_stage_and_the_folder_is_held_until_then(command: Callable, recipe: Path):
+    process = command("--config.work.mode=wait")
+    deadline = time.monotonic() + 60
+    while not (recipe.parent / "run" / "work" / "begun").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    second = command()  # the same folder at the same time
+    assert "another run (process" in second.communicate(timeout=60)[1] and second.returncode == 2
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err and "to go on: python" in err
