@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import cv2
 import numpy as np
@@ -214,7 +215,7 @@ def slow_jitter(image, rng, strengths, whole=None):
 
 @pytest.mark.parametrize("hue", [0.0, 0.1])
 def test_jitter_agrees_with_the_slow_version(hue):
-    strengths = dict(brightness=0.3, contrast=0.3, saturation=0.3, hue=hue)
+    strengths: dict[str, Any] = dict(brightness=0.3, contrast=0.3, saturation=0.3, hue=hue)
     for seed in range(20):
         image = smooth(60, 80, seed)
         ours = color.color_jitter(image, np.random.default_rng(seed), **strengths)
@@ -226,7 +227,7 @@ def test_jitter_agrees_with_the_slow_version(hue):
 
 def test_jitter_of_strength_zero_is_the_identity():
     image = noise(20, 30)
-    none = dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+    none: dict[str, Any] = dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
     ours = color.color_jitter(image, np.random.default_rng(0), **none)
     np.testing.assert_array_equal(ours, image)
 
@@ -248,7 +249,7 @@ def test_contrast_of_a_part_is_about_the_mean_of_the_whole():
     whole = smooth(64, 64)
     part = np.ascontiguousarray(whole[:20, :20])
     for seed in range(10):
-        jitter = dict(brightness=0.3, contrast=0.9, saturation=0.3, hue=0.1)
+        jitter: dict[str, Any] = dict(brightness=0.3, contrast=0.9, saturation=0.3, hue=0.1)
         ours = color.color_jitter(part, np.random.default_rng(seed), **jitter, whole=whole)
         expected = color.color_jitter(whole, np.random.default_rng(seed), **jitter)
         np.testing.assert_array_equal(ours, expected[:20, :20])
@@ -330,7 +331,7 @@ def test_probabilities_count(field):
 
 def test_augment_agrees_with_the_published_order_on_photographs(shared):
     """Resize, flip, jitter and crop by PIL, on the whole image, with the same draws."""
-    strengths = dict(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
+    strengths: dict[str, Any] = dict(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
     for seed, image in enumerate(photographs(shared, 6)):
         crop, valid, _ = Augment()(image, None, np.random.default_rng(seed))
         rng = np.random.default_rng(seed)

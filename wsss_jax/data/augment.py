@@ -211,7 +211,7 @@ class Augment:
         if rng.random() < self.flip:
             part, mask = horizontal_flip(part, mask)
         if rng.random() < self.jitter_p:
-            stride = max(1, max(image.shape) // 100)
+            stride = max(1, max(image.shape[:2]) // 100)
             part = color_jitter(
                 part,
                 rng,
