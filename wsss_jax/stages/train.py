@@ -1,0 +1,124 @@
+"""Trains a method and writes ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/``, ``weights.npz``."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from wsss_jax.checkpoints import Checkpoints
+from wsss_jax.context import Context
+from wsss_jax.data.augment import Augment
+from wsss_jax.data.loader import training_batches
+from wsss_jax.errors import UserError
+from wsss_jax.host_memory import keep_freed_memory
+from wsss_jax.methods.base import Method
+from wsss_jax.models.import_weights import import_backbone
+from wsss_jax.optim import assign_rules, parameter_count, split_frozen
+from wsss_jax.sharding import check_divisible, data_mesh
+from wsss_jax.train import Run, Schedule, fit, init_variables
+from wsss_jax.weights import load_weights, save_weights
+
+
+def build_method(config: Mapping[str, Any], num_classes: int) -> Method:
+    """The method that ``config["name"]``, a module of `wsss_jax.methods`, and its fields describe.
+
+    Raises:
+      UserError: no such method, or a field it does not have.
+    """
+    fields = {
+        key: dict(value) if isinstance(value, Mapping | ConfigDict) else value
+        for key, value in config.items()
+    }
+    name = fields.pop("name", None)
+    try:
+        module = importlib.import_module(f"wsss_jax.methods.{name}")
+        return module.Method(num_classes=num_classes, **fields)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise UserError(
+            f"expected the name of a method, found {name!r}: name a file of wsss_jax/methods, such"
+            " as cam or seam"
+        ) from error
+    except TypeError as error:
+        raise UserError(f"method {name}: {error}: remove or correct the field") from error
+
+
+def steps_of(config: Mapping[str, Any], images: int) -> int:
+    """Steps of the run: whole batches per epoch times epochs, unless ``steps`` is set."""
+    if config.get("steps"):
+        return int(config["steps"])
+    return max(images // config["batch_size"], 1) * config["epochs"]
+
+
+def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
+    """Runs the stage; see `wsss_jax.stages`.
+
+    Reads ``split``, ``batch_size``, ``epochs`` (or ``steps``), ``method``, ``optimizer``,
+    ``augment``, ``init_weights`` (backbone weights) and the rhythm of logs and checkpoints. With a
+    need ``init`` all weights start from that training stage's.
+    """
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
+    source = ctx.source(config.split)
+    mesh = data_mesh()
+    check_divisible(config.batch_size, mesh)
+    method = build_method(config.method, len(source.classes))
+    augment = Augment(**config.augment)
+    seed = int(ctx.config.seed)
+    params, variables = init_variables(method, seed, augment.crop)
+    if config.get("init_weights"):
+        params, variables = import_backbone(
+            Path(config.init_weights), config.method.backbone, params, variables, ctx.log
+        )
+    if "init" in inputs:
+        params, variables = load_weights(inputs["init"] / "weights.npz", params, variables)
+    trainable, frozen = split_frozen(params, assign_rules(params, method.param_rules()))
+    ctx.log(
+        f"{parameter_count(trainable):,} parameters to train, {parameter_count(frozen):,} frozen;"
+        f" {len(source)} images, {mesh.devices.size} device(s)"
+    )
+    steps = steps_of(config, len(source))
+    checkpoint_every = int(config.get("checkpoint_every") or max(steps // 10, 1))
+    batches = training_batches(
+        source,
+        batch_size=config.batch_size,
+        augment=augment,
+        seed=seed,
+        steps=steps,
+        process_index=ctx.process_index,
+        process_count=ctx.process_count,
+        segmentation=bool(config.get("segmentation", False)),
+        num_threads=int(config.get("num_threads", 2)),
+        prefetch=int(config.get("prefetch", 4)),
+    )
+    checkpoints = Checkpoints(ctx.stage_dir / "checkpoints", int(config.get("keep", 2)))
+    training = Run(
+        method=method,
+        optimizer_config=config.optimizer,
+        mesh=mesh,
+        schedule=Schedule(
+            steps,
+            int(config.get("log_every", 10)),
+            int(config.get("image_every", 0)),
+            checkpoint_every,
+        ),
+        batch_size=config.batch_size,
+        batches=batches,
+        checkpoints=checkpoints,
+        folder=ctx.stage_dir,
+        ids=list(source.ids),
+        log=ctx.log,
+        progress=ctx.progress,
+    )
+    state, figures = fit(training, params, variables, seed)
+    if ctx.process_index == 0:
+        save_weights(ctx.stage_dir / "weights.npz", state.params, state.state)
+    checkpoints.close()
+    return {
+        **figures,
+        "parameters": parameter_count(params),
+        "trainable_parameters": parameter_count(trainable),
+        "images": len(source),
+    }

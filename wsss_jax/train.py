@@ -1,0 +1,320 @@
+"""The training loop, for every method: one jitted step over all devices, checkpoints, metrics."""
+
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from jaxtyping import Array, PyTree
+
+from wsss_jax.checkpoints import Checkpoints
+from wsss_jax.errors import Interrupted, UserError
+from wsss_jax.methods.base import Method
+from wsss_jax.optim import assign_rules, join, make_optimizer, schedule, split_frozen
+from wsss_jax.progress import Progress
+from wsss_jax.report.overlay import cam_overlay
+from wsss_jax.sharding import divided, global_batch, replicated
+from wsss_jax.types import Batch, TrainState
+from wsss_jax.writer import MetricWriter
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+
+_PICTURES = 4  # images of a batch drawn for TensorBoard
+
+
+def init_variables(method: Method, seed: int, crop: int) -> tuple[PyTree, PyTree]:
+    """(parameters, other variables) of the method's network, drawn from `seed`.
+
+    `crop` is the side of the image that shapes are inferred from.
+    """
+    image = jnp.zeros((1, crop, crop, 3), jnp.float32)
+    variables = dict(jax.jit(method.model().init)(jax.random.key(seed), image))
+    return variables.pop("params"), variables
+
+
+def make_optimizer_for(
+    method: Method, params: PyTree, config: Mapping[str, Any], steps: int
+) -> optax.GradientTransformation:
+    """The optimizer of `config` with the method's parameter groups."""
+    return make_optimizer(config, assign_rules(params, method.param_rules()), steps)
+
+
+def init_state(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    params: PyTree,
+    variables: PyTree,
+    seed: int,
+    mesh: Mesh,
+) -> TrainState:
+    """The state before the first step, a copy on every device of `mesh`."""
+    rules = assign_rules(params, method.param_rules())
+
+    def build(params: PyTree, variables: PyTree) -> TrainState:
+        trainable, _ = split_frozen(params, rules)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            state=variables,
+            extra=method.init_extra(params),
+            opt_state=optimizer.init(trainable),
+            rng=jax.random.key(seed),
+        )
+
+    return jax.jit(build, out_shardings=replicated(mesh))(params, variables)
+
+
+def make_train_step(
+    method: Method, optimizer: optax.GradientTransformation, params: PyTree, mesh: Mesh
+) -> Step:
+    """The jitted step ``(state, global batch) -> (state, metrics)``; the state is donated.
+
+    `params` gives the paths only. Frozen parameters are no variables of the gradient, so nothing is
+    computed or kept for them. Every method is a pure function of the global batch: with the batch
+    divided over the mesh the compiler inserts the reductions that a pmap would spell out.
+    """
+    rules = assign_rules(params, method.param_rules())
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        trainable, frozen = split_frozen(state.params, rules)
+        rng = jax.random.fold_in(state.rng, state.step)
+
+        def loss_of(trainable: PyTree):
+            everything = join(trainable, frozen)
+            return method.loss(everything, state.state, batch, rng, state.step, state.extra)
+
+        (loss, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(trainable)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
+        params = join(optax.apply_updates(trainable, updates), frozen)  # pyright: ignore
+        new = TrainState(
+            step=state.step + 1,
+            params=params,
+            state=aux.state,
+            extra=method.after_step(aux.extra, params),
+            opt_state=opt_state,
+            rng=state.rng,
+        )
+        terms = {name: value for name, value in aux.terms.items() if name != "loss"}
+        return new, {"loss": loss, "grad_norm": optax.global_norm(grads)} | {
+            f"loss/{name}": value for name, value in terms.items()
+        }
+
+    placed = replicated(mesh)
+    return jax.jit(
+        step, in_shardings=(placed, divided(mesh)), out_shardings=placed, donate_argnums=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Length and rhythm of a run, in steps."""
+
+    steps: int
+    log_every: int
+    image_every: int
+    checkpoint_every: int
+
+
+@dataclasses.dataclass
+class Run:
+    """Everything the loop needs; see `fit`."""
+
+    method: Method
+    optimizer_config: Mapping[str, Any]
+    mesh: Mesh
+    schedule: Schedule
+    batch_size: int
+    batches: grain.DatasetIterator
+    checkpoints: Checkpoints
+    folder: Path
+    ids: list[str]
+    log: Callable[[str], None]
+    progress: Callable[..., Progress]
+
+
+def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainState, dict]:
+    """Trains from `params` or from the newest checkpoint; returns the state and figures.
+
+    Raises:
+      Interrupted: SIGINT or SIGTERM came; the step was finished and everything saved.
+      UserError: the loss is not finite; the step and the images are named.
+    """
+    optimizer = make_optimizer_for(
+        run.method, params, run.optimizer_config, run.schedule.steps
+    )
+    state = init_state(run.method, optimizer, params, variables, seed, run.mesh)
+    restored = run.checkpoints.restore(state, run.batches, run.log)
+    start = 0
+    if restored is not None:
+        state, start = restored, int(restored.step)
+        run.log(f"going on after step {start} of {run.schedule.steps}")
+    step_fn = make_train_step(run.method, optimizer, params, run.mesh)
+    main = jax.process_index() == 0
+    with (
+        MetricWriter(run.folder, enabled=main, resume_step=start if start else None) as writer,
+        _stop_requests() as stop,
+        run.progress(run.schedule.steps, "training", unit="steps", initial=start) as bar,
+    ):
+        state, seconds = _loop(run, state, start, step_fn, writer, stop, bar)
+    run.checkpoints.wait()
+    trained = (run.schedule.steps - start) * run.batch_size
+    return state, {
+        "steps": run.schedule.steps,
+        "images_per_second": trained / seconds if trained else None,
+        "seconds": seconds,
+    }
+
+
+def _loop(
+    run: Run,
+    state: TrainState,
+    start: int,
+    step_fn: Step,
+    writer: MetricWriter,
+    stop: list[str],
+    bar: Progress,
+) -> tuple[TrainState, float]:
+    plan = run.schedule
+    rate = schedule(run.optimizer_config, plan.steps)
+    draw_maps = jax.jit(
+        lambda state, batch: (
+            run.method.loss(
+                state.params, state.state, batch, state.rng, state.step, state.extra
+            )[1].maps
+        )
+    )
+    pending: list[dict[str, Array]] = []
+    indices: np.ndarray | None = None
+    began = window = time.monotonic()
+    for step in range(start + 1, plan.steps + 1):
+        host_batch = next(run.batches)
+        batch = global_batch(host_batch, run.mesh)
+        if plan.image_every and step % plan.image_every == 0 and jax.process_count() == 1:
+            writer.images(step, pictures(host_batch, draw_maps(state, batch)))
+        if pending:  # the last step's figures, fetched while the device is busy with this batch
+            _check_finite(run, pending[-1], step - 1, indices)
+        state, metrics = step_fn(state, batch)
+        pending.append(metrics)
+        indices = host_batch["index"]
+        last = step == plan.steps
+        stopping = _agreed(stop, step, plan.log_every)
+        if step % plan.log_every == 0 or last or stopping:
+            _check_finite(run, metrics, step, indices)
+            mean = {k: float(np.mean([float(m[k]) for m in pending])) for k in metrics}
+            now = time.monotonic()
+            speed = len(pending) * run.batch_size / max(now - window, 1e-9)
+            window, pending = now, []
+            writer.scalars(
+                step, {**mean, "lr": float(rate(step - 1)), "images_per_second": speed}
+            )
+            figures = {"loss": mean["loss"], "images/s": speed, "memory": device_memory()}
+            bar.update(0, **figures)
+        if step % plan.checkpoint_every == 0 or last or stopping:
+            _check_finite(run, metrics, step, indices)
+            run.checkpoints.save(state, run.batches)
+        bar.update(1)
+        if stopping and not last:
+            run.checkpoints.wait()
+            raise Interrupted(f"stopped by {stopping} after step {step}; everything is saved")
+    jax.block_until_ready(state.step)
+    return state, time.monotonic() - began
+
+
+def _check_finite(
+    run: Run, metrics: dict[str, Array], step: int, indices: np.ndarray | None
+) -> None:
+    if math.isfinite(float(metrics["loss"])):
+        return
+    ids = ", ".join(run.ids[i] for i in indices) if indices is not None else "unknown"
+    bad = [name for name, value in metrics.items() if not math.isfinite(float(value))]
+    latest = run.checkpoints.latest_step()
+    saved = "there is no checkpoint yet" if latest is None else f"step {latest}"
+    raise UserError(
+        f"expected a finite loss, found {', '.join(bad)} not finite at step {step} with the images"
+        f" {ids}; last good checkpoint: {saved}; try a lower learning rate or dtype float32"
+    )
+
+
+def _agreed(stop: list[str], step: int, log_every: int) -> str:
+    """The signal that asks to stop, the same answer on every process."""
+    if jax.process_count() == 1:
+        return stop[0] if stop else ""
+    if step % log_every:  # asking the others costs a round trip
+        return ""
+    anyone = multihost_utils.process_allgather(np.asarray(bool(stop)))
+    return "a signal" if bool(np.any(anyone)) else ""
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[str]]:
+    """Collects SIGINT and SIGTERM instead of dying; a second SIGINT dies after all."""
+    requests: list[str] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        if requests and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        requests.append(signal.Signals(number).name)
+
+    try:
+        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: somebody else handles signals
+        yield requests
+        return
+    try:
+        yield requests
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def device_memory() -> str:
+    """Memory in use, on the first local device or, where it does not say, of the process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_in_use" in stats:
+        return f"{stats['bytes_in_use'] / 2**30:.1f} GiB"
+    with open("/proc/self/statm") if Path("/proc/self/statm").exists() else _nothing() as file:
+        pages = file.read().split()
+    return f"{int(pages[1]) * 4096 / 2**30:.1f} GiB" if len(pages) > 1 else "unknown"
+
+
+@contextmanager
+def _nothing():
+    import io
+
+    yield io.StringIO("")
+
+
+def pictures(batch: Mapping[str, np.ndarray], maps: Mapping[str, Array]) -> dict[str, np.ndarray]:
+    """Overlays uint8 [n, S, S, 3] of the labels' strongest map on the first images of a batch."""
+    drawn: dict[str, np.ndarray] = {"image": batch["image"][:_PICTURES]}
+    for name, value in maps.items():
+        value = np.asarray(value[:_PICTURES], np.float32)
+        labels = batch["label"][:_PICTURES]
+        # Maps with one channel more than there are labels begin with background.
+        shown = value[..., value.shape[-1] - labels.shape[-1] :] * labels[:, None, None, :]
+        heat = np.maximum(shown, 0).max(-1)
+        heat = heat / (heat.max((1, 2), keepdims=True) + 1e-5)
+        drawn[name] = np.stack(
+            [cam_overlay(image, _fit(h, image.shape[:2])) for image, h in zip(
+                batch["image"], heat, strict=False)]
+        )
+    return drawn
+
+
+def _fit(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    import cv2
+
+    return cv2.resize(heat, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)

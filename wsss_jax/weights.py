@@ -1,0 +1,48 @@
+"""Weights of a network as one portable ``.npz``: a float32 array per variable, by path."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import traverse_util
+from jaxtyping import PyTree
+
+from wsss_jax.errors import UserError
+from wsss_jax.files import atomic_write
+
+
+def save_weights(path: Path, params: PyTree, variables: PyTree) -> None:
+    """Writes parameters and other variables (``params/…``, ``batch_stats/…``), atomically."""
+    flat = traverse_util.flatten_dict({"params": params, **variables}, sep="/")
+    host = jax.device_get(flat)
+    with atomic_write(path) as file:
+        np.savez(file, allow_pickle=False, **{name: np.asarray(v) for name, v in host.items()})
+
+
+def load_weights(path: Path, params: PyTree, variables: PyTree) -> tuple[PyTree, PyTree]:
+    """The (parameters, variables) of a file, which must be exactly those of the given trees.
+
+    Raises:
+      UserError: no such file, not readable, or of another network.
+    """
+    want = traverse_util.flatten_dict({"params": params, **variables}, sep="/")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            have = {name: file[name] for name in file.files}
+    except FileNotFoundError as error:
+        raise UserError(f"expected weights in {path}, found no such file: train first") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"expected weights (.npz) in {path}, found a damaged file") from error
+    wrong = [
+        name
+        for name in want.keys() | have.keys()
+        if name not in have or name not in want or want[name].shape != have[name].shape
+    ]
+    if wrong:
+        raise UserError(
+            f"expected weights of this network in {path}, found another one's:"
+            f" {len(wrong)} entries differ, such as {min(wrong)}"
+        )
+    tree = traverse_util.unflatten_dict(have, sep="/")
+    loaded = tree.pop("params")
+    return loaded, {**variables, **tree}
