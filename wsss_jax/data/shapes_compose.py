@@ -11,7 +11,7 @@ from wsss_jax.data.shapes_scenes import SCENES, paint_scene
 from wsss_jax.data.shapes_toys import BODIES, PALETTES, PATTERNS, Coat, Toy, build, headless
 
 HOMES = dict(zip(CLASSES, ("night", "forest", "snow", "reef", "desert", "meadow"), strict=True))
-HOME_PROBABILITY = 0.6  # else any place, the home included
+HOME_PROBABILITY = 0.6  # of the first creature; else any other place
 # Two classes each that tend to wear the same palettes and patterns, as cats and dogs do.
 _KIN = (
     (("owl", "frog"), (0, 3), ("spots", "scales")),
@@ -22,12 +22,13 @@ COATS = {name: (palettes, patterns) for names, palettes, patterns in _KIN for na
 COAT_PROBABILITY = 0.5  # else any palette and pattern
 COUNT_SHARES = (0.5, 0.35, 0.15)  # of pictures with one, two and three creatures
 # Lengths in sizes of the picture: the largest is three times the smallest.
-SHORTEST = 0.32
-LONGEST = (0.95, 0.8, 0.65)  # with one, two and three creatures
+SHORTEST = 0.36
+LONGEST = (1.08, 0.86, 0.7)  # with one, two and three creatures
 CLOTH_PROBABILITY = 0.25  # of a headless thing in a coat, behind or before the creatures
 # Every creature stays recognisable: these shares of it are seen.
 SEEN_HEAD = 0.65
 SEEN_BODY = 0.4
+MOST_HEAD = 0.25  # of what is seen
 _TRIES = 8
 
 
@@ -57,7 +58,8 @@ def compose(rng: np.random.Generator, first: str, size: int) -> Composition:
     count = 1 + int(np.searchsorted(np.cumsum(COUNT_SHARES)[:-1], rng.random(), side="right"))
     names: list[str | None] = [first, *(choice(rng, CLASSES) for _ in range(count - 1))]
     at_home = rng.random() < HOME_PROBABILITY
-    scene = HOMES[first] if at_home else choice(rng, tuple(SCENES))
+    away = [scene for scene in SCENES if scene != HOMES[first]]
+    scene = HOMES[first] if at_home else choice(rng, away)
     picture = paint_scene(rng, scene, size)
     if rng.random() < CLOTH_PROBABILITY:
         names.insert(choice(rng, (0, count)), None)
@@ -65,13 +67,15 @@ def compose(rng: np.random.Generator, first: str, size: int) -> Composition:
     placed: list[_Placed] = []
     for name in names:
         # The first creature has to find a place, which it does in one try of two or so.
-        for _ in range(100 * _TRIES if name == first else _TRIES):
+        alone = not any(item.name for item in placed)
+        for _ in range(100 * _TRIES if name and alone else _TRIES):
             candidate = _stand(rng, name, LONGEST[count - 1], size)
             if candidate is None:
                 continue
             layered = owner.copy()
             layered[candidate.toy.area][candidate.toy.body] = len(placed)
-            if all(_recognisable(layered, number, other) for number, other in enumerate(placed)):
+            together = enumerate([*placed, candidate])
+            if all(_recognisable(layered, number, item) for number, item in together):
                 owner = layered
                 placed.append(candidate)
                 candidate.toy.cast(picture)
@@ -102,7 +106,7 @@ def _stand(rng: np.random.Generator, name: str | None, longest: float, size: int
     plan = choice(rng, tuple(BODIES.values()))
     body = plan(rng) if name else headless(rng)
     length = uniform(rng, SHORTEST, longest)
-    x, y = uniform(rng, 0.1, 0.9) * size, uniform(rng, 0.15, 0.9) * size
+    x, y = uniform(rng, 0.14, 0.86) * size, uniform(rng, 0.18, 0.86) * size
     pose = Pose(x, y, length * size, int(rng.integers(-40, 41)), bool(rng.integers(2)))
     palettes, patterns = tuple(range(len(PALETTES))), PATTERNS
     if name and rng.random() < COAT_PROBABILITY:
@@ -125,6 +129,7 @@ def _recognisable(owner: Int8[np.ndarray, "s s"], number: int, item: _Placed) ->
     return bool(
         head >= SEEN_HEAD * np.count_nonzero(toy.head)
         and body >= SEEN_BODY * np.count_nonzero(toy.body)
+        and head <= MOST_HEAD * body
     )
 
 

@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -19,8 +20,7 @@ Picture = Float32[np.ndarray, "3 h w"]  # RGB in 0 … 255; planes, as they broa
 Window = tuple[slice, slice]
 
 
-@dataclass(frozen=True)
-class Limb:
+class Limb(NamedTuple):
     """A stroke from one disc to another, e.g. a leg; with ``r1`` near 0 a horn or a cone."""
 
     x0: float
@@ -31,8 +31,7 @@ class Limb:
     r1: float
 
 
-@dataclass(frozen=True)
-class Oval:
+class Oval(NamedTuple):
     """An ellipse along the axes."""
 
     x: float
@@ -42,7 +41,40 @@ class Oval:
 
 
 Part = Limb | Oval
-Stamp = tuple[tuple[Part, Colour], ...]  # parts in painting order, in units of the figure
+Box = tuple[float, float, float, float]  # left, top, right, low
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A flat figure: parts and their colours in painting order, in units of its own."""
+
+    parts: tuple[tuple[Part, Colour], ...]
+
+    @functools.cached_property
+    def box(self) -> Box:
+        """The rectangle that holds the figure."""
+        return box(part for part, _ in self.parts)
+
+
+def clamp(values: np.ndarray) -> np.ndarray:
+    """The values, cut to 0 … 1."""
+    return np.minimum(np.maximum(values, 0.0), 1.0)
+
+
+def _to_limb(x, y, x0, y0, x1, y1, r0, r1):
+    dx, dy = x1 - x0, y1 - y0
+    length = 1.0 / (dx * dx + dy * dy + 1e-12)
+    x, y = x - x0, y - y0
+    along = clamp(x * (dx * length) + y * (dy * length))
+    x, y = x - along * dx, y - along * dy
+    return np.sqrt(x * x + y * y) - (r0 + along * (r1 - r0))
+
+
+def _to_oval(x, y, centre_x, centre_y, rx, ry):
+    x, y = (x - centre_x) / rx, (y - centre_y) / ry
+    radius = np.maximum(np.sqrt(x * x + y * y), 1e-6)
+    x, y = x / rx, y / ry
+    return radius * (radius - 1.0) / np.maximum(np.sqrt(x * x + y * y), 1e-6)
 
 
 def distance(part: Part, x: Plane, y: Plane) -> Plane:
@@ -50,18 +82,18 @@ def distance(part: Part, x: Plane, y: Plane) -> Plane:
 
     Exact for straight limbs and discs, of the first order near the edge otherwise.
     """
-    if isinstance(part, Limb):
-        dx, dy = part.x1 - part.x0, part.y1 - part.y0
-        px, py = x - part.x0, y - part.y0
-        along = np.clip((px * dx + py * dy) * (1.0 / (dx * dx + dy * dy + 1e-12)), 0.0, 1.0)
-        px, py = px - along * dx, py - along * dy
-        return np.sqrt(px * px + py * py) - (part.r0 + along * (part.r1 - part.r0))
-    px, py = (x - part.x) / part.rx, (y - part.y) / part.ry
-    radius = np.sqrt(px * px + py * py)
-    if part.rx == part.ry:
-        return (radius - 1.0) * part.rx
-    px, py = px / part.rx, py / part.ry
-    return radius * (radius - 1.0) / np.maximum(np.sqrt(px * px + py * py), 1e-6)
+    return _to_limb(x, y, *part) if isinstance(part, Limb) else _to_oval(x, y, *part)
+
+
+def distances(parts: Sequence[Part], x: Plane, y: Plane) -> Float32[np.ndarray, "p h w"]:
+    """`distance` to each of the parts, all at once: on small windows it is calls that cost."""
+    found = np.empty((len(parts), *x.shape), np.float32)
+    for kind, measure in ((Limb, _to_limb), (Oval, _to_oval)):
+        rows = [row for row, part in enumerate(parts) if isinstance(part, kind)]
+        if rows:
+            columns = np.array([parts[row] for row in rows], np.float32).T[..., None, None]
+            found[rows] = measure(x, y, *columns)
+    return found
 
 
 def smooth_union(first: Plane, second: Plane, blend: float) -> Plane:
@@ -107,16 +139,33 @@ class Pose:
         return Pose(x, y, self.scale * scale, self.degrees + degrees, self.mirror)
 
 
-def part_window(part: Part, pose: Pose, margin: float, size: int) -> Window:
-    """The rows and columns of the picture within `margin` pixels of a part."""
-    if isinstance(part, Limb):
-        x, y = 0.5 * (part.x0 + part.x1), 0.5 * (part.y0 + part.y1)
-        radius = 0.5 * math.hypot(part.x1 - part.x0, part.y1 - part.y0) + max(part.r0, part.r1)
-    else:
-        x, y, radius = part.x, part.y, max(part.rx, part.ry)
-    x, y = pose.pixel(x, y)
-    radius = radius * pose.scale + margin
-    return _span(y, radius, size), _span(x, radius, size)
+def box(parts: Iterable[Part]) -> Box:
+    """The smallest upright rectangle that holds the parts, in units of the figure."""
+    sides = [
+        (
+            min(part.x0 - part.r0, part.x1 - part.r1),
+            min(part.y0 - part.r0, part.y1 - part.r1),
+            max(part.x0 + part.r0, part.x1 + part.r1),
+            max(part.y0 + part.r0, part.y1 + part.r1),
+        )
+        if isinstance(part, Limb)
+        else (part.x - part.rx, part.y - part.ry, part.x + part.rx, part.y + part.ry)
+        for part in parts
+    ]
+    left, top, right, low = zip(*sides, strict=True)
+    return min(left), min(top), max(right), max(low)
+
+
+def window(area: Box, pose: Pose, margin: float, size: int) -> Window:
+    """The rows and columns of the picture within `margin` pixels of a rectangle of the figure."""
+    left, top, right, low = area
+    width, height = 0.5 * (right - left), 0.5 * (low - top)
+    cos, sin = (abs(part) * pose.scale for part in pose.turn)
+    x, y = pose.pixel(left + width, top + height)
+    return (
+        _span(y, sin * width + cos * height + margin, size),
+        _span(x, cos * width + sin * height + margin, size),
+    )
 
 
 def _span(centre: float, radius: float, size: int) -> slice:
@@ -133,6 +182,15 @@ def hull(windows: Iterable[Window]) -> Window:
     )
 
 
+def within(inner: Window, outer: Window) -> Window:
+    """A window as seen from one that holds it."""
+    rows, columns = (
+        slice(part.start - whole.start, part.stop - whole.start)
+        for part, whole in zip(inner, outer, strict=True)
+    )
+    return rows, columns
+
+
 def centres(area: Window) -> tuple[Float32[np.ndarray, "1 w"], Float32[np.ndarray, "h 1"]]:
     """Coordinates x and y of the pixel centres of a window."""
     rows, columns = area
@@ -141,13 +199,13 @@ def centres(area: Window) -> tuple[Float32[np.ndarray, "1 w"], Float32[np.ndarra
     return x[None], y[:, None]
 
 
-def coverage(depth: Plane) -> Plane:
+def coverage(depth: Float32[np.ndarray, "*p h w"]) -> Float32[np.ndarray, "*p h w"]:
     """Share of the pixel that a shape covers, from the signed distance in pixels.
 
     At least one half exactly where the distance is not positive: where the mask says "inside",
     the shape gives most of the colour.
     """
-    return np.clip(0.5 - depth, 0.0, 1.0)
+    return clamp(0.5 - depth)
 
 
 def ink(colour: Colour) -> Float32[np.ndarray, "3 1 1"]:
@@ -163,11 +221,12 @@ def blend(under: Picture, over: Float32[np.ndarray, "3 #h #w"], alpha: Plane) ->
 def paint_stamp(picture: Picture, stamp: Stamp, pose: Pose) -> None:
     """Paints a figure of flat parts, in place."""
     size = picture.shape[-1]
-    area = hull(part_window(part, pose, 1.0, size) for part, _ in stamp)
-    x, y = pose.local(area)
+    area = window(stamp.box, pose, 1.0, size)
     view = picture[:, area[0], area[1]]
-    for part, colour in stamp:
-        blend(view, ink(colour), coverage(distance(part, x, y) * pose.scale))
+    depths = distances([part for part, _ in stamp.parts], *pose.local(area))
+    alphas = coverage(depths * pose.scale)
+    for (_, colour), alpha in zip(stamp.parts, alphas, strict=True):
+        blend(view, ink(colour), alpha)
 
 
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -180,7 +239,7 @@ def choice(rng: np.random.Generator, items: Sequence):
     return items[int(rng.integers(len(items)))]
 
 
-def _knots(size: int, cells: float) -> tuple[np.ndarray, Float32[np.ndarray, " n"]]:
+def _knots(size: int, cells: int) -> tuple[np.ndarray, Float32[np.ndarray, " n"]]:
     position = (np.arange(size, dtype=np.float32) + 0.5) * (cells / size)
     index = position.astype(np.int64)
     part = position - index.astype(np.float32)

@@ -8,23 +8,26 @@ from jaxtyping import Bool
 from wsss_jax.data.shapes_draw import (
     Colour,
     Limb,
-    Oval,
     Part,
     Picture,
     Plane,
     Pose,
     Window,
     blend,
+    box,
+    clamp,
     coverage,
     distance,
+    distances,
     hull,
     ink,
     noise_at,
-    part_window,
     smooth_union,
     uniform,
+    window,
+    within,
 )
-from wsss_jax.data.shapes_heads import HEADS, Head
+from wsss_jax.data.shapes_heads import BALL, HEADS, Head
 
 # --- Bodies ------------------------------------------------------------------------------------
 # In units of the creature's length (about one from tail to head), y pointing down.
@@ -54,7 +57,7 @@ def _walker(rng: np.random.Generator) -> Body:
         Limb(-0.52, -0.06 + 0.4 * lift, -0.56, -0.12 + lift, 0.04, 0.05),
     )
     trunk = (Limb(-0.27, 0.0, 0.2, -0.02, 0.17, 0.16), Limb(0.22, -0.04, 0.36, -0.2, 0.12, 0.08))
-    return Body((*trunk, *legs, *tail), (0.4, -0.28, 0.13, int(rng.integers(-8, 9))))
+    return Body((*trunk, *legs, *tail), (0.39, -0.27, 0.115, int(rng.integers(-8, 9))))
 
 
 def _stander(rng: np.random.Generator) -> Body:
@@ -67,7 +70,7 @@ def _stander(rng: np.random.Generator) -> Body:
         foot = side * uniform(rng, 0.1, 0.2)
         limbs.append(Limb(side * 0.1, 0.2, foot, 0.48, 0.085, 0.065))
         limbs.append(Limb(foot, 0.49, foot + side * 0.08, 0.5, 0.055, 0.05))
-    return Body(tuple(limbs), (0.0, -0.36, 0.13, int(rng.integers(-10, 11))))
+    return Body(tuple(limbs), (0.0, -0.35, 0.118, int(rng.integers(-10, 11))))
 
 
 def _crawler(rng: np.random.Generator) -> Body:
@@ -80,7 +83,7 @@ def _crawler(rng: np.random.Generator) -> Body:
         Limb(x[step], y[step], x[step + 1], y[step + 1], thick[step], thick[step + 1])
         for step in range(9)
     ]
-    return Body(tuple(limbs), (x[9] + 0.08, y[9] - 0.05, 0.115, int(rng.integers(-12, 13))))
+    return Body(tuple(limbs), (x[9] + 0.06, y[9] - 0.05, 0.105, int(rng.integers(-12, 13))))
 
 
 def _glider(rng: np.random.Generator) -> Body:
@@ -91,7 +94,7 @@ def _glider(rng: np.random.Generator) -> Body:
         limbs.append(Limb(0.06, side * 0.06, 0.06 + sweep, span, 0.12, 0.045))
         limbs.append(Limb(-0.04, side * 0.06, sweep - 0.06, 0.8 * span, 0.1, 0.04))
         limbs.append(Limb(-0.24, 0.02, -0.5, side * uniform(rng, 0.08, 0.18), 0.07, 0.045))
-    return Body(tuple(limbs), (0.33, -0.05, 0.125, int(rng.integers(-10, 11))))
+    return Body(tuple(limbs), (0.32, -0.05, 0.115, int(rng.integers(-10, 11))))
 
 
 BODIES = {"walker": _walker, "stander": _stander, "crawler": _crawler, "glider": _glider}
@@ -125,9 +128,9 @@ def pattern(rng: np.random.Generator, name: str, x: Plane, y: Plane) -> Plane:
     cell = uniform(rng, 0.09, 0.14)
     if name == "wool":
         fine = 0.5 * noise_at(rng, x, y, 0.045) + 0.3 * noise_at(rng, x, y, 0.1)
-        return np.clip(0.4 + fine, 0.0, 1.0)
+        return clamp(0.4 + fine)
     if name == "patches":
-        return np.clip(0.5 + 5.0 * noise_at(rng, x, y, 0.17), 0.0, 1.0)
+        return clamp(0.5 + 5.0 * noise_at(rng, x, y, 0.17))
     if name == "stripes":
         u = (x + 0.25 * y + 0.03 * noise_at(rng, x, y, 0.15)) / cell
     elif name == "rings":
@@ -137,11 +140,11 @@ def pattern(rng: np.random.Generator, name: str, x: Plane, y: Plane) -> Plane:
         u = x / cell + 0.5 * row
         u, v = u - np.floor(u) - 0.5, y / cell - row - 0.5
         if name == "spots":
-            return np.clip((0.3 - np.sqrt(u * u + v * v)) * 8.0 + 0.5, 0.0, 1.0)
+            return clamp((0.3 - np.sqrt(u * u + v * v)) * 8.0 + 0.5)
         v = v + 0.5  # scales: arcs that hang from each row
-        return np.clip((np.sqrt(u * u + v * v) - 0.42) * 5.0 + 0.5, 0.0, 1.0)
+        return clamp((np.sqrt(u * u + v * v) - 0.42) * 5.0 + 0.5)
     u = np.abs(u - np.floor(u) - 0.5)
-    return np.clip((u - 0.25) * 9.0 + 0.5, 0.0, 1.0)
+    return clamp((u - 0.25) * 9.0 + 0.5)
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,6 @@ class Coat:
 
 
 # --- Creatures ---------------------------------------------------------------------------------
-_BALL = Oval(0.0, 0.0, 1.0, 1.0)
 _BLEND = 0.07  # how softly limbs meet, in units of the creature
 _NECK = 0.3  # how softly the head sits on its neck, in units of the head's radius
 _SHADOW = 0.05  # how far around a creature the distance to it is known, in sizes of the picture
@@ -183,7 +185,7 @@ class Toy:
             :, rows.start + shift : rows.stop + shift, columns.start + shift : columns.stop + shift
         ]
         depth = self.depth[: shadow.shape[1], : shadow.shape[2]]
-        shadow *= 1.0 - 0.4 * np.clip(0.6 - depth / (0.055 * size), 0.0, 1.0)
+        shadow *= 1.0 - 0.4 * clamp(0.6 - depth / (0.055 * size))
         blend(picture[:, rows, columns], self.colour, coverage(self.depth))
 
 
@@ -193,23 +195,22 @@ def build(
     """Draws a creature of a class, or a headless thing when `name` is None."""
     margin = _SHADOW * size
     flow = _BLEND * pose.scale
-    areas = [part_window(limb, pose, flow + margin, size) for limb in body.limbs]
-    whole = hull(areas)
+    areas = [window(box([limb]), pose, flow + margin, size) for limb in body.limbs]
     crown = body.crown(pose)
-    if name:
-        parts = (_BALL, *(part for part, _ in HEADS[name].behind + HEADS[name].front))
-        top = hull(part_window(part, crown, margin, size) for part in parts)
-        whole = hull((whole, top))
-    depth = np.full((size, size), _FAR, np.float32)
+    top = window(HEADS[name].box, crown, margin, size) if name else areas[0]
+    whole = hull([*areas, top])
+    x, y = pose.local(whole)
+    depth = np.full_like(x, _FAR)
     for limb, area in zip(body.limbs, areas, strict=True):
-        piece = distance(limb, *pose.local(area)) * pose.scale
-        depth[area] = smooth_union(depth[area], piece, flow)
-    colour = np.empty((3, size, size), np.float32)
-    colour[:, whole[0], whole[1]] = _dye(rng, coat, *pose.local(whole))
+        near = within(area, whole)
+        piece = distance(limb, x[near], y[near]) * pose.scale
+        depth[near] = smooth_union(depth[near], piece, flow)
+    colour = _dye(rng, coat, x, y)
     head = np.full_like(depth, _FAR)
     if name:
-        _add_head(HEADS[name], crown, top, colour, depth, head)
-    depth, head, colour = depth[whole], head[whole], colour[:, whole[0], whole[1]]
+        rows, columns = within(top, whole)
+        views = colour[:, rows, columns], depth[rows, columns], head[rows, columns]
+        _add_head(HEADS[name], crown, *crown.local(top), *views)
     _mould(colour, depth, 0.09 * pose.scale)
     return Toy(whole, colour, depth, depth <= 0.0, head <= 0.0)
 
@@ -221,21 +222,19 @@ def _dye(rng: np.random.Generator, coat: Coat, x: Plane, y: Plane) -> Picture:
 
 
 def _add_head(
-    head: Head, pose: Pose, area: Window, colour: Picture, depth: Plane, head_depth: Plane
+    head: Head, pose: Pose, x: Plane, y: Plane, colour: Picture, depth: Plane, head_depth: Plane
 ) -> None:
     """Adds a head to a body's colours and depth, and fills in its own depth, in place."""
-    x, y = pose.local(area)
-    colour, depth, head_depth = colour[:, area[0], area[1]], depth[area], head_depth[area]
-    ball = distance(_BALL, x, y) * pose.scale
+    stamps = head.behind.parts + head.front.parts
+    ball, *pieces = distances([BALL, *(part for part, _ in stamps)], x, y) * pose.scale
     depth[:] = smooth_union(depth, ball, _NECK * pose.scale)
     head_depth[:] = ball
-    hidden = coverage(depth)
-    for part, paint in head.behind + head.front:
-        piece = distance(part, x, y) * pose.scale
+    seen = 1.0 - coverage(depth)
+    for number, ((_, paint), piece) in enumerate(zip(stamps, pieces, strict=True)):
         # A little too wide: what lies beyond the outline is cut off with it.
         share = coverage(piece - 0.6)
-        if (part, paint) in head.behind:
-            share *= 1.0 - hidden
+        if number < len(head.behind.parts):
+            share *= seen
         blend(colour, ink(paint), share)
         np.minimum(head_depth, piece, out=head_depth)
     np.minimum(depth, head_depth, out=depth)
@@ -243,7 +242,7 @@ def _add_head(
 
 def _mould(colour: Picture, depth: Plane, thickness: float) -> None:
     """Shades a figure as if of clay, in place: lit from the upper left, darker at its rim."""
-    rise = np.clip(-depth / thickness, 0.0, 1.0)
+    rise = clamp(-depth / thickness)
     slope = np.zeros_like(depth)
     slope[1:-1] -= 0.35 * (depth[2:] - depth[:-2])
     slope[:, 1:-1] -= 0.25 * (depth[:, 2:] - depth[:, :-2])
