@@ -3,8 +3,9 @@
 A test bed for weakly supervised segmentation that needs no download. What makes photographs hard
 is here by construction:
 
-- Only the small head tells a class; bodies and coats are shared by all classes, so a classifier
-  need not look at the body, and its class activation map does not.
+- Only the small head (about 15 % of what is seen) tells a class. Every class comes with every body
+  and every coat, though two classes each prefer the same coats, as cats and dogs do. So a
+  classifier need not look at the body, and its class activation map does not.
 - Every class has a home (a frog's is the reef) where most of its pictures are taken, so a
   classifier may look at the place instead.
 - One to three creatures, of several classes or of one, hide parts of each other; their lengths
