@@ -103,8 +103,8 @@ def decode_mask(data: bytes, name: str, num_classes: int | None) -> UInt8[np.nda
 def encode_mask(mask: UInt8[np.ndarray, "h w"], *, palette: bool = True) -> bytes:
     """`mask` as a PNG of indices: with the VOC palette, or grey where only programs look at it.
 
-    Written here because the libraries filter grey rows, which makes masks larger and slower to
-    read, and because the same mask then gives the same bytes with any of their versions.
+    Written here because PIL and OpenCV filter grey rows, which makes flat masks larger and slower
+    to read.
     """
     height, width = mask.shape
     rows = np.zeros((height, width + 1), np.uint8)  # every row begins with its filter: 0, none
@@ -140,7 +140,9 @@ def _open(data: bytes, name: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _broken(name, "something else" if data else "an empty file") from error
+        begun = data.startswith((b"\xff\xd8\xff", b"\x89PNG"))
+        found = _DAMAGED if begun else "something else" if data else "an empty file"
+        raise _broken(name, found) from error
 
 
 def _load(image: Image.Image, name: str) -> Image.Image:

@@ -81,7 +81,7 @@ def read_annotations(folder: Path, ids: Iterable[str], classes: Sequence[str]) -
             root = ElementTree.fromstring(path.read_bytes())
         except FileNotFoundError:
             continue
-        except ElementTree.ParseError as error:
+        except (OSError, ElementTree.ParseError) as error:
             raise UserError(
                 f"expected a VOC annotation in {path}, found no XML ({error}): copy it again"
             ) from error

@@ -31,6 +31,14 @@ from wsss_jax.progress import Progress
 # TFDS keeps one shard's records in memory while it writes them.
 _RECORDS_PER_SHARD = 512
 
+# Recognised by their text, for array_record wraps the system's errors in RuntimeErrors.
+_MENDABLE = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "the quota used up",
+    errno.EACCES: "no permission to write there",
+    errno.EROFS: "a read-only disk",
+}
+
 
 def prepared_root(data: ConfigDict) -> Path:
     """Where prepared sets go: `data.data_dir`, else $WSSS_JAX_DATA, else ~/.cache/wsss_jax."""
@@ -133,17 +141,12 @@ def prepare(builder: RecordBuilder) -> "PreparedSource":
             with _lock(folder.parent) as alone:
                 if not folder.exists():
                     _write(builder, folder, alone)
-    except OSError as error:
-        reasons = {
-            errno.ENOSPC: "no space left",
-            errno.EDQUOT: "the quota is used up",
-            errno.EACCES: "no permission to write",
-            errno.EROFS: "a read-only disk",
-        }
-        if error.errno in reasons:
+    except (OSError, RuntimeError) as error:
+        found = [what for code, what in _MENDABLE.items() if os.strerror(code) in str(error)]
+        if found:
             raise UserError(
-                f"expected to write the prepared records to {folder}, found"
-                f" {reasons[error.errno]}: mend that or set data.data_dir to another folder"
+                f"expected to write the prepared records to {folder}, found {found[0]}: mend that"
+                " or set data.data_dir to another folder"
             ) from error
         if not folder.exists():  # else another process was faster, see _lock
             raise

@@ -1,0 +1,234 @@
+"""Prepared data sets: written once, whole or not at all, read from threads and processes."""
+
+import errno
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from wsss_jax.data import prepared
+from wsss_jax.data.prepared import PreparedSource, RecordBuilder, prepare, prepared_root
+from wsss_jax.data.source import Record, open_source
+from wsss_jax.errors import UserError
+
+IDS = [f"2007_{number:06}" for number in range(1100)]  # three shards
+
+
+class Numbers(RecordBuilder, skip_registration=True):
+    """Record i has i as its label and 7 i as its image."""
+
+    pause = 0.0
+
+    def records(self, positions: range) -> Iterator[Record]:
+        time.sleep(self.pause)
+        for position in positions:
+            yield Record(
+                id=self.ids[position],
+                image=str(7 * position).encode(),
+                label=np.full(len(self.classes), position, np.float32),
+                segmentation=b"mask" if self.masks else None,
+            )
+
+
+def _builder(
+    folder: Path,
+    kind: type[Numbers] = Numbers,
+    *,
+    masks: bool = True,
+    fingerprint: str = "ab" * 20,
+) -> Numbers:
+    return kind(
+        folder=folder,
+        split="train_aug",
+        fingerprint=fingerprint,
+        ids=IDS,
+        classes=("cat", "dog"),
+        masks=masks,
+    )
+
+
+def _check(source: PreparedSource, index: int) -> None:
+    record = source[index]
+    assert record["id"] == IDS[index]
+    assert record["image"] == str(7 * index).encode()
+    assert record["label"].dtype == np.float32
+    assert record["label"].tolist() == [index, index]
+
+
+def test_records_come_back_in_order(tmp_path: Path) -> None:
+    source = prepare(_builder(tmp_path))
+    assert len(source) == len(IDS)
+    assert source.ids == IDS
+    assert source.classes == ("cat", "dog")
+    for index in (0, 511, 512, 1023, 1024, 1099, 3):
+        _check(source, index)
+    assert source[5]["segmentation"] == b"mask"
+    for index in (-1, len(IDS)):
+        with pytest.raises(IndexError):
+            source[index]
+
+
+def test_layout_and_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    prepare(_builder(tmp_path))
+    (folder,) = (tmp_path / "numbers").glob("*/1.0.0")
+    assert folder.parent.name == "train_aug-" + "ab" * 8
+    assert len(list(folder.glob("*.array_record-*-of-00003"))) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["numbers"]
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("preparing numbers train_aug: 1100/1100 images")
+    assert shown.err.count("\n") == 1
+
+
+def test_without_masks(tmp_path: Path) -> None:
+    source = prepare(_builder(tmp_path, masks=False))
+    assert source[2]["segmentation"] is None
+    _check(source, 2)
+
+
+def test_prepared_records_are_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepare(_builder(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.delattr(Numbers, "records")
+        patch.setattr(RecordBuilder, "__abstractmethods__", frozenset())
+        patch.setattr(Numbers, "__abstractmethods__", frozenset())
+        again = prepare(_builder(tmp_path))
+    assert again.digest == first.digest
+    _check(again, 700)
+    other = prepare(_builder(tmp_path, fingerprint="cd" * 20))
+    assert other.folder != first.folder
+
+
+def test_digest_is_of_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = prepare(_builder(tmp_path / "a")).digest
+    assert prepare(_builder(tmp_path / "b", fingerprint="cd" * 20)).digest == digest
+    assert prepare(_builder(tmp_path / "c", masks=False)).digest != digest
+    monkeypatch.setitem(globals(), "IDS", [*IDS[:-1], "other"])
+    assert prepare(_builder(tmp_path / "d")).digest != digest
+
+
+def test_threads_and_pickles(tmp_path: Path) -> None:
+    source = prepare(_builder(tmp_path))
+    pickled = pickle.dumps(source)
+    assert len(pickled) < 1000, "a pickle names the folder and holds no records"
+    copy = pickle.loads(pickled)
+    assert copy.digest == source.digest
+    order = np.random.default_rng(0).integers(0, len(IDS), 2000).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda index: _check(source, index), order))
+        list(pool.map(lambda index: _check(copy, index), order[:100]))
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as workers:
+        assert workers.map(_read_id, [(source, 3), (source, 1099)]) == [IDS[3], IDS[1099]]
+
+
+def _read_id(task: tuple[PreparedSource, int]) -> str:
+    source, index = task
+    return source[index]["id"]
+
+
+def _prepare_slowly(folder: Path) -> None:
+    Numbers.pause = 0.3
+    prepare(_builder(folder))
+
+
+def test_a_killed_preparation_is_redone(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_prepare_slowly, args=[tmp_path])
+    process.start()
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("numbers/*/*incomplete*/*.array_record*")):
+        assert time.monotonic() < deadline and process.is_alive()
+        time.sleep(0.01)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not list(tmp_path.glob("numbers/*/1.0.0"))
+    _check(prepare(_builder(tmp_path)), 1099)
+    assert not list(tmp_path.glob("numbers/*/*incomplete*"))
+
+
+def test_two_processes_prepare_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_prepare_slowly, args=[tmp_path]) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert capfd.readouterr().err.count("1100/1100") == 1
+    _check(prepare(_builder(tmp_path)), 600)
+
+
+def test_without_locks_the_first_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    other = prepare(_builder(tmp_path / "elsewhere")).folder
+    target = Path(_builder(tmp_path / "here").data_dir)
+
+    class Rival(Numbers, skip_registration=True):
+        name = "numbers"
+
+        def records(self, positions: range) -> Iterator[Record]:
+            yield from super().records(positions)
+            if positions.stop == len(IDS):  # another process is done just before this one
+                other.rename(target)
+
+    monkeypatch.setattr(prepared.fcntl, "flock", no_locks)
+    _check(prepare(_builder(tmp_path / "here", Rival)), 1000)
+
+
+def test_a_refused_preparation_leaves_nothing(tmp_path: Path) -> None:
+    class Broken(Numbers, skip_registration=True):
+        name = "numbers"
+
+        def records(self, positions: range) -> Iterator[Record]:
+            if positions.start:
+                raise UserError("expected good files, found bad ones: mend them")
+            yield from super().records(positions)
+
+    with pytest.raises(UserError, match=r"^expected good files, found bad ones: mend them$"):
+        prepare(_builder(tmp_path, Broken))
+    assert {path.name for path in tmp_path.glob("numbers/*/*")} <= {".lock"}
+    _check(prepare(_builder(tmp_path)), 1099)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "no space left"),
+        (RuntimeError(f"write() failed: {os.strerror(errno.ENOSPC)}; writing x"), "no space left"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), "no permission"),
+    ],
+)
+def test_disk_errors_are_one_line(
+    error: Exception, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(prepared, "_write", fail)
+    with pytest.raises(UserError, match=rf"{message}.*data\.data_dir"):
+        prepare(_builder(tmp_path))
+
+
+def test_prepared_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSSS_JAX_DATA", "/somewhere")
+    assert prepared_root(ConfigDict({"data_dir": "/there"})) == Path("/there")
+    assert prepared_root(ConfigDict({"data_dir": ""})) == Path("/somewhere")
+    monkeypatch.delenv("WSSS_JAX_DATA")
+    assert prepared_root(ConfigDict()) == Path.home() / ".cache/wsss_jax"
+
+
+@pytest.mark.parametrize("builder", ["coco", "images", "source", "no.such", "", "../x"])
+def test_unknown_builders_are_refused(builder: str) -> None:
+    with pytest.raises(UserError, match=r"expected data\.builder to be voc2012_wsss"):
+        open_source(ConfigDict({"builder": builder}), "train")
