@@ -1,5 +1,6 @@
 """Every recipe loads, names stages that fit together, and has a dry run."""
 
+import types
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from wsss_jax import graph, main, plan
 from wsss_jax.config import flatten, load_config, shipped_recipes
+from wsss_jax.data import source
 from wsss_jax.data.augment import Augment
 from wsss_jax.stages.train import build_method
 
@@ -23,7 +25,7 @@ def test_a_recipe_is_complete(name: str):
     stages = {stage.name: stage for stage in graph.stages(c)}
     assert c.name == name
     assert set(stages) == set(c.stages)
-    assert list(stages)[0] == "train" and list(stages)[-1] == "report"
+    assert next(iter(stages)) == "train" and [*stages][-1] == "report"
     for stage in stages.values():
         assert callable(stage.module().run)
     # Every section belongs to a stage or is general: nothing is left over from a copy.
@@ -91,7 +93,6 @@ def test_dry_run_of_the_built_in_data(
         "momentum 0.9",
         "G per step",
         "train.batch_size = 4",
-        "steps        2,400 = 8 epochs of floor(1,200 images / 4)",
     ):
         assert line in text
     # A dry run changes nothing.
@@ -99,12 +100,26 @@ def test_dry_run_of_the_built_in_data(
 
 
 def test_dry_run_without_the_data(tmp_path: Path):
-    c = _load("cam_voc_light")
-    c.train.augment.crop = 64
+    c = _load("cam_shapes")
+    c.data = _load("cam_voc").data
     text = plan.describe(c, tmp_path / "run", (), False)
-    assert "data not found" in text
-    assert "5 epochs of floor(images / 16); data not found" in text
+    assert "8 epochs of floor(images / 16); data not found" in text
     assert "20 classes (assumed)" in text
+
+
+def test_dry_run_counts_steps_without_preparing_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    builder = types.SimpleNamespace(
+        ids=["x"] * 103, classes=tuple("abcdef"), data_dir=str(tmp_path / "not_there")
+    )
+    monkeypatch.setattr(source, "make_builder", lambda data, split: builder, raising=False)
+    c = _load("cam_shapes")
+    c.train.batch_size = 4
+    text = plan.describe(c, tmp_path / "run", (), False)
+    assert "steps        200 = 8 epochs of floor(103 images / 4)" in text
+    assert "train: 103 images, to be prepared on the first run" in text
+    assert "backbone tiny, 6 classes\n" in text
 
 
 def test_step_cost_counts_what_is_known():
