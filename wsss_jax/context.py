@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -34,13 +35,13 @@ class Context:
         if self.process_index == 0:
             print(f"[{self.stage}] {message}", flush=True)
 
-    def progress(self, total: int, label: str, unit: str = "images") -> Progress:
-        """A progress bar (plain lines when the output is not a terminal)."""
-        return Progress(total, label, unit, enabled=self.process_index == 0)
+    def progress(
+        self, total: int, label: str, unit: str = "images", initial: int = 0
+    ) -> Progress:
+        """A progress bar (plain lines when the output is not a terminal), `initial` units done."""
+        return Progress(total, label, unit, self.process_index == 0, initial)
 
 
 @functools.lru_cache(maxsize=8)
 def _open(data: str, split: str) -> Source:
-    import json
-
     return open_source(ConfigDict(json.loads(data)), split)

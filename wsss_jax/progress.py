@@ -3,7 +3,6 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
 
 from tqdm import tqdm
 
@@ -28,7 +27,7 @@ class Progress:
         if enabled and sys.stderr.isatty():
             self._bar = tqdm(total=total, desc=label, unit=unit, initial=initial, smoothing=0.1)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         return self
 
     def __exit__(
