@@ -239,37 +239,26 @@ def choice(rng: np.random.Generator, items: Sequence):
     return items[int(rng.integers(len(items)))]
 
 
-def _knots(size: int, cells: int) -> tuple[np.ndarray, Float32[np.ndarray, " n"]]:
-    position = (np.arange(size, dtype=np.float32) + 0.5) * (cells / size)
+def _knots(count: int, cell: float) -> tuple[np.ndarray, Float32[np.ndarray, " n"]]:
+    position = (np.arange(count, dtype=np.float32) + 0.5) / cell
     index = position.astype(np.int64)
     part = position - index.astype(np.float32)
     return index, part * part * (3.0 - 2.0 * part)
 
 
-def noise_line(rng: np.random.Generator, size: int, cells: int) -> Float32[np.ndarray, " n"]:
-    """Smooth noise in -1 … 1 along a line, with `cells` waves or so."""
-    lattice = rng.random(cells + 2, dtype=np.float32) * 2.0 - 1.0
-    index, part = _knots(size, cells)
+def noise_line(rng: np.random.Generator, count: int, cell: float) -> Float32[np.ndarray, " n"]:
+    """Smooth noise in -1 … 1 along a line of `count` pixels, one wave being two cells or so."""
+    index, part = _knots(count, cell)
+    lattice = rng.random(index[-1] + 2, dtype=np.float32) * 2.0 - 1.0
     return lattice[index] * (1.0 - part) + lattice[index + 1] * part
 
 
-def noise_plane(rng: np.random.Generator, size: int, columns: int, rows: int) -> Plane:
-    """Smooth noise in -1 … 1 over a square, with `columns` × `rows` cells."""
-    lattice = rng.random((rows + 2, columns + 2), dtype=np.float32) * 2.0 - 1.0
-    index, part = _knots(size, rows)
-    lines = lattice[index] * (1.0 - part)[:, None] + lattice[index + 1] * part[:, None]
-    index, part = _knots(size, columns)
-    return lines[:, index] * (1.0 - part) + lines[:, index + 1] * part
-
-
-def noise_at(rng: np.random.Generator, x: Plane, y: Plane, cell: float) -> Plane:
-    """Smooth noise in -1 … 1 at points of a figure, with cells of the given width in its units."""
-    lattice = rng.random((32, 32), dtype=np.float32) * 2.0 - 1.0
-    u, v = x / cell + 512.0, y / cell + 512.0
-    column, row = u.astype(np.int64), v.astype(np.int64)
-    s, t = u - column.astype(np.float32), v - row.astype(np.float32)
-    s, t = s * s * (3.0 - 2.0 * s), t * t * (3.0 - 2.0 * t)
-    left, right, top, low = column & 31, (column + 1) & 31, row & 31, (row + 1) & 31
-    above = lattice[top, left] * (1.0 - s) + lattice[top, right] * s
-    below = lattice[low, left] * (1.0 - s) + lattice[low, right] * s
-    return above * (1.0 - t) + below * t
+def noise_plane(
+    rng: np.random.Generator, shape: tuple[int, int], cell: tuple[float, float]
+) -> Plane:
+    """Smooth noise in -1 … 1 over rows × columns, with cells of that height and width in pixels."""
+    row, down = _knots(shape[0], cell[0])
+    column, across = _knots(shape[1], cell[1])
+    lattice = rng.random((row[-1] + 2, column[-1] + 2), dtype=np.float32) * 2.0 - 1.0
+    lines = lattice[row] * (1.0 - down)[:, None] + lattice[row + 1] * down[:, None]
+    return lines[:, column] * (1.0 - across) + lines[:, column + 1] * across

@@ -226,10 +226,13 @@ def paint_scene(rng: np.random.Generator, name: str, size: int) -> Picture:
         paint_stamp(picture, stamp, Pose(x, y, uniform(rng, 0.1, 0.22) * size))
     for layer, colour in enumerate(scene.hills):
         height = (0.14 - 0.07 * layer) * size
-        ridge = horizon - height * (0.4 + 0.6 * noise_line(rng, size, int(rng.integers(2, 6))))
+        ridge = horizon - height * (
+            0.4 + 0.6 * noise_line(rng, size, size / uniform(rng, 2.0, 6.0))
+        )
         blend(picture, ink(colour), coverage(ridge - rows))
-    ridge = horizon + 0.02 * size * noise_line(rng, size, 4)
-    rough = noise_plane(rng, size, 7, 14) + 0.7 * noise_plane(rng, size, 24, 40)
+    ridge = horizon + 0.02 * size * noise_line(rng, size, size / 4)
+    rough = noise_plane(rng, (size, size), (size / 14, size / 7))
+    rough += 0.7 * noise_plane(rng, (size, size), (size / 40, size / 24))
     ground = _ramp(scene.ground, (rows - horizon) / (size - horizon)) + scene.roughness * rough
     blend(picture, ground, coverage(ridge - rows))
     # Far things first; nearer things are lower in the picture and larger.

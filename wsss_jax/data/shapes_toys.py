@@ -21,7 +21,7 @@ from wsss_jax.data.shapes_draw import (
     distances,
     hull,
     ink,
-    noise_at,
+    noise_plane,
     smooth_union,
     uniform,
     window,
@@ -123,16 +123,27 @@ PALETTES: tuple[tuple[Colour, Colour], ...] = (
 PATTERNS = ("stripes", "spots", "scales", "patches", "wool", "rings")
 
 
-def pattern(rng: np.random.Generator, name: str, x: Plane, y: Plane) -> Plane:
-    """How much of the second colour of the coat shows, 0 … 1, at points of a creature."""
+def pattern(rng: np.random.Generator, name: str, x: Plane, y: Plane, scale: float) -> Plane:
+    """How much of the second colour of a coat shows, 0 … 1.
+
+    Args:
+      rng: draws the pattern's width and noise.
+      name: one of `PATTERNS`.
+      x: coordinates of the pixels in units of the creature.
+      y: as `x`.
+      scale: pixels per unit.
+    """
+
+    def noise(cell: float) -> Plane:
+        return noise_plane(rng, (len(x), x.shape[1]), (cell * scale, cell * scale))
+
     cell = uniform(rng, 0.09, 0.14)
     if name == "wool":
-        fine = 0.5 * noise_at(rng, x, y, 0.045) + 0.3 * noise_at(rng, x, y, 0.1)
-        return clamp(0.4 + fine)
+        return clamp(0.4 + 0.5 * noise(0.045) + 0.3 * noise(0.1))
     if name == "patches":
-        return clamp(0.5 + 5.0 * noise_at(rng, x, y, 0.17))
+        return clamp(0.5 + 5.0 * noise(0.17))
     if name == "stripes":
-        u = (x + 0.25 * y + 0.03 * noise_at(rng, x, y, 0.15)) / cell
+        u = (x + 0.25 * y + 0.03 * noise(0.15)) / cell
     elif name == "rings":
         u = np.sqrt(x * x + y * y) / cell
     else:
@@ -205,7 +216,7 @@ def build(
         near = within(area, whole)
         piece = distance(limb, x[near], y[near]) * pose.scale
         depth[near] = smooth_union(depth[near], piece, flow)
-    colour = _dye(rng, coat, x, y)
+    colour = _dye(rng, coat, x, y, pose.scale)
     head = np.full_like(depth, _FAR)
     if name:
         rows, columns = within(top, whole)
@@ -215,10 +226,10 @@ def build(
     return Toy(whole, colour, depth, depth <= 0.0, head <= 0.0)
 
 
-def _dye(rng: np.random.Generator, coat: Coat, x: Plane, y: Plane) -> Picture:
+def _dye(rng: np.random.Generator, coat: Coat, x: Plane, y: Plane, scale: float) -> Picture:
     tone = uniform(rng, 0.9, 1.08)
     first, second = (ink(colour) * np.float32(tone) for colour in PALETTES[coat.palette])
-    return first + (second - first) * pattern(rng, coat.pattern, x, y)
+    return first + (second - first) * pattern(rng, coat.pattern, x, y, scale)
 
 
 def _add_head(
