@@ -72,7 +72,8 @@ def test_window_of_a_resize_is_part_of_the_whole(height, width, new_height, new_
     rows = slice(top, int(rng.integers(top + 1, new_height + 1)))
     cols = slice(left, int(rng.integers(left + 1, new_width + 1)))
     window = resize_image(image, new_height, new_width, rows, cols)
-    assert difference(window, pil_bicubic(image, new_height, new_width)[rows, cols]).max() <= 1
+    # Each of the two passes may round one level apart.
+    assert difference(window, pil_bicubic(image, new_height, new_width)[rows, cols]).max() <= 2
 
 
 @quick
@@ -84,6 +85,14 @@ def test_whole_resize_and_mask_resize_are_those_of_pil(height, width, new_height
     mask = image[..., 0]
     nearest = Image.fromarray(mask).resize((new_width, new_height), Image.Resampling.NEAREST)
     np.testing.assert_array_equal(resize_mask(mask, new_height, new_width), np.asarray(nearest))
+
+
+def test_windows_of_photographs_hardly_differ(shared):
+    for image in photographs(shared, 4):
+        height, width = (round(n * 1.37) for n in image.shape[:2])
+        window = resize_image(image, height, width, slice(11, 350), slice(31, 460))
+        wrong = difference(window, pil_bicubic(image, height, width)[11:350, 31:460])
+        assert wrong.max() <= 1 and wrong.mean() < 1e-3
 
 
 def test_long_side_is_uniform_with_both_ends_and_keeps_the_aspect():
