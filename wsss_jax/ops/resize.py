@@ -65,6 +65,44 @@ def interpolation_matrix(
     return matrix.astype(xp.float32)
 
 
+def _multiply(matrix: np.ndarray, x: Array, axis: int) -> Array:
+    """`matrix` applied along axis 1 or 2: as two gathers where that is exact and quicker."""
+    used = matrix != 0
+    if jax.default_backend() == "cpu" and used.sum(1).max() <= 2:
+        row = np.arange(len(matrix))
+        low, high = used.argmax(1), matrix.shape[1] - 1 - used[:, ::-1].argmax(1)
+        shape = [-1 if a == axis else 1 for a in range(x.ndim)]
+        low_weight = matrix[row, low].reshape(shape)
+        high_weight = np.where(high > low, matrix[row, high], 0).reshape(shape)
+        return jnp.take(x, low, axis) * low_weight + jnp.take(x, high, axis) * high_weight
+    highest = jax.lax.Precision.HIGHEST
+    if axis == 2:
+        return jnp.einsum("ow,bhwc->bhoc", matrix, x, precision=highest)
+    b, h, w, c = x.shape
+    # One product per image leaves the long rows where they are; a joint one would move them all.
+    matrices = jnp.broadcast_to(matrix, (b, *matrix.shape))
+    y = jnp.einsum("boh,bhn->bon", matrices, x.reshape(b, h, w * c), precision=highest)
+    return y.reshape(b, -1, w, c)
+
+
+def _separable(rows: np.ndarray, columns: np.ndarray, x: Array) -> Array:
+    """Rows, then columns; the derivative is the same with the transposed matrices.
+
+    On a CPU, gathering is 3 to 40 times quicker than a product with a matrix that has two numbers
+    in a row, but the scatter that differentiation would make of it is slow.
+    """
+
+    def resized(x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
+        return _multiply(columns, _multiply(rows, x, 1), 2)
+
+    @jax.custom_vjp
+    def linear(x: Array) -> Array:
+        return resized(x, rows, columns)
+
+    linear.defvjp(lambda x: (linear(x), None), lambda _, y: (resized(y, rows.T, columns.T),))
+    return linear(x)
+
+
 def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
     """The (height, width) that a scale factor gives: rounded down, but at least one pixel."""
     return max(int(size[0] * factor), 1), max(int(size[1] * factor), 1)
@@ -96,21 +134,19 @@ def resize_bilinear(
     if x.shape[1:3] == tuple(size) and in_size is None:
         return x
     result = x.astype(jnp.float32)
-    highest = jax.lax.Precision.HIGHEST
     if in_size is None or out_size is None:
         rows = interpolation_matrix(x.shape[1], size[0], align_corners)
         columns = interpolation_matrix(x.shape[2], size[1], align_corners)
-        result = jnp.einsum("ih,bhwc->biwc", rows, result, precision=highest)
-        result = jnp.einsum("jw,biwc->bijc", columns, result, precision=highest)
-    else:
-        rows = interpolation_matrix(
-            x.shape[1], size[0], align_corners, in_size[:, 0], out_size[:, 0]
+        return _separable(rows, columns, result).astype(x.dtype)
+    rows, columns = (
+        interpolation_matrix(
+            x.shape[axis + 1], size[axis], align_corners, in_size[:, axis], out_size[:, axis]
         )
-        columns = interpolation_matrix(
-            x.shape[2], size[1], align_corners, in_size[:, 1], out_size[:, 1]
-        )
-        result = jnp.einsum("bih,bhwc->biwc", rows, result, precision=highest)
-        result = jnp.einsum("bjw,biwc->bijc", columns, result, precision=highest)
+        for axis in (0, 1)
+    )
+    highest = jax.lax.Precision.HIGHEST
+    result = jnp.einsum("bih,bhwc->biwc", rows, result, precision=highest)
+    result = jnp.einsum("bjw,biwc->bijc", columns, result, precision=highest)
     return result.astype(x.dtype)
 
 
