@@ -10,7 +10,7 @@ from wsss_jax import graph, main, plan
 from wsss_jax.config import flatten, load_config, shipped_recipes
 from wsss_jax.data import source
 from wsss_jax.data.augment import Augment
-from wsss_jax.stages.train import build_method
+from wsss_jax.methods import build_method
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

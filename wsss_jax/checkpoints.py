@@ -1,4 +1,4 @@
-"""Checkpoints of model and data iterator: written in the background, restored from the newest valid."""
+"""Checkpoints of model and data iterator: written in the background, the newest valid restored."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -35,9 +35,7 @@ class Context:
         if self.process_index == 0:
             print(f"[{self.stage}] {message}", flush=True)
 
-    def progress(
-        self, total: int, label: str, unit: str = "images", initial: int = 0
-    ) -> Progress:
+    def progress(self, total: int, label: str, unit: str = "images", initial: int = 0) -> Progress:
         """A progress bar (plain lines when the output is not a terminal), `initial` units done."""
         return Progress(total, label, unit, self.process_index == 0, initial)
 

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 
 def multilabel_soft_margin(
@@ -91,3 +91,20 @@ def smallest_response(maps: Float[Array, "b h w c"], fraction: float = 0.25) -> 
     count = max(int(response.shape[1] * fraction), 1)
     kept = jax.nn.relu(response) * _smallest_mask(response, count)
     return jnp.mean(jnp.sum(kept, -1) / count)
+
+
+def masked_cross_entropy(
+    logits: Float[Array, "b h w c1"], masks: UInt8[Array, "b h w"], ignore: int = 255
+) -> Float[Array, ""]:
+    """Mean softmax cross entropy over the pixels whose class is known; 0 when there is none.
+
+    Args:
+      logits: class scores.
+      masks: class indices; `ignore` marks pixels without a class.
+      ignore: the mark.
+    """
+    known = masks != ignore
+    classes = jnp.where(known, masks, 0).astype(jnp.int32)
+    log_probability = jax.nn.log_softmax(logits)
+    picked = jnp.take_along_axis(log_probability, classes[..., None], axis=-1)[..., 0]
+    return -jnp.sum(picked * known) / jnp.maximum(known.sum(), 1)

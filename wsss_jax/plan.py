@@ -18,9 +18,10 @@ from wsss_jax.config import flatten
 from wsss_jax.data import source
 from wsss_jax.data.prepared import PreparedSource
 from wsss_jax.errors import UserError
+from wsss_jax.methods import build_method
 from wsss_jax.methods.base import Method
 from wsss_jax.optim import assign_rules, join, make_optimizer, parameter_count, split_frozen
-from wsss_jax.stages.train import build_method, steps_of
+from wsss_jax.stages.train import steps_of
 
 _VOC_CLASSES = 20  # assumed where the data is not at hand
 
@@ -52,7 +53,7 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
     """The plan as text; nothing is written and no array is allocated.
 
     Raises:
-      UserError: the config is wrong.
+      UserError: the config is wrong, or the devices cannot share its batch.
     """
     stages = pipeline.selected(graph.stages(config), only)
     sizes, digests, remarks = _data(config, stages)
@@ -109,6 +110,7 @@ def _data(
 
 def _training(section: Any, size: tuple[int, int] | None) -> list[str]:
     images, classes = size or (None, _VOC_CLASSES)
+    check_divisible(section.batch_size, data_mesh())
     method = build_method(section.method, classes)
     cost = step_cost(method, section)
     optimizer = section.optimizer
@@ -137,8 +139,8 @@ def _training(section: Any, size: tuple[int, int] | None) -> list[str]:
     if devices > 1:
         total = total - cost.activations + cost.activations // devices
     lines.append(
-        f"  memory       about {_gib(total)} per device and step: {parts} (the arrays the backward"
-        " pass needs, each once; the compiler may keep fewer, and needs workspace on top)"
+        f"  memory       up to {_gib(total)} per device in a step: {parts} (every array that the"
+        " backward pass needs, once; compiled programs keep fewer)"
     )
     return lines
 

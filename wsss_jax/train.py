@@ -151,9 +151,7 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
       Interrupted: SIGINT or SIGTERM came; the step was finished and everything saved.
       UserError: the loss is not finite; the step and the images are named.
     """
-    optimizer = make_optimizer_for(
-        run.method, params, run.optimizer_config, run.schedule.steps
-    )
+    optimizer = make_optimizer_for(run.method, params, run.optimizer_config, run.schedule.steps)
     state = init_state(run.method, optimizer, params, variables, seed, run.mesh)
     restored = run.checkpoints.restore(state, run.batches, run.log)
     start = 0
@@ -190,9 +188,9 @@ def _loop(
     rate = schedule(run.optimizer_config, plan.steps)
     draw_maps = jax.jit(
         lambda state, batch: (
-            run.method.loss(
-                state.params, state.state, batch, state.rng, state.step, state.extra
-            )[1].maps
+            run.method.loss(state.params, state.state, batch, state.rng, state.step, state.extra)[
+                1
+            ].maps
         )
     )
     pending: list[dict[str, Array]] = []
@@ -216,9 +214,7 @@ def _loop(
             now = time.monotonic()
             speed = len(pending) * run.batch_size / max(now - window, 1e-9)
             window, pending = now, []
-            writer.scalars(
-                step, {**mean, "lr": float(rate(step - 1)), "images_per_second": speed}
-            )
+            writer.scalars(step, {**mean, "lr": float(rate(step - 1)), "images_per_second": speed})
             figures = {"loss": mean["loss"], "images/s": speed, "memory": device_memory()}
             bar.update(0, **figures)
         if step % plan.checkpoint_every == 0 or last or stopping:
@@ -308,8 +304,10 @@ def pictures(batch: Mapping[str, np.ndarray], maps: Mapping[str, Array]) -> dict
         heat = np.maximum(shown, 0).max(-1)
         heat = heat / (heat.max((1, 2), keepdims=True) + 1e-5)
         drawn[name] = np.stack(
-            [cam_overlay(image, _fit(h, image.shape[:2])) for image, h in zip(
-                batch["image"], heat, strict=False)]
+            [
+                cam_overlay(image, _fit(h, image.shape[:2]))
+                for image, h in zip(batch["image"], heat, strict=False)
+            ]
         )
     return drawn
 

@@ -19,8 +19,8 @@ Batch = dict[str, Array]
 class ParamRule:
     """How the optimizer treats the parameters whose path matches `pattern` (first match wins).
 
-    `lr` multiplies the learning rate, `decay` says whether weight decay applies; a frozen
-    parameter gets neither gradient nor decay. Paths look like ``backbone/b4_1/conv_branch2a/kernel``.
+    `lr` multiplies the learning rate, `decay` says whether weight decay applies; a frozen parameter
+    gets neither gradient nor decay. Paths look like ``backbone/b4_1/conv_branch2a/kernel``.
     """
 
     pattern: str
@@ -50,7 +50,7 @@ class Aux:
     """What a loss reports besides its value.
 
     `terms`: named scalars. `state`: updated non-parameter variables. `maps`: named [B, h, w, K]
-    arrays worth looking at (activation maps, masks); the writer draws them without knowing the method.
+    arrays worth looking at (activation maps, masks); they are drawn without knowing the method.
     """
 
     terms: dict[str, Array]

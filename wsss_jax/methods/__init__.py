@@ -1,1 +1,32 @@
 """Training methods: one file each."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from wsss_jax.errors import UserError
+
+
+def build_method(config: Mapping[str, Any], num_classes: int) -> Any:
+    """The method that ``config["name"]``, a module of `wsss_jax.methods`, and its fields describe.
+
+    Raises:
+      UserError: no such method, or a field it does not have.
+    """
+    fields = {
+        key: dict(value) if isinstance(value, Mapping | ConfigDict) else value
+        for key, value in config.items()
+    }
+    name = fields.pop("name", None)
+    try:
+        module = importlib.import_module(f"wsss_jax.methods.{name}")
+        return module.Method(num_classes=num_classes, **fields)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise UserError(
+            f"expected the name of a method, found {name!r}: name a file of wsss_jax/methods, such"
+            " as cam or seam"
+        ) from error
+    except TypeError as error:
+        raise UserError(f"method {name}: {error}: remove or correct the field") from error

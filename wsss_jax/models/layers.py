@@ -17,7 +17,7 @@ Dtype = Any
 
 
 def downsample_valid(valid: Bool[Array, "b h w"] | None, stride: int) -> Array | None:
-    """The mask of valid pixels after a layer of `stride`: n valid pixels become ceil(n / stride)."""
+    """The valid pixels after a layer of `stride`: n of them become ceil(n / stride)."""
     return None if valid is None else valid[:, ::stride, ::stride]
 
 
@@ -29,9 +29,9 @@ def mask_features(x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None
 class Conv(nn.Module):
     """Convolution with a square kernel, NHWC.
 
-    Zero padding of `dilation * (kernel_size - 1) / 2` on each side unless `padding` says otherwise.
-    A 1×1 convolution is a matrix product: XLA's convolution backward is several times slower on CPU.
-    The caller masks padded features (see `mask_features`); a 1×1 kernel needs no mask.
+    Zero padding of `dilation * (kernel_size - 1) / 2` on each side unless `padding` is given. A 1×1
+    convolution is a matrix product: XLA's convolution backward is several times slower on CPU. The
+    caller masks padded features (see `mask_features`); a 1×1 kernel needs no mask.
     """
 
     features: int

@@ -71,8 +71,8 @@ class _Block(nn.Module):
 class MobileNetV2(nn.Module):
     """Width 1.0. Taps: ``conv4`` and ``conv5`` after the blocks `taps`, ``conv6`` the last layer.
 
-    `output_stride` 32, 16 or 8: strides beyond it become dilations. `remat` recomputes the blocks in
-    the backward pass instead of keeping their activations.
+    `output_stride` 32, 16 or 8: strides beyond it become dilations. `remat` recomputes the blocks
+    in the backward pass instead of keeping their activations.
     """
 
     output_stride: int = 16
@@ -114,9 +114,9 @@ class MobileNetV2(nn.Module):
                     # The first block of a dilated group keeps the previous rate (as DeepLab does).
                     step, dilation = 1, dilation * group_stride
                 stride *= step
-                x = block(
-                    expansion, features, step, rate, self.dtype, name=f"features_{index}"
-                )(x, valid)
+                x = block(expansion, features, step, rate, self.dtype, name=f"features_{index}")(
+                    x, valid
+                )
                 valid = downsample_valid(valid, step)
                 if index in self.taps:
                     taps["conv4" if index == self.taps[0] else "conv5"] = x
@@ -132,5 +132,5 @@ FROZEN = (r"backbone/features_0_0/", r"backbone/features_[1-3]/")
 
 
 def torch_name(path: tuple[str, ...]) -> str:
-    """torchvision's name of the module at `path`: ``features_4/conv_1_0`` → ``features.4.conv.1.0``."""
+    """torchvision's name of a module: ``features_4/conv_1_0`` is ``features.4.conv.1.0``."""
     return re.sub(r"_(?=\d)", ".", ".".join(path))

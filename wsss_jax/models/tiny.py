@@ -8,7 +8,7 @@ from wsss_jax.models.layers import Conv, Dtype, downsample_valid, mask_features
 
 
 class _GroupNorm(nn.Module):
-    """Group norm over valid pixels: needs no running statistics, so training from scratch is safe."""
+    """Group norm over valid pixels: no running statistics to wait for in training from scratch."""
 
     groups: int = 8
     epsilon: float = 1e-5
@@ -34,9 +34,9 @@ class _Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, valid: Array | None) -> tuple[Array, Array | None]:
-        y = Conv(
-            self.features, 3, self.stride, self.dilation, name="conv", dtype=self.dtype
-        )(mask_features(x, valid))
+        y = Conv(self.features, 3, self.stride, self.dilation, name="conv", dtype=self.dtype)(
+            mask_features(x, valid)
+        )
         valid = downsample_valid(valid, self.stride)
         y = _GroupNorm(name="norm")(y, valid)
         if y.shape == x.shape:

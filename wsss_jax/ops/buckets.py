@@ -21,7 +21,7 @@ def choose_buckets(sizes: Iterable[Size], count: int, multiple: int) -> tuple[Si
     buckets = dict(sorted(weight.items()))
     while len(buckets) > max(count, 1):
         shapes = list(buckets)
-        cost, first, second = min(
+        _, first, second = min(
             (_merge_cost(a, buckets[a], b, buckets[b]), a, b)
             for i, a in enumerate(shapes)
             for b in shapes[i + 1 :]

@@ -1,9 +1,9 @@
 """Depthwise 3×3 convolution that is fast on every backend.
 
-XLA's grouped convolution is tens of times slower than it should be on a CPU, and so is the automatic
-derivative of the obvious replacement (a sum of shifted products): the reduction over pixels walks the
-channels with a large stride. Here the CPU gets shifted products with a derivative of their own;
-other backends keep the grouped convolution.
+XLA's grouped convolution is tens of times slower than it should be on a CPU, and so is the
+automatic derivative of the obvious replacement (a sum of shifted products): the reduction over
+pixels walks the channels with a large stride. Here the CPU gets shifted products with a derivative
+of their own; other backends keep the grouped convolution.
 """
 
 import functools
@@ -70,7 +70,7 @@ def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array)
     reach = 2 * dilation
     # d/dx: the same convolution with the flipped kernel over g, spread out by the stride.
     config = [(0, 0, 0)]
-    for axis, (low, high) in enumerate(padding):
+    for axis, (low, _) in enumerate(padding):
         spread = (g.shape[1 + axis] - 1) * stride + 1
         left = reach - low
         right = x.shape[1 + axis] + reach - left - spread
@@ -107,8 +107,8 @@ def _sum_of_taps(padded: Array, kernel: Array, stride: int, dilation: int) -> Ar
 def _kernel_gradient(padded: Array, g: Array, stride: int, dilation: int) -> Array:
     """[3, 3, 1, c]: for each tap the sum over images and pixels of input times g.
 
-    One row at a time, so the row stays in the cache for all nine taps, and elementwise over (column,
-    channel), so the innermost loop runs along memory; only at the end are the columns summed.
+    One row at a time, so the row stays in the cache for all nine taps, and elementwise over
+    (column, channel), so the innermost loop runs along memory; the columns are summed at the end.
     """
     batch, height, width, channels = g.shape
     span = (width - 1) * stride + 1

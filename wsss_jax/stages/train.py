@@ -1,6 +1,5 @@
-"""Trains a method and writes ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/``, ``weights.npz``."""
+"""Trains a method: ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and ``weights.npz``."""
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,37 +11,13 @@ from wsss_jax.checkpoints import Checkpoints
 from wsss_jax.context import Context
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.loader import training_batches
-from wsss_jax.errors import UserError
 from wsss_jax.host_memory import keep_freed_memory
-from wsss_jax.methods.base import Method
+from wsss_jax.methods import build_method
 from wsss_jax.models.import_weights import import_backbone
 from wsss_jax.optim import assign_rules, parameter_count, split_frozen
 from wsss_jax.sharding import check_divisible, data_mesh
 from wsss_jax.train import Run, Schedule, fit, init_variables
 from wsss_jax.weights import load_weights, save_weights
-
-
-def build_method(config: Mapping[str, Any], num_classes: int) -> Method:
-    """The method that ``config["name"]``, a module of `wsss_jax.methods`, and its fields describe.
-
-    Raises:
-      UserError: no such method, or a field it does not have.
-    """
-    fields = {
-        key: dict(value) if isinstance(value, Mapping | ConfigDict) else value
-        for key, value in config.items()
-    }
-    name = fields.pop("name", None)
-    try:
-        module = importlib.import_module(f"wsss_jax.methods.{name}")
-        return module.Method(num_classes=num_classes, **fields)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise UserError(
-            f"expected the name of a method, found {name!r}: name a file of wsss_jax/methods, such"
-            " as cam or seam"
-        ) from error
-    except TypeError as error:
-        raise UserError(f"method {name}: {error}: remove or correct the field") from error
 
 
 def steps_of(config: Mapping[str, Any], images: int) -> int:
