@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from wsss_jax import main as program
+from wsss_jax import runtime
 from wsss_jax.config import find_recipe, load_config, parse_flags
 from wsss_jax.errors import Interrupted, UserError
 
@@ -26,6 +28,8 @@ def run(ctx, config, inputs):
     (ctx.stage_dir / "begun").write_text("")
     if config.mode == "wait":
         time.sleep(60)
+    if config.mode == "share":
+        (ctx.stage_dir / f"part{ctx.process_index}of{ctx.process_count}").write_text("")
     if config.mode == "compile":
         import jax, jax.numpy as jnp
         def slow(x):
@@ -282,3 +286,29 @@ def test_sigterm_ends_a_stage_and_the_folder_is_held_until_then(command: Callabl
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err and "to go on: python" in err
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_run(command: Callable, recipe: Path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    joined = (f"--coordinator=127.0.0.1:{port}", "--num_processes=2", "--config.work.mode=share")
+    both = [command(*joined, f"--process_id={i}") for i in range(2)]
+    results = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], results
+    assert "value 3" in results[0][0] and "value 3" not in results[1][0]  # the first one speaks
+    work = recipe.parent / "run" / "work"
+    assert sorted(p.name for p in work.glob("part*")) == ["part0of2", "part1of2"]
+    assert (work / "_DONE.json").exists()
+    assert command("--config.work.mode=share").communicate(timeout=60)[0].count("finished") == 1
+
+
+def test_incomplete_flags_for_several_processes_are_refused():
+    for arguments, message in (
+        (("", 2, 0), "need --coordinator"),
+        (("host:1", 2, 2), "--process_id below it, found 2 and 2"),
+        (("host:1", 0, 0), "--coordinator needs --num_processes"),
+    ):
+        with pytest.raises(UserError, match=message):
+            runtime.join_processes(False, *arguments)

@@ -172,13 +172,10 @@ def _wrong_type(config: ConfigDict | None, error: Exception) -> str:
     found = re.match(r"flag --config\.([\w.]+)=(.*?): ", text)
     if not found or config is None:
         return text
-    kind = type(config[found[1].split(".")[0]]) if "." not in found[1] else None
-    if kind is None:
-        at: Any = config
-        for part in found[1].split("."):
-            at = at[part]
-        kind = type(at)
-    return f"--config.{found[1]} expects {kind.__name__}, found {found[2]!r}"
+    at: Any = config
+    for part in found[1].split("."):
+        at = at[part]
+    return f"--config.{found[1]} expects {type(at).__name__}, found {found[2]!r}"
 
 
 def _check_tuples(before: ConfigDict, after: ConfigDict) -> None:
