@@ -66,9 +66,16 @@ def training(**changes: object) -> ConfigDict:
 
 
 def seeds_and_scores(
-    c: ConfigDict, scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0), protocol: str = "strict"
+    c: ConfigDict,
+    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0),
+    normalise: str = "max",
+    enlarge: str = "direct",
+    protocol: str = "strict",
 ) -> None:
     """Adds the stages after training: CAMs of train and val, scores, masks, report.
+
+    How maps are finished, `normalise` and `enlarge`: as in AffinityNet's and SSENet's programs by
+    default, ``min_max`` and ``corners`` as in SEAM's.
 
     The background threshold is the best one on train, as SSENet and SEAM choose it; val is scored
     and the masks are made with that one. A number in place of ``oracle`` or ``from:...`` fixes it.
@@ -79,8 +86,13 @@ def seeds_and_scores(
                 type="infer_cam",
                 needs=dict(checkpoint="train"),
                 split=split,
+                output="cam",
                 scales=scales,
                 flip=True,
+                normalise=normalise,
+                enlarge=enlarge,
+                max_pixels=3_000_000,
+                batch_pixels=1 << 19,
             )
         )
     scored = dict(type="evaluate", protocol=protocol)

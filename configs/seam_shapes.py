@@ -16,7 +16,9 @@ def get_config() -> ConfigDict:
     """The recipe; every value can be replaced on the command line."""
     c: Any = cam_shapes.get_config()
     c.name = "seam_shapes"
-    # As the baseline in all but the method.
+    # As the baseline in all but the method and the finish of its maps.
+    for stage in (c.cam_train, c.cam_val):
+        stage.update(normalise="min_max", enlarge="corners")
     c.train.method = ConfigDict(
         dict(
             name="seam",

@@ -34,5 +34,5 @@ def get_config() -> ConfigDict:
         ),
         optimizer=common.published_optimizer(lr=0.01),
     )
-    common.seeds_and_scores(c)
+    common.seeds_and_scores(c, normalise="min_max", enlarge="corners")
     return c

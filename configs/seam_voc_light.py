@@ -36,5 +36,5 @@ def get_config() -> ConfigDict:
         # New layers learn at ten times this rate. Real momentum: the schedule is short.
         optimizer=dict(lr=0.005, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9),
     )
-    common.seeds_and_scores(c)
+    common.seeds_and_scores(c, normalise="min_max", enlarge="corners")
     return c

@@ -285,4 +285,4 @@ def test_a_workdir_that_cannot_be_made_is_a_clear_error(tmp_path: Path):
 
 
 def test_durations_read_well():
-    assert [pipeline.clock(s) for s in (4.21, 65, 3723)] == ["4.2 s", "1:05 min", "1:02:03 h"]
+    assert [pipeline.clock(s) for s in (4.21, 65.0, 3723.0)] == ["4.2 s", "1:05 min", "1:02:03 h"]

@@ -21,6 +21,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.methods import build_method
 from wsss_jax.methods.base import Method
 from wsss_jax.optim import assign_rules, join, make_optimizer, parameter_count, split_frozen
+from wsss_jax.sharding import check_divisible, data_mesh
 from wsss_jax.stages.train import steps_of
 
 _VOC_CLASSES = 20  # assumed where the data is not at hand
