@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import logging
 import math
 import re
 import time
@@ -17,6 +18,9 @@ from tensorboardX import SummaryWriter
 
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
+
+# It warns of every figure that is not finite, which the training loop reports itself.
+logging.getLogger("tensorboardX").setLevel(logging.ERROR)
 
 
 class MetricWriter:

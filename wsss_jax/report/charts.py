@@ -10,6 +10,8 @@ from wsss_jax.report.wording import number
 _WIDTH, _HEIGHT = 1000.0, 400.0  # of the viewBox; stretched to the page, strokes keep their width
 _MOST_POINTS = 300
 
+Number = int | float  # JSON gives either
+
 
 @dataclasses.dataclass(frozen=True)
 class Series:
@@ -19,7 +21,7 @@ class Series:
     """
 
     name: str
-    y: Sequence[float | None]
+    y: Sequence[Number | None]
     shade: int
     faint: bool = False
 
@@ -28,8 +30,8 @@ class Series:
 class Mark:
     """A point of interest: a dot at `y`, or a vertical line where `y` is None."""
 
-    x: float
-    y: float | None
+    x: Number
+    y: Number | None
     text: str
 
 
@@ -37,12 +39,12 @@ class Mark:
 class Axis:
     """From `low` to `high`, linear or logarithmic, with labelled `ticks`."""
 
-    low: float
-    high: float
-    ticks: tuple[float, ...]
+    low: Number
+    high: Number
+    ticks: tuple[Number, ...]
     log: bool = False
 
-    def place(self, value: float) -> float:
+    def place(self, value: Number) -> Number:
         """Where `value` lies between the ends, 0…1."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
@@ -50,7 +52,7 @@ class Axis:
 
 
 def axis(
-    values: Sequence[float], count: int = 5, *, log: bool = False, tight: bool = False
+    values: Sequence[Number], count: int = 5, *, log: bool = False, tight: bool = False
 ) -> Axis:
     """An axis that holds `values`, with about `count` round ticks.
 
@@ -74,14 +76,14 @@ def axis(
     return Axis(low, high, tuple(round(i * step, 12) for i in range(first, last + 1)))
 
 
-def _round_step(rough: float) -> float:
+def _round_step(rough: float) -> Number:
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * (1 - 1e-9))
 
 
 def line_chart(
     title: str,
-    x: Sequence[float],
+    x: Sequence[Number],
     series: Sequence[Series],
     *,
     x_name: str,
@@ -135,25 +137,25 @@ def line_chart(
     )
 
 
-def smooth(values: Sequence[float | None]) -> list[float | None]:
-    """Mean over a window of a thirtieth of the series around each value, narrower at the ends.
+def smooth(values: Sequence[Number | None]) -> list[Number | None]:
+    """Mean over a window of a thirtieth of the series around each value, one-sided at the ends.
 
     Centred, so that a falling curve is not drawn too late; None stays None.
     """
     half = len(values) // 60
-    found: list[float | None] = []
+    found: list[Number | None] = []
     for place, value in enumerate(values):
-        reach = min(half, place, len(values) - 1 - place)
-        near = [v for v in values[place - reach : place + reach + 1] if v is not None]
+        window = values[max(0, place - half) : place + half + 1]
+        near = [v for v in window if v is not None]
         found.append(None if value is None else math.fsum(near) / len(near))
     return found
 
 
-def _thin(x: Sequence[float], series: Sequence[Series]) -> tuple[list[float], list[Series]]:
+def _thin(x: Sequence[Number], series: Sequence[Series]) -> tuple[list[Number], list[Series]]:
     size = math.ceil(len(x) / _MOST_POINTS)
     starts = range(0, len(x), size)
 
-    def means(values: Sequence[float | None]) -> list[float | None]:
+    def means(values: Sequence[Number | None]) -> list[Number | None]:
         parts = [[v for v in values[i : i + size] if v is not None] for i in starts]
         return [math.fsum(part) / len(part) if part else None for part in parts]
 
@@ -162,7 +164,7 @@ def _thin(x: Sequence[float], series: Sequence[Series]) -> tuple[list[float], li
 
 
 def _drawing(
-    across: Axis, up: Axis, x: Sequence[float], series: Sequence[Series], marks: Sequence[Mark]
+    across: Axis, up: Axis, x: Sequence[Number], series: Sequence[Series], marks: Sequence[Mark]
 ) -> Html:
     lines = [element("path", d=f"M0 {_y(up, t)}H{_WIDTH:g}", class_="grid") for t in up.ticks]
     lines += [
@@ -184,7 +186,7 @@ def _drawing(
     )
 
 
-def _path(across: Axis, up: Axis, x: Sequence[float], y: Sequence[float | None]) -> str:
+def _path(across: Axis, up: Axis, x: Sequence[Number], y: Sequence[Number | None]) -> str:
     points, pen = [], "M"
     for at, value in zip(x, y, strict=True):
         if value is None:
@@ -238,7 +240,7 @@ def _legend(series: Sequence[Series]) -> Html | None:
 def _summary(
     title: str,
     x_name: str,
-    x: Sequence[float],
+    x: Sequence[Number],
     series: Sequence[Series],
     marks: Sequence[Mark],
 ) -> str:
@@ -253,13 +255,13 @@ def _summary(
     return " ".join([*parts, *(f"{mark.text}." for mark in marks)])
 
 
-def _x(across: Axis, value: float) -> str:
+def _x(across: Axis, value: Number) -> str:
     return f"{_WIDTH * across.place(value):.1f}"
 
 
-def _y(up: Axis, value: float) -> str:
+def _y(up: Axis, value: Number) -> str:
     return f"{_HEIGHT * (1 - up.place(value)):.1f}"
 
 
-def _short(value: float) -> float:
+def _short(value: Number) -> Number:
     return float(f"{value:.5g}")

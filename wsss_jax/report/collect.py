@@ -24,8 +24,9 @@ _READING_ORDER = ("infer_cam", "crf", "random_walk", "pseudo_labels", "predict")
 class StageResult:
     """A stage's settings and outcome; `metrics` is empty when it has not finished.
 
-    `upstream` are the names of the stages it was made from, the nearest first; `seconds` and
-    `device` say how long it took on what (None and empty where that was not recorded).
+    `needs` maps input names to stage names, `upstream` names all stages it was made from, the
+    nearest first; `seconds` and `device` say how long it took on what (None and empty where that
+    was not recorded).
     """
 
     name: str
@@ -33,6 +34,7 @@ class StageResult:
     folder: Path
     section: dict[str, Any]
     metrics: dict[str, Any]
+    needs: dict[str, str]
     upstream: tuple[str, ...]
     seconds: float | None
     device: str
@@ -52,9 +54,9 @@ class Training:
 
     @property
     def seconds(self) -> float | None:
-        """Time the training took: its own record, or the time of the whole stage."""
-        seconds = _number(self.stage.metrics, "seconds")
-        return self.stage.seconds if seconds is None else seconds
+        """Time the training took: of the whole stage, or its own record."""
+        seconds = self.stage.seconds
+        return _number(self.stage.metrics, "seconds") if seconds is None else seconds
 
     @property
     def images_per_second(self) -> float | None:
@@ -70,7 +72,7 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Scores of the output of `scored`; `chain` is what it was made from, the nearest first.
+    """Scores of the output of `scored`; `chain` are all stages upstream, the nearest first.
 
     `per_image` maps ids to mIoU in 0…1 (empty where it was not recorded).
     """
@@ -82,7 +84,12 @@ class Evaluation:
     @property
     def scored(self) -> StageResult:
         """The stage whose output was scored."""
-        return self.chain[0] if self.chain else self.stage
+        return self.makers[0] if self.makers else self.stage
+
+    @property
+    def makers(self) -> tuple[StageResult, ...]:
+        """What the output was made by; evaluations upstream only gave a threshold."""
+        return tuple(stage for stage in self.chain if stage.type != "evaluate")
 
     @property
     def split(self) -> str:
@@ -91,7 +98,7 @@ class Evaluation:
 
     def find(self, key: str, default: Any = None) -> Any:
         """`key` from the evaluation's metrics or settings, else from the nearest stage upstream."""
-        for stage in (self.stage, *self.chain):
+        for stage in (self.stage, *self.makers):
             for values in (stage.metrics, stage.section):
                 if values.get(key) not in (None, ""):
                     return values[key]
@@ -99,8 +106,18 @@ class Evaluation:
 
     def folder(self, name: str) -> Path | None:
         """The nearest upstream folder called `name` (``masks``, ``cams``)."""
-        folders = (stage.folder / name for stage in self.chain)
+        folders = (stage.folder / name for stage in self.makers)
         return next((folder for folder in folders if folder.is_dir()), None)
+
+    @property
+    def threshold_from(self) -> StageResult | None:
+        """The evaluation whose best threshold was taken over (``from:NEED``), if one was."""
+        for stage in (self.stage, *self.makers):
+            setting = stage.section.get("threshold")
+            if isinstance(setting, str) and setting.startswith("from:"):
+                name = stage.needs.get(setting.removeprefix("from:"))
+                return next((other for other in self.chain if other.name == name), None)
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +155,9 @@ def collect(config: ConfigDict, workdir: Path, own_name: str) -> Run:
     for stage in graph_stages(config):
         if stage.name == own_name or stage.type == "report":
             continue
-        near = [name for name in stage.needs.values() if name in results]
+        # What is scored or turned into masks comes before what only gives a threshold.
+        needs = sorted(stage.needs.items(), key=lambda need: need[0] not in ("pred", "cams"))
+        near = [name for _, name in needs if name in results]
         upstream = [*near, *(up for name in near for up in results[name].upstream)]
         folder = workdir / stage.name
         done = _object(folder / DONE)
@@ -148,6 +167,7 @@ def collect(config: ConfigDict, workdir: Path, own_name: str) -> Run:
             folder=folder,
             section=_object(folder / "config.json") or stage.section,
             metrics=_object(folder / "metrics.json"),
+            needs=stage.needs,
             upstream=tuple(dict.fromkeys(upstream)),
             seconds=_number(done, "seconds"),
             device=str(done.get("device", "")),
@@ -164,17 +184,22 @@ def collect(config: ConfigDict, workdir: Path, own_name: str) -> Run:
     )
     evaluations = tuple(sorted(evaluations, key=lambda e: _rank(e.scored.type)))
     first = next((stage.section for stage in results.values() if stage.type == "train"), {})
-    method = dict(first.get("method") or {})
+    method = _named(first.get("method"))
     return Run(
         name=str(config.get("name") or workdir.resolve().name),
         method=str(method.get("name", "")),
-        backbone=str(dict(method.get("backbone") or {}).get("name", "")),
+        backbone=str(_named(method.get("backbone")).get("name", "")),
         data=config.data.to_dict() if "data" in config else {},
         seed=config.get("seed"),
         stages=tuple(results.values()),
         trainings=trainings,
         evaluations=evaluations,
     )
+
+
+def _named(part: Any) -> dict[str, Any]:
+    """A part of the settings that may be given by its name alone."""
+    return part if isinstance(part, dict) else {"name": part or ""}
 
 
 def _rank(kind: str) -> int:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from wsss_jax.data.cam_files import Cams, find_cams, read_cams
 from wsss_jax.data.images import IGNORE, decode_image, decode_mask
 from wsss_jax.data.source import Record, Source
 from wsss_jax.ops.confusion import strongest
@@ -112,14 +113,13 @@ def _sample(
     truth = None if encoded is None else decode_mask(encoded, name, len(classes))
     cams = _cams(evaluation.folder("cams"), name, image)
     mask = _mask(evaluation, name, len(classes), cams)
-    present = [index + 1 for index in np.flatnonzero(np.asarray(record["label"]) > 0)]
+    present = [int(index) + 1 for index in np.flatnonzero(np.asarray(record["label"]) > 0)]
     found = set(present)
     for label_map in (truth, mask):
         if label_map is not None:
             found |= {int(index) for index in np.unique(label_map)} - {0, IGNORE}
     tags = tuple(
-        Tag(classes[index - 1], int(index), _iou(truth, mask, int(index)))
-        for index in sorted(found)
+        Tag(classes[index - 1], index, _iou(truth, mask, index)) for index in sorted(found)
     )
     names = tuple(classes[index - 1] for index in present)
     labels = ", ".join(names) or "no class"
@@ -129,7 +129,7 @@ def _sample(
         painted = paint_mask(small, _fit_mask(truth, small), colours)
         views.append(View("truth", "Ground truth", f"True mask of {name}: {labels}", painted))
     if cams is not None:
-        heat = cv2.resize(_heat(cams[1], image), small.shape[1::-1], interpolation=cv2.INTER_AREA)
+        heat = cv2.resize(_heat(cams.cam, image), small.shape[1::-1], interpolation=cv2.INTER_AREA)
         alt = f"Class activation of {name}: light where {labels} was found"
         views.append(View("heat", "Activation", alt, cam_overlay(small, heat)))
     if mask is not None:
@@ -139,17 +139,13 @@ def _sample(
     return Sample(name, group, evaluation.per_image.get(name), names, tags, tuple(views))
 
 
-Cams = tuple[np.ndarray, np.ndarray]
-
-
 def _cams(folder: Path | None, name: str, image: np.ndarray) -> Cams | None:
-    """Class numbers [K] and maps [K, H, W] in float32; None where there are none of that size."""
-    path = folder / f"{name}.npz" if folder else None
-    if path is None or not path.is_file():
+    """The image's maps in float32; None where there are none of its size."""
+    path = find_cams(folder, name) if folder else None
+    if path is None:
         return None
-    with np.load(path, allow_pickle=False) as archive:
-        keys, maps = archive["keys"], archive["cam"].astype(np.float32)
-    return (keys, maps) if maps.shape[1:] == image.shape[:2] else None
+    keys, maps = read_cams(path)
+    return Cams(keys, maps.astype(np.float32)) if maps.shape[1:] == image.shape[:2] else None
 
 
 def _heat(
@@ -168,7 +164,7 @@ def _mask(
     threshold = evaluation.find("threshold")
     if cams is None or not isinstance(threshold, int | float):
         return None
-    winner, score = strongest(cams[1], cams[0])
+    winner, score = strongest(cams.cam, cams.keys)
     return np.where(score > np.float32(threshold), winner, 0).astype(np.uint8)
 
 

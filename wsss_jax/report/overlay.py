@@ -46,5 +46,5 @@ def cam_overlay(
     grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     photograph = 0.55 * grey[..., None] + 0.25 * image.astype(np.float32)
     # A square root lets weak activations show: CAMs fall off quickly around their peak.
-    opacity = (0.78 * np.sqrt(level))[..., None]
+    opacity = (0.74 * np.sqrt(level))[..., None]
     return np.clip(photograph * (1.0 - opacity) + colour * opacity, 0, 255).round().astype(np.uint8)

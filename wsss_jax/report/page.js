@@ -129,14 +129,18 @@
     byId("box-picture").alt = picture.alt;
     byId("box-name").textContent = row.dataset.id;
     byId("box-score").textContent = row.querySelector(".score")?.textContent.replace("mIoU", " mIoU") ?? "";
-    byId("box-views").replaceChildren(...tiles.map((one) => {
+    const views = byId("box-views");
+    const focused = views.contains(document.activeElement);
+    views.replaceChildren(...tiles.map((one) => {
       const choice = node("button", "", one.querySelector("figcaption").textContent);
       choice.type = "button";
       choice.setAttribute("aria-pressed", String(one === tile));
       choice.addEventListener("click", () => { kind = one.dataset.kind; draw(); });
       return choice;
     }));
+    if (focused) focusChoice();
   };
+  const focusChoice = () => byId("box-views").querySelector("[aria-pressed=true]").focus();
   const move = (step) => { sample = (sample + step + samples.length) % samples.length; draw(); };
   const turn = (step) => {
     const kinds = all(".tile", samples[sample]).map((tile) => tile.dataset.kind);
@@ -149,6 +153,7 @@
       kind = tile.dataset.kind;
       draw();
       box.showModal();
+      focusChoice();
     });
   }));
   byId("box-close").addEventListener("click", () => box.close());

@@ -8,7 +8,7 @@ from wsss_jax.report.collect import Evaluation, Run
 from wsss_jax.report.colours import class_colours
 from wsss_jax.report.encode import Pictures
 from wsss_jax.report.gallery import Sample
-from wsss_jax.report.markup import Html, element, join
+from wsss_jax.report.markup import Html, element
 
 _MOST_BYTES = 3_600_000
 # Long side and JPEG quality of the pictures, tried in turn until the page is small enough.

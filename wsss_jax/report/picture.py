@@ -1,11 +1,10 @@
 """The run in a single picture, for a README or a slide."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
 from wsss_jax.report import wording
@@ -14,7 +13,7 @@ from wsss_jax.report.collect import Evaluation, Run, Training
 from wsss_jax.report.colours import class_colours
 from wsss_jax.report.gallery import Sample
 from wsss_jax.report.overlay import HEAT_COLOURS
-from wsss_jax.report.sheet import FONT, Sheet
+from wsss_jax.report.sheet import FONT, Pixels, Sheet
 
 _WIDTH, _MARGIN, _GAP = 1600, 48, 40  # pixels, as all lengths here
 _HEADER = 300  # height of the dark band
@@ -70,12 +69,12 @@ def _picked(samples: Sequence[Sample]) -> list[Sample]:
     return [next(s for s in samples if s.group == group) for group in groups]
 
 
-def _tile_width(rows: Sequence[Sample], left: float) -> float:
+def _tile_width(rows: Sequence[Sample], left: Pixels) -> float:
     columns = max(len(sample.views) for sample in rows)
     return (_WIDTH - _MARGIN - left - _WORDS - _TILE_GAP * columns) / columns
 
 
-def _row_heights(rows: Sequence[Sample], left: float) -> list[float]:
+def _row_heights(rows: Sequence[Sample], left: Pixels) -> list[float]:
     """Heights at which the pictures fill their columns."""
     sizes = [sample.views[0].picture.shape for sample in rows]
     return [_tile_width(rows, left) * min(max(size[0] / size[1], 0.5), 1.6) for size in sizes]
@@ -83,10 +82,7 @@ def _row_heights(rows: Sequence[Sample], left: float) -> list[float]:
 
 def _header(sheet: Sheet, run: Run) -> None:
     sheet.fill(0, 0, _WIDTH, _HEADER, _NIGHT)
-    ramp = sheet.axes(0, _HEADER - 6, _WIDTH, 6)
-    colours = LinearSegmentedColormap.from_list("heat", HEAT_COLOURS / 255.0)
-    ramp.imshow(np.linspace(0, 1, 512)[None], aspect="auto", cmap=colours)
-    ramp.set_axis_off()
+    sheet.picture(HEAT_COLOURS[None], 0, _HEADER - 6, _WIDTH, 6, stretch=True)
     right = sheet.text(_MARGIN, 88, wording.title(run), 48, "#ffffff", bold=True)
     sheet.text(right + 14, 88, f"on {run.data_name}", 48, "#a9a3c6")
     backbone = wording.backbone_name(run.backbone)
@@ -103,7 +99,7 @@ def _header(sheet: Sheet, run: Run) -> None:
             sheet.text(left, 252 + 20 * number, _shortened(remark, int(column / 7.4)), 13.5, _PALE)
 
 
-def _chart(sheet: Sheet, top: float, width: float, height: float, title: str) -> Axes:
+def _chart(sheet: Sheet, top: Pixels, width: Pixels, height: Pixels, title: str) -> Axes:
     """A card with a title and empty axes on it."""
     sheet.card(_MARGIN, top, width, height, _CARD, _LINE)
     sheet.text(_MARGIN + 22, top + 36, title, 18, _INK, bold=True)
@@ -128,7 +124,7 @@ def _curve_chart(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
         label = f"{wording.name(evaluation)}: best {scores[best]:.1f} at {thresholds[best]:.2f}"
         axes.plot(thresholds, scores, color=colour, ls=style, lw=2.2, label=label)
         axes.plot(thresholds[best], scores[best], "o", color=colour, ms=8, mec=_CARD, mew=1.5)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     _finish(axes, "background threshold", "lower center")
 
 
@@ -142,7 +138,7 @@ def _loss_chart(axes: Axes, trainings: Sequence[Training]) -> None:
     _finish(axes, "step", "upper right" if len(trainings) > 1 else "")
 
 
-def _finish(axes: Axes, x_name: str, legend: str) -> None:
+def _finish(axes: Axes, x_name: str, legend: Literal["", "lower center", "upper right"]) -> None:
     axes.set_xlabel(x_name, fontsize=10, color=_SOFT, loc="right", fontfamily=FONT)
     if legend:
         font = {"family": FONT, "size": 10}
@@ -152,8 +148,8 @@ def _finish(axes: Axes, x_name: str, legend: str) -> None:
 def _gallery(
     sheet: Sheet,
     rows: Sequence[Sample],
-    heights: Sequence[float],
-    left: float,
+    heights: Sequence[Pixels],
+    left: Pixels,
     colours: np.ndarray,
 ) -> None:
     width = _tile_width(rows, left)
@@ -170,7 +166,7 @@ def _gallery(
 
 
 def _words(
-    sheet: Sheet, sample: Sample, left: float, top: float, height: float, colours: np.ndarray
+    sheet: Sheet, sample: Sample, left: Pixels, top: Pixels, height: Pixels, colours: np.ndarray
 ) -> None:
     base = top + 16
     if sample.group != "sample":

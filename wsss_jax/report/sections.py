@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from wsss_jax.report import tables, wording
-from wsss_jax.report.charts import Mark, Series, line_chart, smooth
+from wsss_jax.report.charts import Mark, Number, Series, line_chart, smooth
 from wsss_jax.report.collect import Evaluation, Run, Training
 from wsss_jax.report.encode import Pictures
 from wsss_jax.report.gallery import Sample, View
@@ -176,7 +176,7 @@ def _training_charts(one: Training) -> list[Html]:
     """Charts of loss, loss terms, learning rate and speed, as far as they were recorded."""
     steps = [float(row["step"]) for row in one.rows]
 
-    def column(key: str) -> list[float | None]:
+    def column(key: str) -> list[Number | None]:
         values = [row.get(key) for row in one.rows]
         return [v if isinstance(v, int | float) and np.isfinite(v) else None for v in values]
 
@@ -205,7 +205,7 @@ def _training_charts(one: Training) -> list[Html]:
     return charts
 
 
-def _known(values: Sequence[Any]) -> list[float]:
+def _known(values: Sequence[Any]) -> list[Number]:
     return [value for value in values if value is not None]
 
 

@@ -1,14 +1,20 @@
 """A matplotlib figure addressed in pixels from its upper left corner."""
 
 import io
-from typing import Any
 
+import cv2
+import numpy as np
+from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
+from matplotlib.transforms import IdentityTransform
+from PIL import Image
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so a picture is the same everywhere
+
+Pixels = int | float
 
 
 class Sheet:
@@ -18,9 +24,10 @@ class Sheet:
         self.width, self.height = width, height
         self._figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor=paper)
         self._canvas = FigureCanvasAgg(self._figure)
+        self._pictures: list[tuple[UInt8[np.ndarray, "h w 3"], int, int]] = []
 
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Axes that fill a rectangle; everything outside of their lines lies around it."""
+    def axes(self, left: Pixels, top: Pixels, width: Pixels, height: Pixels) -> Axes:
+        """Axes that fill a rectangle; their labels lie around it."""
         box = (
             left / self.width,
             1 - (top + height) / self.height,
@@ -29,40 +36,59 @@ class Sheet:
         )
         return self._figure.add_axes(box)
 
-    def fill(self, left: float, top: float, width: float, height: float, colour: str) -> None:
+    def fill(self, left: Pixels, top: Pixels, width: Pixels, height: Pixels, colour: str) -> None:
         """Paints a rectangle."""
-        axes = self.axes(left, top, width, height)
-        axes.set_facecolor(colour)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
+        corner = (left, self.height - top - height)
+        shape = Rectangle(corner, width, height, facecolor=colour, lw=0)
+        self._put_behind(shape)
 
     def card(
-        self, left: float, top: float, width: float, height: float, colour: str, edge: str
+        self, left: Pixels, top: Pixels, width: Pixels, height: Pixels, colour: str, edge: str
     ) -> None:
         """Paints a rectangle with round corners and an edge."""
-        axes = self.axes(left, top, width, height)
-        axes.set_axis_off()
-        axes.set_xlim(0, width)
-        axes.set_ylim(0, height)
         shape = FancyBboxPatch(
-            (1, 1),
-            width - 2,
-            height - 2,
+            (left, self.height - top - height),
+            width,
+            height,
             boxstyle="round,pad=0,rounding_size=14",
             facecolor=colour,
             edgecolor=edge,
         )
-        axes.add_patch(shape)
+        self._put_behind(shape)
 
-    def picture(self, image: Any, left: float, top: float, width: float, height: float) -> None:
-        """Draws an RGB image into a rectangle, as large as fits, in the middle."""
-        axes = self.axes(left, top, width, height)
-        axes.imshow(image, interpolation="antialiased")
-        axes.set_axis_off()
+    def _put_behind(self, shape: Patch) -> None:
+        shape.set_transform(IdentityTransform())
+        shape.set_zorder(-1)  # axes have 0
+        self._figure.add_artist(shape)
+
+    def picture(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        left: Pixels,
+        top: Pixels,
+        width: Pixels,
+        height: Pixels,
+        *,
+        stretch: bool = False,
+    ) -> None:
+        """Puts an RGB image into a rectangle: as large as fits in the middle, or stretched."""
+        factors = width / image.shape[1], height / image.shape[0]
+        across, down = factors if stretch else (min(factors), min(factors))
+        size = max(1, round(image.shape[1] * across)), max(1, round(image.shape[0] * down))
+        method = cv2.INTER_AREA if min(across, down) < 1 else cv2.INTER_CUBIC
+        scaled = cv2.resize(image, size, interpolation=method)
+        x, y = round(left + (width - size[0]) / 2), round(top + (height - size[1]) / 2)
+        self._pictures.append((scaled, x, y))
 
     def text(
-        self, left: float, base: float, text: str, size: float, colour: str, *, bold: bool = False
+        self,
+        left: Pixels,
+        base: Pixels,
+        text: str,
+        size: Pixels,
+        colour: str,
+        *,
+        bold: bool = False,
     ) -> float:
         """Writes a line on its base line, `size` in pixels; returns where it ends."""
         made = self._figure.text(
@@ -79,7 +105,11 @@ class Sheet:
         return float(made.get_window_extent(self._canvas.get_renderer()).x1)
 
     def png(self) -> bytes:
-        """The sheet as PNG, without the date or the program's version."""
+        """The sheet as PNG; nothing in it but the pixels."""
+        self._canvas.draw()
+        sheet = Image.fromarray(np.asarray(self._canvas.buffer_rgba())[..., :3])
+        for image, x, y in self._pictures:
+            sheet.paste(Image.fromarray(image), (x, y))
         file = io.BytesIO()
-        self._canvas.print_png(file, metadata={"Software": None})
+        sheet.save(file, "PNG")
         return file.getvalue()

@@ -33,13 +33,13 @@ _PROTOCOLS = {
     "present": "Protocol “present”: a class found neither in truth nor in masks is left out.",
 }
 _CHOICES = {
-    "fixed": "fixed before scoring",
-    "held_out": "chosen on held-out images",
-    "oracle": "best on the scored images",
+    "fixed": "fixed beforehand",
+    "held_out": "from held-out images",
+    "oracle": "best on these images",
 }
 _CHOICE_SENTENCES = {
     "fixed": "The threshold was fixed in the recipe before anything was scored.",
-    "held_out": "The threshold was chosen on a small held-out set, not on the images scored here.",
+    "held_out": "The threshold was chosen on a small held-out set of images.",
     "oracle": (
         "The threshold was chosen on the very images that are scored (oracle): an upper bound,"
         " comparable with published seed scores that choose it the same way."
@@ -49,7 +49,7 @@ _CHOICE_SENTENCES = {
 
 @dataclasses.dataclass(frozen=True)
 class Headline:
-    """One large number: what it is, its value, unit and a remark; `score` in 0…1 where it is one."""
+    """One large number: what it is, its value, unit, remarks; `score` in 0…1 where it is one."""
 
     label: str
     value: str
@@ -88,12 +88,12 @@ def kind(evaluation: Evaluation) -> str:
     return _KINDS.get(evaluation.scored.type, evaluation.scored.name.replace("_", " "))
 
 
-def percent(value: float | None) -> str:
+def percent(value: int | float | None) -> str:
     """A fraction as the field writes it: 52.3."""
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def number(value: float) -> str:
+def number(value: int | float) -> str:
     """Three or four significant digits without exponents where they can be avoided."""
     if value == 0:
         return "0"
@@ -102,12 +102,12 @@ def number(value: float) -> str:
     return f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.1e}"
 
 
-def count(amount: float, noun: str) -> str:
+def count(amount: int | float, noun: str) -> str:
     """``1 image``, ``1,464 images``."""
     return f"{amount:,} {noun}{'' if amount == 1 else 's'}"
 
 
-def duration(seconds: float) -> tuple[str, str]:
+def duration(seconds: int | float) -> tuple[str, str]:
     """A time span as value and unit: ("3:07", "min")."""
     total = round(seconds)
     if total < 60:
@@ -118,17 +118,42 @@ def duration(seconds: float) -> tuple[str, str]:
 
 
 def threshold_note(evaluation: Evaluation) -> str:
-    """``threshold 0.21, fixed before scoring``; empty where no threshold is involved."""
-    threshold, choice = evaluation.find("threshold"), evaluation.find("threshold_choice")
-    if not isinstance(threshold, int | float):
+    """``threshold 0.21, fixed beforehand``, or what stands in a threshold's place; maybe empty."""
+    threshold = evaluation.find("threshold")
+    if isinstance(threshold, int | float):
+        how = _threshold_choice(evaluation)
+        return f"threshold {threshold:.2f}" + (f", {how}" if how else "")
+    alpha, band = evaluation.find("alpha"), evaluation.find("ignore_band")
+    if band:
+        low, high = band
+        return f"threshold {high:g}, ignored down to {low:g}"
+    return f"background (1 − max)^{alpha:g}" if alpha else ""
+
+
+def _threshold_choice(evaluation: Evaluation) -> str:
+    split, choice = _taken_over(evaluation), str(evaluation.find("threshold_choice", default=""))
+    return f"the best on {split}" if split else _CHOICES.get(choice, choice)
+
+
+def _taken_over(evaluation: Evaluation) -> str:
+    """The other split whose best threshold was taken over; empty where it was chosen otherwise."""
+    origin = evaluation.threshold_from
+    if origin is None or evaluation.find("threshold_choice") == "held_out":
         return ""
-    how = _CHOICES.get(str(choice), str(choice or ""))
-    return f"threshold {threshold:.2f}" + (f", {how}" if how else "")
+    split = str(origin.section.get("split", ""))
+    return "" if split == evaluation.split else split
 
 
 def choice_sentence(evaluation: Evaluation) -> str:
     """How the threshold came about, as a sentence."""
-    return _CHOICE_SENTENCES.get(str(evaluation.find("threshold_choice")), "")
+    split, choice = _taken_over(evaluation), str(evaluation.find("threshold_choice", default=""))
+    if split:
+        return f"The threshold is the best one on split {split}, taken over unchanged."
+    held_out = evaluation.find("held_out_images")
+    if choice == "held_out" and held_out:
+        images = count(held_out, "image")
+        return f"The threshold was chosen on {images} held out, which do not count in the scores."
+    return _CHOICE_SENTENCES.get(choice, "")
 
 
 def scales_note(evaluation: Evaluation) -> str:
@@ -147,14 +172,14 @@ def flip_note(evaluation: Evaluation) -> str:
 
 def crf_note(evaluation: Evaluation) -> str:
     """Whether a dense CRF had a part in what was scored."""
-    stages = evaluation.chain
-    return "yes" if any(s.type == "crf" or s.section.get("crf") for s in stages) else "no"
+    used = any(stage.type == "crf" or stage.section.get("crf") for stage in evaluation.makers)
+    return "yes" if used else "no"
 
 
 def ground_truth_note(evaluation: Evaluation, run: Run) -> str:
-    """The folder of the masks that were compared with."""
-    found = evaluation.find("ground_truth") or evaluation.find("gt") or run.data.get("root")
-    return str(found or f"{run.data.get('builder', 'data')} (generated)")
+    """The folder of the masks that were compared with, or the builder that generated them."""
+    folder = evaluation.find("ground_truth") or run.data.get("masks") or run.data.get("root")
+    return str(folder or f"{run.data.get('builder', 'data')} (generated)")
 
 
 def headlines(run: Run) -> list[Headline]:
@@ -163,8 +188,7 @@ def headlines(run: Run) -> list[Headline]:
     for evaluation in run.evaluations:
         images = evaluation.stage.metrics.get("images")
         remarks = [count(images, "image") if isinstance(images, int) else ""]
-        if "miou_curve" in evaluation.stage.metrics:
-            remarks.append(threshold_note(evaluation))
+        remarks.append(threshold_note(evaluation))
         found.append(
             Headline(
                 label=name(evaluation),
@@ -196,7 +220,7 @@ def _steps_note(trainings: tuple[Training, ...]) -> str:
 
 def _batch_note(run: Run) -> str:
     section = run.trainings[0].stage.section
-    crop = dict(section.get("augment") or {}).get("crop_size") or section.get("crop_size")
+    crop = dict(section.get("augment") or {}).get("crop")
     batch = section.get("batch_size")
     return ", ".join(
         f"{word} {value}" for word, value in (("batch", batch), ("crop", crop)) if value
