@@ -5,6 +5,7 @@ Plain functions of uint8 arrays and an explicit `numpy.random.Generator`; the co
 """
 
 import dataclasses
+import math
 
 import cv2
 import numpy as np
@@ -28,10 +29,10 @@ _Crop = tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"], UInt8[np.ndar
 def resize_image(
     image: _Image, height: int, width: int, rows: slice | None = None, cols: slice | None = None
 ) -> _NewImage:
-    """Bicubic resize as PIL does it: a = -0.5, antialiased when shrinking.
+    """Bicubic resize as PIL does it: a = -0.5, antialiased when shrinking, first along the rows.
 
     `rows` and `cols` (with start and stop) make only that window of the result, which saves a third
-    of the work where a crop follows; on photographs 2 values in 10,000 then differ by one level.
+    of the work where a crop follows; on photographs 4 values in 10,000 then differ, by 1 or 2 levels.
 
     OpenCV's cubic (a = -0.75, not antialiased) is five times as fast, but differs on photographs by
     0.7 grey levels on average and 5 at the 99th percentile when enlarging, 1.2 and 9 when
@@ -42,14 +43,17 @@ def resize_image(
     if (old_height, old_width) == (height, width):
         return image[rows, cols]
     # Multiply, then divide: the image's last edge must come out exact, PIL refuses a larger box.
-    box = (
-        cols.start * old_width / width,
-        rows.start * old_height / height,
-        cols.stop * old_width / width,
-        rows.stop * old_height / height,
-    )
-    size = (cols.stop - cols.start, rows.stop - rows.start)
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box))
+    top, bottom = (edge * old_height / height for edge in (rows.start, rows.stop))
+    left, right = (edge * old_width / width for edge in (cols.start, cols.stop))
+    # Two passes of our own: in one call, Pillow 13 takes the cheaper order for the window's shape,
+    # and 8-bit values in between then clip otherwise, by 10 levels in places.
+    reach = 2 * max(1.0, old_height / height) + 1
+    first, last = max(0, math.floor(top - reach)), min(old_height, math.ceil(bottom + reach))
+    part, size = Image.fromarray(image[first:last]), (cols.stop - cols.start, last - first)
+    part = part.resize(size, Image.Resampling.BICUBIC, (left, 0, right, last - first))
+    size = (size[0], rows.stop - rows.start)
+    box = (0, top - first, size[0], bottom - first)
+    return np.asarray(part.resize(size, Image.Resampling.BICUBIC, box))
 
 
 def resize_mask(mask: _Mask, height: int, width: int) -> _NewMask:
