@@ -1,0 +1,128 @@
+"""Losses and normalisations: values computed by hand, derivatives, empty maps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from wsss_jax import losses
+from wsss_jax.ops.max_norm import EPSILON, max_norm, min_max_norm, winner_only, with_background
+
+
+def random_maps(*shape: int, seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+def test_multilabel_soft_margin():
+    logits, labels = jnp.asarray([[0.0, np.log(3)]]), jnp.asarray([[1.0, 0.0]])
+    # −log ½ for the first class, −log(1 − ¾) for the second.
+    expected = (np.log(2) + np.log(4)) / 2
+    assert losses.multilabel_soft_margin(logits, labels) == pytest.approx(expected, rel=1e-6)
+    extreme = losses.multilabel_soft_margin(jnp.asarray([[200.0, -200.0]]), labels * 0 + 1)
+    assert extreme == pytest.approx(100)
+
+
+def test_equivariance():
+    first, second = jnp.asarray([[[[0.0, 1.0]]]]), jnp.asarray([[[[3.0, 0.0]]]])
+    assert losses.equivariance_l1(first, second) == 2
+    assert losses.equivariance_l2(first, second) == 5
+
+
+def test_hardest_l1():
+    target = jnp.asarray([[1.0, 0, 4, 0], [0, 0, 0, 2]]).reshape(2, 2, 2, 1)
+    zero = jnp.zeros_like(target)
+    assert losses.hardest_l1(target, zero, 0.5) == pytest.approx(((4 + 1) / 2 + (2 + 0) / 2) / 2)
+    assert losses.hardest_l1(target, zero, 0.25) == 3
+    assert losses.hardest_l1(target, zero, 0.01) == 3  # at least one entry counts
+
+
+def test_smallest_response():
+    first = jnp.asarray([5.0, -3, 2, 1, 0, 7, 8, 9]).reshape(1, 2, 4, 1)
+    maps = jnp.concatenate([first, first - 1], axis=-1)
+    assert losses.smallest_response(maps, 0.5) == pytest.approx((0 + 0 + 1 + 2) / 4)
+    assert losses.smallest_response(maps) == 0
+
+
+def test_ties_share_the_gradient():
+    gradient = jax.grad(losses.smallest_response)(jnp.full((1, 2, 4, 1), 3.0), 0.25)
+    np.testing.assert_allclose(gradient, np.full((1, 2, 4, 1), 1 / 8), rtol=1e-6)
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.5, 1.0])
+def test_selection_equals_top_k(fraction):
+    a, b = random_maps(3, 5, 4, 3), random_maps(3, 5, 4, 3, seed=1)
+    count = int(60 * fraction)
+
+    def sorted_out(b):
+        return jax.lax.top_k(jnp.abs(a - b).reshape(3, -1), count)[0].mean()
+
+    value, gradient = jax.value_and_grad(losses.hardest_l1, 1)(a, b, fraction)
+    expected, expected_gradient = jax.value_and_grad(sorted_out)(b)
+    assert value == pytest.approx(float(expected), rel=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-8)
+
+
+def test_normalisations_by_hand():
+    cam = jnp.asarray([-1.0, 1.0, 2.0, 4.0]).reshape(1, 2, 2, 1)
+    e = EPSILON
+    np.testing.assert_allclose(
+        max_norm(cam).ravel(), np.array([0, 1 - e, 2 - e, 4 - e]) / (4 + e), rtol=1e-6
+    )
+    shifted = cam + 2
+    np.testing.assert_allclose(
+        min_max_norm(shifted).ravel(), np.array([0, 2 - e, 3 - e, 5 - e]) / (5 + e), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("normalise", [max_norm, min_max_norm])
+def test_classes_without_response_are_zero(normalise):
+    for cam in (jnp.zeros((1, 3, 3, 2)), -jnp.ones((1, 3, 3, 2)), jnp.full((1, 3, 3, 2), 1e-7)):
+        assert not normalise(cam).any()
+        gradient = jax.grad(lambda c: normalise(c).sum())(cam)
+        assert jnp.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("normalise", [max_norm, min_max_norm])
+def test_only_valid_pixels_count(normalise):
+    cam = random_maps(2, 6, 6, 3) + 3
+    valid = np.zeros((2, 6, 6), bool)
+    valid[0, :4, :5] = True  # the second image is nothing but padding
+    result = normalise(cam, jnp.asarray(valid))
+    np.testing.assert_array_equal(result[0, :4, :5], normalise(cam[:1, :4, :5])[0])
+    assert not result[~valid].any()
+
+
+def test_background_and_winners():
+    foreground = jnp.asarray([0.2, 0.7, 0.7, 0.1]).reshape(1, 1, 1, 4)
+    maps = with_background(foreground)
+    np.testing.assert_allclose(maps.ravel(), [0.3, 0.2, 0.7, 0.7, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(winner_only(maps).ravel(), [0.3, 0, 0.7, 0.7, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: losses.multilabel_soft_margin(x[:, 0, 0], jnp.ones((2, 3))),
+        lambda x: losses.equivariance_l1(x, jnp.zeros_like(x)),
+        lambda x: losses.equivariance_l2(x, jnp.ones_like(x)),
+        lambda x: losses.hardest_l1(jnp.zeros_like(x), x, 0.3),
+        lambda x: losses.smallest_response(x, 0.5),
+        lambda x: (max_norm(x) ** 2).sum(),
+        lambda x: (min_max_norm(x) ** 2).sum(),
+    ],
+)
+def test_derivatives(function):
+    # Distances between the values are far above the step, so no kink lies in between.
+    values = np.random.default_rng(3).permutation(2 * 4 * 3 * 3) * 0.05 - 0.825
+    x = jnp.asarray(values, jnp.float32).reshape(2, 4, 3, 3)
+    check_grads(
+        lambda x: function(jnp.asarray(x)),  # finite differences come as NumPy arrays
+        (x,),
+        order=1,
+        modes=["rev"],
+        eps=5e-3,
+        atol=2e-2,
+        rtol=2e-2,
+    )
+    assert jnp.isfinite(jax.grad(function)(jnp.zeros_like(x))).all()
