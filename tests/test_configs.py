@@ -31,7 +31,7 @@ def test_a_recipe_is_complete(name: str):
     # Every section belongs to a stage or is general: nothing is left over from a copy.
     assert set(c) == {"name", "seed", "data", "stages", *stages}
     Augment(**c.train.augment)
-    method = build_method(c.train.method, 5)
+    method = build_method(c.train.method.to_dict(), 5)
     assert method.param_rules()
     for key, value in flatten(c):
         assert value is not None, f"{key}: a value without type cannot be replaced"
@@ -106,7 +106,7 @@ def test_dry_run_without_the_data(tmp_path: Path):
     c = _load("cam_shapes")
     c.data = _load("cam_voc").data
     text = plan.describe(c, tmp_path / "run", (), False)
-    assert "8 epochs of floor(images / 16); data not found" in text
+    assert "8 epochs of floor(images / 16), images not counted" in text
     assert "20 classes (assumed)" in text
 
 
@@ -128,12 +128,12 @@ def test_dry_run_counts_steps_without_preparing_the_data(
 def test_step_cost_counts_what_is_known():
     c = _load("cam_shapes")
     c.train.batch_size = 2
-    method = build_method(c.train.method, 6)
-    two = plan.step_cost(method, c.train)
+    method = build_method(c.train.method.to_dict(), 6)
+    two = plan.step_cost(method, c.train.to_dict())
     assert two.frozen == 0 and two.parameters == two.gradients == 4 * two.trainable
     assert two.optimizer >= two.gradients  # momentum
     c.train.batch_size = 4
-    four = plan.step_cost(method, c.train)
+    four = plan.step_cost(method, c.train.to_dict())
     assert four.flops == pytest.approx(2 * two.flops, rel=0.02)
     assert four.activations == pytest.approx(2 * two.activations, rel=0.02)
     # No more than every layer's maps a few times over, no less than its convolutions' inputs.

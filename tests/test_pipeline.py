@@ -216,6 +216,25 @@ def test_force_does_not_follow_links_out_of_the_workdir(workdir: Path, tmp_path:
     assert (elsewhere / "value").exists()
 
 
+def test_a_deletion_cut_short_leaves_no_finished_stage(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pipeline.run(_config(), workdir)
+
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if path.name != "_DONE.json":
+            raise KeyboardInterrupt
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        stage_folder.remove(workdir, "c")
+    assert (workdir / "c" / "_START.json").exists()
+    assert not (workdir / "c" / "_DONE.json").exists()
+
+
 def test_order_follows_needs_then_the_listing(workdir: Path):
     config = _config()
     config.stages = ("d", "c", "b", "a")

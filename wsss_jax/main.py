@@ -90,6 +90,9 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print(f"interrupted; finished work is kept\nto go on: {_again(argv)}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             print(f"error: {_full(error)}\nto go on: {_again(argv)}", file=sys.stderr)

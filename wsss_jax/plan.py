@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -74,8 +74,8 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
         lines.append(f"  {split}: {remarks[split]}")
     for stage in stages:
         if stage.type == "train":
-            section: Any = config[stage.name]
-            lines += ["", stage.name, *_training(section, sizes.get(section.split))]
+            section = cast(Any, config[stage.name]).to_dict()
+            lines += ["", stage.name, *_training(section, sizes.get(section["split"]))]
     lines += ["", "values (replace one with --config.KEY=VALUE)"]
     lines += [f"  {key} = {value!r}" for key, value in flatten(config)]
     return "\n".join(lines)
@@ -109,22 +109,23 @@ def _data(
     return sizes, digests, remarks
 
 
-def _training(section: Any, size: tuple[int, int] | None) -> list[str]:
+def _training(section: dict[str, Any], size: tuple[int, int] | None) -> list[str]:
     images, classes = size or (None, _VOC_CLASSES)
-    check_divisible(section.batch_size, data_mesh())
-    method = build_method(section.method, classes)
+    check_divisible(section["batch_size"], data_mesh())
+    method = build_method(section["method"], classes)
     cost = step_cost(method, section)
-    optimizer = section.optimizer
+    optimizer, crop = section["optimizer"], section["augment"]["crop"]
+    backbone = dict(section["method"].get("backbone", {})).get("name", "none")
     lines = [
-        f"  method       {section.method.name}, backbone {section.method.backbone.name},"
+        f"  method       {section['method']['name']}, backbone {backbone},"
         f" {classes} classes" + ("" if size else " (assumed)"),
         f"  steps        {_steps(section, images)}",
-        f"  batch        {section.batch_size} images of"
-        f" {section.augment.crop} x {section.augment.crop} on {jax.device_count()} device(s)",
-        f"  optimizer    lr {optimizer.lr:g}, schedule {optimizer.get('schedule', 'poly')},"
+        f"  batch        {section['batch_size']} images of"
+        f" {crop} x {crop} on {jax.device_count()} device(s)",
+        f"  optimizer    lr {optimizer['lr']:g}, schedule {optimizer.get('schedule', 'poly')},"
         f" momentum {optimizer.get('momentum', 0.0):g},"
         f" weight decay {optimizer.get('weight_decay', 0.0):g}",
-        *_groups(method, section, float(optimizer.lr)),
+        *_groups(method, section, float(optimizer["lr"])),
         f"  parameters   {cost.trainable:,} trained, {cost.frozen:,} frozen",
         f"  FLOPs        {cost.flops / 1e9:,.1f} G per step (loss and gradient, counted by XLA)",
     ]
@@ -146,17 +147,18 @@ def _training(section: Any, size: tuple[int, int] | None) -> list[str]:
     return lines
 
 
-def _steps(section: Any, images: int | None) -> str:
+def _steps(section: dict[str, Any], images: int | None) -> str:
     if section.get("steps"):
-        return f"{section.steps:,} (set)"
+        return f"{section['steps']:,} (set)"
+    epochs, size = section["epochs"], section["batch_size"]
     if images is None:
-        return f"{section.epochs} epochs of floor(images / {section.batch_size}); data not found"
+        return f"{epochs} epochs of floor(images / {size}), images not counted"
     steps = steps_of(section, images)
-    return f"{steps:,} = {section.epochs} epochs of floor({images:,} images / {section.batch_size})"
+    return f"{steps:,} = {epochs} epochs of floor({images:,} images / {size})"
 
 
-def _groups(method: Method, section: Any, lr: float) -> list[str]:
-    params, _ = _shapes(method, section.augment.crop)
+def _groups(method: Method, section: dict[str, Any], lr: float) -> list[str]:
+    params, _ = _shapes(method, section["augment"]["crop"])
     rules = assign_rules(params, method.param_rules())
     flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
     groups: dict[str, int] = {}

@@ -92,10 +92,10 @@ def _parts(
     old: dict[str, Any] | None,
 ) -> dict[str, Any]:
     images = {s: sources.get(s) for s in stage.splits()}
-    files = {k: _file_digest(v) for k, v in stage.section.items() if k.endswith("_weights") and v}
+    files = {k: _file_digest(v) for k, v in stage.section.items() if k.endswith("_weights")}
     if old is not None:
         images = {s: old["images"].get(s) if d is None else d for s, d in images.items()}
-        files = {k: old["files"].get(k) if d is None else d for k, d in files.items()}
+        files = {k: old.get("files", {}).get(k) if d is None else d for k, d in files.items()}
     ignored = {*_NO_EFFECT, *files}
     parts = {
         "section": {k: v for k, v in stage.section.items() if k not in ignored},
@@ -109,6 +109,8 @@ def _parts(
 
 
 def _file_digest(name: str) -> str | None:
+    if not name:
+        return ""
     try:
         with Path(name).expanduser().open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -170,7 +172,7 @@ def differences(stage: Stage, old: dict[str, Any], new: dict[str, Any]) -> str:
         if digest != old["images"].get(split, digest):
             lines.append(f"the images of split {split} changed")
     for key, digest in new["files"].items():
-        if digest != old["files"].get(key, digest):
+        if digest != old.get("files", {}).get(key, digest):
             lines.append(f"the file {stage.name}.{key} changed")
     before, after = (_named(stage.name, p) for p in (old, new))
     for key in sorted(before.keys() | after.keys()):
@@ -209,7 +211,8 @@ def remove(workdir: Path, name: str) -> None:
     inside = folder.resolve().parent == workdir.resolve() and not folder.is_symlink()
     if not inside or recorded(folder) is None:
         raise UserError(f"will not delete {folder}: it was not made by this program in {workdir}")
-    # The record goes last: a deletion cut short is still recognised as ours.
+    # Cut short, a deletion leaves a folder that is neither finished nor taken for somebody else's.
+    (folder / DONE).unlink(missing_ok=True)
     for entry in folder.iterdir():
         if entry.name != START:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
