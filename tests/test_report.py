@@ -21,6 +21,7 @@ from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.ops.confusion import confusion_matrix, confusion_scores
+from wsss_jax.report import page as page_module
 from wsss_jax.report import wording
 from wsss_jax.report.charts import Series, axis, line_chart, smooth
 from wsss_jax.report.collect import collect
@@ -479,6 +480,17 @@ def test_long_series_are_thinned_not_cut():
 def test_one_point_makes_a_chart():
     chart = line_chart("Loss", [1.0], [Series("loss", [0.5], 1)], x_name="step")
     assert Page(chart).open == []
+    assert re.search(r'd="M[\d.]+ [\d.]+h0" class="line s1"', chart), "a dot"
+
+
+def test_pictures_shrink_until_the_page_is_small_enough(made, monkeypatch):
+    ctx, text, _ = made
+    found = collect(ctx.config, ctx.workdir, "report")
+    samples = make_gallery(found.evaluations[1], DrawnSource(), 2)
+    monkeypatch.setattr(page_module, "_MOST_BYTES", 0.7 * len(text))
+    small = page_module.build_page(found, samples, found.evaluations[1], CLASSES, {})
+    assert len(small) < 0.7 * len(text)
+    assert len(Page(small).named("figure", class_="tile")) == 24
 
 
 def test_smooth_is_centred_and_skips_gaps():

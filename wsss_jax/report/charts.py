@@ -192,7 +192,8 @@ def _path(across: Axis, up: Axis, x: Sequence[Number], y: Sequence[Number | None
         if value is None:
             pen = "M"
             continue
-        points.append(f"{pen}{_x(across, at)} {_y(up, value)}")
+        # A line of no length has round ends: a single value is a dot.
+        points.append(f"{pen}{_x(across, at)} {_y(up, value)}{'h0' if pen == 'M' else ''}")
         pen = "L"
     return "".join(points)
 

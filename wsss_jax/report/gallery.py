@@ -129,7 +129,8 @@ def _sample(
         painted = paint_mask(small, _fit_mask(truth, small), colours)
         views.append(View("truth", "Ground truth", f"True mask of {name}: {labels}", painted))
     if cams is not None:
-        heat = cv2.resize(_heat(cams.cam, image), small.shape[1::-1], interpolation=cv2.INTER_AREA)
+        method = cv2.INTER_AREA if len(small) < len(image) else cv2.INTER_LINEAR
+        heat = cv2.resize(_heat(cams.cam, image), small.shape[1::-1], interpolation=method)
         alt = f"Class activation of {name}: light where {labels} was found"
         views.append(View("heat", "Activation", alt, cam_overlay(small, heat)))
     if mask is not None:
@@ -178,11 +179,14 @@ def _iou(truth: np.ndarray | None, mask: np.ndarray | None, index: int) -> float
 
 
 def _fit(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "a b 3"]:
+    """Small enough for a page, large enough that outlines stay thin: by a whole number upwards."""
     factor = _LONG_SIDE / max(image.shape[:2])
-    if factor >= 1:
+    if 1 <= factor < 2:
         return image
+    factor = float(int(factor)) if factor >= 2 else factor
     height, width = (max(1, round(side * factor)) for side in image.shape[:2])
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    method = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA
+    return cv2.resize(image, (width, height), interpolation=method)
 
 
 def _fit_mask(mask: np.ndarray, small: np.ndarray) -> np.ndarray:

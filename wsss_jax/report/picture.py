@@ -134,7 +134,8 @@ def _loss_chart(axes: Axes, trainings: Sequence[Training]) -> None:
         losses = smooth([row.get("loss") for row in training.rows])
         values = [np.nan if loss is None else loss for loss in losses]
         label = training.stage.name if len(trainings) > 1 else None
-        axes.plot(steps, values, color=colour, ls=style, lw=2.2, label=label)
+        dot = "o" if np.isfinite(values).sum() == 1 else None
+        axes.plot(steps, values, color=colour, ls=style, lw=2.2, marker=dot, label=label)
     _finish(axes, "step", "upper right" if len(trainings) > 1 else "")
 
 

@@ -205,7 +205,8 @@ def headlines(run: Run) -> list[Headline]:
         found.append(Headline("Training time", value, unit, _steps_note(run.trainings)))
     rate = next((t.images_per_second for t in run.trainings if t.images_per_second), None)
     if rate is not None:
-        found.append(Headline("Training speed", number(rate), "images/s", _batch_note(run)))
+        speed = f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
+        found.append(Headline("Training speed", speed, "images/s", _batch_note(run)))
     return found
 
 
