@@ -32,7 +32,7 @@ def resize_image(
     """Bicubic resize as PIL does it: a = -0.5, antialiased when shrinking, first along the rows.
 
     `rows` and `cols` (with start and stop) make only that window of the result, which saves a third
-    of the work where a crop follows; on photographs 4 values in 10,000 then differ, by 1 or 2 levels.
+    of the work where a crop follows; on photographs 4 values in 10,000 then differ, by 1 or 2.
 
     OpenCV's cubic (a = -0.75, not antialiased) is five times as fast, but differs on photographs by
     0.7 grey levels on average and 5 at the 99th percentile when enlarging, 1.2 and 9 when
