@@ -62,8 +62,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
       UserError: no such file, or it is no archive of plain arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        # NumPy leaves a file that it opened itself open when the archive turns out damaged.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise UserError(f"expected weights (.npz) at {path}, found no such file") from error
     except Exception as error:  # NumPy, zipfile and zlib each have their own

@@ -40,7 +40,8 @@ BLOCKS = (
     Block("b5", 512, 1024, dilations=(1, 2)),
     *(Block(f"b5_{i}", 512, 1024, dilations=(2, 2)) for i in (1, 2)),
 )
-TAPS = {"b4": "conv3", "b5": "conv4"}
+BOTTLENECKS = (("b6", 2048), ("b7", 4096))
+TAPS = {"b4": "conv3", "b5": "conv4", "b6": "conv5"}
 """The normalised input of a block, by the name the papers give it."""
 
 
@@ -124,7 +125,7 @@ class ResNet38(nn.Module):
       dtype: of convolutions and activations; parameters are float32.
     """
 
-    dropout: tuple[float, float] = (0.3, 0.5)
+    dropout: tuple[float, ...] = (0.3, 0.5)
     remat: bool = False
     dtype: Any = jnp.float32
 
@@ -163,10 +164,10 @@ class ResNet38(nn.Module):
             if block.name in TAPS:
                 taps[TAPS[block.name]] = active
             valid = downsample_valid(valid, block.stride)
-        x, taps["conv5"] = bottleneck(2048, self.dropout[0], dtype=self.dtype, name="b6")(
-            x, valid, train
-        )
-        x, _ = bottleneck(4096, self.dropout[1], dtype=self.dtype, name="b7")(x, valid, train)
+        for (name, out), rate in zip(BOTTLENECKS, self.dropout, strict=True):
+            x, active = bottleneck(out, rate, dtype=self.dtype, name=name)(x, valid, train)
+            if name in TAPS:
+                taps[TAPS[name]] = active
         taps["conv6"] = nn.relu(FrozenBatchNorm(name="bn7")(x))
         return taps
 
