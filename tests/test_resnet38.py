@@ -95,8 +95,9 @@ def test_block_under_padding(block):
     valid = np.zeros((1, 13, 12), bool)
     valid[:, :9, :7] = True
     variables = drawn(module, x, None)
-    padded, active = module.apply(variables, x, jnp.asarray(valid))
-    alone, alone_active = module.apply(variables, x[:, :9, :7], None)
+    apply: Any = module.apply
+    padded, active = apply(variables, x, jnp.asarray(valid))
+    alone, alone_active = apply(variables, x[:, :9, :7], None)
     h, w = alone.shape[1:3]
     assert (h, w) == (-(-9 // block.stride), -(-7 // block.stride))
     np.testing.assert_allclose(padded[:, :h, :w], alone, atol=1e-5)
@@ -106,7 +107,7 @@ def test_block_under_padding(block):
 def test_block_by_hand():
     """Without its second convolution a block is its shortcut: x, or the projected relu(bn(x))."""
     x = random_maps(1, 4, 4, 3)
-    module = ResidualBlock(Block("b", 3, 3))
+    module: Any = ResidualBlock(Block("b", 3, 3))
     variables = drawn(module, x, None)
     assert "conv_branch1" not in variables["params"]
     silent = jax.tree_util.tree_map_with_path(
@@ -117,7 +118,7 @@ def test_block_by_hand():
     normal = (x - stats["mean"]) / jnp.sqrt(stats["var"] + 1e-5) * bn["scale"] + bn["bias"]
     active = jax.nn.relu(normal)
     np.testing.assert_allclose(module.apply(silent, x, None)[1], active, atol=1e-5)
-    wide = ResidualBlock(Block("b", 3, 5, stride=2))
+    wide: Any = ResidualBlock(Block("b", 3, 5, stride=2))
     variables = drawn(wide, x, None)
     silent = jax.tree_util.tree_map_with_path(
         lambda p, a: a * 0 if p[-2].key == "conv_branch2b1" else a, variables
