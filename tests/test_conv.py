@@ -1,0 +1,52 @@
+"""The dense convolution against XLA's own, forward and backward."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wsss_jax.ops import conv as module
+from wsss_jax.ops.conv import _plain, conv
+
+CASES = [
+    (3, 1, 1, ((1, 1), (1, 1))),
+    (3, 1, 4, ((4, 4), (4, 4))),
+    (3, 2, 1, ((0, 1), (0, 2))),
+    (5, 2, 2, ((4, 0), (3, 5))),
+    (1, 2, 1, ((0, 0), (0, 0))),
+]
+
+
+@pytest.mark.parametrize(("size", "stride", "dilation", "padding"), CASES)
+def test_equals_the_automatic_derivative(monkeypatch, size, stride, dilation, padding):
+    monkeypatch.setattr(module, "WIDE", 4)
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (2, 9, 12, 4))
+    kernel = jax.random.normal(keys[1], (size, size, 4, 6))
+
+    def with_gradients(function):
+        def weighted(x, kernel):
+            y = function(x, kernel, stride, dilation, padding)
+            return (y * jax.random.normal(keys[2], y.shape)).sum(), y
+
+        gradients, y = jax.jit(jax.grad(weighted, argnums=(0, 1), has_aux=True))(x, kernel)
+        return y, *gradients
+
+    for own, reference in zip(with_gradients(conv), with_gradients(_plain), strict=True):
+        np.testing.assert_allclose(own, reference, atol=1e-4)
+
+
+@pytest.mark.parametrize(("channels", "products"), [(module.WIDE, 9), (module.WIDE - 1, 0)])
+def test_only_wide_kernels_get_a_product_per_tap(channels, products):
+    x, kernel = jnp.ones((1, 4, 4, channels)), jnp.ones((3, 3, channels, 128))
+    gradient = jax.jit(jax.grad(lambda k: conv(x, k, padding=((1, 1), (1, 1))).sum()))
+    assert gradient.lower(kernel).as_text().count("stablehlo.dot_general") == products
+
+
+def test_keeps_the_dtype(monkeypatch):
+    monkeypatch.setattr(module, "WIDE", 1)
+    x, kernel = jnp.ones((1, 4, 4, 2), jnp.bfloat16), jnp.ones((3, 3, 2, 2), jnp.bfloat16)
+    y, backward = jax.vjp(lambda k: conv(x, k), kernel)
+    assert y.dtype == jnp.bfloat16
+    assert backward(y)[0].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.asarray(y, np.float32), 18)
