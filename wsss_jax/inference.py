@@ -25,7 +25,7 @@ from wsss_jax.methods import build_method
 from wsss_jax.ops.buckets import Size, bucket_of, choose_buckets
 from wsss_jax.ops.resize import interpolation_matrix
 from wsss_jax.sharding import data_mesh, divided, replicated
-from wsss_jax.train import init_variables
+from wsss_jax.train import variable_shapes
 from wsss_jax.weights import load_weights
 
 CHUNK = 32
@@ -96,8 +96,8 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
       UserError: the folder holds no weights, or the method predicts no `output`.
     """
     method = build_method(read_json(checkpoint / "config.json")["method"], num_classes)
-    params, variables = init_variables(method, 0, 64)
-    params, variables = load_weights(checkpoint / "weights.npz", params, variables)
+    shapes = variable_shapes(method)
+    params, variables = load_weights(checkpoint / "weights.npz", *shapes)
     mesh = data_mesh(jax.local_devices())
     weights = jax.device_put({"params": params, **variables}, replicated(mesh))
     placement = divided(mesh)

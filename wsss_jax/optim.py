@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from wsss_jax.errors import UserError
 from wsss_jax.types import ParamRule
 
-FlatParams = dict[str, Array]
-"""Parameters by path, such as ``backbone/b4_1/conv_branch2a/kernel``."""
+FlatParams = dict[str, Any]
+"""Arrays (or their shapes) by path, such as ``backbone/b4_1/conv_branch2a/kernel``."""
 
 
 def assign_rules(params: PyTree, rules: tuple[ParamRule, ...]) -> dict[str, ParamRule]:

@@ -34,13 +34,23 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 _PICTURES = 4  # images of a batch drawn for TensorBoard
 
 
+def variable_shapes(method: Method, crop: int = 64) -> tuple[PyTree, PyTree]:
+    """Shapes of (parameters, other variables) of the method's network; nothing is computed."""
+    image = jax.ShapeDtypeStruct((1, crop, crop, 3), jnp.float32)
+    variables = dict(jax.eval_shape(method.model().init, jax.random.key(0), image))
+    return variables.pop("params"), variables
+
+
 def init_variables(method: Method, seed: int, crop: int) -> tuple[PyTree, PyTree]:
     """(parameters, other variables) of the method's network, drawn from `seed`.
 
     `crop` is the side of the image that shapes are inferred from.
     """
-    image = jnp.zeros((1, crop, crop, 3), jnp.float32)
-    variables = dict(jax.jit(method.model().init)(jax.random.key(seed), image))
+    arguments = jax.random.key(seed), jnp.zeros((1, crop, crop, 3), jnp.float32)
+    # It runs once: on CPU, optimising dozens of random generators takes far longer than running.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    init = jax.jit(method.model().init).lower(*arguments).compile(compiler_options=options)
+    variables = dict(init(*arguments))
     return variables.pop("params"), variables
 
 

@@ -4,8 +4,6 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from wsss_jax.errors import UserError
 
 
@@ -15,10 +13,7 @@ def build_method(config: Mapping[str, Any], num_classes: int) -> Any:
     Raises:
       UserError: no such method, or a field it does not have.
     """
-    fields = {
-        key: dict(value) if isinstance(value, Mapping | ConfigDict) else value
-        for key, value in config.items()
-    }
+    fields = dict(config)
     name = fields.pop("name", None)
     try:
         module = importlib.import_module(f"wsss_jax.methods.{name}")

@@ -1,7 +1,7 @@
 """What a training method is, and what the methods that make activation maps have in common."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from wsss_jax import models
 from wsss_jax.types import Aux, Batch, ParamRule
 
 
+@runtime_checkable
 class Method(Protocol):
     """A training method: one frozen dataclass whose fields are its hyper-parameters.
 

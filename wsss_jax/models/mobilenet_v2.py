@@ -127,8 +127,8 @@ class MobileNetV2(nn.Module):
 
 Backbone = MobileNetV2
 
-FROZEN = (r"backbone/features_0_0/", r"backbone/features_[1-3]/")
-"""Stem and stride-4 blocks: frozen like the first stages of every backbone in these papers."""
+FROZEN = (r"backbone/features_0_0/", r"backbone/features_[1-3]/", r"backbone/.*/(scale|bias)$")
+"""Stem and stride-4 blocks, as the first stages of every backbone here, and all batch norm."""
 
 
 def torch_name(path: tuple[str, ...]) -> str:

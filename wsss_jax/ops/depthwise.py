@@ -96,9 +96,15 @@ def _sum_of_taps(padded: Array, kernel: Array, stride: int, dilation: int) -> Ar
     total = None
     for i in range(3):
         for j in range(3):
-            rows = slice(i * dilation, i * dilation + (height - 1) * stride + 1, stride)
-            columns = slice(j * dilation, j * dilation + (width - 1) * stride + 1, stride)
-            tap = padded[:, rows, columns, :] * kernel[i, j, 0]
+            top, left = i * dilation, j * dilation
+            bottom, right = top + (height - 1) * stride + 1, left + (width - 1) * stride + 1
+            tap = lax.slice(
+                padded,
+                (0, top, left, 0),
+                (padded.shape[0], bottom, right, padded.shape[3]),
+                (1, stride, stride, 1),
+            )
+            tap = tap * kernel[i, j, 0]
             total = tap if total is None else total + tap
     assert total is not None
     return total
@@ -115,14 +121,18 @@ def _kernel_gradient(padded: Array, g: Array, stride: int, dilation: int) -> Arr
 
     def row(sums, y):
         g_row = lax.dynamic_slice_in_dim(g, y, 1, 1)[:, 0].astype(jnp.float32)
+        g_rows = [lax.index_in_dim(g_row, b, keepdims=False) for b in range(batch)]
         added = []
         for i in range(3):
             x_row = lax.dynamic_slice_in_dim(padded, y * stride + i * dilation, 1, 1)[:, 0]
             for j in range(3):
                 total = sums[3 * i + j]
-                shifted = x_row[:, j * dilation : j * dilation + span : stride]
+                left = j * dilation
                 for b in range(batch):
-                    total = total + shifted[b] * g_row[b]
+                    shifted = lax.slice(
+                        x_row, (b, left, 0), (b + 1, left + span, channels), (1, stride, 1)
+                    )
+                    total = total + shifted[0] * g_rows[b]
                 added.append(total)
         return tuple(added), None
 

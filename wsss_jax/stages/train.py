@@ -39,13 +39,13 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     source = ctx.source(config.split)
     mesh = data_mesh()
     check_divisible(config.batch_size, mesh)
-    method = build_method(config.method, len(source.classes))
-    augment = Augment(**config.augment)
+    method = build_method(config.method.to_dict(), len(source.classes))
+    augment = Augment(**config.augment.to_dict())
     seed = int(ctx.config.seed)
     params, variables = init_variables(method, seed, augment.crop)
     if config.get("init_weights"):
         params, variables = import_backbone(
-            Path(config.init_weights), config.method.backbone, params, variables, ctx.log
+            Path(config.init_weights), method.backbone, params, variables, ctx.log
         )
     if "init" in inputs:
         params, variables = load_weights(inputs["init"] / "weights.npz", params, variables)
@@ -54,7 +54,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         f"{parameter_count(trainable):,} parameters to train, {parameter_count(frozen):,} frozen;"
         f" {len(source)} images, {mesh.devices.size} device(s)"
     )
-    steps = steps_of(config, len(source))
+    steps = steps_of(config.to_dict(), len(source))
     checkpoint_every = int(config.get("checkpoint_every") or max(steps // 10, 1))
     batches = training_batches(
         source,
@@ -71,7 +71,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     checkpoints = Checkpoints(ctx.stage_dir / "checkpoints", int(config.get("keep", 2)))
     training = Run(
         method=method,
-        optimizer_config=config.optimizer,
+        optimizer_config=config.optimizer.to_dict(),
         mesh=mesh,
         schedule=Schedule(
             steps,

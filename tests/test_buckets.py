@@ -1,0 +1,35 @@
+"""Padded shapes: everything fits, few are used, little is wasted."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsss_jax.ops.buckets import bucket_of, choose_buckets
+
+SIDES = st.integers(1, 1000)
+SIZES = st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=20)
+
+
+@given(SIZES, st.integers(1, 6))
+def test_every_size_fits_into_few_buckets(sizes, count):
+    buckets = choose_buckets(sizes, count, 32)
+    assert 1 <= len(buckets) <= count
+    assert all(h % 32 == 0 and w % 32 == 0 for h, w in buckets)
+    for height, width in sizes:
+        bucket = bucket_of((height, width), buckets)
+        assert bucket[0] >= height and bucket[1] >= width
+
+
+@given(SIZES)
+def test_order_does_not_matter(sizes):
+    assert choose_buckets(sizes, 3, 32) == choose_buckets(sizes[::-1], 3, 32)
+
+
+def test_similar_sizes_are_merged_first():
+    sizes = [(320, 240)] * 10 + [(320, 256)] * 10 + [(640, 480)]
+    assert choose_buckets(sizes, 2, 32) == ((320, 256), (640, 480))
+
+
+def test_an_image_that_fits_nowhere_is_an_error():
+    with pytest.raises(ValueError, match="no bucket"):
+        bucket_of((33, 10), [(32, 32)])
