@@ -12,7 +12,7 @@ from golden_weights import drawn_variables, torch_norm
 
 from wsss_jax.methods import base
 from wsss_jax.methods.seam import Seam
-from wsss_jax.models import resnet38
+from wsss_jax.models import resnet38, tiny
 from wsss_jax.models.import_weights import torch_names
 from wsss_jax.optim import assign_rules
 
@@ -24,8 +24,8 @@ def small_seam(**fields: Any) -> Seam:
     return Seam(**{"num_classes": 3, "backbone": TINY, "dims": (4, 6, 8), **fields})
 
 
-def variables_of(method: Seam, size: int = 32) -> Any:
-    return jax.jit(method.model().init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
+def variables_of(method: Seam) -> Any:
+    return drawn_variables(method.model(), tiny, seed=0)
 
 
 def batch_of(size: tuple[int, int] = (40, 48)) -> dict[str, jax.Array]:
@@ -112,6 +112,20 @@ def test_prediction_under_padding(use_pcm):
         assert alone[name].shape == (2, 6, 4, 3)
         np.testing.assert_allclose(padded[name][:, :6, :4], alone[name], atol=1e-5)
     assert jnp.array_equal(alone["cam"], alone["cam_main"]) != use_pcm
+
+
+def test_loss_without_correlation():
+    method = small_seam(use_pcm=False, dropout=0.0)
+    variables = variables_of(method)
+    x = base.network_input(batch_of()["image"], batch_of()["valid"], TINY)
+    objective = jax.jit(method.objective)
+    loss, terms, maps = objective(variables, x, batch_of()["label"], jax.random.key(0))
+    assert jnp.isfinite(loss) and terms["ecr1"] > 0
+    np.testing.assert_array_equal(maps["cam"], maps["cam_rv"])
+    # Nothing supervises the classifier's background channel, so nothing may depend on it.
+    kernel = variables["params"]["fc8"]["kernel"].at[..., 0].mul(-3)
+    changed = {"params": {**variables["params"], "fc8": {"kernel": kernel}}}
+    assert objective(changed, x, batch_of()["label"], jax.random.key(0))[0] == loss
 
 
 def test_bfloat16_is_close():

@@ -92,7 +92,7 @@ class SeamNetwork(nn.Module):
             return {"cam": cam, "cam_rv": cam}
 
         small_valid = downsample_valid(valid, backbone.feature_stride)
-        he = nn.initializers.kaiming_normal()
+        he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
         wide = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")  # xavier with gain 4
         parts = [_to_size(x, size, valid, small_valid).astype(dtype)]
         for name, tap, width in (("f8_3", "conv4", self.dims[0]), ("f8_4", "conv5", self.dims[1])):
@@ -186,6 +186,8 @@ class Seam(base.Method):
             for maps in (cam1, revised1)
         )
         p2, q2 = (min_max_norm(maps) * present for maps in (cam2, revised2))
+        if not self.use_pcm:  # the classifier's own background channel is never supervised
+            q1, q2 = (with_background(q[..., 1:]) for q in (q1, q2))
         terms = {
             "cls1": losses.multilabel_soft_margin(cam1[..., 1:].mean((1, 2)), labels),
             "cls2": losses.multilabel_soft_margin(cam2[..., 1:].mean((1, 2)), labels),
