@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from wsss_jax.data import prepared
 from wsss_jax.data.prepared import PreparedSource, RecordBuilder, prepare, prepared_root
-from wsss_jax.data.source import Record, open_source
+from wsss_jax.data.source import Record, make_builder, open_source
 from wsss_jax.errors import UserError
 
 IDS = [f"2007_{number:06}" for number in range(1100)]  # three shards
@@ -232,3 +232,12 @@ def test_prepared_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_builders_are_refused(builder: str) -> None:
     with pytest.raises(UserError, match=r"expected data\.builder to be voc2012_wsss"):
         open_source(ConfigDict({"builder": builder}), "train")
+    with pytest.raises(UserError, match=r"expected data\.builder to be voc2012_wsss"):
+        make_builder(ConfigDict({"builder": builder}), "train")
+
+
+def test_a_builder_counts_images_without_making_them(tmp_path: Path) -> None:
+    data = ConfigDict({"builder": "shapes", "train_images": 10**6, "data_dir": str(tmp_path)})
+    builder = make_builder(data, "train")
+    assert (len(builder.ids), len(builder.classes)) == (10**6, 6)
+    assert not Path(builder.data_dir).exists() and not list(tmp_path.iterdir())

@@ -32,7 +32,7 @@ from wsss_jax.data.shapes_heads import CLASSES
 from wsss_jax.data.source import Record, Source
 from wsss_jax.errors import UserError
 
-__all__ = ["CLASSES", "SPLITS", "composition", "open_source", "render"]
+__all__ = ["CLASSES", "SPLITS", "composition", "make_builder", "open_source", "render"]
 
 SPLITS = ("train", "val")
 _EDITION = 1  # of the pictures: one more whenever the drawing changes
@@ -113,6 +113,11 @@ def open_source(data: ConfigDict, split: str) -> Source:
     Raises:
       UserError: no such split, or an option out of its range.
     """
+    return prepare(make_builder(data, split))
+
+
+def make_builder(data: ConfigDict, split: str) -> Shapes:
+    """The builder of `split`; nothing is drawn yet. Arguments and errors as of `open_source`."""
     if split not in SPLITS:
         raise UserError(
             f"expected a split of the built-in data ({', '.join(SPLITS)}), found {split!r}:"
@@ -124,7 +129,7 @@ def open_source(data: ConfigDict, split: str) -> Source:
         seed=_whole(data, "seed", 0, 0, 2**32 - 1),
         size=_whole(data, "size", 128, 32, 1024),
     )
-    return prepare(Shapes(options, folder=prepared_root(data)))
+    return Shapes(options, folder=prepared_root(data))
 
 
 def _whole(data: ConfigDict, name: str, default: int, least: int, most: int) -> int:

@@ -2,13 +2,17 @@
 
 import importlib
 import importlib.util
-from typing import Protocol, TypedDict, runtime_checkable
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from wsss_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from wsss_jax.data.prepared import RecordBuilder  # which is made of records itself
 
 
 class Record(TypedDict):
@@ -47,22 +51,35 @@ def open_source(data: ConfigDict, split: str) -> Source:
     """The records of `split`, prepared on first use.
 
     Args:
-      data: the data section: `builder` names a module of ``wsss_jax.data`` with a function
-        ``open_source(data, split)``; the rest are that builder's options.
+      data: the data section: `builder` names a module of ``wsss_jax.data`` with the functions
+        ``make_builder(data, split)`` and ``open_source(data, split)``; the rest are that builder's
+        options.
       split: the split's name.
 
     Raises:
       UserError: no such builder or split, or the builder refuses the data.
     """
+    return _module(data).open_source(data, split)
+
+
+def make_builder(data: ConfigDict, split: str) -> "RecordBuilder":
+    """What `open_source` would open or prepare: ids and classes without reading an image.
+
+    Raises:
+      UserError: no such builder or split, or the folder or its lists are not as they should be.
+    """
+    return _module(data).make_builder(data, split)
+
+
+def _module(data: ConfigDict) -> ModuleType:
     builder = str(data.builder)
     name = _MODULES.get(builder, builder)
-    module = f"wsss_jax.data.{name}"
-    opener = None
-    if name.isidentifier() and module != __name__ and importlib.util.find_spec(module) is not None:
-        opener = getattr(importlib.import_module(module), "open_source", None)
-    if opener is None:
-        raise UserError(
-            f"expected data.builder to be voc2012_wsss, shapes or another module of wsss_jax.data,"
-            f" found {builder!r}: set data.builder"
-        )
-    return opener(data, split)
+    path = f"wsss_jax.data.{name}"
+    if name.isidentifier() and path != __name__ and importlib.util.find_spec(path) is not None:
+        module = importlib.import_module(path)
+        if hasattr(module, "make_builder"):
+            return module
+    raise UserError(
+        f"expected data.builder to be voc2012_wsss, shapes or another module of wsss_jax.data,"
+        f" found {builder!r}: set data.builder"
+    )

@@ -36,9 +36,17 @@ def open_source(data: ConfigDict, split: str) -> PreparedSource:
     Raises:
       UserError: the folder, a list, an image, a mask or the labels are not as they should be.
     """
+    return prepare(make_builder(data, split))
+
+
+def make_builder(data: ConfigDict, split: str) -> "Voc2012Wsss":
+    """The builder of `split`, from the folder's lists alone.
+
+    Raises:
+      UserError: the folder or a list is not as it should be, or a listed file is missing.
+    """
     options = {name: str(data.get(name, "")) for name in ("root", "labels", "masks")}
-    listing = list_split(split=split, **options)
-    return prepare(Voc2012Wsss(prepared_root(data), listing))
+    return Voc2012Wsss(prepared_root(data), list_split(split=split, **options))
 
 
 class Voc2012Wsss(RecordBuilder, skip_registration=True):
