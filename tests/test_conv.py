@@ -14,6 +14,7 @@ CASES = [
     (3, 2, 1, ((0, 1), (0, 2))),
     (5, 2, 2, ((4, 0), (3, 5))),
     (1, 2, 1, ((0, 0), (0, 0))),
+    (1, 1, 1, ((1, 0), (0, 2))),
 ]
 
 
@@ -43,6 +44,13 @@ def test_only_wide_kernels_get_a_product_per_tap(channels, products):
     x, kernel = jnp.ones((1, 4, 4, channels)), jnp.ones((3, 3, channels, 128))
     gradient = jax.jit(jax.grad(lambda k: conv(x, k, padding=((1, 1), (1, 1))).sum()))
     assert gradient.lower(kernel).as_text().count("stablehlo.dot_general") == products
+
+
+def test_a_pointwise_kernel_is_a_product_of_matrices():
+    x, kernel = jnp.ones((2, 4, 4, 3)), jnp.ones((1, 1, 3, 5))
+    text = jax.jit(jax.grad(lambda k: conv(x, k).sum())).lower(kernel).as_text()
+    assert "stablehlo.convolution" not in text
+    assert "tensor<32x3xf32>" in text
 
 
 def test_keeps_the_dtype(monkeypatch):
