@@ -30,7 +30,7 @@ def test_equivariance():
 
 
 def test_hardest_l1():
-    target = jnp.asarray([[1.0, 0, 4, 0], [0, 0, 0, 2]]).reshape(2, 2, 2, 1)
+    target = jnp.asarray([[1.0, 0, 4, 0], [0, 0, 0, 2]]).reshape(2, 1, 2, 2)
     zero = jnp.zeros_like(target)
     assert losses.hardest_l1(target, zero, 0.5) == pytest.approx(((4 + 1) / 2 + (2 + 0) / 2) / 2)
     assert losses.hardest_l1(target, zero, 0.25) == 3
@@ -38,15 +38,15 @@ def test_hardest_l1():
 
 
 def test_smallest_response():
-    first = jnp.asarray([5.0, -3, 2, 1, 0, 7, 8, 9]).reshape(1, 2, 4, 1)
-    maps = jnp.concatenate([first, first - 1], axis=-1)
+    first = jnp.asarray([5.0, -3, 2, 1, 0, 7, 8, 9]).reshape(1, 1, 2, 4)
+    maps = jnp.concatenate([first, first - 1], axis=1)
     assert losses.smallest_response(maps, 0.5) == pytest.approx((0 + 0 + 1 + 2) / 4)
     assert losses.smallest_response(maps) == 0
 
 
 def test_ties_share_the_gradient():
-    gradient = jax.grad(losses.smallest_response)(jnp.full((1, 2, 4, 1), 3.0), 0.25)
-    np.testing.assert_allclose(gradient, np.full((1, 2, 4, 1), 1 / 8), rtol=1e-6)
+    gradient = jax.grad(losses.smallest_response)(jnp.full((1, 1, 2, 4), 3.0), 0.25)
+    np.testing.assert_allclose(gradient, np.full((1, 1, 2, 4), 1 / 8), rtol=1e-6)
 
 
 @pytest.mark.parametrize("fraction", [0.2, 0.5, 1.0])
@@ -64,7 +64,7 @@ def test_selection_equals_top_k(fraction):
 
 
 def test_normalisations_by_hand():
-    cam = jnp.asarray([-1.0, 1.0, 2.0, 4.0]).reshape(1, 2, 2, 1)
+    cam = jnp.asarray([-1.0, 1.0, 2.0, 4.0]).reshape(1, 1, 2, 2)
     e = EPSILON
     np.testing.assert_allclose(
         max_norm(cam).ravel(), np.array([0, 1 - e, 2 - e, 4 - e]) / (4 + e), rtol=1e-6
@@ -85,16 +85,16 @@ def test_classes_without_response_are_zero(normalise):
 
 @pytest.mark.parametrize("normalise", [max_norm, min_max_norm])
 def test_only_valid_pixels_count(normalise):
-    cam = random_maps(2, 6, 6, 3) + 3
+    cam = random_maps(2, 3, 6, 6) + 3
     valid = np.zeros((2, 6, 6), bool)
     valid[0, :4, :5] = True  # the second image is nothing but padding
     result = normalise(cam, jnp.asarray(valid))
-    np.testing.assert_array_equal(result[0, :4, :5], normalise(cam[:1, :4, :5])[0])
-    assert not result[~valid].any()
+    np.testing.assert_array_equal(result[0, :, :4, :5], normalise(cam[:1, :, :4, :5])[0])
+    assert not jnp.moveaxis(result, 1, -1)[~valid].any()
 
 
 def test_background_and_winners():
-    foreground = jnp.asarray([0.2, 0.7, 0.7, 0.1]).reshape(1, 1, 1, 4)
+    foreground = jnp.asarray([0.2, 0.7, 0.7, 0.1]).reshape(1, 4, 1, 1)
     maps = with_background(foreground)
     np.testing.assert_allclose(maps.ravel(), [0.3, 0.2, 0.7, 0.7, 0.1], rtol=1e-6)
     np.testing.assert_allclose(winner_only(maps).ravel(), [0.3, 0, 0.7, 0.7, 0], rtol=1e-6)

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsss_jax.ops import resize
-from wsss_jax.ops.resize import interpolation_matrix, resize_bilinear, scaled_size, valid_size
+from wsss_jax.ops.resize import (
+    interpolation_matrix,
+    resize_bilinear,
+    resize_planes,
+    scaled_size,
+    valid_size,
+)
 
 SIZES = [((5, 7), (11, 4)), ((1, 3), (4, 1)), ((8, 8), (3, 3)), ((6, 5), (6, 10)), ((9, 2), (2, 9))]
 
@@ -135,3 +141,12 @@ def test_golden(shared, file, image, small, align_corners):
     result = resize_bilinear(x, size, align_corners=align_corners)
     # The reference forms the sampling positions in float32, a few 1e-6 of a pixel off.
     np.testing.assert_allclose(result, expected, atol=5e-5)
+
+
+@pytest.mark.parametrize("size", [(9, 13), (4, 3), (9, 3), (7, 5)])
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_planes_equal_channels_last(size, align_corners):
+    x = jax.random.normal(jax.random.key(0), (2, 7, 5, 3))
+    expected = resize_bilinear(x, size, align_corners=align_corners)
+    found = resize_planes(jnp.moveaxis(x, -1, 1), size, align_corners=align_corners)
+    np.testing.assert_allclose(jnp.moveaxis(found, 1, -1), expected, atol=1e-6)

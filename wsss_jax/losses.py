@@ -1,4 +1,4 @@
-"""Losses: pure functions of arrays."""
+"""Losses: pure functions of arrays. Maps have their channels first (see `ops.max_norm`)."""
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,14 @@ def multilabel_soft_margin(
 
 
 def equivariance_l1(
-    first: Float[Array, "b h w c"], second: Float[Array, "b h w c"]
+    first: Float[Array, "b c h w"], second: Float[Array, "b c h w"]
 ) -> Float[Array, ""]:
     """Mean absolute difference of two maps of the same scene: SEAM's L_ER (arXiv 2004.04581)."""
     return jnp.mean(jnp.abs(first - second))
 
 
 def equivariance_l2(
-    first: Float[Array, "b h w c"], second: Float[Array, "b h w c"]
+    first: Float[Array, "b c h w"], second: Float[Array, "b c h w"]
 ) -> Float[Array, ""]:
     """Mean squared difference of two maps: SSENet's L_SER (arXiv 1909.03714)."""
     return jnp.mean(jnp.square(first - second))
@@ -69,7 +69,7 @@ def _smallest_mask(values: Float[Array, "b n"], count: int) -> Float[Array, "b n
 
 
 def hardest_l1(
-    target: Float[Array, "b h w c"], prediction: Float[Array, "b h w c"], fraction: float
+    target: Float[Array, "b c h w"], prediction: Float[Array, "b c h w"], fraction: float
 ) -> Float[Array, ""]:
     """Mean of the largest absolute differences of each image: a half of SEAM's L_ECR.
 
@@ -81,13 +81,13 @@ def hardest_l1(
     return jnp.mean(jnp.sum(difference * _smallest_mask(-difference, count), -1) / count)
 
 
-def smallest_response(maps: Float[Array, "b h w c"], fraction: float = 0.25) -> Float[Array, ""]:
+def smallest_response(maps: Float[Array, "b c h w"], fraction: float = 0.25) -> Float[Array, ""]:
     """Mean positive response of the least active pixels; pushes part of an image to background.
 
     m = max over channels; the ``⌊fraction·h·w⌋`` smallest m of each image count (SEAM's program,
     a quarter of the pixels).
     """
-    response = maps.max(-1).reshape(maps.shape[0], -1)
+    response = maps.max(1).reshape(maps.shape[0], -1)
     count = max(int(response.shape[1] * fraction), 1)
     kept = jax.nn.relu(response) * _smallest_mask(response, count)
     return jnp.mean(jnp.sum(kept, -1) / count)

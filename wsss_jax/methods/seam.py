@@ -18,7 +18,7 @@ from wsss_jax.methods import base
 from wsss_jax.models.layers import Conv, downsample_valid
 from wsss_jax.models.pcm import pixel_correlation, pixel_correlation_input
 from wsss_jax.ops.max_norm import min_max_norm, winner_only, with_background
-from wsss_jax.ops.resize import resize_bilinear, scaled_size, valid_size
+from wsss_jax.ops.resize import resize_bilinear, resize_planes, scaled_size, valid_size
 from wsss_jax.types import Aux, Batch, ParamRule
 
 
@@ -180,20 +180,20 @@ class Seam(base.Method):
         cam1, revised1 = self._maps(variables, images, keys[0])
         cam2, revised2 = self._maps(variables, small, keys[1])
 
-        present = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=1)[:, None, None]
+        present = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=1)[..., None, None]
         p1, q1 = (
-            resize_bilinear(min_max_norm(maps), small_size, align_corners=True) * present
+            resize_planes(min_max_norm(maps), small_size, align_corners=True) * present
             for maps in (cam1, revised1)
         )
         p2, q2 = (min_max_norm(maps) * present for maps in (cam2, revised2))
         if not self.use_pcm:  # the classifier's own background channel is never supervised
-            q1, q2 = (with_background(q[..., 1:]) for q in (q1, q2))
+            q1, q2 = (with_background(q[:, 1:]) for q in (q1, q2))
         terms = {
-            "cls1": losses.multilabel_soft_margin(cam1[..., 1:].mean((1, 2)), labels),
-            "cls2": losses.multilabel_soft_margin(cam2[..., 1:].mean((1, 2)), labels),
-            "rvmin1": losses.smallest_response((revised1 * present)[..., 1:]),
-            "rvmin2": losses.smallest_response((revised2 * present)[..., 1:]),
-            "er": losses.equivariance_l1(p1[..., 1:], p2[..., 1:]),
+            "cls1": losses.multilabel_soft_margin(cam1[:, 1:].mean((2, 3)), labels),
+            "cls2": losses.multilabel_soft_margin(cam2[:, 1:].mean((2, 3)), labels),
+            "rvmin1": losses.smallest_response((revised1 * present)[:, 1:]),
+            "rvmin2": losses.smallest_response((revised2 * present)[:, 1:]),
+            "er": losses.equivariance_l1(p1[:, 1:], p2[:, 1:]),
             "ecr1": losses.hardest_l1(self._supervision(p2), q1, self.topk),
             "ecr2": losses.hardest_l1(self._supervision(p1), q2, self.topk),
         }
@@ -202,24 +202,26 @@ class Seam(base.Method):
             + self.er_weight * terms["er"]
             + self.ecr_weight * (terms["ecr1"] + terms["ecr2"])
         )
-        maps = {"cam": cam1, "cam_rv": revised1, "cam_small": cam2, "cam_rv_small": revised2}
+        planes = {"cam": cam1, "cam_rv": revised1, "cam_small": cam2, "cam_rv_small": revised2}
+        maps = {name: jnp.moveaxis(value, 1, -1) for name, value in planes.items()}
         return loss, {"loss": loss, **terms}, maps
 
     def _maps(
         self, variables: PyTree, images: Float[Array, "b h w 3"], rng: PRNGKeyArray
     ) -> tuple[Array, Array]:
-        """Maps and revised maps at the size of `images`, as SEAM's network returns them."""
+        """Maps and revised maps [b, C + 1, h, w], of the size that SEAM's network returns."""
         output: Any = self.model().apply(variables, images, train=True, rngs={"dropout": rng})
         size = (images.shape[1], images.shape[2])
-        return (
-            resize_bilinear(output["cam"], size, align_corners=True),
-            resize_bilinear(output["cam_rv"], size, align_corners=True),
+        cam, revised = (
+            resize_planes(jnp.moveaxis(output[name], -1, 1), size, align_corners=True)
+            for name in ("cam", "cam_rv")
         )
+        return cam, revised
 
     @staticmethod
-    def _supervision(maps: Float[Array, "b h w c1"]) -> Float[Array, "b h w c1"]:
+    def _supervision(maps: Float[Array, "b c1 h w"]) -> Float[Array, "b c1 h w"]:
         """What the other scale's revised maps should look like: winners and their background."""
-        return winner_only(with_background(jax.lax.stop_gradient(maps)[..., 1:]))
+        return winner_only(with_background(jax.lax.stop_gradient(maps)[:, 1:]))
 
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]

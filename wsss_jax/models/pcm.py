@@ -29,8 +29,8 @@ def pixel_correlation_input(
     Returns:
       Maps of the same shape, without gradient.
     """
-    foreground = max_norm(jax.lax.stop_gradient(cam)[..., 1:], valid)
-    return winner_only(with_background(foreground))
+    planes = jnp.moveaxis(jax.lax.stop_gradient(cam)[..., 1:], -1, 1)
+    return jnp.moveaxis(winner_only(with_background(max_norm(planes, valid))), 1, -1)
 
 
 def _unit(features: Float[Array, "b n d"]) -> Float[Array, "b n d"]:

@@ -150,6 +150,30 @@ def resize_bilinear(
     return result.astype(x.dtype)
 
 
+def resize_planes(
+    x: Float[Array, "b c h w"], size: tuple[int, int], *, align_corners: bool
+) -> Float[Array, "b c oh ow"]:
+    """`resize_bilinear` for maps with the channels first; one matrix product per axis."""
+    if x.shape[2:] == tuple(size):
+        return x
+    rows = interpolation_matrix(x.shape[2], size[0], align_corners)
+    columns = interpolation_matrix(x.shape[3], size[1], align_corners)
+
+    def along_rows(x: Array) -> Array:
+        return _last_axis(x.swapaxes(2, 3), rows).swapaxes(2, 3)
+
+    # The axis that is moved in memory is treated where the maps are small.
+    if size[0] > x.shape[2]:
+        return _last_axis(along_rows(x), columns)
+    return along_rows(_last_axis(x, columns))
+
+
+def _last_axis(x: Array, matrix: np.ndarray) -> Array:
+    flat = x.reshape(-1, x.shape[-1])
+    product = jnp.matmul(flat, matrix.T, precision=jax.lax.Precision.HIGHEST)
+    return product.reshape(*x.shape[:-1], len(matrix))
+
+
 def valid_size(valid: Array) -> Int[Array, "b 2"]:
     """(height, width) of the top-left rectangle that a bool mask [b, h, w] marks."""
     return jnp.stack([valid.any(2).sum(1), valid.any(1).sum(1)], axis=-1).astype(jnp.int32)
