@@ -14,12 +14,12 @@ import numpy as np
 from flax import traverse_util
 from worker import Step, keep_memory, serve  # pyright: ignore[reportMissingImports]
 
+from wsss_jax.methods import build_method
 from wsss_jax.methods.base import Method
 from wsss_jax.models import backbone_module
 from wsss_jax.models.import_weights import torch_names
 from wsss_jax.optim import assign_rules
 from wsss_jax.sharding import data_mesh, global_batch
-from wsss_jax.methods import build_method
 from wsss_jax.train import init_state, init_variables, make_optimizer_for, make_train_step
 
 _STEPS = 1000  # length of the schedule; a benchmark sees its beginning

@@ -10,7 +10,7 @@ from jaxtyping import install_import_hook
 # Every function of the package is checked against its shape annotations while the tests run.
 install_import_hook("wsss_jax", "beartype.beartype")
 
-import pytest
+import pytest  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -1,5 +1,7 @@
 """The optimizer against the update rule written out, and the schedule against its formula."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -47,7 +49,7 @@ def test_sgd_is_pytorchs_coupled_update(momentum):
     rules = assign_rules(PARAMS, RULES)
     config = dict(lr=0.1, momentum=momentum, weight_decay=0.01, poly_power=0.9)
     optimizer = make_optimizer(config, rules, 5)
-    trainable, _ = split_frozen(PARAMS, rules)
+    trainable: Any = split_frozen(PARAMS, rules)[0]
     state = optimizer.init(trainable)
     expected = {path: np.asarray(value, np.float64) for path, value in trainable.items()}
     buffers = {path: np.zeros_like(value) for path, value in expected.items()}
@@ -74,7 +76,7 @@ def test_schedules():
     np.testing.assert_allclose(poly(25), 0.1 * 0.75**0.9, rtol=1e-6)
     np.testing.assert_allclose(poly(100), 0.0, atol=1e-12)
     warm = schedule(dict(lr=1.0, schedule="constant", warmup_steps=4), 10)
-    np.testing.assert_allclose([warm(s) for s in range(5)], [0.25, 0.5, 0.75, 1, 1])
+    np.testing.assert_allclose(np.array([warm(s) for s in range(5)]), [0.25, 0.5, 0.75, 1, 1])
     cosine = schedule(dict(lr=2.0, schedule="cosine"), 10)
     np.testing.assert_allclose(cosine(5), 1.0, rtol=1e-6)
     with pytest.raises(UserError, match="polly"):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -28,7 +29,8 @@ class Context:
 
     def source(self, split: str) -> Source:
         """The records of `split` (prepared on first use)."""
-        return _open(self.config.data.to_json(sort_keys=True), split)
+        data: Any = self.config.data
+        return _open(data.to_json(sort_keys=True), split)
 
     def log(self, message: str) -> None:
         """Prints a line, on the first process only."""

@@ -78,16 +78,16 @@ def _stage(config: ConfigDict, name: Any) -> Stage:
     section = config.get(name)
     if not isinstance(section, ConfigDict):
         raise UserError(f"stage {name} has no section in the config{nearest(name, sections)}")
-    if not isinstance(section.get("type"), str):
+    kind = section.get("type")
+    if not isinstance(kind, str):
         raise UserError(f"the config's section {name} lacks its stage type: {name}.type = 'train'")
-    if importlib.util.find_spec(_module_name(section.type)) is None:
+    if importlib.util.find_spec(_module_name(kind)) is None:
         known = [m.name for m in pkgutil.iter_modules(wsss_jax.stages.__path__)]
         raise UserError(
-            f"{name}.type is {section.type!r}, expected one of {', '.join(known)}"
-            f"{nearest(section.type, known)}"
+            f"{name}.type is {kind!r}, expected one of {', '.join(known)}{nearest(kind, known)}"
         )
     plain = json.loads(section.to_json_best_effort())  # what JSON can hold is what is recorded
-    return Stage(name, section.type, plain, dict(plain.get("needs", {})))
+    return Stage(name, kind, plain, dict(plain.get("needs", {})))
 
 
 def _module_name(kind: str) -> str:

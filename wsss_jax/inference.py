@@ -183,7 +183,8 @@ def summed_maps(
                     low = (-(-size[0] // network.stride), -(-size[1] // network.stride))
                     for copy in range(copies):
                         part = maps[copies * row + copy, : low[0], : low[1], wanted[position]]
-                        full = enlarge(part, size, totals[position].shape[1:], how)
+                        whole = images[position].shape[0], images[position].shape[1]
+                        full = enlarge(part, size, whole, how)
                         totals[position] += full[:, :, ::-1] if copy else full
     yield from zip(chunk, wanted, totals, strict=True)
 

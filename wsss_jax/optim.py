@@ -101,7 +101,7 @@ def make_optimizer(
     else:
         raise UserError(f"expected an optimizer sgd or adam, found {name!r}: change optimizer.name")
 
-    def multiply(updates: FlatParams, params: Any = None) -> FlatParams:
+    def multiply(updates: Any, params: Any = None) -> FlatParams:
         del params
         return {path: rules[path].lr * update for path, update in updates.items()}
 

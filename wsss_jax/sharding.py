@@ -12,7 +12,9 @@ from wsss_jax.types import Batch
 DATA_AXIS = "data"
 
 
-def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+def data_mesh(
+    devices: list[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
+) -> Mesh:
     """A mesh of one axis, ``data``, over `devices` (default: all devices of all processes)."""
     devices = jax.devices() if devices is None else devices
     # The default axis type (Explicit) does not allow gathers and scatters of sharded arrays.

@@ -48,7 +48,7 @@ def init_variables(method: Method, seed: int, crop: int) -> tuple[PyTree, PyTree
     """
     arguments = jax.random.key(seed), jnp.zeros((1, crop, crop, 3), jnp.float32)
     # It runs once: on CPU, optimising dozens of random generators takes far longer than running.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    options: Any = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
     init = jax.jit(method.model().init).lower(*arguments).compile(compiler_options=options)
     variables = dict(init(*arguments))
     return variables.pop("params"), variables
@@ -224,7 +224,8 @@ def _loop(
             now = time.monotonic()
             speed = len(pending) * run.batch_size / max(now - window, 1e-9)
             window, pending = now, []
-            writer.scalars(step, {**mean, "lr": float(rate(step - 1)), "images_per_second": speed})
+            lr = float(np.asarray(rate(step - 1)))
+            writer.scalars(step, {**mean, "lr": lr, "images_per_second": speed})
             figures = {"loss": mean["loss"], "images/s": speed, "memory": device_memory()}
             bar.update(0, **figures)
         if step % plan.checkpoint_every == 0 or last or stopping:

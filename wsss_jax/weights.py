@@ -1,6 +1,7 @@
 """Weights of a network as one portable ``.npz``: a float32 array per variable, by path."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,14 +26,17 @@ def load_weights(path: Path, params: PyTree, variables: PyTree) -> tuple[PyTree,
     Raises:
       UserError: no such file, not readable, or of another network.
     """
-    want = traverse_util.flatten_dict({"params": params, **variables}, sep="/")
+    want: dict[str, Any] = traverse_util.flatten_dict({"params": params, **variables}, sep="/")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a file that it opened itself open when the archive turns out damaged.
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             have = {name: file[name] for name in file.files}
     except FileNotFoundError as error:
         raise UserError(f"expected weights in {path}, found no such file: train first") from error
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"expected weights (.npz) in {path}, found a damaged file") from error
+    except Exception as error:  # NumPy, zipfile and zlib each have their own
+        raise UserError(
+            f"expected weights (.npz) in {path}, found a damaged file ({error}): train anew"
+        ) from error
     wrong = [
         name
         for name in want.keys() | have.keys()

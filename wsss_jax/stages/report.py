@@ -36,7 +36,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         return {}
     found = collect(ctx.config, ctx.workdir, ctx.stage)
     evaluation = shown_evaluation(found)
-    count = config.images_per_group if "images_per_group" in config else 3
+    count: Any = config.get("images_per_group", 3)
     samples, classes, reason = _pictures(ctx, evaluation, count)
     if not classes:
         classes = _named_classes(found)

@@ -36,17 +36,18 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     """
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    source = ctx.source(config.split)
+    settings: dict[str, Any] = config.to_dict()
+    source = ctx.source(settings["split"])
     mesh = data_mesh()
-    check_divisible(config.batch_size, mesh)
-    method = build_method(config.method.to_dict(), len(source.classes))
-    augment = Augment(**config.augment.to_dict())
-    seed = int(ctx.config.seed)
+    check_divisible(settings["batch_size"], mesh)
+    method = build_method(settings["method"], len(source.classes))
+    augment = Augment(**settings["augment"])
+    whole: Any = ctx.config
+    seed = int(whole.seed)
     params, variables = init_variables(method, seed, augment.crop)
-    if config.get("init_weights"):
-        params, variables = import_backbone(
-            Path(config.init_weights), method.backbone, params, variables, ctx.log
-        )
+    if settings.get("init_weights"):
+        path = Path(settings["init_weights"]).expanduser()
+        params, variables = import_backbone(path, method.backbone, params, variables, ctx.log)
     if "init" in inputs:
         params, variables = load_weights(inputs["init"] / "weights.npz", params, variables)
     trainable, frozen = split_frozen(params, assign_rules(params, method.param_rules()))
@@ -54,32 +55,32 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         f"{parameter_count(trainable):,} parameters to train, {parameter_count(frozen):,} frozen;"
         f" {len(source)} images, {mesh.devices.size} device(s)"
     )
-    steps = steps_of(config.to_dict(), len(source))
-    checkpoint_every = int(config.get("checkpoint_every") or max(steps // 10, 1))
+    steps = steps_of(settings, len(source))
+    checkpoint_every = int(settings.get("checkpoint_every") or max(steps // 10, 1))
     batches = training_batches(
         source,
-        batch_size=config.batch_size,
+        batch_size=settings["batch_size"],
         augment=augment,
         seed=seed,
         steps=steps,
         process_index=ctx.process_index,
         process_count=ctx.process_count,
-        segmentation=bool(config.get("segmentation", False)),
-        num_threads=int(config.get("num_threads", 2)),
-        prefetch=int(config.get("prefetch", 4)),
+        segmentation=bool(settings.get("segmentation", False)),
+        num_threads=int(settings.get("num_threads", 2)),
+        prefetch=int(settings.get("prefetch", 4)),
     )
-    checkpoints = Checkpoints(ctx.stage_dir / "checkpoints", int(config.get("keep", 2)))
+    checkpoints = Checkpoints(ctx.stage_dir / "checkpoints", int(settings.get("keep", 2)))
     training = Run(
         method=method,
-        optimizer_config=config.optimizer.to_dict(),
+        optimizer_config=settings["optimizer"],
         mesh=mesh,
         schedule=Schedule(
             steps,
-            int(config.get("log_every", 10)),
-            int(config.get("image_every", 0)),
+            int(settings.get("log_every", 10)),
+            int(settings.get("image_every", 0)),
             checkpoint_every,
         ),
-        batch_size=config.batch_size,
+        batch_size=settings["batch_size"],
         batches=batches,
         checkpoints=checkpoints,
         folder=ctx.stage_dir,
