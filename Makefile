@@ -17,7 +17,7 @@ help:  ## list these commands
 
 demo: $(VENV)/.installed-demo  ## train on generated images, make masks, score them, show a report
 	$(BIN)/python -m wsss_jax.main --config configs/seam_shapes.py --workdir $(WORKDIR) $(ARGS)
-	@find $(WORKDIR) -name report.html -o -name report.png | sed "s|^|Look at |"
+	@for file in $(WORKDIR)/report.html $(WORKDIR)/report.png; do if [ -f "$$file" ]; then echo "Look at $$file"; fi; done
 
 test: $(VENV)/.installed-test  ## the quick tests (ARGS="tests/test_losses.py -k ecr" for a part)
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
@@ -31,7 +31,7 @@ lint: $(VENV)/.installed-lint  ## style, format and types
 	$(BIN)/pyright
 
 docs: $(VENV)/.installed-docs  ## reference pages of the package, in build/docs
-	$(BIN)/pdoc wsss_jax -o build/docs
+	$(BIN)/pdoc -d google wsss_jax -o build/docs
 
 clean:  ## remove the environment, caches and the demo's results
 	rm -rf $(VENV) $(WORKDIR) build dist .pytest_cache .ruff_cache .hypothesis
