@@ -4,222 +4,33 @@ import dataclasses
 import io
 import json
 import re
-from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from made_up_run import (
+    CLASSES,
+    EVIL_ID,
+    IDS,
+    NAMES,
+    THRESHOLDS,
+    DrawnContext,
+    DrawnSource,
+    LostContext,
+    Page,
+    make_run,
+    recipe,
+)
 from ml_collections import ConfigDict
 from PIL import Image
 
-from wsss_jax.context import Context
-from wsss_jax.data.cam_files import write_cams
-from wsss_jax.data.images import encode_mask
-from wsss_jax.data.source import Record
-from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
-from wsss_jax.ops.confusion import confusion_matrix, confusion_scores
 from wsss_jax.report import page as page_module
 from wsss_jax.report import wording
-from wsss_jax.report.charts import Series, axis, line_chart, smooth
 from wsss_jax.report.collect import collect
-from wsss_jax.report.colours import class_colours, paint_mask
-from wsss_jax.report.gallery import choose, make_gallery, shown_evaluation
-from wsss_jax.report.markup import Html, element
+from wsss_jax.report.gallery import make_gallery, shown_evaluation
 from wsss_jax.report.picture import draw_picture
 from wsss_jax.stages import report
-from wsss_jax.writer import MetricWriter
-
-# Names that would break a page which does not escape them.
-CLASSES = ("cat", 'x"><script>alert(1)</script>')
-EVIL_ID = "<img src=x onerror=alert(2)>"
-IDS = [*(f"scene_{number}" for number in range(7)), EVIL_ID]
-NAMES = ("background", *CLASSES)
-SIZE = (40, 56)
-THRESHOLDS = [round(0.01 * step, 2) for step in range(60)]
-
-
-class DrawnSource:
-    """Discs of one or two classes on a gradient."""
-
-    ids: list[str] = IDS
-    classes: tuple[str, ...] = CLASSES
-    digest: str = "drawn"
-
-    def __len__(self) -> int:
-        return len(IDS)
-
-    def __getitem__(self, index: int) -> Record:
-        truth = drawn_truth(index)
-        image = np.repeat(np.linspace(30, 220, SIZE[1], dtype=np.uint8)[None], SIZE[0], axis=0)
-        image = np.repeat(image[..., None], 3, axis=-1)
-        image[truth == 1] = (220, 120, 40)
-        image[truth == 2] = (40, 120, 220)
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "PNG")
-        label = np.array([(truth == 1).any(), (truth == 2).any()], np.float32)
-        encoded = encode_mask(truth)
-        return Record(id=IDS[index], image=file.getvalue(), label=label, segmentation=encoded)
-
-
-@dataclasses.dataclass(frozen=True)
-class DrawnContext(Context):
-    def source(self, split: str) -> DrawnSource:
-        return DrawnSource()
-
-
-class LostContext(DrawnContext):
-    def source(self, split: str) -> DrawnSource:
-        raise UserError("expected images in /gone, found no folder: set data.root")
-
-
-def drawn_truth(index: int) -> np.ndarray:
-    truth = np.zeros(SIZE, np.uint8)
-    cv2.circle(truth, (14 + index, 20), 9, 255, -1)
-    cv2.circle(truth, (14 + index, 20), 8, 1, -1)
-    if index % 2:
-        cv2.circle(truth, (44, 20), 7, 2, -1)
-    return truth
-
-
-def drawn_mask(index: int) -> np.ndarray:
-    """The truth moved the further the higher the index, so that scores fall with it."""
-    truth = drawn_truth(index)
-    return np.roll(np.where(truth == 255, 0, truth), index, axis=0)
-
-
-def scores(matrix: np.ndarray, **more: object) -> dict[str, object]:
-    found = confusion_scores(matrix)
-    per_class = {
-        name: {key: float(found[key][i]) for key in ("iou", "precision", "recall")}
-        for i, name in enumerate(NAMES)
-    }
-    return {
-        "miou": float(found["miou"]),
-        "iou": {name: values["iou"] for name, values in per_class.items()},
-        "precision": float(found["mean_precision"]),
-        "recall": float(found["mean_recall"]),
-        "pixel_accuracy": float(found["pixel_accuracy"]),
-        "per_class": per_class,
-        "images": len(IDS),
-        "protocol": "strict",
-        "split": "train",
-        **more,
-    }
-
-
-def recipe() -> Any:
-    config: Any = ConfigDict({"name": "seam_drawn", "seed": 3})
-    config.data = {"builder": "shapes", "root": ""}
-    backbone = {"name": "tiny", "width": 8}
-    config.train = {
-        "type": "train",
-        "split": "train",
-        "batch_size": 4,
-        "epochs": 2,
-        "method": {"name": "seam", "backbone": backbone},
-        "augment": {"crop": 32},
-    }
-    config.cam = {
-        "type": "infer_cam",
-        "needs": {"checkpoint": "train"},
-        "split": "train",
-        "scales": (0.5, 1.0),
-        "flip": True,
-    }
-    config.eval_cam = {
-        "type": "evaluate",
-        "needs": {"pred": "cam"},
-        "split": "train",
-        "threshold": "oracle",
-    }
-    config.masks = {
-        "type": "pseudo_labels",
-        "needs": {"cams": "cam", "train": "eval_cam"},
-        "split": "train",
-        "threshold": "from:train",
-    }
-    config.eval_masks = {"type": "evaluate", "needs": {"pred": "masks"}, "split": "train"}
-    config.report = {"type": "report"}
-    config.stages = ("train", "cam", "eval_cam", "masks", "eval_masks", "report")
-    return config
-
-
-def make_run(workdir: Path) -> Any:
-    config = recipe()
-    for name in config.stages:
-        (workdir / name).mkdir(parents=True)
-        write_json(workdir / name / "config.json", config[name].to_dict())
-    for name in ("train", "cam", "masks"):
-        write_json(workdir / name / "metrics.json", {"images": len(IDS)})
-    write_json(workdir / "train" / "_DONE.json", {"seconds": 187.2, "device": "1 x cpu"})
-    with MetricWriter(workdir / "train") as writer:
-        for step in range(1, 41):
-            terms = {"loss/cls": 2.0 / step, "loss/er": 0.01 / step}
-            loss = float("nan") if step == 7 else sum(terms.values())
-            writer.scalars(
-                step, {"loss": loss, **terms, "lr": 0.1 / step, "images_per_second": 50.0}
-            )
-    total, per_image = np.zeros((3, 3), np.int64), {}
-    for index, name in enumerate(IDS):
-        truth, mask = drawn_truth(index), drawn_mask(index)
-        matrix = confusion_matrix(mask, truth, len(CLASSES))
-        total += matrix
-        per_image[name] = 0.9 - 0.1 * index
-        safe = name.replace("/", "_")
-        keys = np.array(sorted(set(np.unique(truth)) - {0, 255}), np.int32) - 1
-        maps = [cv2.GaussianBlur((truth == k + 1).astype(np.float32), (0, 0), 3) for k in keys]
-        write_cams(workdir / "cam" / "cams" / f"{safe}.npz", keys, np.stack(maps))
-        (workdir / "masks" / "masks").mkdir(exist_ok=True)
-        (workdir / "masks" / "masks" / f"{safe}.png").write_bytes(encode_mask(mask))
-    curve = [0.5 - (t - 0.2) ** 2 for t in THRESHOLDS]
-    maps_scores = scores(
-        total,
-        threshold=0.2,
-        threshold_choice="oracle",
-        thresholds=THRESHOLDS,
-        miou_curve=curve,
-        precision_curve=[0.4 + t for t in THRESHOLDS],
-        recall_curve=[0.9 - t for t in THRESHOLDS],
-        best_threshold=0.2,
-    )
-    write_json(workdir / "eval_cam" / "metrics.json", maps_scores)
-    write_json(workdir / "eval_masks" / "metrics.json", scores(total))
-    write_json(workdir / "masks" / "metrics.json", {"threshold": 0.2, "threshold_choice": "oracle"})
-    for name in ("eval_cam", "eval_masks"):
-        write_json(workdir / name / "per_image.json", per_image)
-    return DrawnContext(config, workdir, "report", workdir / "report")
-
-
-class Page(HTMLParser):
-    """What a browser would find: tags with attributes, text, unclosed elements."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("img", "meta", "br", "hr", "wbr"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
-        self.open.pop()
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] not in ("script", "style"):
-            self.text.append(data)
-
-    def named(self, tag: str, **wanted: str) -> list[dict[str, str | None]]:
-        found = [attributes for name, attributes in self.tags if name == tag]
-        return [a for a in found if all(a.get(k.rstrip("_")) == v for k, v in wanted.items())]
 
 
 @pytest.fixture(scope="module")
@@ -426,63 +237,6 @@ def test_samples_without_scores_or_masks(tmp_path):
     assert shown is not None and shown.stage.name == "eval_masks"
 
 
-@pytest.mark.parametrize(
-    ("count", "per_group", "groups"),
-    [
-        (0, 3, ""),
-        (1, 3, "b"),
-        (2, 3, "bw"),
-        (3, 3, "bmw"),
-        (5, 3, "bmw"),
-        (8, 3, "bbmmww"),
-        (30, 4, "bbbbmmmmwwww"),
-    ],
-)
-def test_groups_do_not_overlap(count, per_group, groups):
-    values = {f"i{number:02d}": number / 30 for number in range(count)}
-    chosen = choose(values, per_group)
-    assert "".join(group[0] for group, _ in chosen) == groups
-    names = [name for _, name in chosen]
-    assert len(set(names)) == len(names)
-    if count == 30:
-        assert names[0] == "i29" and names[8] == "i00"
-        middle = sorted(values[name] for name in names[4:8])
-        assert middle[0] <= np.median(list(values.values())) <= middle[-1]
-
-
-def test_markup_escapes_all_but_itself():
-    made = element("p", "<b>", Html("<i></i>"), 3, None, ["&", ("x",)], title='"', data_x=[1, "<"])
-    assert made == '<p title="&quot;" data-x="[1,&quot;&lt;&quot;]">&lt;b&gt;<i></i>3&amp;x</p>'
-    assert element("img", src="a", hidden=True, alt=None) == '<img src="a" hidden>'
-
-
-def test_axis_has_round_ticks_around_the_values():
-    found = axis([0.03, 0.91])
-    assert found.ticks == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    assert (found.place(0.0), found.place(1.0)) == (0.0, 1.0)
-    logarithmic = axis([0.004, 3.0], log=True)
-    assert logarithmic.ticks == (0.001, 0.01, 0.1, 1.0, 10.0)
-    assert logarithmic.place(0.1) == pytest.approx(0.5)
-    for constant in (0.0, 5.0, -2.0):
-        level = axis([constant, constant])
-        assert level.low < constant < level.high
-
-
-def test_long_series_are_thinned_not_cut():
-    steps = [float(step) for step in range(1, 5001)]
-    chart = line_chart("Loss", steps, [Series("loss", steps, 1)], x_name="step")
-    (attributes,) = Page(chart).named("figure")
-    data = json.loads(str(attributes["data-chart"]))
-    assert 150 < len(data["x"]) <= 300
-    assert data["x"][-1] == 5000 and data["s"][0]["y"][0] == pytest.approx(np.mean(steps[:17]))
-
-
-def test_one_point_makes_a_chart():
-    chart = line_chart("Loss", [1.0], [Series("loss", [0.5], 1)], x_name="step")
-    assert Page(chart).open == []
-    assert re.search(r'd="M[\d.]+ [\d.]+h0" class="line s1"', chart), "a dot"
-
-
 def test_pictures_shrink_until_the_page_is_small_enough(made, monkeypatch):
     ctx, text, _ = made
     found = collect(ctx.config, ctx.workdir, "report")
@@ -491,28 +245,3 @@ def test_pictures_shrink_until_the_page_is_small_enough(made, monkeypatch):
     small = page_module.build_page(found, samples, found.evaluations[1], CLASSES, {})
     assert len(small) < 0.7 * len(text)
     assert len(Page(small).named("figure", class_="tile")) == 24
-
-
-def test_smooth_is_centred_and_skips_gaps():
-    line = [float(value) for value in range(120)]
-    assert smooth(line)[30:90] == pytest.approx(line[30:90])
-    assert smooth([1.0, None, 3.0]) == [1.0, None, 3.0]
-
-
-def test_class_colours_differ():
-    colours = class_colours(20).astype(int)
-    assert colours.shape == (21, 3)
-    distance = np.abs(colours[:, None] - colours[None]).sum(-1) + 999 * np.eye(21, dtype=int)
-    assert distance.min() >= 20
-
-
-def test_painted_mask_shows_class_ignore_and_background():
-    image = np.full((9, 9, 3), 100, np.uint8)
-    mask = np.zeros((9, 9), np.uint8)
-    mask[2:7, 2:7] = 1
-    mask[8] = 255
-    painted = paint_mask(image, mask, class_colours(1)).astype(int)
-    colour = class_colours(1)[1].astype(int)
-    assert np.abs(painted[4, 4] - (0.72 * colour + 0.28 * 80)).max() <= 1
-    assert (painted[2, 2] == 255).all(), "outline"
-    assert painted[8, 4].sum() > painted[0, 0].sum(), "ignored pixels are paler than background"
