@@ -19,7 +19,7 @@ demo: $(VENV)/.installed-demo  ## train on generated images, make masks, score t
 	$(BIN)/python -m wsss_jax.main --config configs/seam_shapes.py --workdir $(WORKDIR) $(ARGS)
 	@for file in $(WORKDIR)/report.html $(WORKDIR)/report.png; do if [ -f "$$file" ]; then echo "Look at $$file"; fi; done
 
-test: $(VENV)/.installed-test  ## the quick tests (ARGS="tests/test_losses.py -k ecr" for a part)
+test: $(VENV)/.installed-test  ## the quick tests (ARGS="tests/test_losses.py -k hardest" for a part)
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
 
 test-all: $(VENV)/.installed-test  ## all tests, the slow ones too
