@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,17 +22,15 @@ from jaxtyping import Array, PyTree
 
 from wsss_jax.checkpoints import Checkpoints
 from wsss_jax.errors import Interrupted, UserError
+from wsss_jax.map_pictures import map_pictures
 from wsss_jax.methods.base import Method
 from wsss_jax.optim import assign_rules, join, make_optimizer, schedule, split_frozen
 from wsss_jax.progress import Progress
-from wsss_jax.report.overlay import cam_overlay
 from wsss_jax.sharding import divided, global_batch, replicated
 from wsss_jax.types import Batch, TrainState
 from wsss_jax.writer import MetricWriter
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
-
-_PICTURES = 4  # images of a batch drawn for TensorBoard
 
 
 def variable_shapes(method: Method, crop: int = 64) -> tuple[PyTree, PyTree]:
@@ -117,7 +116,8 @@ def make_train_step(
             rng=state.rng,
         )
         terms = {name: value for name, value in aux.terms.items() if name != "loss"}
-        return new, {"loss": loss, "grad_norm": optax.global_norm(grads)} | {
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(grad)) for grad in grads.values()))
+        return new, {"loss": loss, "grad_norm": norm} | {
             f"loss/{name}": value for name, value in terms.items()
         }
 
@@ -210,14 +210,14 @@ def _loop(
         host_batch = next(run.batches)
         batch = global_batch(host_batch, run.mesh)
         if plan.image_every and step % plan.image_every == 0 and jax.process_count() == 1:
-            writer.images(step, pictures(host_batch, draw_maps(state, batch)))
+            writer.images(step, map_pictures(host_batch, draw_maps(state, batch)))
         if pending:  # the last step's figures, fetched while the device is busy with this batch
             _check_finite(run, pending[-1], step - 1, indices)
         state, metrics = step_fn(state, batch)
         pending.append(metrics)
         indices = host_batch["index"]
         last = step == plan.steps
-        stopping = _agreed(stop, step, plan.log_every)
+        stopping = _agreed(stop, ask=last or step % plan.log_every == 0)
         if step % plan.log_every == 0 or last or stopping:
             _check_finite(run, metrics, step, indices)
             mean = {k: float(np.mean([float(m[k]) for m in pending])) for k in metrics}
@@ -232,7 +232,7 @@ def _loop(
             _check_finite(run, metrics, step, indices)
             run.checkpoints.save(state, run.batches)
         bar.update(1)
-        if stopping and not last:
+        if stopping:
             run.checkpoints.wait()
             raise Interrupted(f"stopped by {stopping} after step {step}; everything is saved")
     jax.block_until_ready(state.step)
@@ -242,23 +242,28 @@ def _loop(
 def _check_finite(
     run: Run, metrics: dict[str, Array], step: int, indices: np.ndarray | None
 ) -> None:
-    if math.isfinite(float(metrics["loss"])):
+    # A finite loss may have a gradient that is not, and then the next parameters are not either.
+    if math.isfinite(float(metrics["loss"])) and math.isfinite(float(metrics["grad_norm"])):
         return
     ids = ", ".join(run.ids[i] for i in indices) if indices is not None else "unknown"
     bad = [name for name, value in metrics.items() if not math.isfinite(float(value))]
     latest = run.checkpoints.latest_step()
     saved = "there is no checkpoint yet" if latest is None else f"step {latest}"
     raise UserError(
-        f"expected a finite loss, found {', '.join(bad)} not finite at step {step} with the images"
-        f" {ids}; last good checkpoint: {saved}; try a lower learning rate or dtype float32"
+        f"expected a finite loss and gradient, found {', '.join(bad)} not finite at step {step}"
+        f" with the images {ids}; last good checkpoint: {saved}; try a lower learning rate or"
+        " dtype float32"
     )
 
 
-def _agreed(stop: list[str], step: int, log_every: int) -> str:
-    """The signal that asks to stop, the same answer on every process."""
+def _agreed(stop: list[str], ask: bool) -> str:
+    """The signal that asks to stop, the same answer on every process.
+
+    Of several processes only where `ask` says so: asking the others costs a round trip.
+    """
     if jax.process_count() == 1:
         return stop[0] if stop else ""
-    if step % log_every:  # asking the others costs a round trip
+    if not ask:
         return ""
     anyone = multihost_utils.process_allgather(np.asarray(bool(stop)))
     return "a signal" if bool(np.any(anyone)) else ""
@@ -292,38 +297,8 @@ def device_memory() -> str:
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_in_use" in stats:
         return f"{stats['bytes_in_use'] / 2**30:.1f} GiB"
-    with open("/proc/self/statm") if Path("/proc/self/statm").exists() else _nothing() as file:
-        pages = file.read().split()
-    return f"{int(pages[1]) * 4096 / 2**30:.1f} GiB" if len(pages) > 1 else "unknown"
-
-
-@contextmanager
-def _nothing():
-    import io
-
-    yield io.StringIO("")
-
-
-def pictures(batch: Mapping[str, np.ndarray], maps: Mapping[str, Array]) -> dict[str, np.ndarray]:
-    """Overlays uint8 [n, S, S, 3] of the labels' strongest map on the first images of a batch."""
-    drawn: dict[str, np.ndarray] = {"image": batch["image"][:_PICTURES]}
-    for name, value in maps.items():
-        value = np.asarray(value[:_PICTURES], np.float32)
-        labels = batch["label"][:_PICTURES]
-        # Maps with one channel more than there are labels begin with background.
-        shown = value[..., value.shape[-1] - labels.shape[-1] :] * labels[:, None, None, :]
-        heat = np.maximum(shown, 0).max(-1)
-        heat = heat / (heat.max((1, 2), keepdims=True) + 1e-5)
-        drawn[name] = np.stack(
-            [
-                cam_overlay(image, _fit(h, image.shape[:2]))
-                for image, h in zip(batch["image"], heat, strict=False)
-            ]
-        )
-    return drawn
-
-
-def _fit(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    import cv2
-
-    return cv2.resize(heat, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # not Linux
+        return "unknown"
+    return f"{pages * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"

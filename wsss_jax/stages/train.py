@@ -1,6 +1,7 @@
 """Trains a method: ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and ``weights.npz``."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -69,29 +70,29 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         num_threads=int(settings.get("num_threads", 2)),
         prefetch=int(settings.get("prefetch", 4)),
     )
-    checkpoints = Checkpoints(ctx.stage_dir / "checkpoints", int(settings.get("keep", 2)))
-    training = Run(
-        method=method,
-        optimizer_config=settings["optimizer"],
-        mesh=mesh,
-        schedule=Schedule(
-            steps,
-            int(settings.get("log_every", 10)),
-            int(settings.get("image_every", 0)),
-            checkpoint_every,
-        ),
-        batch_size=settings["batch_size"],
-        batches=batches,
-        checkpoints=checkpoints,
-        folder=ctx.stage_dir,
-        ids=list(source.ids),
-        log=ctx.log,
-        progress=ctx.progress,
-    )
-    state, figures = fit(training, params, variables, seed)
+    folder = ctx.stage_dir / "checkpoints"
+    with closing(Checkpoints(folder, int(settings.get("keep", 2)))) as checkpoints:
+        training = Run(
+            method=method,
+            optimizer_config=settings["optimizer"],
+            mesh=mesh,
+            schedule=Schedule(
+                steps,
+                int(settings.get("log_every", 10)),
+                int(settings.get("image_every", 0)),
+                checkpoint_every,
+            ),
+            batch_size=settings["batch_size"],
+            batches=batches,
+            checkpoints=checkpoints,
+            folder=ctx.stage_dir,
+            ids=list(source.ids),
+            log=ctx.log,
+            progress=ctx.progress,
+        )
+        state, figures = fit(training, params, variables, seed)
     if ctx.process_index == 0:
         save_weights(ctx.stage_dir / "weights.npz", state.params, state.state)
-    checkpoints.close()
     return {
         **figures,
         "parameters": parameter_count(params),
