@@ -125,8 +125,9 @@ class Bar(Progress):
 
 
 def batches(steps: int):
+    source: Any = Patches()
     return training_batches(
-        Patches(), batch_size=BATCH, augment=PLAIN, seed=1, steps=steps, num_threads=1
+        source, batch_size=BATCH, augment=PLAIN, seed=1, steps=steps, num_threads=1
     )
 
 
