@@ -27,6 +27,8 @@ def get_config() -> ConfigDict:
             topk=0.2,
             er_weight=1.0,
             ecr_weight=1.0,
+            dropout=0.1,
+            head_lr=10.0,
             dtype="float32",
         )
     )

@@ -20,15 +20,15 @@ _KIN = (
 )
 COATS = {name: (palettes, patterns) for names, palettes, patterns in _KIN for name in names}
 COAT_PROBABILITY = 0.5  # else any palette and pattern
-COUNT_SHARES = (0.5, 0.35, 0.15)  # of pictures with one, two and three creatures
+COUNT_SHARES = (0.6, 0.3, 0.1)  # of pictures with one, two and three creatures
 # Lengths in sizes of the picture: the largest is three times the smallest.
-SHORTEST = 0.36
-LONGEST = (1.08, 0.86, 0.7)  # with one, two and three creatures
+SHORTEST = 0.56
+LONGEST = (1.35, 1.05, 0.85)  # with one, two and three creatures
 CLOTH_PROBABILITY = 0.25  # of a headless thing in a coat, behind or before the creatures
 # Every creature stays recognisable: these shares of it are seen.
 SEEN_HEAD = 0.65
 SEEN_BODY = 0.4
-MOST_HEAD = 0.25  # of what is seen
+MOST_HEAD = 0.35  # of what is seen
 _TRIES = 8
 
 

@@ -42,7 +42,8 @@ class Body:
 
     def crown(self, pose: Pose) -> Pose:
         """The pose of the head, one unit being its radius."""
-        return pose.child(*self.head)
+        x, y, radius, tilt = self.head
+        return pose.child(x, y, HEAD_SIZE * radius, tilt)
 
 
 def _walker(rng: np.random.Generator) -> Body:
@@ -168,6 +169,7 @@ class Coat:
 
 # --- Creatures ---------------------------------------------------------------------------------
 _BLEND = 0.07  # how softly limbs meet, in units of the creature
+HEAD_SIZE = 1.3  # factor on the bodies' radii: small enough to be a part, large enough to learn
 _NECK = 0.3  # how softly the head sits on its neck, in units of the head's radius
 _SHADOW = 0.05  # how far around a creature the distance to it is known, in sizes of the picture
 _FAR = 1e3

@@ -58,20 +58,22 @@ class Cam(base.Method):
       num_classes: foreground classes C.
       backbone: description of the backbone, see `wsss_jax.models.build`.
       dropout, dtype: see `CamNetwork`.
+      head_lr: learning rate of the new layers relative to the backbone's.
     """
 
     num_classes: int
     backbone: Mapping[str, Any]
     dropout: float = 0.5
     dtype: str = "float32"
+    head_lr: float = 10.0
 
     def model(self) -> nn.Module:
         """The network; see `CamNetwork`."""
         return CamNetwork(dict(self.backbone), self.num_classes, self.dropout, self.dtype)
 
     def param_rules(self) -> tuple[ParamRule, ...]:
-        """Four groups: new layers at 10 times the rate, biases at twice without decay."""
-        return base.four_groups(self.backbone)
+        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
+        return base.four_groups(self.backbone, self.head_lr)
 
     def loss(
         self,

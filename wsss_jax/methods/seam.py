@@ -120,6 +120,7 @@ class Seam(base.Method):
       er_weight: weight of the equivariance loss L_ER.
       ecr_weight: weight of the cross-supervised loss L_ECR.
       dims, dropout, use_pcm, dtype: see `SeamNetwork`.
+      head_lr: learning rate of the new layers relative to the backbone's.
     """
 
     num_classes: int
@@ -132,6 +133,7 @@ class Seam(base.Method):
     dropout: float = 0.5
     use_pcm: bool = True
     dtype: str = "float32"
+    head_lr: float = 10.0
 
     def model(self) -> nn.Module:
         """The network; see `SeamNetwork`."""
@@ -145,8 +147,8 @@ class Seam(base.Method):
         )
 
     def param_rules(self) -> tuple[ParamRule, ...]:
-        """Four groups: new layers at 10 times the rate, biases at twice without decay."""
-        return base.four_groups(self.backbone)
+        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
+        return base.four_groups(self.backbone, self.head_lr)
 
     def loss(
         self,

@@ -82,6 +82,7 @@ class Segmentation(base.Method):
       num_classes: foreground classes C.
       backbone: description of the backbone, see `wsss_jax.models.build`.
       features, dilation, dropout, bn_momentum, dtype: see `SegmentationNetwork`.
+      head_lr: learning rate of the new layers relative to the backbone's.
     """
 
     num_classes: int
@@ -91,6 +92,7 @@ class Segmentation(base.Method):
     dropout: float = 0.5
     bn_momentum: float = 3e-4
     dtype: str = "float32"
+    head_lr: float = 10.0
 
     def model(self) -> nn.Module:
         """The network; see `SegmentationNetwork`."""
@@ -105,8 +107,8 @@ class Segmentation(base.Method):
         )
 
     def param_rules(self) -> tuple[ParamRule, ...]:
-        """Four groups: new layers at 10 times the rate, biases at twice without decay."""
-        return base.four_groups(self.backbone)
+        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
+        return base.four_groups(self.backbone, self.head_lr)
 
     def loss(
         self,

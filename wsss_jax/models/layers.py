@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from wsss_jax.ops.conv import conv
 from wsss_jax.ops.depthwise import Padding, depthwise_conv
 
 Dtype = Any
@@ -29,8 +30,7 @@ def mask_features(x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None
 class Conv(nn.Module):
     """Convolution with a square kernel, NHWC.
 
-    Zero padding of `dilation * (kernel_size - 1) / 2` on each side unless `padding` is given. A 1×1
-    convolution is a matrix product: XLA's convolution backward is several times slower on CPU. The
+    Zero padding of `dilation * (kernel_size - 1) / 2` on each side unless `padding` is given. The
     caller masks padded features (see `mask_features`); a 1×1 kernel needs no mask.
     """
 
@@ -49,20 +49,9 @@ class Conv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
-        if self.kernel_size == 1 and self.padding is None:
-            # As rows of pixels: of a product with four axes XLA makes a slow derivative on CPU.
-            x = x[:, :: self.stride, :: self.stride]
-            y = (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], self.features)
-        else:
-            reach = self.dilation * (self.kernel_size - 1) // 2
-            y = lax.conv_general_dilated(
-                x,
-                kernel,
-                (self.stride, self.stride),
-                self.padding or ((reach, reach), (reach, reach)),
-                rhs_dilation=(self.dilation, self.dilation),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+        reach = self.dilation * (self.kernel_size - 1) // 2
+        padding = self.padding or ((reach, reach), (reach, reach))
+        y = conv(x, kernel, self.stride, self.dilation, padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             y = y + bias.astype(self.dtype)

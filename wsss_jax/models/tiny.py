@@ -1,4 +1,4 @@
-"""A network of 0.3 M parameters, trained from scratch: for the built-in data and for tests."""
+"""A network of 0.2 M parameters, trained from scratch: for the built-in data and for tests."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ class _Layer(nn.Module):
 
 
 class Tiny(nn.Module):
-    """Plain 3×3 network, output stride 8; taps at strides 4, 8 and 8."""
+    """A stem of 4×4 patches and 3×3 layers, output stride 8; taps at strides 4, 8 and 8."""
 
     width: int = 32
     remat: bool = False
@@ -66,16 +66,18 @@ class Tiny(nn.Module):
         """The three feature maps."""
         del train
         layer = nn.remat(_Layer) if self.remat else _Layer
-        x = x.astype(self.dtype)
+        patches = mask_features(x.astype(self.dtype), valid)
+        odd = tuple((0, -side % 4) for side in x.shape[1:3])
+        x = Conv(self.width, 4, 4, padding=(odd[0], odd[1]), name="stem", dtype=self.dtype)(patches)
+        valid = downsample_valid(valid, 4)
+        x = nn.relu(_GroupNorm(name="stem_norm")(x, valid))
         plan = (  # features, stride, dilation, tap
-            (self.width, 2, 1, None),
-            (self.width, 2, 1, None),
+            (self.width, 1, 1, None),
             (self.width, 1, 1, "conv4"),
             (2 * self.width, 2, 1, None),
             (2 * self.width, 1, 1, None),
             (2 * self.width, 1, 2, "conv5"),
-            (4 * self.width, 1, 2, None),
-            (4 * self.width, 1, 1, "conv6"),
+            (4 * self.width, 1, 2, "conv6"),
         )
         taps: dict[str, Array] = {}
         for number, (features, stride, dilation, tap) in enumerate(plan):

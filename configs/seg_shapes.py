@@ -1,0 +1,51 @@
+"""A segmentation network on the built-in data, trained on the exact masks: the upper bound.
+
+    python -m wsss_jax.main --config configs/seg_shapes.py --workdir runs/seg_shapes
+
+What the weakly supervised recipes of the same network can be compared with.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import cam_shapes
+
+
+def get_config() -> ConfigDict:
+    """The recipe; every value can be replaced on the command line."""
+    c: Any = cam_shapes.get_config()
+    c.name = "seg_shapes"
+    for stage in c.stages:
+        if stage != "train":
+            del c[stage]
+    c.train.segmentation = True
+    c.train.method = ConfigDict(
+        dict(
+            name="segmentation",
+            backbone=c.train.method.backbone,
+            features=128,
+            dilation=2,
+            dropout=0.1,
+            bn_momentum=0.05,  # a short run: the statistics have to follow quickly
+            dtype="float32",
+        )
+    )
+    for split in ("train", "val"):
+        c[f"masks_{split}"] = ConfigDict(
+            dict(
+                type="predict",
+                needs=dict(checkpoint="train"),
+                split=split,
+                scales=(1.0,),
+                flip=True,
+                enlarge="corners",
+            )
+        )
+        c[f"eval_{split}"] = ConfigDict(
+            dict(type="evaluate", needs=dict(pred=f"masks_{split}"), split=split, protocol="strict")
+        )
+    stages = ("train", "masks_train", "eval_train", "masks_val", "eval_val")
+    c.report = ConfigDict(dict(type="report", needs={name: name for name in stages}))
+    c.stages = (*stages, "report")
+    return c
