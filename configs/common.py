@@ -57,6 +57,7 @@ def training(**changes: object) -> ConfigDict:
             init_weights="",
             steps=0,  # above 0: this many steps whatever the epochs say
             log_every=10,
+            image_every=200,  # maps for TensorBoard; 0 for none
             checkpoint_every=200,
             keep=2,
         )

@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
                 type="predict",
                 needs=dict(checkpoint="train"),
                 split=split,
-                scales=(1.0,),
+                scales=(0.75, 1.0),
                 flip=True,
                 enlarge="corners",
             )
