@@ -92,8 +92,7 @@ def test_dry_run_of_the_built_in_data(
     assert main.main(["main", *arguments, "--dry_run"]) == 0
     text = capsys.readouterr().out
     for line in (
-        "cam_train           run     infer_cam <- train: new",
-        "momentum 0.9",
+        "optimizer    adam, lr 0.001",
         "G per step",
         "train.batch_size = 4",
     ):
@@ -106,7 +105,7 @@ def test_dry_run_without_the_data(tmp_path: Path):
     c = _load("cam_shapes")
     c.data = _load("cam_voc").data
     text = plan.describe(c, tmp_path / "run", (), False)
-    assert "8 epochs of floor(images / 16), images not counted" in text
+    assert "18 epochs of floor(images / 16), images not counted" in text
     assert "20 classes (assumed)" in text
 
 
@@ -120,7 +119,7 @@ def test_dry_run_counts_steps_without_preparing_the_data(
     c = _load("cam_shapes")
     c.train.batch_size = 4
     text = plan.describe(c, tmp_path / "run", (), False)
-    assert "steps        200 = 8 epochs of floor(103 images / 4)" in text
+    assert "steps        450 = 18 epochs of floor(103 images / 4)" in text
     assert "train: 103 images, to be prepared on the first run" in text
     assert "backbone tiny, 6 classes\n" in text
 

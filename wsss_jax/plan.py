@@ -122,8 +122,8 @@ def _training(section: dict[str, Any], size: tuple[int, int] | None) -> list[str
         f"  steps        {_steps(section, images)}",
         f"  batch        {section['batch_size']} images of"
         f" {crop} x {crop} on {jax.device_count()} device(s)",
-        f"  optimizer    lr {optimizer['lr']:g}, schedule {optimizer.get('schedule', 'poly')},"
-        f" momentum {optimizer.get('momentum', 0.0):g},"
+        f"  optimizer    {optimizer.get('name', 'sgd')}, lr {optimizer['lr']:g}, schedule"
+        f" {optimizer.get('schedule', 'poly')}, momentum {optimizer.get('momentum', 0.0):g},"
         f" weight decay {optimizer.get('weight_decay', 0.0):g}",
         *_groups(method, section, float(optimizer["lr"])),
         f"  parameters   {cost.trainable:,} trained, {cost.frozen:,} frozen",
