@@ -3,7 +3,7 @@
 A test bed for weakly supervised segmentation that needs no download. What makes photographs hard
 is here by construction:
 
-- Only the small head (about a quarter of what is seen) tells a class. Every class comes with every body
+- Only the head (about a quarter of what is seen) tells a class. Every class comes with every body
   and every coat, though two classes each prefer the same coats, as cats and dogs do. So a
   classifier need not look at the body, and its class activation map does not.
 - Every class has a home (a frog's is the reef) where most of its pictures are taken, so a
