@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,9 +29,7 @@ from wsss_jax.sharding import data_mesh, divided, replicated
 from wsss_jax.train import variable_shapes
 from wsss_jax.weights import load_weights
 
-CHUNK = 32
-"""Images inferred together, the unit of resuming: which images share a batch never depends on where
-a run was interrupted, so neither do the last bits of a result."""
+_CHUNK_IMAGES, _CHUNK_PIXELS = 32, 8_000_000
 _MULTIPLE = 32  # of the padded sides: every backbone's strides divide it
 
 
@@ -95,7 +94,8 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
     Raises:
       UserError: the folder holds no weights, or the method predicts no `output`.
     """
-    method = build_method(read_json(checkpoint / "config.json")["method"], num_classes)
+    description = _with_tuples(read_json(checkpoint / "config.json")["method"])
+    method = build_method(description, num_classes)
     shapes = variable_shapes(method)
     params, variables = load_weights(checkpoint / "weights.npz", *shapes)
     mesh = data_mesh(jax.local_devices())
@@ -130,6 +130,13 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
     return Network(predict, 256 // probe.shape[1])
 
 
+def _with_tuples(value: Any) -> Any:
+    # JSON has no tuples; fields of a method have no lists.
+    if isinstance(value, dict):
+        return {name: _with_tuples(one) for name, one in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
 def image_sizes(source: Source) -> list[Size]:
     """(height, width) of every image, from the files' headers."""
 
@@ -139,6 +146,26 @@ def image_sizes(source: Source) -> list[Size]:
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(size, range(len(source))))
+
+
+def chunks(positions: range, sizes: list[Size]) -> list[range]:
+    """`positions` in runs of images that are inferred together, the unit of resuming.
+
+    Which images share a batch never depends on where a run was interrupted, so neither do the last
+    bits of a result. A run ends at 32 images, or at 8 million pixels, for its maps are in memory.
+
+    Args:
+      positions: images of this process.
+      sizes: (height, width) of every image of the source.
+    """
+    found: list[range] = []
+    start = pixels = 0
+    for end, position in enumerate(positions):
+        pixels += sizes[position][0] * sizes[position][1]
+        if end > start and (end - start == _CHUNK_IMAGES or pixels > _CHUNK_PIXELS):
+            found.append(positions[start:end])
+            start, pixels = end, sizes[position][0] * sizes[position][1]
+    return [*found, positions[start:]] if positions else []
 
 
 def summed_maps(

@@ -12,7 +12,7 @@ from wsss_jax.context import Context
 from wsss_jax.data.cam_files import write_cams
 from wsss_jax.errors import UserError
 from wsss_jax.host_memory import keep_freed_memory
-from wsss_jax.inference import CHUNK, MultiScale, image_sizes, load_network, summed_maps
+from wsss_jax.inference import MultiScale, chunks, image_sizes, load_network, summed_maps
 
 _EPSILON = 1e-5  # of the published programs
 
@@ -34,14 +34,14 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     kind = settings.get("normalise", "min_max")
     if kind not in ("min_max", "max"):
         raise UserError(f"expected normalise to be min_max or max, found {kind!r}: change it")
-    buckets = how.buckets(set(image_sizes(source)))
+    sizes = image_sizes(source)
+    buckets = how.buckets(set(sizes))
     output = settings.get("output", "cam")
     network = load_network(inputs["checkpoint"], len(source.classes), output)
     mine = range(ctx.process_index, len(source), ctx.process_count)
     inferred = 0
     with ctx.progress(len(mine), f"maps of {settings['split']}") as bar:
-        for start in range(0, len(mine), CHUNK):
-            chunk = mine[start : start + CHUNK]
+        for chunk in chunks(mine, sizes):
             missing = {i for i in chunk if not (folder / f"{source.ids[i]}.npz").exists()}
             if missing:
                 maps = summed_maps(

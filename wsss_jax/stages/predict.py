@@ -11,7 +11,7 @@ from wsss_jax.context import Context
 from wsss_jax.data.images import encode_mask
 from wsss_jax.files import atomic_write
 from wsss_jax.host_memory import keep_freed_memory
-from wsss_jax.inference import CHUNK, MultiScale, image_sizes, load_network, summed_maps
+from wsss_jax.inference import MultiScale, chunks, image_sizes, load_network, summed_maps
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
@@ -27,13 +27,13 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     folder = ctx.stage_dir / "masks"
     folder.mkdir(exist_ok=True)
     how = MultiScale(**{k: v for k, v in settings.items() if k in MultiScale.__dataclass_fields__})
-    buckets = how.buckets(set(image_sizes(source)))
+    sizes = image_sizes(source)
+    buckets = how.buckets(set(sizes))
     network = load_network(inputs["checkpoint"], len(source.classes), "logits")
     everything = np.arange(len(source.classes) + 1)
     mine = range(ctx.process_index, len(source), ctx.process_count)
     with ctx.progress(len(mine), f"masks of {settings['split']}") as bar:
-        for start in range(0, len(mine), CHUNK):
-            chunk = mine[start : start + CHUNK]
+        for chunk in chunks(mine, sizes):
             missing = {i for i in chunk if not (folder / f"{source.ids[i]}.png").exists()}
             if missing:
                 maps = summed_maps(source, chunk, lambda _: everything, network, how, buckets)
