@@ -9,8 +9,8 @@ is here by construction:
 - Every class has a home (a frog's is the reef) where most of its pictures are taken, so a
   classifier may look at the place instead.
 - One to three creatures, of several classes or of one, hide parts of each other; their lengths
-  differ by a factor of three; they are turned, mirrored, cut by the border, lit from a side. Things
-  in the same coats but without a head are background.
+  differ by more than a factor of two; they are turned, mirrored, cut by the border, lit from a
+  side. Things in the same coats but without a head are background.
 
 The coat runs over body and head alike, so a method that spreads a map over pixels that look alike
 has something to spread over.
