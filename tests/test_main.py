@@ -69,6 +69,8 @@ def command(recipe: Path) -> Callable[..., subprocess.Popen]:
         os.environ,
         PYTHONPATH=os.pathsep.join([str(recipe.parent), str(Path(__file__).parent.parent)]),
         XDG_CACHE_HOME=str(recipe.parent / "cache"),
+        # How long compiling takes depends on the machine; here everything is kept.
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
     )
 
     def start(*arguments: str) -> subprocess.Popen:

@@ -203,7 +203,7 @@ def test_frozen_parameters_stay_bit_for_bit(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def cam() -> Any:
-    return build_method(dict(name="cam", backbone=dict(name="tiny", width=8)), CLASSES)
+    return build_method(dict(name="cam", dropout=0.0, backbone=dict(name="tiny", width=8)), CLASSES)
 
 
 def test_learning_rate_zero_changes_nothing_but_the_step():
@@ -216,11 +216,11 @@ def test_learning_rate_zero_changes_nothing_but_the_step():
 
 
 def test_a_network_learns_patches(cam: Any, tmp_path: Path):
-    _, figures = train(tmp_path, 30, cam, {**SGD, "lr": 0.01}, checkpoint_every=30)
+    _, figures = train(tmp_path, 80, cam, dict(name="adam", lr=0.003), checkpoint_every=80)
     losses = [row["loss"] for row in read_metrics(tmp_path)]
-    assert len(losses) == 30 and losses[0] > 0.5
+    assert len(losses) == 80 and losses[0] > 0.5
     assert np.mean(losses[-5:]) < 0.6 * losses[0]
-    assert figures["steps"] == 30 and figures["images_per_second"] > 0
+    assert figures["steps"] == 80 and figures["images_per_second"] > 0
 
 
 def first_step_with(image: int, steps: int) -> tuple[int, np.ndarray]:
