@@ -23,10 +23,9 @@ def test_multilabel_soft_margin():
     assert extreme == pytest.approx(100)
 
 
-def test_equivariance():
+def test_equivariance_l1():
     first, second = jnp.asarray([[[[0.0, 1.0]]]]), jnp.asarray([[[[3.0, 0.0]]]])
     assert losses.equivariance_l1(first, second) == 2
-    assert losses.equivariance_l2(first, second) == 5
 
 
 def test_hardest_l1():
@@ -105,7 +104,6 @@ def test_background_and_winners():
     [
         lambda x: losses.multilabel_soft_margin(x[:, 0, 0], jnp.ones((2, 3))),
         lambda x: losses.equivariance_l1(x, jnp.zeros_like(x)),
-        lambda x: losses.equivariance_l2(x, jnp.ones_like(x)),
         lambda x: losses.hardest_l1(jnp.zeros_like(x), x, 0.3),
         lambda x: losses.smallest_response(x, 0.5),
         lambda x: (max_norm(x) ** 2).sum(),

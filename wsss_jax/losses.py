@@ -26,13 +26,6 @@ def equivariance_l1(
     return jnp.mean(jnp.abs(first - second))
 
 
-def equivariance_l2(
-    first: Float[Array, "b c h w"], second: Float[Array, "b c h w"]
-) -> Float[Array, ""]:
-    """Mean squared difference of two maps: SSENet's L_SER (arXiv 1909.03714)."""
-    return jnp.mean(jnp.square(first - second))
-
-
 def _kth_smallest(values: Float[Array, "b n"], count: int) -> Float[Array, "b 1"]:
     """The `count`-th smallest entry of each row, exactly.
 
