@@ -97,9 +97,9 @@ def test_correlation_sends_no_gradient_to_backbone_and_classifier():
     assert not gradient["fc8"]["kernel"].any()
 
 
-@pytest.mark.parametrize("use_pcm", [True, False])
-def test_prediction_under_padding(use_pcm):
-    method = small_seam(use_pcm=use_pcm)
+@pytest.mark.parametrize("use_pcm, map_stride", [(True, 0), (False, 0), (True, 4)])
+def test_prediction_under_padding(use_pcm, map_stride):
+    method = small_seam(use_pcm=use_pcm, map_stride=map_stride)
     variables = variables_of(method)
     assert ("f9" in variables["params"]) == use_pcm
     image = batch_of((64, 48))["image"]
@@ -109,8 +109,9 @@ def test_prediction_under_padding(use_pcm):
     padded = predict(variables, image, jnp.asarray(valid))
     alone = predict(variables, image[:, :41, :30], jnp.ones((2, 41, 30), bool))
     for name in ("cam", "cam_main"):
-        assert alone[name].shape == (2, 6, 4, 3)
-        np.testing.assert_allclose(padded[name][:, :6, :4], alone[name], atol=1e-5)
+        height, width = (11, 8) if map_stride == 4 else (6, 4)
+        assert alone[name].shape == (2, height, width, 3)
+        np.testing.assert_allclose(padded[name][:, :height, :width], alone[name], atol=1e-5)
     assert jnp.array_equal(alone["cam"], alone["cam_main"]) != use_pcm
 
 

@@ -51,6 +51,8 @@ class SeamNetwork(nn.Module):
       dims: channels of the three 1×1 layers that make the correlation's features (f8_3, f8_4, f9).
       dropout: rate of the channel dropout before the classifier.
       use_pcm: False leaves the correlation out: the revised maps are then the maps themselves.
+      map_stride: image pixels per pixel of the maps; 0 is the backbone's stride. A smaller one
+        enlarges the classifier's maps before the correlation, which then follows finer features.
       dtype: of the convolutions; maps and correlation are float32.
     """
 
@@ -59,6 +61,7 @@ class SeamNetwork(nn.Module):
     dims: tuple[int, int, int] = (64, 128, 192)
     dropout: float = 0.5
     use_pcm: bool = True
+    map_stride: int = 0
     dtype: str = "float32"
 
     @nn.compact
@@ -83,27 +86,28 @@ class SeamNetwork(nn.Module):
         backbone = models.build({"dtype": dtype, **self.backbone_fields}, name="backbone")
         taps = backbone(x, valid, train=train)
         final = taps["conv6"]
-        size = (final.shape[1], final.shape[2])
+        stride = self.map_stride or backbone.feature_stride
+        size = (-(-x.shape[1] // stride), -(-x.shape[2] // stride))
+        map_valid = downsample_valid(valid, stride)
         dropped = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(final, deterministic=not train)
         xavier = nn.initializers.xavier_uniform()
         cam = Conv(self.num_classes + 1, 1, kernel_init=xavier, dtype=dtype, name="fc8")(dropped)
-        cam = cam.astype(jnp.float32)
+        cam = _to_size(cam.astype(jnp.float32), size, valid, map_valid)
         if not self.use_pcm:
             return {"cam": cam, "cam_rv": cam}
 
-        small_valid = downsample_valid(valid, backbone.feature_stride)
         he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
         wide = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")  # xavier with gain 4
-        parts = [_to_size(x, size, valid, small_valid).astype(dtype)]
+        parts = [_to_size(x, size, valid, map_valid).astype(dtype)]
         for name, tap, width in (("f8_3", "conv4", self.dims[0]), ("f8_4", "conv5", self.dims[1])):
             # No gradient of the correlation reaches the backbone.
-            side = _to_size(jax.lax.stop_gradient(taps[tap]), size, valid, small_valid)
+            side = _to_size(jax.lax.stop_gradient(taps[tap]), size, valid, map_valid)
             parts.append(nn.relu(Conv(width, 1, kernel_init=he, dtype=dtype, name=name)(side)))
         features = Conv(self.dims[2], 1, kernel_init=wide, dtype=dtype, name="f9")(
             jnp.concatenate(parts, axis=-1)
         )
         revised = pixel_correlation(
-            features, pixel_correlation_input(cam, small_valid), small_valid
+            features, pixel_correlation_input(cam, map_valid), map_valid
         )
         return {"cam": cam, "cam_rv": revised}
 
@@ -119,7 +123,7 @@ class Seam(base.Method):
       topk: fraction of the entries that count in L_ECR, the hardest ones.
       er_weight: weight of the equivariance loss L_ER.
       ecr_weight: weight of the cross-supervised loss L_ECR.
-      dims, dropout, use_pcm, dtype: see `SeamNetwork`.
+      dims, dropout, use_pcm, map_stride, dtype: see `SeamNetwork`.
       head_lr: learning rate of the new layers relative to the backbone's.
     """
 
@@ -132,6 +136,7 @@ class Seam(base.Method):
     dims: tuple[int, int, int] = (64, 128, 192)
     dropout: float = 0.5
     use_pcm: bool = True
+    map_stride: int = 0
     dtype: str = "float32"
     head_lr: float = 10.0
 
@@ -143,6 +148,7 @@ class Seam(base.Method):
             dims=self.dims,
             dropout=self.dropout,
             use_pcm=self.use_pcm,
+            map_stride=self.map_stride,
             dtype=self.dtype,
         )
 
