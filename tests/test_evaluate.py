@@ -107,7 +107,9 @@ def test_golden_scores_of_the_published_program(shared: Path, tmp_path: Path):
 def test_masks_and_the_keys_of_the_json(folders: Path, capsys: pytest.CaptureFixture[str]):
     assert evaluate.main(command(folders)) == 0
     scores = json.loads((folders / "out.json").read_text())
-    assert scores.keys() == {"miou", "iou", "precision", "recall", "pixel_accuracy", "images"}
+    named = {"miou", "iou", "precision", "recall", "pixel_accuracy", "images"}
+    assert scores.keys() == named | {"boundary_miou", "boundary_iou"}
+    assert scores["boundary_miou"] == pytest.approx(np.mean(list(scores["boundary_iou"].values())))
     confusion = expected_confusion(folders, IDS)
     expected = confusion_scores(confusion)
     assert list(scores["iou"]) == sorted(["background", *CLASSES])
@@ -386,7 +388,7 @@ def test_only_the_first_process_scores(folders: Path):
 def test_an_empty_cam_file_is_all_background(tmp_path: Path):
     truth = np.array([[0, 1, 255]], np.uint8)
     write_seam_cams(tmp_path / "a.npy", np.zeros(0, np.int64), np.zeros((0, 1, 3), np.float32))
-    confusion = scoring.score_cams(tmp_path / "a.npy", truth, 1, [0.1])
+    confusion = scoring.score_cams(tmp_path / "a.npy", truth, 1, [0.1]).confusion
     np.testing.assert_array_equal(confusion, [[[1, 0], [1, 0]]])
 
 

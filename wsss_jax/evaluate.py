@@ -22,6 +22,7 @@ from wsss_jax.files import write_json
 from wsss_jax.progress import Progress
 
 _JSON_KEYS = ("miou", "iou", "precision", "recall", "pixel_accuracy", "images")
+_BOUNDARY_KEYS = ("boundary_miou", "boundary_iou")
 _CURVE_KEYS = ("thresholds", "miou_curve", "best_threshold")
 
 
@@ -70,7 +71,7 @@ def evaluate(
     thresholds = scoring.THRESHOLDS if curve else ()
     extra = () if threshold is None else (threshold,)
 
-    def score_one(image_id: str) -> Any:
+    def score_one(image_id: str) -> scoring.Counts:
         path = gt / f"{image_id}.png"
         truth = decode_mask(scoring.read_bytes(path), str(path), num_classes)
         prediction = found[image_id]
@@ -80,15 +81,15 @@ def evaluate(
         return scoring.score_mask(prediction, truth, num_classes, ignore_as_background)
 
     with Progress(len(ids), "evaluate") as progress:
-        confusion = scoring.score_images(ids, score_one, progress.update).confusion
+        scored = scoring.score_images(ids, score_one, progress.update)
     result = {"images": len(ids)}
     chosen = -1
     if curve:
-        result |= scoring.curve(confusion[: len(thresholds)], thresholds, protocol)
+        result |= scoring.curve(scored.confusion[: len(thresholds)], thresholds, protocol)
         if threshold is None:
             chosen = thresholds.index(result["best_threshold"])
     names = ("background", *classes)
-    return result | scoring.summary(confusion[chosen], names, protocol)
+    return result | scoring.summary(scored.confusion[chosen], names, protocol, scored.boundary)
 
 
 def read_list(path: Path) -> list[str]:
@@ -148,8 +149,8 @@ def main(arguments: Sequence[str]) -> int:
         if options.curve:
             print(f"best threshold {result['best_threshold']:.2f}")
         if options.json:
-            keys = _JSON_KEYS + (_CURVE_KEYS if options.curve else ())
-            write_json(options.json, {key: result[key] for key in keys})
+            keys = _JSON_KEYS + (_CURVE_KEYS if options.curve else _BOUNDARY_KEYS)
+            write_json(options.json, {key: result[key] for key in keys if key in result})
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -18,6 +18,7 @@ from wsss_jax.data.cam_files import read_cams
 from wsss_jax.data.images import decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_json
+from wsss_jax.ops.boundary_iou import boundary_counts, boundary_scores
 from wsss_jax.ops.confusion import (
     IGNORE,
     Protocol,
@@ -33,14 +34,23 @@ PER_CLASS = ("iou", "precision", "recall", "fp_rate", "fn_rate")
 
 
 @dataclasses.dataclass(frozen=True)
+class Counts:
+    """What is counted in one image: confusion matrices, and for masks `boundary_counts`."""
+
+    confusion: Int64[np.ndarray, "t n n"]
+    boundary: Int64[np.ndarray, "n 2"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Scored:
-    """Confusion matrices over all images, and each image's mIoU at each threshold.
+    """The counts over all images, and each image's mIoU at each threshold.
 
     An image's mIoU is the mean over the classes in its ground truth or its prediction, whatever
     the protocol: under `strict` a perfect mask of two classes would have 2/21.
     """
 
     confusion: Int64[np.ndarray, "t n n"]
+    boundary: Int64[np.ndarray, "n 2"] | None
     image_miou: dict[str, Float64[np.ndarray, " t"]]
 
 
@@ -57,7 +67,7 @@ def thread_pool() -> Iterator[ThreadPoolExecutor]:
 
 def score_images(
     ids: Sequence[str],
-    score_one: Callable[[str], Int64[np.ndarray, "t n n"]],
+    score_one: Callable[[str], Counts],
     done: Callable[[], None] = lambda: None,
 ) -> Scored:
     """Sums `score_one(id)` over a thread pool; `done()` is called after every image.
@@ -68,19 +78,17 @@ def score_images(
     if not ids:
         raise UserError("expected images to score, found an empty list; check the list")
 
-    def score(image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        confusion = score_one(image_id)
-        return confusion, confusion_scores(confusion, "present")["miou"]
-
     image_miou = {}
-    total = None
+    confusion = boundary = None
     with thread_pool() as pool:
-        for image_id, (confusion, miou) in zip(ids, pool.map(score, ids), strict=True):
-            total = confusion if total is None else total + confusion
-            image_miou[image_id] = miou
+        for image_id, counts in zip(ids, pool.map(score_one, ids), strict=True):
+            confusion = counts.confusion if confusion is None else confusion + counts.confusion
+            if counts.boundary is not None:
+                boundary = counts.boundary if boundary is None else boundary + counts.boundary
+            image_miou[image_id] = confusion_scores(counts.confusion, "present")["miou"]
             done()
-    assert total is not None
-    return Scored(total, image_miou)
+    assert confusion is not None
+    return Scored(confusion, boundary, image_miou)
 
 
 def score_mask(
@@ -88,8 +96,8 @@ def score_mask(
     truth: UInt8[np.ndarray, "h w"],
     num_classes: int,
     ignore_as_background: bool = False,
-) -> Int64[np.ndarray, "1 n n"]:
-    """The confusion matrix of one mask file.
+) -> Counts:
+    """The counts of one mask file.
 
     Raises:
       UserError: missing or damaged file, another size than `truth`, an index above C, or 255,
@@ -105,7 +113,17 @@ def score_mask(
             )
         prediction[undecided] = 0
     check_size(path, prediction.shape, truth)
-    return confusion_matrix(prediction, truth, num_classes)[None]
+    return mask_counts(prediction, truth, num_classes)
+
+
+def mask_counts(
+    prediction: UInt8[np.ndarray, "h w"], truth: UInt8[np.ndarray, "h w"], num_classes: int
+) -> Counts:
+    """The counts of one label map; `truth` is 255 where nothing is scored."""
+    return Counts(
+        confusion_matrix(prediction, truth, num_classes)[None],
+        boundary_counts(prediction, truth, num_classes),
+    )
 
 
 def score_cams(
@@ -113,7 +131,7 @@ def score_cams(
     truth: UInt8[np.ndarray, "h w"],
     num_classes: int,
     thresholds: Sequence[float],
-) -> Int64[np.ndarray, "t n n"]:
+) -> Counts:
     """The confusion matrices of one CAM file at all thresholds.
 
     Raises:
@@ -123,7 +141,7 @@ def score_cams(
     if len(keys) == 0:  # all background; an empty file may not know the image's size
         cam = np.zeros((0, *truth.shape), np.float32)
     check_size(path, cam.shape[1:], truth)
-    return threshold_confusions(cam, keys, truth, thresholds, num_classes)
+    return Counts(threshold_confusions(cam, keys, truth, thresholds, num_classes))
 
 
 def check_size(path: Path, shape: tuple[int, ...], truth: UInt8[np.ndarray, "h w"]) -> None:
@@ -155,12 +173,16 @@ def check_all_found(what: str, missing: Sequence[str], total: int, where: Path) 
 
 
 def summary(
-    confusion: Int64[np.ndarray, "n n"], names: Sequence[str], protocol: Protocol
+    confusion: Int64[np.ndarray, "n n"],
+    names: Sequence[str],
+    protocol: Protocol,
+    boundary: Int64[np.ndarray, "n 2"] | None = None,
 ) -> dict[str, Any]:
     """The scores of one confusion matrix as JSON: fractions 0…1, None where undefined.
 
     Args:
       confusion: rows by ground truth.
+      boundary: see `boundary_counts`; adds ``boundary_miou`` and ``boundary_iou`` per class.
       names: n class names, background first.
       protocol: see `confusion_scores`.
     """
@@ -169,7 +191,12 @@ def summary(
         name: {key: _number(scores[key][index]) for key in PER_CLASS}
         for index, name in enumerate(names)
     }
-    return {
+    outline = {}
+    if boundary is not None:
+        iou, mean = boundary_scores(boundary, protocol)
+        by_name = {name: _number(value) for name, value in zip(names, iou, strict=True)}
+        outline = {"boundary_miou": mean, "boundary_iou": by_name}
+    return outline | {
         "miou": float(scores["miou"]),
         "iou": {name: values["iou"] for name, values in per_class.items()},
         "precision": float(scores["mean_precision"]),
@@ -222,6 +249,8 @@ def table(scores: dict[str, Any]) -> str:
     means = [scores["miou"], scores["precision"], scores["recall"]]
     lines.append(f"{'mean':<{width}}" + "".join(map(_cell, means)))
     lines.append(f"pixel accuracy {100 * scores['pixel_accuracy']:.2f}")
+    if "boundary_miou" in scores:
+        lines.append(f"boundary mIoU {100 * scores['boundary_miou']:.2f}")
     return "\n".join(lines)
 
 

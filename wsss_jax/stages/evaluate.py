@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
 from ml_collections import ConfigDict
 
 from wsss_jax import scoring
@@ -17,7 +16,7 @@ from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 
-ScoreOne = Callable[[str, Sequence[float]], Int64[np.ndarray, "t n n"]]
+ScoreOne = Callable[[str, Sequence[float]], scoring.Counts]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +45,10 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     - ``from:NEED``: the best of another evaluation, say of train for scoring val.
 
     Returns:
-      The scores as fractions (`scoring.summary`), ``images``, ``protocol``, ``split``; for maps
-      also ``threshold`` with ``threshold_choice``, the curves over `scoring.THRESHOLDS` on the
-      scored images, and ``best_threshold``: the best on the held-out sample if there is one,
-      otherwise on the scored images.
+      The scores as fractions (`scoring.summary`; masks get boundary IoUs too), ``images``,
+      ``protocol``, ``split``; for maps also ``threshold`` with ``threshold_choice``, the curves
+      over `scoring.THRESHOLDS` on the scored images, and ``best_threshold``: the best on the
+      held-out sample if there is one, otherwise on the scored images.
 
     Raises:
       UserError: a prediction or ground truth is missing, damaged or of another size.
@@ -74,7 +73,8 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     else:
         raise UserError(f"expected masks/ or cams/ in {folder}, found neither; run its stage")
 
-    result |= scoring.summary(scored.confusion[column], names, protocol)
+    confusion = scored.confusion[column]
+    result |= scoring.summary(confusion, names, protocol, scored.boundary)
     result |= {"images": len(scored.image_miou), "protocol": protocol, "split": settings["split"]}
     per_image = {name: float(miou[column]) for name, miou in scored.image_miou.items()}
     write_json(ctx.stage_dir / "per_image.json", per_image)
@@ -129,7 +129,7 @@ def _mask_scorer(folder: Path, source: Source, settings: Mapping[str, Any]) -> S
     truth = _truth_reader(source)
     lenient = bool(settings.get("ignore_as_background", False))
 
-    def score_one(image_id: str, thresholds: Sequence[float]) -> Any:
+    def score_one(image_id: str, thresholds: Sequence[float]) -> scoring.Counts:
         path = folder / f"{image_id}.png"
         return scoring.score_mask(path, truth(image_id), len(source.classes), lenient)
 
@@ -142,7 +142,7 @@ def _cam_scorer(folder: Path, source: Source) -> ScoreOne:
     scoring.check_all_found("CAM file", missing, len(source.ids), folder)
     truth = _truth_reader(source)
 
-    def score_one(image_id: str, thresholds: Sequence[float]) -> Any:
+    def score_one(image_id: str, thresholds: Sequence[float]) -> scoring.Counts:
         path = found[image_id]
         assert path is not None
         return scoring.score_cams(path, truth(image_id), len(source.classes), thresholds)
