@@ -1,0 +1,83 @@
+"""How much two nearby pixels belong together: by their features, or by what lies between them.
+
+Affinities are stored as [b, h, w, pairs] at the upper or left pixel of a pair and are zero where
+there is no pair, which is what `wsss_jax.ops.random_walk` expects.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from wsss_jax.ops.path_index import RADIUS, Offset, pair_offsets, paths
+
+
+def feature_affinity(
+    features: Float[Array, "b h w c"], radius: int = RADIUS
+) -> Float[Array, "b h w o"]:
+    """AffinityNet's ``exp(−mean over channels |f_i − f_j|)`` of the pairs `pair_offsets`.
+
+    Where the second pixel would lie outside the map the value means nothing; see `pair_mask`.
+    """
+    b, h, w, c = features.shape
+    reach = max(radius - 1, 0)
+    wide = jnp.pad(features, ((0, 0), (0, reach), (reach, reach), (0, 0)))
+
+    # One pair at a time, formed a second time for the gradient: the differences of all pairs would
+    # take 34 times the features' memory, and are slower for it.
+    @jax.checkpoint
+    def one(carry: None, offset: Int[Array, "2"]) -> tuple[None, Array]:
+        there = lax.dynamic_slice(wide, (0, offset[0], reach + offset[1], 0), (b, h, w, c))
+        return carry, jnp.exp(-jnp.abs(features - there).mean(-1))
+
+    offsets = np.asarray(pair_offsets(radius), np.int32).reshape(-1, 2)
+    _, affinities = lax.scan(one, None, offsets)
+    return jnp.moveaxis(affinities, 0, -1)
+
+
+def pair_mask(
+    shape: tuple[int, int], size: Int[Array, "b 2"], radius: int = RADIUS
+) -> Bool[Array, "b h w o"]:
+    """Which of the pairs `pair_offsets` AffinityNet's program compares.
+
+    It starts no pair in the last `radius` − 1 rows or as many columns on either side, so that all
+    pairs of a pixel end inside the map. On a map with a side below 2·radius + 1 the radius is
+    ``(side − 1) // 2`` of the shorter side.
+
+    Args:
+      shape: height and width of the map.
+      size: height and width of the top-left part of each map that counts.
+      radius: pairs are closer than this.
+    """
+    height, width = size[:, 0, None, None], size[:, 1, None, None]
+    shorter = jnp.minimum(height, width)
+    shrunk = jnp.where(shorter < 2 * radius + 1, (shorter - 1) // 2, radius)
+    reach = jnp.maximum(shrunk - 1, 0)
+    y, x = jnp.arange(shape[0])[:, None], jnp.arange(shape[1])
+    starts = (y < height - reach) & (x >= reach) & (x < width - reach)
+    squared = np.asarray([dy * dy + dx * dx for dy, dx in pair_offsets(radius)], np.int32)
+    return starts[..., None] & (squared < (shrunk * shrunk)[..., None])
+
+
+def boundary_affinity(
+    boundary: Float[Array, "b h w"], radius: int = RADIUS
+) -> tuple[Float[Array, "b h w o"], tuple[Offset, ...]]:
+    """IRNet's 1 − the strongest boundary (0…1) on the path between two pixels, and the offsets.
+
+    Outside the map there is nothing but boundary.
+    """
+    _, h, w = boundary.shape
+    reach = max(radius - 1, 0)
+    wide = jnp.pad(boundary, ((0, 0), (0, reach), (reach, reach)), constant_values=1.0)
+
+    def strongest(points: tuple[Offset, ...]) -> Array:
+        values = (wide[:, y : y + h, reach + x : reach + x + w] for y, x in points)
+        highest = next(values)
+        for value in values:
+            highest = jnp.maximum(highest, value)
+        return highest
+
+    pairs = paths(radius)
+    affinities = jnp.stack([1 - strongest(pair.points) for pair in pairs], axis=-1)
+    return affinities, tuple(pair.offset for pair in pairs)
