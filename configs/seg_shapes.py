@@ -24,10 +24,13 @@ def get_config() -> ConfigDict:
         dict(
             name="segmentation",
             backbone=c.train.method.backbone,
-            features=128,
-            dilation=2,
-            dropout=0.1,
-            bn_momentum=0.05,  # a short run: the statistics have to follow quickly
+            head=dict(
+                name="large_fov",
+                features=128,
+                dilation=2,
+                dropout=0.1,
+                bn_momentum=0.05,  # a short run: the statistics have to follow quickly
+            ),
             dtype="float32",
         )
     )

@@ -34,7 +34,7 @@ FIELDS = {
     # Only cam does without dropout: pmap draws another mask on every device.
     "cam": dict(dropout=0.0),
     "seam": dict(small_scale=0.5, dims=(8, 8, 8)),
-    "segmentation": dict(features=16, dilation=2),
+    "segmentation": dict(head=dict(name="large_fov", features=16, dilation=2)),
 }
 rng = np.random.default_rng(0)
 valid = np.ones((BATCH, CROP, CROP), bool)

@@ -30,7 +30,7 @@ CLASSES = 3
 FIELDS: dict[str, dict] = {
     "cam": {},
     "seam": dict(dims=(8, 8, 8)),
-    "segmentation": dict(features=16, dilation=2),
+    "segmentation": dict(head=dict(name="large_fov", features=16, dilation=2)),
 }
 BACKBONES: dict[str, dict] = {
     "tiny": dict(name="tiny", width=8),

@@ -17,7 +17,7 @@ NAMES = [m.name for m in pkgutil.iter_modules(methods.__path__) if m.name != "ba
 CLASSES, CROP, BATCH = 3, 32, 4
 TINY = dict(name="tiny", width=8)
 # A light version of the method where its defaults are made for a large network.
-FIELDS: dict = {"segmentation": dict(features=16, dilation=2)}
+FIELDS: dict = {"segmentation": dict(head=dict(name="large_fov", features=16, dilation=2))}
 
 
 def make(name, backbone=TINY, **fields):

@@ -78,12 +78,13 @@ def test_torch_names():
 
 def test_frozen():
     paths = traverse_util.flatten_dict({"backbone": shapes_of()["params"]}, sep="/")
-    frozen = {p for p in paths if any(re.match(f, p) for f in resnet38.FROZEN)}
+    frozen = {p for p in paths if any(re.match(f, p) for f in resnet38.FROZEN + resnet38.NORMS)}
     trained = set(paths) - frozen
     assert trained and all(
         re.fullmatch(r"backbone/b[3-7](_\d)?/conv_\w+/kernel", p) for p in trained
     )
-    assert models.frozen_patterns({"name": "resnet38"}) == resnet38.FROZEN
+    assert models.frozen_patterns({"name": "resnet38"}) == resnet38.FROZEN + resnet38.NORMS
+    assert models.frozen_patterns({"name": "resnet38", "bn_momentum": 3e-4}) == resnet38.FROZEN
 
 
 @pytest.mark.parametrize(

@@ -101,3 +101,18 @@ def masked_cross_entropy(
     log_probability = jax.nn.log_softmax(logits)
     picked = jnp.take_along_axis(log_probability, classes[..., None], axis=-1)[..., 0]
     return -jnp.sum(picked * known) / jnp.maximum(known.sum(), 1)
+
+
+def balanced_cross_entropy(
+    logits: Float[Array, "b h w c1"], masks: UInt8[Array, "b h w"], ignore: int = 255
+) -> Float[Array, ""]:
+    """Half the mean cross entropy of the background's pixels and half that of the foreground's.
+
+    Args: as of `masked_cross_entropy`.
+    """
+    background = jnp.where(masks == 0, masks, ignore)
+    foreground = jnp.where(masks == 0, ignore, masks)
+    return (
+        masked_cross_entropy(logits, background, ignore)
+        + masked_cross_entropy(logits, foreground, ignore)
+    ) / 2

@@ -58,6 +58,11 @@ class Method(Protocol):
         del params
         return extra
 
+    def inference_params(self, params: PyTree, extra: PyTree) -> PyTree:
+        """The parameters to use after training (an average of them, perhaps)."""
+        del extra
+        return params
+
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:

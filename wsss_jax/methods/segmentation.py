@@ -1,7 +1,6 @@
 """Segmentation network trained on masks: ground truth (the upper bound) or pseudo labels.
 
-DeepLabv1 with a large field of view (Chen et al., ICLR 2015) in the form SEAM retrains it: two
-convolutions with trained batch norm on top of any backbone.
+DeepLab v1 with a large field of view, v2 and v3+ on any backbone; see `wsss_jax.models.heads`.
 """
 
 import dataclasses
@@ -9,35 +8,34 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
 from wsss_jax import losses, models
+from wsss_jax.errors import UserError
 from wsss_jax.methods import base
-from wsss_jax.models.layers import Conv, downsample_valid, mask_features
-from wsss_jax.ops.resize import resize_bilinear
+from wsss_jax.models.heads import Aspp, LargeFov, V3Plus
+from wsss_jax.ops.resize import resize_bilinear, scaled_size
 from wsss_jax.types import Aux, Batch, ParamRule
+
+HEADS: Mapping[str, Any] = {"large_fov": LargeFov, "aspp": Aspp, "v3plus": V3Plus}
+"""DeepLab v1, v2 and v3+."""
 
 
 class SegmentationNetwork(nn.Module):
-    """Backbone, dilated 3×3 and 1×1 convolutions with batch norm, dropout and a 1×1 classifier.
+    """A backbone and a head.
 
     Attributes:
       backbone_fields: description of the backbone, see `wsss_jax.models.build`.
-      num_classes: foreground classes C; the classifier has C + 1 channels, 0 is background.
-      features: channels of the two layers.
-      dilation: of the 3×3 layer.
-      dropout: rate before the classifier.
-      bn_momentum: share of new statistics in the running ones at every step.
+      head_fields: ``name`` of the head (see `HEADS`) and its fields.
+      num_classes: foreground classes C; there are C + 1 logits, 0 is background.
       dtype: of the convolutions; logits are float32.
     """
 
     backbone_fields: Mapping[str, Any]
+    head_fields: Mapping[str, Any]
     num_classes: int
-    features: int = 512
-    dilation: int = 12
-    dropout: float = 0.5
-    bn_momentum: float = 3e-4
     dtype: str = "float32"
 
     @nn.compact
@@ -48,30 +46,13 @@ class SegmentationNetwork(nn.Module):
         *,
         train: bool = False,
     ) -> Float[Array, "b p q c1"]:
-        """Logits at the network's stride; with `train` batch statistics are used and updated."""
+        """Logits at the head's stride; with `train` batch statistics are used and updated."""
         dtype = jnp.dtype(self.dtype)
         backbone = models.build({"dtype": dtype, **self.backbone_fields}, name="backbone")
-        x = backbone(x, valid, train=train)["conv6"]
-        low_valid = downsample_valid(valid, backbone.feature_stride)
-        for number, kernel_size in enumerate((3, 1)):
-            x = Conv(
-                self.features,
-                kernel_size,
-                dilation=self.dilation if kernel_size > 1 else 1,
-                dtype=dtype,
-                name=f"conv_{number}",
-            )(mask_features(x, low_valid))
-            x = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=1 - self.bn_momentum,
-                epsilon=1e-5,
-                dtype=dtype,
-                name=f"norm_{number}",
-            )(x)
-            x = nn.relu(x)
-        x = nn.Dropout(self.dropout)(x, deterministic=not train)
-        classifier = Conv(self.num_classes + 1, 1, use_bias=True, dtype=dtype, name="classifier")
-        return classifier(x).astype(jnp.float32)
+        fields = dict(self.head_fields)
+        cls = HEADS[fields.pop("name")]
+        head = cls(self.num_classes + 1, dtype=dtype, name="head", **fields)
+        return head(backbone(x, valid, train=train), valid, train=train)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,35 +61,72 @@ class Segmentation(base.Method):
 
     Attributes:
       num_classes: foreground classes C.
-      backbone: description of the backbone, see `wsss_jax.models.build`.
-      features, dilation, dropout, bn_momentum, dtype: see `SegmentationNetwork`.
-      head_lr: learning rate of the new layers relative to the backbone's.
+      backbone: description of the backbone, see `wsss_jax.models.build`; its ``bn_momentum`` trains
+        the batch norm of the backbone too.
+      head: ``name`` (``large_fov``, ``aspp``, ``v3plus``) and fields, see `wsss_jax.models.heads`.
+      loss_scales: further sizes of the input, relative to the crop, whose logits, and the maximum
+        of all, are supervised too (DeepLabv2: 0.5 and 0.75).
+      balanced: background and foreground pixels count one half each, however many there are.
+      ema: above 0 the network in use is the running average of the trained one, of which this
+        share is kept at every step (0.999, say).
+      dtype: see `SegmentationNetwork`.
+      head_lr: learning rate of the head relative to the backbone's.
     """
 
     num_classes: int
     backbone: Mapping[str, Any]
-    features: int = 512
-    dilation: int = 12
-    dropout: float = 0.5
-    bn_momentum: float = 3e-4
+    head: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "large_fov"})
+    loss_scales: tuple[float, ...] = ()
+    balanced: bool = False
+    ema: float = 0.0
     dtype: str = "float32"
     head_lr: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Checks the head and the average.
+
+        Raises:
+          UserError: an unknown head or field of it, or `ema` is no share.
+        """
+        fields = dict(self.head)
+        name = fields.pop("name", None)
+        if name not in HEADS:
+            raise UserError(
+                f"expected head.name to be one of {', '.join(HEADS)}, found {name!r}: change it"
+            )
+        known = set(HEADS[name].__dataclass_fields__) - {"parent", "name", "outputs", "dtype"}
+        if not fields.keys() <= known:
+            raise UserError(
+                f"expected fields of the head {name!r} among {sorted(known)}, found"
+                f" {sorted(fields.keys() - known)}: remove or correct them"
+            )
+        if not 0 <= self.ema < 1:
+            raise UserError(f"expected ema from 0 to below 1, found {self.ema}: change it")
 
     def model(self) -> nn.Module:
         """The network; see `SegmentationNetwork`."""
         return SegmentationNetwork(
-            dict(self.backbone),
-            self.num_classes,
-            self.features,
-            self.dilation,
-            self.dropout,
-            self.bn_momentum,
-            self.dtype,
+            dict(self.backbone), dict(self.head), self.num_classes, self.dtype
         )
 
     def param_rules(self) -> tuple[ParamRule, ...]:
         """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
         return base.four_groups(self.backbone, self.head_lr)
+
+    def init_extra(self, params: PyTree) -> PyTree:
+        """The average of the parameters, where one is kept."""
+        # A copy: the step donates the parameters' buffers.
+        return jax.tree.map(jnp.copy, params) if self.ema else ()
+
+    def after_step(self, extra: PyTree, params: PyTree) -> PyTree:
+        """The average moves towards the new parameters."""
+        if not self.ema:
+            return extra
+        return jax.tree.map(lambda old, new: self.ema * old + (1 - self.ema) * new, extra, params)
+
+    def inference_params(self, params: PyTree, extra: PyTree) -> PyTree:
+        """The average, where one is kept."""
+        return extra if self.ema else params
 
     def loss(
         self,
@@ -119,26 +137,33 @@ class Segmentation(base.Method):
         step: Array,
         extra: PyTree = (),
     ) -> tuple[Array, Aux]:
-        """Cross entropy at the image's size; 255 is ignored."""
-        del step, extra
+        """Cross entropy at the image's size; 255 is ignored. The mean over `loss_scales`."""
+        del step
         images = base.network_input(batch["image"], batch["valid"], self.backbone)
-        logits, new_state = self.model().apply(
-            {"params": params, **state},
-            images,
-            train=True,
-            rngs={"dropout": rng},
-            mutable=["batch_stats"],
-        )
         size = (images.shape[1], images.shape[2])
-        logits = resize_bilinear(logits, size, align_corners=True)
-        loss = losses.masked_cross_entropy(logits, batch["segmentation"])
-        maps = {"segmentation": logits}
-        return loss, Aux(terms={"ce": loss}, state={**state, **new_state}, maps=maps)
+        outputs = []
+        for number, scale in enumerate((1.0, *self.loss_scales)):
+            scaled = resize_bilinear(images, scaled_size(size, scale), align_corners=True)
+            logits, new_state = self.model().apply(
+                {"params": params, **state},
+                scaled,
+                train=True,
+                rngs={"dropout": jax.random.fold_in(rng, number)},
+                mutable=["batch_stats"],
+            )
+            state = {**state, **new_state}
+            outputs.append(resize_bilinear(logits, size, align_corners=True))
+        if self.loss_scales:
+            outputs.append(jnp.stack(outputs).max(0))
+        entropy = losses.balanced_cross_entropy if self.balanced else losses.masked_cross_entropy
+        loss = jnp.stack([entropy(logits, batch["segmentation"]) for logits in outputs]).mean()
+        maps = {"segmentation": outputs[0]}
+        return loss, Aux(terms={"ce": loss}, state=state, maps=maps, extra=extra)
 
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:
-        """``logits`` [b, h', w', C + 1] at the network's stride."""
+        """``logits`` [b, h', w', C + 1] at the head's stride."""
         inputs = base.network_input(images, valid, self.backbone)
         logits = self.model().apply(variables, inputs, valid)
         assert isinstance(logits, jnp.ndarray)

@@ -1,9 +1,10 @@
 """Networks: pure functions of their variables.
 
 A backbone is a module of this package: it exports `Backbone` (a Flax module whose call
-``(x, valid=None, *, train=False)`` returns the feature maps ``conv4``, ``conv5`` and ``conv6``) and
-`FROZEN` (regular expressions for the beginning of parameter paths, such as ``backbone/conv1a/``,
-that no recipe trains).
+``(x, valid=None, *, train=False)`` returns the feature maps ``conv3`` of stride 4, ``conv4``,
+``conv5`` and ``conv6``) and regular expressions for the beginning of parameter paths, such as
+``backbone/conv1a/``: `FROZEN` that no recipe trains, and `NORMS`, the batch norm, trained only
+where the backbone has a ``bn_momentum`` above 0.
 """
 
 import importlib
@@ -63,4 +64,6 @@ def build(backbone: Mapping[str, Any], **overrides: Any) -> nn.Module:
 
 def frozen_patterns(backbone: Mapping[str, Any]) -> tuple[str, ...]:
     """Regular expressions for the beginning of the paths of parameters that stay as they are."""
-    return tuple(getattr(backbone_module(str(dict(backbone).get("name", ""))), "FROZEN", ()))
+    fields = dict(backbone)
+    module = backbone_module(str(fields.get("name", "")))
+    return module.FROZEN if fields.get("bn_momentum") else (*module.FROZEN, *module.NORMS)

@@ -22,6 +22,19 @@ def downsample_valid(valid: Bool[Array, "b h w"] | None, stride: int) -> Array |
     return None if valid is None else valid[:, ::stride, ::stride]
 
 
+def valid_at(valid: Bool[Array, "b h w"] | None, size: tuple[int, int]) -> Array | None:
+    """The valid pixels of feature maps of `size`, whatever their stride, a power of two up to 32.
+
+    Args:
+      valid: the pixels of the images.
+      size: (height, width) of the maps.
+    """
+    if valid is None:
+        return None
+    strided = (downsample_valid(valid, stride) for stride in (1, 2, 4, 8, 16, 32))
+    return next(mask for mask in strided if mask is not None and mask.shape[1:] == size)
+
+
 def mask_features(x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None) -> Array:
     """Zeros the features outside `valid`, as the zero padding of an unpadded image would be."""
     return x if valid is None else jnp.where(valid[..., None], x, jnp.zeros((), x.dtype))
@@ -79,23 +92,40 @@ class DepthwiseConv(nn.Module):
         )
 
 
-class FrozenBatchNorm(nn.Module):
-    """Batch norm with running statistics: one multiplication and one addition per channel.
+class BatchNorm(nn.Module):
+    """Batch norm that is frozen unless told otherwise.
 
+    Frozen it is one multiplication and one addition per channel with the running statistics.
     `scale` and `bias` are parameters (frozen by the methods' rules), `mean` and `var` live in
-    ``batch_stats``. The affine map is folded in float32 whatever `dtype` the features have.
+    ``batch_stats``. Everything is computed in float32 whatever `dtype` the features have.
+
+    Attributes:
+      momentum: share of the batch's statistics that enters the running ones; above 0 the batch's
+        own normalise it, over all images of the global batch, padding included as published.
+      epsilon: added to the variance.
     """
 
+    momentum: float = 0.0
     epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """Normalises with the stored statistics."""
+        """Normalises."""
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32).value
-        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32).value
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        mean, var = running_mean.value, running_var.value
+        if self.momentum:
+            pixels = x.astype(jnp.float32)
+            old_mean, old_var = mean, var
+            mean = pixels.mean((0, 1, 2))
+            # Of centred pixels: the difference of two large squares would lose the digits.
+            var = jnp.mean(jnp.square(pixels - mean), (0, 1, 2))
+            if not self.is_initializing():
+                running_mean.value = old_mean + self.momentum * (mean - old_mean)
+                running_var.value = old_var + self.momentum * (var - old_var)
         factor = scale * lax.rsqrt(var + self.epsilon)
         offset = bias - mean * factor
         return x * factor.astype(x.dtype) + offset.astype(x.dtype)

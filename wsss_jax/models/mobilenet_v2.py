@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from wsss_jax.models.layers import (
+    BatchNorm,
     Conv,
     DepthwiseConv,
     Dtype,
-    FrozenBatchNorm,
     downsample_valid,
     mask_features,
 )
@@ -33,6 +33,7 @@ _GROUPS = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
+_STRIDE_4 = 3
 _LAST = 1280
 
 
@@ -50,34 +51,38 @@ class _Block(nn.Module):
     stride: int
     dilation: int
     dtype: Dtype
+    momentum: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array, valid: Array | None) -> Array:
         y, layer = x, 0
         if self.expansion > 1:
             y = Conv(x.shape[-1] * self.expansion, 1, name="conv_0_0", dtype=self.dtype)(y)
-            y = nn.relu6(FrozenBatchNorm(name="conv_0_1")(y))
+            y = nn.relu6(BatchNorm(self.momentum, name="conv_0_1")(y))
             layer = 1
         padding = _same_padding(y, self.stride, self.dilation)
         y = DepthwiseConv(
             self.stride, self.dilation, padding, name=f"conv_{layer}_0", dtype=self.dtype
         )(mask_features(y, valid))
-        y = nn.relu6(FrozenBatchNorm(name=f"conv_{layer}_1")(y))
+        y = nn.relu6(BatchNorm(self.momentum, name=f"conv_{layer}_1")(y))
         y = Conv(self.features, 1, name=f"conv_{layer + 1}", dtype=self.dtype)(y)
-        y = FrozenBatchNorm(name=f"conv_{layer + 2}")(y)
+        y = BatchNorm(self.momentum, name=f"conv_{layer + 2}")(y)
         return x + y if self.stride == 1 and x.shape[-1] == self.features else y
 
 
 class MobileNetV2(nn.Module):
-    """Width 1.0. Taps: ``conv4`` and ``conv5`` after the blocks `taps`, ``conv6`` the last layer.
+    """Width 1.0. Taps: ``conv3`` of stride 4, ``conv4`` and ``conv5`` after the blocks `taps`,
+    ``conv6`` the last layer.
 
     `output_stride` 32, 16 or 8: strides beyond it become dilations. `remat` recomputes the blocks
-    in the backward pass instead of keeping their activations.
+    in the backward pass instead of keeping their activations. `bn_momentum` trains the batch norm,
+    see `BatchNorm`; 0 freezes it.
     """
 
     output_stride: int = 16
     taps: tuple[int, int] = (5, 12)
     remat: bool = False
+    bn_momentum: float = 0.0
     dtype: Dtype = jnp.float32
 
     pixel_mean = (127.5, 127.5, 127.5)
@@ -96,12 +101,12 @@ class MobileNetV2(nn.Module):
         *,
         train: bool = False,
     ) -> dict[str, Array]:
-        """The three feature maps. `train` changes nothing: batch norm is frozen, no dropout."""
-        del train
+        """The feature maps. `train` matters to trained batch norm alone: there is no dropout."""
+        momentum = self.bn_momentum if train else 0.0
         x = mask_features(x.astype(self.dtype), valid)
         padding = _same_padding(x, 2, 1)
         x = Conv(32, 3, 2, padding=padding, name="features_0_0", dtype=self.dtype)(x)
-        x = nn.relu6(FrozenBatchNorm(name="features_0_1")(x))
+        x = nn.relu6(BatchNorm(momentum, name="features_0_1")(x))
         valid = downsample_valid(valid, 2)
         block = nn.remat(_Block) if self.remat else _Block
         taps: dict[str, Array] = {}
@@ -114,21 +119,23 @@ class MobileNetV2(nn.Module):
                     # The first block of a dilated group keeps the previous rate (as DeepLab does).
                     step, dilation = 1, dilation * group_stride
                 stride *= step
-                x = block(expansion, features, step, rate, self.dtype, name=f"features_{index}")(
-                    x, valid
-                )
+                fields = (expansion, features, step, rate, self.dtype, momentum)
+                x = block(*fields, name=f"features_{index}")(x, valid)
                 valid = downsample_valid(valid, step)
+                if index == _STRIDE_4:
+                    taps["conv3"] = x
                 if index in self.taps:
                     taps["conv4" if index == self.taps[0] else "conv5"] = x
         x = Conv(_LAST, 1, name="features_18_0", dtype=self.dtype)(x)
-        taps["conv6"] = nn.relu6(FrozenBatchNorm(name="features_18_1")(x))
+        taps["conv6"] = nn.relu6(BatchNorm(momentum, name="features_18_1")(x))
         return jax.tree.map(lambda a: a.astype(jnp.float32), taps)
 
 
 Backbone = MobileNetV2
 
-FROZEN = (r"backbone/features_0_0/", r"backbone/features_[1-3]/", r"backbone/.*/(scale|bias)$")
-"""Stem and stride-4 blocks, as the first stages of every backbone here, and all batch norm."""
+FROZEN = (r"backbone/features_0_[01]/", r"backbone/features_[1-3]/")
+"""Stem and stride-4 blocks, as the first stages of every backbone here."""
+NORMS = (r"backbone/.*/(scale|bias)$",)
 
 
 def torch_name(path: tuple[str, ...]) -> str:

@@ -1,8 +1,8 @@
 """ResNet38: a wide residual network of output stride 8, 105 M parameters ("model A1").
 
 Source: Wu, Shen, van den Hengel, *Wider or Deeper* (arXiv 1611.10080), in the form of AffinityNet,
-SSENet and SEAM: pre-activation blocks, convolutions without bias, frozen batch norm. Submodules
-carry the names of the published PyTorch weights.
+SSENet and SEAM: pre-activation blocks, convolutions without bias, batch norm frozen by default.
+Submodules carry the names of the published PyTorch weights.
 """
 
 import dataclasses
@@ -13,10 +13,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from wsss_jax.models.layers import Conv, FrozenBatchNorm, downsample_valid, mask_features
+from wsss_jax.models.layers import BatchNorm, Conv, downsample_valid, mask_features
 
-FROZEN = (r"backbone/conv1a/", r"backbone/b2(_[12])?/", r"backbone/(.*/)?bn[^/]*/")
-"""No recipe trains the first two levels or any batch norm."""
+FROZEN = (r"backbone/conv1a/", r"backbone/b2(_[12])?/")
+"""No recipe trains the first two levels."""
+NORMS = (r"backbone/(.*/)?bn[^/]*/",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,7 @@ class ResidualBlock(nn.Module):
 
     block: Block
     dtype: Any = jnp.float32
+    momentum: float = 0.0
 
     @nn.compact
     def __call__(
@@ -60,7 +62,7 @@ class ResidualBlock(nn.Module):
     ) -> tuple[Array, Array]:
         """`valid` belongs to `x`; the result's is downsampled by the block's stride."""
         block = self.block
-        active = nn.relu(FrozenBatchNorm(name="bn_branch2a")(x))
+        active = nn.relu(BatchNorm(self.momentum, name="bn_branch2a")(x))
         y = Conv(
             block.middle,
             3,
@@ -69,7 +71,7 @@ class ResidualBlock(nn.Module):
             dtype=self.dtype,
             name="conv_branch2a",
         )(mask_features(active, valid))
-        y = nn.relu(FrozenBatchNorm(name="bn_branch2b1")(y))
+        y = nn.relu(BatchNorm(self.momentum, name="bn_branch2b1")(y))
         small_valid = downsample_valid(valid, block.stride)
         y = Conv(
             block.out, 3, dilation=block.dilations[1], dtype=self.dtype, name="conv_branch2b1"
@@ -91,6 +93,7 @@ class Bottleneck(nn.Module):
     dropout: float
     dilation: int = 4
     dtype: Any = jnp.float32
+    momentum: float = 0.0
 
     @nn.compact
     def __call__(
@@ -99,7 +102,7 @@ class Bottleneck(nn.Module):
         """`valid` belongs to `x` and to the result."""
 
         def active(y: Array, name: str) -> Array:
-            return nn.relu(FrozenBatchNorm(name=f"bn_{name}")(y))
+            return nn.relu(BatchNorm(self.momentum, name=f"bn_{name}")(y))
 
         def dropped(y: Array) -> Array:
             return nn.Dropout(self.dropout, broadcast_dims=(1, 2))(y, deterministic=not train)
@@ -122,11 +125,13 @@ class ResNet38(nn.Module):
       dropout: rates in the bottlenecks b6 and b7 (published: 0.3, 0.5; arXiv 2112.05351: 0.2, 0.2).
       remat: forms the activations inside the blocks a second time in the backward pass: about a
         third more time for a fraction of the memory.
+      bn_momentum: trains the batch norm, see `BatchNorm`; 0 freezes it.
       dtype: of convolutions and activations; parameters are float32.
     """
 
     dropout: tuple[float, ...] = (0.3, 0.5)
     remat: bool = False
+    bn_momentum: float = 0.0
     dtype: Any = jnp.float32
 
     pixel_mean: ClassVar[tuple[float, float, float]] = (123.675, 116.28, 103.53)
@@ -157,18 +162,20 @@ class ResNet38(nn.Module):
         if self.remat:
             residual = nn.remat(ResidualBlock)
             bottleneck = nn.remat(Bottleneck, static_argnums=(3,))
+        momentum = self.bn_momentum if train else 0.0
         taps: dict[str, Array] = {}
         x = Conv(64, 3, dtype=self.dtype, name="conv1a")(mask_features(x.astype(self.dtype), valid))
         for block in BLOCKS:
-            x, active = residual(block, self.dtype, name=block.name)(x, valid)
+            x, active = residual(block, self.dtype, momentum, name=block.name)(x, valid)
             if block.name in TAPS:
                 taps[TAPS[block.name]] = active
             valid = downsample_valid(valid, block.stride)
         for (name, out), rate in zip(BOTTLENECKS, self.dropout, strict=True):
-            x, active = bottleneck(out, rate, dtype=self.dtype, name=name)(x, valid, train)
+            layer = bottleneck(out, rate, dtype=self.dtype, momentum=momentum, name=name)
+            x, active = layer(x, valid, train)
             if name in TAPS:
                 taps[TAPS[name]] = active
-        taps["conv6"] = nn.relu(FrozenBatchNorm(name="bn7")(x))
+        taps["conv6"] = nn.relu(BatchNorm(momentum, name="bn7")(x))
         return taps
 
 

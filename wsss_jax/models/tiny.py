@@ -45,7 +45,7 @@ class _Layer(nn.Module):
 
 
 class Tiny(nn.Module):
-    """A stem of 4×4 patches and 3×3 layers, output stride 8; taps at strides 4, 8 and 8."""
+    """A stem of 4×4 patches and 3×3 layers, output stride 8; taps at strides 4, 4, 8 and 8."""
 
     width: int = 32
     remat: bool = False
@@ -63,7 +63,7 @@ class Tiny(nn.Module):
         *,
         train: bool = False,
     ) -> dict[str, Array]:
-        """The three feature maps."""
+        """The four feature maps."""
         del train
         layer = nn.remat(_Layer) if self.remat else _Layer
         patches = mask_features(x.astype(self.dtype), valid)
@@ -71,6 +71,7 @@ class Tiny(nn.Module):
         x = Conv(self.width, 4, 4, padding=(odd[0], odd[1]), name="stem", dtype=self.dtype)(patches)
         valid = downsample_valid(valid, 4)
         x = nn.relu(_GroupNorm(name="stem_norm")(x, valid))
+        taps: dict[str, Array] = {"conv3": x.astype(jnp.float32)}
         plan = (  # features, stride, dilation, tap
             (self.width, 1, 1, None),
             (self.width, 1, 1, "conv4"),
@@ -79,7 +80,6 @@ class Tiny(nn.Module):
             (2 * self.width, 1, 2, "conv5"),
             (4 * self.width, 1, 2, "conv6"),
         )
-        taps: dict[str, Array] = {}
         for number, (features, stride, dilation, tap) in enumerate(plan):
             x, valid = layer(features, stride, dilation, self.dtype, name=f"layer_{number}")(
                 x, valid
@@ -92,3 +92,4 @@ class Tiny(nn.Module):
 Backbone = Tiny
 
 FROZEN: tuple[str, ...] = ()
+NORMS: tuple[str, ...] = ()
