@@ -92,7 +92,8 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         )
         state, figures = fit(training, params, variables, seed)
     if ctx.process_index == 0:
-        save_weights(ctx.stage_dir / "weights.npz", state.params, state.state)
+        final = method.inference_params(state.params, state.extra)
+        save_weights(ctx.stage_dir / "weights.npz", final, state.state)
     return {
         **figures,
         "parameters": parameter_count(params),
