@@ -1,4 +1,4 @@
-"""Scores masks or class activation maps against the ground truth of a split."""
+"""Scores masks, CRF results or class activation maps against the ground truth of a split."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from wsss_jax import scoring
 from wsss_jax.context import Context
 from wsss_jax.data.cam_files import find_cams
+from wsss_jax.data.crf_files import read_crf_mask
 from wsss_jax.data.images import decode_mask
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
@@ -30,13 +31,14 @@ class _Choice:
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
     """Runs the stage; see `wsss_jax.stages`.
 
-    Reads ``masks/`` of the need ``pred``, or else its ``cams/``, and scores every image of
-    ``split``. Writes ``per_image.json`` (id → mIoU over the image's own classes). The first
-    process does the scoring, the others return at once: it is bound by reading files.
+    Reads ``masks/`` of the need ``pred``, or else its ``crf/`` (the most probable classes), or
+    else its ``cams/``, and scores every image of ``split``. Writes ``per_image.json`` (id → mIoU
+    over the image's own classes). The first process does the scoring, the others return at once:
+    it is bound by reading files.
 
     Settings: ``split``; ``protocol`` (``strict``, ``present``; see `confusion_scores`);
-    ``ignore_as_background`` (masks: a predicted 255 counts as background; refused otherwise). For
-    maps ``threshold``:
+    ``ignore_as_background`` (masks: a predicted 255 counts as background; refused otherwise);
+    ``alpha`` (CRF results: which of them). For maps ``threshold``:
 
     - a number: fixed beforehand;
     - ``oracle`` (default): the best on the scored images;
@@ -66,12 +68,15 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         score_one = _mask_scorer(folder / "masks", source, settings)
         scored = _score(ctx, source.ids, score_one, ())
         result, column = {}, 0
+    elif (folder / "crf").is_dir():
+        scored = _score(ctx, source.ids, _crf_scorer(folder / "crf", source, settings), ())
+        result, column = {"alpha": float(settings["alpha"])}, 0
     elif (folder / "cams").is_dir():
         choice = _parse_choice(settings.get("threshold", "oracle"), inputs)
         score_one = _cam_scorer(folder / "cams", source)
         scored, result, column = _score_maps(ctx, settings, source, score_one, choice, protocol)
     else:
-        raise UserError(f"expected masks/ or cams/ in {folder}, found neither; run its stage")
+        raise UserError(f"expected crf/, masks/ or cams/ in {folder}, found none; run its stage")
 
     confusion = scored.confusion[column]
     result |= scoring.summary(confusion, names, protocol, scored.boundary)
@@ -132,6 +137,25 @@ def _mask_scorer(folder: Path, source: Source, settings: Mapping[str, Any]) -> S
     def score_one(image_id: str, thresholds: Sequence[float]) -> scoring.Counts:
         path = folder / f"{image_id}.png"
         return scoring.score_mask(path, truth(image_id), len(source.classes), lenient)
+
+    return score_one
+
+
+def _crf_scorer(folder: Path, source: Source, settings: Mapping[str, Any]) -> ScoreOne:
+    alpha = settings.get("alpha")
+    if not alpha:
+        raise UserError(
+            f"{folder} has a result for each alpha: set alpha to one of the crf stage's"
+        )
+    missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
+    scoring.check_all_found("CRF result", missing, len(source.ids), folder)
+    truth = _truth_reader(source)
+
+    def score_one(image_id: str, thresholds: Sequence[float]) -> scoring.Counts:
+        path, true = folder / f"{image_id}.npz", truth(image_id)
+        mask = read_crf_mask(path, alpha, len(source.classes))
+        scoring.check_size(path, mask.shape, true)
+        return scoring.mask_counts(mask, true, len(source.classes))
 
     return score_one
 

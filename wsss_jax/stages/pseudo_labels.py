@@ -1,7 +1,7 @@
-"""Turns class activation maps into masks: ``masks/<id>.png``."""
+"""Turns class activation maps or CRF results into masks: ``masks/<id>.png``."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from ml_collections import ConfigDict
 from wsss_jax import scoring
 from wsss_jax.context import Context
 from wsss_jax.data.cam_files import find_cams, read_cams
+from wsss_jax.data.crf_files import read_crf_mask
 from wsss_jax.data.images import decode_mask, encode_mask
+from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
 from wsss_jax.ops.confusion import IGNORE, strongest
@@ -55,7 +57,8 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     """Runs the stage; see `wsss_jax.stages`.
 
     Reads ``cams/`` of the need ``cams``; a mask can only have classes its file has maps of, the
-    image's label. Finished masks are kept. Processes share the images.
+    image's label. Finished masks are kept. Processes share the images. With the need ``crf`` in
+    place of ``cams``, masks are the most probable classes of its result for ``alpha``.
 
     Settings: ``split``, and one kind of background (see `Background`): ``ignore_band`` (two
     numbers) if given, else ``alpha`` if above 0, else ``threshold``: a number, or ``from:NEED``,
@@ -71,23 +74,20 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
       UserError: a CAM file is missing or damaged, or the settings make no sense.
     """
     settings: dict[str, Any] = config.to_dict()
-    background, how = _background(settings, inputs)
     source = ctx.source(settings["split"])
-    folder = inputs["cams"] / "cams"
-    found = {name: find_cams(folder, name) for name in source.ids}
-    missing = [name for name, path in found.items() if path is None]
-    scoring.check_all_found("CAM file", missing, len(source.ids), folder)
     num_classes = len(source.classes)
+    if "crf" in inputs:
+        read, how = _crf_reader(inputs["crf"] / "crf", source, settings)
+    else:
+        background, how = _background(settings, inputs)
+        read = _cam_reader(inputs["cams"] / "cams", source, background)
 
     def make(image_id: str) -> np.ndarray:
         target = ctx.stage_dir / "masks" / f"{image_id}.png"
         if target.is_file():  # written atomically, so it is whole
             mask = decode_mask(target.read_bytes(), str(target), num_classes)
         else:
-            path = found[image_id]
-            assert path is not None
-            keys, cam = read_cams(path, num_classes)
-            mask = label_map(keys, cam, background)
+            mask = read(image_id)
             with atomic_write(target) as file:
                 file.write(encode_mask(mask))
         return np.bincount(mask.ravel(), minlength=IGNORE + 1)
@@ -114,6 +114,40 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         f" {100 * shares[0]:.1f} % background, {100 * shares[IGNORE]:.1f} % ignored"
     )
     return result
+
+
+def _cam_reader(
+    folder: Path, source: Source, background: Background
+) -> Callable[[str], np.ndarray]:
+    """Makes the mask of an image's maps; all files are looked for first."""
+    found = {name: find_cams(folder, name) for name in source.ids}
+    missing = [name for name, path in found.items() if path is None]
+    scoring.check_all_found("CAM file", missing, len(source.ids), folder)
+
+    def read(image_id: str) -> np.ndarray:
+        path = found[image_id]
+        assert path is not None
+        return label_map(*read_cams(path, len(source.classes)), background)
+
+    return read
+
+
+def _crf_reader(
+    folder: Path, source: Source, settings: Mapping[str, Any]
+) -> tuple[Callable[[str], np.ndarray], dict[str, Any]]:
+    """As `_cam_reader` for CRF results, with what is to be said of them in the metrics."""
+    alpha = settings.get("alpha")
+    if not alpha:
+        raise UserError(
+            f"{folder} has a result for each alpha: set alpha to one of the crf stage's"
+        )
+    missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
+    scoring.check_all_found("CRF result", missing, len(source.ids), folder)
+
+    def read(image_id: str) -> np.ndarray:
+        return read_crf_mask(folder / f"{image_id}.npz", alpha, len(source.classes))
+
+    return read, {"alpha": float(alpha), "crf": True}
 
 
 def _background(

@@ -1,0 +1,387 @@
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from wsss_jax.context import Context
+from wsss_jax.data.cam_files import write_cams
+from wsss_jax.data.crf_files import read_crf, read_crf_mask, write_crf
+from wsss_jax.data.images import decode_mask, encode_mask
+from wsss_jax.data.source import Record
+from wsss_jax.errors import UserError
+from wsss_jax.ops.confusion import confusion_matrix, confusion_scores
+from wsss_jax.ops.dense_crf import PSA, dense_crf, score_unary
+from wsss_jax.stages import crf, evaluate, pseudo_labels
+from wsss_jax.workers import in_processes, worker_count
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+IDS = [f"image{i}" for i in range(5)]
+CLASSES = ("cat", "dog", "cow")
+
+
+def size_of(index: int) -> tuple[int, int]:
+    return 24 + 3 * index, 30
+
+
+def draw_truth(index: int) -> np.ndarray:
+    truth = np.zeros(size_of(index), np.uint8)
+    for key in keys_of(index):
+        cv2.circle(truth, (8 + 6 * int(key), 12), 5, int(key) + 1, -1)
+    return truth
+
+
+def keys_of(index: int) -> np.ndarray:
+    """The classes of an image; the first has none."""
+    return np.array([[], [0], [2], [0, 2], [1]][index], np.int32)
+
+
+def draw_image(index: int) -> np.ndarray:
+    rng = np.random.default_rng(index)
+    colours = np.array([[90, 90, 90], [220, 60, 30], [30, 220, 60], [30, 60, 220]])
+    return (colours[draw_truth(index)] + rng.integers(0, 20, (*size_of(index), 3))).astype(np.uint8)
+
+
+def draw_cams(index: int) -> np.ndarray:
+    """Blurred truths, as maps are."""
+    truth = draw_truth(index)
+    maps = [cv2.blur((truth == key + 1).astype(np.float32), (7, 7)) for key in keys_of(index)]
+    return np.array(maps, np.float32).reshape(-1, *truth.shape)
+
+
+class Drawn:
+    """The drawings as a source."""
+
+    ids: list[str] = IDS
+    classes: tuple[str, ...] = CLASSES
+    digest: str = ""
+
+    def __len__(self) -> int:
+        return len(IDS)
+
+    def __getitem__(self, index: int) -> Record:
+        image = cv2.imencode(".png", draw_image(index)[..., ::-1])[1].tobytes()
+        label = np.isin(np.arange(3), keys_of(index)).astype(np.float32)
+        segmentation = encode_mask(draw_truth(index))
+        return Record(id=IDS[index], image=image, label=label, segmentation=segmentation)
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnContext(Context):
+    def source(self, split: str) -> Drawn:
+        assert split == "train"
+        return Drawn()
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    for index, name in enumerate(IDS):
+        write_cams(tmp_path / f"cam/cams/{name}.npz", keys_of(index), draw_cams(index))
+    return tmp_path
+
+
+def run_stage(
+    workdir: Path,
+    module: Any = crf,
+    stage: str = "crf",
+    needs: dict[str, str] | None = None,
+    process: tuple[int, int] = (0, 1),
+    **settings: Any,
+) -> dict[str, Any]:
+    (workdir / stage).mkdir(exist_ok=True)
+    ctx = DrawnContext(
+        config=ConfigDict({"seed": 0}),
+        workdir=workdir,
+        stage=stage,
+        stage_dir=workdir / stage,
+        process_index=process[0],
+        process_count=process[1],
+    )
+    config = ConfigDict({"split": "train", **settings})
+    return module.run(ctx, config, {k: workdir / v for k, v in (needs or {"cams": "cam"}).items()})
+
+
+def expected_q(index: int, alpha: float) -> np.ndarray:
+    cam = draw_cams(index).astype(np.float16).astype(np.float32)
+    background = (1 - cam.max(0, initial=0)) ** np.float32(alpha)
+    unary = score_unary(np.stack([background, *cam], -1))
+    how = dict(gaussian=PSA.gaussian, bilateral=PSA.bilateral, iterations=10)
+    return np.moveaxis(dense_crf(draw_image(index), unary, **how), 2, 0)  # pyright: ignore
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_results_are_those_of_the_crf_whatever_the_workers(workdir: Path):
+    metrics = run_stage(workdir, workers=2)
+    assert metrics["images"] == metrics["refined"] == 5 and metrics["workers"] == 2
+    assert metrics["images_per_second"] > 0
+    folder = workdir / "crf/crf"
+    assert [path.stem for path in sorted(folder.iterdir())] == IDS
+    for index, name in enumerate(IDS):
+        for alpha in (4, 24):
+            keys, q = read_crf(folder / f"{name}.npz", alpha, num_classes=3)
+            np.testing.assert_array_equal(keys, keys_of(index))
+            np.testing.assert_allclose(q, expected_q(index, alpha), atol=1 / 2048)
+            assert q.dtype == np.float16
+    nothing = read_crf(folder / "image0.npz", 4)[1]
+    assert nothing.shape == (1, *size_of(0)) and (nothing == 1).all()
+    before = read_all(folder)
+
+    # Half of it again, by one worker for each of two processes: the same bytes.
+    for name in IDS[::2]:
+        (folder / f"{name}.npz").unlink()
+    untouched = (folder / "image1.npz").stat().st_mtime_ns
+    first = run_stage(workdir, process=(0, 2), workers=1)
+    assert first["refined"] == 3 and first["workers"] == 1
+    second = run_stage(workdir, process=(1, 2), workers=1)
+    assert second["refined"] == 0 and second["images_per_second"] is None
+    assert read_all(folder) == before
+    assert (folder / "image1.npz").stat().st_mtime_ns == untouched
+
+
+def test_results_are_scored_and_made_into_masks(workdir: Path):
+    for index, name in enumerate(IDS):
+        for_alpha = {alpha: expected_q(index, alpha) for alpha in (4.0, 24.0)}
+        write_crf(workdir / f"crf/crf/{name}.npz", keys_of(index), for_alpha)
+    shares = {}
+    for alpha in (4, 24):
+        metrics = run_stage(workdir, evaluate, f"eval_{alpha}", {"pred": "crf"}, alpha=alpha)
+        confusion = np.zeros((4, 4), np.int64)
+        for index in range(5):
+            labels = np.array([0, *(keys_of(index) + 1)])[expected_q(index, alpha).argmax(0)]
+            confusion += confusion_matrix(labels.astype(np.uint8), draw_truth(index), 3)
+        assert metrics["miou"] == pytest.approx(confusion_scores(confusion)["miou"], abs=1e-12)
+        assert metrics["alpha"] == alpha and metrics["images"] == 5
+
+        stage = f"masks_{alpha}"
+        made = run_stage(workdir, pseudo_labels, stage, {"crf": "crf"}, alpha=alpha)
+        assert made["alpha"] == alpha and made["crf"]
+        shares[alpha] = made["class_shares"]["background"]
+        scores = run_stage(workdir, evaluate, f"eval_masks_{alpha}", {"pred": stage})
+        assert scores["miou"] == metrics["miou"] > 0.5
+        path = workdir / stage / "masks/image3.png"
+        mask = decode_mask(path.read_bytes(), "mask", 3)
+        np.testing.assert_array_equal(mask, read_crf_mask(workdir / "crf/crf/image3.npz", alpha))
+    assert shares[24] < shares[4]  # a low background lets more become foreground
+    for module, need in ((evaluate, "pred"), (pseudo_labels, "crf")):
+        with pytest.raises(UserError, match="set alpha"):
+            run_stage(workdir, module, "again", {need: "crf"})
+        with pytest.raises(UserError, match=r"image\d.npz: expected .* alpha 5, found alpha 4, 24"):
+            run_stage(workdir, module, "again", {need: "crf"}, alpha=5)
+        (workdir / "crf/crf/image2.npz").rename(workdir / "moved")
+        with pytest.raises(UserError, match=r"CRF result .* found none for 1: image2"):
+            run_stage(workdir, module, "again", {need: "crf"}, alpha=4)
+        (workdir / "moved").rename(workdir / "crf/crf/image2.npz")
+
+
+def test_a_worker_tells_of_a_mistake_in_one_line_and_the_rest_is_kept(workdir: Path):
+    write_cams(workdir / "cam/cams/image4.npz", np.array([1]), np.ones((1, 9, 9), np.float32))
+    with pytest.raises(
+        UserError, match=r"image4.npz: expected maps of 30×36 .* found 9×9"
+    ) as error:
+        run_stage(workdir, workers=1)
+    assert "\n" not in str(error.value)
+    done = {path.stem for path in (workdir / "crf/crf").iterdir()}
+    assert done == set(IDS[:4])  # one worker goes through them in order
+    write_cams(workdir / "cam/cams/image4.npz", keys_of(4), draw_cams(4))
+    assert run_stage(workdir, workers=1)["refined"] == 1
+
+
+def make_task(workdir: Path, index: int = 3, **changes: Any) -> crf.Task:
+    task = crf.Task(
+        image_id=IDS[index],
+        image=Drawn()[index]["image"],
+        cams=workdir / f"cam/cams/{IDS[index]}.npz",
+        target=workdir / "out.npz",
+        num_classes=3,
+        alphas=(4.0,),
+        settings=PSA,
+        fast=False,
+    )
+    return dataclasses.replace(task, **changes)
+
+
+def test_bad_images_and_maps_are_named(workdir: Path):
+    task = make_task(workdir)
+    with pytest.raises(UserError, match="truncated or damaged one in image3"):
+        crf.refine_file(dataclasses.replace(task, image=task.image[:300]))
+    narrow = dataclasses.replace(PSA, bilateral=(1e-6, 13, 10))
+    with pytest.raises(UserError, match=r"CRF of image image3: .* widen the kernel"):
+        crf.refine_file(dataclasses.replace(task, settings=narrow))
+    maps = draw_cams(3)
+    maps[1, 2, 3] = np.nan
+    write_cams(task.cams, keys_of(3), maps)
+    with pytest.raises(UserError, match=r"image3.npz: expected finite scores"):
+        crf.refine_file(task)
+    assert not task.target.exists()
+
+
+def test_one_pixel_and_the_fast_mode(workdir: Path):
+    pixel = cv2.imencode(".png", np.full((1, 1, 3), 9, np.uint8))[1].tobytes()
+    write_cams(workdir / "one.npz", np.array([1]), np.full((1, 1, 1), 0.9, np.float32))
+    task = make_task(workdir, image=pixel, cams=workdir / "one.npz")
+    for fast in (False, True):
+        crf.refine_file(dataclasses.replace(task, fast=fast))
+        assert read_crf_mask(task.target, 4).tolist() == [[2]]
+    crf.refine_file(make_task(workdir, fast=True))
+    fast = read_crf_mask(workdir / "out.npz", 4)
+    assert (fast == np.array([0, 1, 3])[expected_q(3, 4).argmax(0)]).mean() > 0.97
+    write_cams(workdir / "none.npz", np.zeros(0, np.int32), np.zeros((0, 0, 0), np.float32))
+    crf.refine_file(make_task(workdir, cams=workdir / "none.npz"))
+    assert read_crf(workdir / "out.npz", 4)[1].shape == (1, *size_of(3))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"alphas": ()}, "alphas above 0"),
+        ({"alphas": (4, -1)}, "alphas above 0"),
+        ({"gaussian": (3,)}, "gaussian \\(sxy, weight\\)"),
+        ({"bilateral": (80, 0, 10)}, "widths above 0"),
+        ({"iterations": -1}, "iterations"),
+        ({"workers": -1}, "number of workers"),
+    ],
+)
+def test_wrong_settings_are_refused(workdir: Path, setting: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        run_stage(workdir, **setting)
+
+
+def test_missing_maps_are_named_before_work_begins(workdir: Path):
+    (workdir / "cam/cams/image1.npz").unlink()
+    with pytest.raises(UserError, match=r"CAM file .* found none for 1: image1"):
+        run_stage(workdir)
+    assert not (workdir / "crf/crf").exists()
+
+
+# Files
+
+
+def test_a_file_gives_back_what_was_written(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    q = rng.dirichlet(np.ones(3), (8, 6)).transpose(2, 0, 1).astype(np.float32)
+    write_crf(tmp_path / "a.npz", np.array([3, 7]), {4.0: q, 0.5: q[:, ::-1]})
+    keys, read = read_crf(tmp_path / "a.npz", 4.0)
+    assert keys.dtype == np.int32 and keys.tolist() == [3, 7]
+    np.testing.assert_allclose(read, q, atol=1 / 4096 + 1e-6)
+    np.testing.assert_array_equal(read_crf(tmp_path / "a.npz", 0.5)[1], read[:, ::-1])
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        assert set(arrays) == {"keys", "q_4", "q_0.5"}
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path: Path):
+    path = tmp_path / "a.npz"
+    with pytest.raises(UserError, match=r"a\.npz, found no file"):
+        read_crf(path, 4)
+    q = np.full((2, 8, 6), 0.5, np.float32)
+    write_crf(path, np.array([3]), {4.0: q})
+    with pytest.raises(UserError, match="classes 0 to 2"):
+        read_crf(path, 4, num_classes=3)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 41):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"a\.npz"):
+            read_crf(path, 4)
+    for arrays in (
+        {"cam": q},
+        {"keys": np.array([3], np.int32), "q_4": q[:1].astype(np.float16)},
+        {"keys": np.array([3], np.int32), "q_4": q},
+        {"keys": np.array([3], np.int32), "q_4": (q * 3).astype(np.float16)},
+        {"keys": np.array([3], np.int32), "q_4": (q * np.nan).astype(np.float16)},
+    ):
+        np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
+        with pytest.raises(UserError, match=r"a\.npz"):
+            read_crf(path, 4)
+
+
+# Worker processes
+
+
+_PROGRAM = """
+import os, signal, sys, time
+from wsss_jax.errors import UserError
+from wsss_jax.stages import crf
+from wsss_jax.workers import in_processes
+
+def loaded(name):
+    return name in sys.modules
+
+def end(task):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def tell(task):
+    print(os.getpid(), flush=True)
+    time.sleep(0.1)
+
+if __name__ == "__main__":
+    if sys.argv[1] == "loaded":
+        print(list(in_processes(loaded, ["wsss_jax.stages.crf", "jax"], 1)))
+    elif sys.argv[1] == "killed":
+        try:
+            list(in_processes(end, range(3), 1))
+        except UserError as error:
+            print(error)
+    else:
+        for _ in in_processes(tell, range(1), 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def run_program(folder: Path, mode: str) -> str:
+    (folder / "program.py").write_text(_PROGRAM)
+    command = [sys.executable, str(folder / "program.py"), mode]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert found.stdout, found.stderr
+    return found.stdout
+
+
+def test_workers_do_not_import_jax(tmp_path: Path):
+    assert run_program(tmp_path, "loaded") == "[True, False]\n"
+
+
+def test_a_killed_worker_is_told_in_one_line(tmp_path: Path):
+    output = run_program(tmp_path, "killed")
+    assert "use fewer workers" in output and output.count("\n") == 1
+
+
+def test_workers_do_not_outlive_a_killed_run(tmp_path: Path):
+    worker = Path(f"/proc/{run_program(tmp_path, 'orphan').strip()}")
+    for _ in range(50):
+        if not worker.exists() or "Z (zombie)" in (worker / "status").read_text():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {worker.name} is still there")
+
+
+def test_few_tasks_are_in_memory_at_once():
+    pulled = 0
+
+    def tasks() -> Iterator[int]:
+        nonlocal pulled
+        for task in range(12):
+            pulled += 1
+            yield task
+
+    done = []
+    for result in in_processes(abs, tasks(), 1):
+        done.append(result)
+        assert pulled - len(done) <= 2
+    assert sorted(done) == list(range(12))
+
+
+def test_worker_count():
+    assert worker_count(3, 10) == 3
+    assert worker_count(3, 2) == 2
+    assert worker_count(3, 0) == 1
+    assert worker_count(0, 1000) >= 1

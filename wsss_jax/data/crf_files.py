@@ -1,0 +1,118 @@
+"""Files of dense-CRF results: ``<id>.npz`` with one distribution for each background.
+
+`keys` int32 [K] are the foreground classes 0…C−1 of the image, ascending. For each α, the power of
+the background (1 − max)^α that the CRF started from, `q_<α>` (``q_4``, ``q_24``) is float16
+[K + 1, H, W]: the background's probability first, then those of the keys, at the image's size.
+
+Values are multiples of 2⁻¹¹, as fine as float16 is just below 1: without the digits that small
+values would have, files are six times smaller.
+"""
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float16, Int, Int32, UInt8
+
+from wsss_jax.errors import UserError
+from wsss_jax.files import atomic_write
+
+_STEPS = 2048
+_COMPRESSION = 1  # level 6 is four times slower for files a fifth smaller
+_DAMAGE = (OSError, ValueError, EOFError, TypeError, RuntimeError, struct.error, zlib.error)
+
+
+def write_crf(
+    path: Path,
+    keys: Int[np.ndarray, " k"],
+    results: Mapping[float, Float[np.ndarray, "labels h w"]],
+) -> None:
+    """Writes the distributions of `results` (α → K + 1 planes, background first), whole.
+
+    Args:
+      path: the file.
+      keys: the foreground classes of the planes after the first, ascending.
+      results: at least one.
+    """
+    arrays: dict[str, np.ndarray] = {"keys": keys.astype(np.int32)}
+    for alpha, q in results.items():
+        arrays[_name(alpha)] = (np.rint(q * np.float32(_STEPS)) / _STEPS).astype(np.float16)
+    # np.savez_compressed knows one level of compression only, a slow one.
+    with (
+        atomic_write(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive,
+    ):
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def read_crf(
+    path: Path, alpha: float | int, num_classes: int | None = None
+) -> tuple[Int32[np.ndarray, " k"], Float16[np.ndarray, "labels h w"]]:
+    """The keys and the distribution of one α, background first.
+
+    Args:
+      path: the file.
+      alpha: which of the distributions.
+      num_classes: foreground classes C; keys must be below it. None accepts every key.
+
+    Raises:
+      UserError: missing, truncated or no such file, without that α, a key out of range, or values
+        that are no probabilities.
+    """
+    name = _name(alpha)
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if "keys" in arrays and name not in arrays:
+                found = ", ".join(n.removeprefix("q_") for n in arrays if n.startswith("q_"))
+                raise UserError(
+                    f"{path}: expected the result of alpha {alpha:g}, found alpha {found or 'none'}"
+                    "; choose one of these, or add it to the alphas of the crf stage"
+                )
+            keys, q = arrays["keys"], arrays[name]
+    except FileNotFoundError as error:
+        raise UserError(f"expected a CRF result at {path}, found no file") from error
+    except KeyError as error:
+        raise UserError(f"{path}: expected a CRF result, found an archive where {error}") from error
+    except (zipfile.BadZipFile, *_DAMAGE) as error:
+        raise UserError(
+            f"{path}: expected a CRF result (.npz), found a truncated or foreign file ({error});"
+            " delete it and make it again"
+        ) from error
+    shapes_fit = keys.ndim == 1 and q.ndim == 3 and len(q) == len(keys) + 1
+    if not (shapes_fit and keys.dtype == np.int32 and q.dtype == np.float16):
+        raise UserError(
+            f"{path}: expected keys int32 [K] and {name} float16 [K + 1, H, W], found"
+            f" {keys.dtype} {keys.shape} and {q.dtype} {q.shape}; make it again"
+        )
+    limit = np.inf if num_classes is None else num_classes
+    if len(keys) and not (keys[0] >= 0 and keys[-1] < limit and (np.diff(keys) > 0).all()):
+        raise UserError(
+            f"{path}: expected ascending classes 0 to {limit - 1:g} without background, found"
+            f" {keys.tolist()}; check the list of classes"
+        )
+    if not ((q >= 0) & (q <= 1)).all():
+        raise UserError(f"{path}: expected probabilities, found other values; make it again")
+    return keys, q
+
+
+def read_crf_mask(
+    path: Path, alpha: float | int, num_classes: int | None = None
+) -> UInt8[np.ndarray, "h w"]:
+    """The most probable class of each pixel: 0 background, key + 1 foreground.
+
+    Raises:
+      UserError: as `read_crf`.
+    """
+    keys, q = read_crf(path, alpha, num_classes)
+    classes = np.concatenate([[0], keys + 1]).astype(np.uint8)
+    # NumPy compares float16 by converting every pair; as float32 this is ten times faster.
+    return classes[q.astype(np.float32).argmax(0)]
+
+
+def _name(alpha: float | int) -> str:
+    return f"q_{float(alpha):g}"
