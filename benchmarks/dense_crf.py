@@ -1,0 +1,163 @@
+"""Seconds of processor time of a dense CRF, ours and the C++ one of the published programs.
+
+    python benchmarks/dense_crf.py --root VOCdevkit/VOC2012 --reference-python CRFENV/bin/python
+
+CRFENV is an environment with pydensecrf2. Maps are the images' masks, blurred and dimmed, so their
+values are like those of class activation maps. Each image meets both sides in turn, on one core
+each; what counts is processor time, which other load on the machine changes little. The time of
+ours includes the lattice over position only for the first image of a size: it is kept.
+"""
+
+import argparse
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.host_memory import keep_freed_memory
+from wsss_jax.ops.dense_crf import IRN, PSA, CrfSettings, DenseCrf, label_unary, score_unary
+from wsss_jax.stages.crf import with_background
+
+
+class Reference:
+    """The other side's process."""
+
+    def __init__(self, python: str, folder: Path):
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [python, str(Path(__file__).with_name("pydensecrf_worker.py")), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, image: np.ndarray, unary: np.ndarray, how: CrfSettings, times: int
+    ) -> tuple[float, np.ndarray]:
+        """Seconds, and the labels."""
+        planes = np.ascontiguousarray(np.moveaxis(unary, 2, 0)).reshape(unary.shape[2], -1)
+        np.savez(self.folder / "case.npz", image=image, unary=planes, kernel=how.bilateral)
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"case {times}\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit("the reference's process ended: see its message above")
+        return float(answer), np.load(self.folder / "case_reference.npy")
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.kill()
+        self.process.wait()
+
+
+def maps_of(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """[k, h, w] maps of the classes in a mask."""
+    keys = [key for key in np.unique(mask) if 0 < key < 255]
+    dim = cv2.resize(0.7 + 0.3 * rng.random((12, 12), np.float32), mask.shape[::-1])
+    maps = [cv2.GaussianBlur((mask == key).astype(np.float32), (0, 0), 20) for key in keys]
+    return np.stack([one / one.max() * dim for one in maps])
+
+
+def planes_last(planes: np.ndarray) -> np.ndarray:
+    """[k, h, w] to [h, w, k]."""
+    return np.moveaxis(planes, 0, 2)
+
+
+def one_alpha(scores: np.ndarray) -> list[np.ndarray]:
+    return [score_unary(planes_last(with_background(scores, 4)))]
+
+
+def both_alphas(scores: np.ndarray) -> list[np.ndarray]:
+    return [score_unary(planes_last(with_background(scores, alpha))) for alpha in (24, 4)]
+
+
+def hard_labels(scores: np.ndarray) -> list[np.ndarray]:
+    probable = with_background(scores, 4)
+    return [label_unary(probable.argmax(0), len(probable), 0.7)]
+
+
+def all_labels(scores: np.ndarray) -> list[np.ndarray]:
+    every = np.zeros((20, *scores.shape[1:]), np.float32)
+    every[: len(scores)] = scores
+    return one_alpha(every)
+
+
+CASES: dict[str, tuple[CrfSettings, Callable[[np.ndarray], list[np.ndarray]], bool]] = {
+    "PSA, one α": (PSA, one_alpha, False),
+    "PSA, both α of an image": (PSA, both_alphas, False),
+    "IRN, hard labels": (IRN, hard_labels, False),
+    "PSA, 21 labels": (PSA, all_labels, False),
+    "PSA, both α, fast": (PSA, both_alphas, True),
+}
+
+
+def ours(
+    image: np.ndarray, unaries: list[np.ndarray], how: CrfSettings, fast: bool
+) -> tuple[float, np.ndarray]:
+    """Seconds, and the labels of the last unary."""
+    start = time.process_time()
+    crf = DenseCrf(image, gaussian=how.gaussian, bilateral=how.bilateral, fast=fast)
+    for unary in unaries:
+        q = crf.infer(unary, how.iterations)
+    return time.process_time() - start, q.argmax(-1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, required=True, help="VOC2012 folder with masks")
+    parser.add_argument("--reference-python", required=True)
+    parser.add_argument("--masks", default="SegmentationClass", help="folder of the masks")
+    parser.add_argument("--images", type=int, default=10)
+    options = parser.parse_args()
+    paths = sorted((options.root / options.masks).glob("*.png"))
+    paths = paths[:: max(len(paths) // options.images, 1)][: options.images]
+    if not paths:
+        parser.error(f"expected masks (.png) in {options.root / options.masks}, found none")
+    cv2.setNumThreads(1)
+    keep_freed_memory()  # as the stage's workers do
+    rng = np.random.default_rng(0)
+    rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in CASES}
+    with tempfile.TemporaryDirectory() as folder:
+        reference = Reference(options.reference_python, Path(folder))
+        for path in paths:
+            image = decode_image(
+                (options.root / "JPEGImages" / f"{path.stem}.jpg").read_bytes(), path.stem
+            )
+            scores = maps_of(decode_mask(path.read_bytes(), path.name, None), rng)
+            for name, (how, make, fast) in CASES.items():
+                unaries = make(scores)
+                if len(unaries[0][0, 0]) > 3 and len(rows[name]) > 3:
+                    continue  # many labels take long; a few images show the ratio
+                seconds, labels = ours(image, unaries, how, fast)
+                other, expected = reference.run(image, unaries[-1], how, len(unaries))
+                rows[name].append((seconds, other, float((labels == expected).mean())))
+        reference.close()
+    print(f"{platform.machine()}, Python {platform.python_version()}, NumPy {version('numpy')},")
+    print(f"SciPy {version('scipy')}; {len(paths)} images, medians of processor seconds\n")
+    print("| case | images | ours | C++ | ratio | same labels, worst image |")
+    print("|---|---|---|---|---|---|")
+    for name, measured in rows.items():
+        mine, theirs, same = zip(*measured, strict=True)
+        ratio = statistics.median(t / m for m, t in zip(mine, theirs, strict=True))
+        print(
+            f"| {name} | {len(measured)} | {statistics.median(mine):.3f}"
+            f" | {statistics.median(theirs):.3f} | **{ratio:.2f}** | {100 * min(same):.3f} % |"
+        )
+
+
+if __name__ == "__main__":
+    main()
