@@ -271,6 +271,13 @@ def test_no_update_is_the_softmax_of_the_unary():
     np.testing.assert_allclose(q, expected, rtol=1e-5)
 
 
+def test_many_labels_are_filtered_as_few_are(monkeypatch: pytest.MonkeyPatch):
+    image, unary = draw(9, labels=9)
+    together = infer(image, unary)
+    monkeypatch.setattr("wsss_jax.ops.dense_crf._TOGETHER", 100)
+    np.testing.assert_allclose(infer(image, unary), together, atol=1e-6)
+
+
 def test_one_label_and_one_pixel():
     image, unary = draw(5, labels=1)
     assert (infer(image, unary) == 1).all()

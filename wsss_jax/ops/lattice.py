@@ -10,6 +10,7 @@ The module is free of JAX: the processes that share the images of a folder start
 
 import math
 
+import cv2
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float32, Int8, Int64
@@ -87,14 +88,6 @@ def _blocks(count: int) -> list[slice]:
     return [slice(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK)]
 
 
-def _transposed(rows: np.ndarray) -> np.ndarray:
-    """The columns of `rows`, one after the other."""
-    columns = np.empty(rows.shape[::-1], rows.dtype)
-    for block in _blocks(len(columns)):
-        columns[block] = rows[:, block].T
-    return columns.ravel()
-
-
 class Lattice:
     """A Gaussian filter over n points with `features` [d, n] in standard deviations.
 
@@ -142,13 +135,13 @@ class Lattice:
             total += len(first)
         ends = np.concatenate([*starts, [size * count]]).astype(np.int32)
         rows = np.arange(0, size * count + 1, size, dtype=np.int32)
-        by_point = (_transposed(simplices.weight), _transposed(indices), rows)
+        by_point = (cv2.transpose(simplices.weight).ravel(), cv2.transpose(indices).ravel(), rows)
         self.slice = sp.csr_array(by_point, (count, total))
         self.splat = sp.csr_array((weights.ravel(), points.ravel(), ends), (total, count))
         self.blurs = _blurs(vertices, strides)
 
-    def apply(self, values: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
-        """The filtered values."""
+    def apply(self, values: Float32[np.ndarray, "n *l"]) -> Float32[np.ndarray, "n *l"]:
+        """The filtered values; above three columns are faster at once than one by one."""
         spread = self.splat @ values
         for blur in self.blurs:
             spread = blur @ spread
@@ -225,6 +218,6 @@ class NormalisedKernel:
         lattice.slice.data *= np.repeat(factor, len(features) + 1)
         lattice.splat.data *= factor[lattice.splat.indices]
 
-    def apply(self, values: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
-        """Values filtered, normalised and weighted."""
+    def apply(self, values: Float32[np.ndarray, "n *l"]) -> Float32[np.ndarray, "n *l"]:
+        """Values filtered, normalised and weighted; see `Lattice.apply`."""
         return self._lattice.apply(values)
