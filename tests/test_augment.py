@@ -9,15 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from wsss_jax.data import color
-from wsss_jax.data.augment import (
-    Augment,
-    horizontal_flip,
-    random_crop,
-    random_long_side_resize,
-    random_scale,
-    resize_image,
-    resize_mask,
-)
+from wsss_jax.data.augment import Augment, resize_image, resize_mask
 from wsss_jax.data.images import decode_image
 from wsss_jax.errors import UserError
 
@@ -98,24 +90,28 @@ def test_windows_of_photographs_hardly_differ(shared):
 
 
 def test_long_side_is_uniform_with_both_ends_and_keeps_the_aspect():
-    rng, image = np.random.default_rng(0), noise(30, 40)
-    shapes = [random_long_side_resize(image, rng, 40, 44)[0].shape for _ in range(300)]
-    widths = [shape[1] for shape in shapes]
-    counts = np.bincount(widths, minlength=45)[40:]
+    rng, augment = np.random.default_rng(0), Augment(long_side=(40, 44))
+    sizes = [augment.place((30, 40), rng).size for _ in range(300)]
+    counts = np.bincount([width for _, width in sizes], minlength=45)[40:]
     assert counts.sum() == 300 and counts.min() > 35
-    assert all(shape[0] == round(shape[1] * 0.75) for shape in shapes)
-    tall, mask = random_long_side_resize(noise(40, 1), rng, 80, 80, np.zeros((40, 1), np.uint8))
-    assert tall.shape == (80, 2, 3) and mask is not None and mask.shape == (80, 2)
+    assert all(height == round(width * 0.75) for height, width in sizes)
+    assert Augment(long_side=(80, 80)).place((40, 1), rng).size == (80, 2)
 
 
 def test_random_scale_changes_both_sides_by_one_factor():
-    rng, image = np.random.default_rng(0), noise(100, 60)
+    rng, augment = np.random.default_rng(0), Augment(long_side=None, scale=(0.5, 1.5))
     heights = []
     for _ in range(100):
-        height, width, _ = random_scale(image, rng, 0.5, 1.5)[0].shape
+        height, width = augment.place((100, 60), rng).size
         assert abs(height * 0.6 - width) <= 1
         heights.append(height)
     assert 50 <= min(heights) < 60 and 140 < max(heights) <= 150
+
+
+@pytest.mark.parametrize("nothing", [None, ()])
+def test_without_ranges_the_size_stays(nothing):
+    augment = Augment(long_side=nothing, scale=nothing)
+    assert augment.place((31, 47), np.random.default_rng(0)).size == (31, 47)
 
 
 # Flip and crop
@@ -123,15 +119,32 @@ def test_random_scale_changes_both_sides_by_one_factor():
 
 @quick
 @given(sides, sides, seeds)
-def test_flip_mirrors_and_twice_is_the_identity(height, width, seed):
+def test_flip_mirrors_all_that_belongs_to_the_image(height, width, seed):
     image = noise(height, width, seed)
-    mask = image[..., 1].copy()
-    once = horizontal_flip(image, mask)
-    np.testing.assert_array_equal(once[0], image[:, ::-1])
-    np.testing.assert_array_equal(once[1], mask[:, ::-1])
-    twice = horizontal_flip(*once)
-    np.testing.assert_array_equal(twice[0], image)
-    np.testing.assert_array_equal(twice[1], mask)
+    planes = image.transpose(2, 0, 1).astype(np.float16)
+    crop = max(height, width)
+    as_it_is, mirrored = (
+        dataclasses.replace(PLAIN, crop=crop, flip=p, random_position=False) for p in (0.0, 1.0)
+    )
+    one, other = (a.place((height, width), np.random.default_rng(0)) for a in (as_it_is, mirrored))
+    np.testing.assert_array_equal(other.part(image), one.part(image)[:, ::-1])
+    mask = one.mask(image[..., 1])
+    np.testing.assert_array_equal(other.mask(image[..., 1])[:, :width], mask[:, :width][:, ::-1])
+    scores = one.planes(planes)
+    np.testing.assert_array_equal(
+        other.planes(planes)[:, :, :width], scores[:, :, :width][..., ::-1]
+    )
+    np.testing.assert_array_equal(scores[1][mask != 255], mask[mask != 255])
+    assert not scores[:, height:].any() and not scores[:, :, width:].any()
+
+
+def test_planes_are_resized_bilinearly():
+    planes = np.linspace(0, 1, 8, dtype=np.float32)[None, None].repeat(4, 1)
+    augment = dataclasses.replace(PLAIN, crop=16, long_side=(16, 16), random_position=False)
+    crop = augment.place((4, 8), np.random.default_rng(0)).planes(planes)
+    expected = np.interp((np.arange(16) + 0.5) / 2 - 0.5, np.arange(8), planes[0, 0])
+    np.testing.assert_allclose(crop[0, :8], np.tile(expected, (8, 1)), atol=1e-6)
+    assert not crop[0, 8:].any()
 
 
 @quick
@@ -140,8 +153,8 @@ def test_crop_shows_a_window_and_says_where(height, width, size, seed, random):
     # Every pixel holds its own coordinates (plus one, so that no pixel looks like padding).
     y, x = np.mgrid[1 : height + 1, 1 : width + 1].astype(np.uint8)
     image = np.stack([y, x, np.full_like(x, 7)], axis=-1)
-    rng = np.random.default_rng(seed) if random else None
-    crop, valid, mask = random_crop(image, size, rng, y)
+    augment = dataclasses.replace(PLAIN, crop=size, random_position=random)
+    crop, valid, mask = augment(image, y, np.random.default_rng(seed))
     assert mask is not None
     rows, cols = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
     assert len(rows) == min(height, size) and len(cols) == min(width, size)
@@ -162,7 +175,8 @@ def test_crop_shows_a_window_and_says_where(height, width, size, seed, random):
 def test_every_position_of_a_crop_is_equally_likely(height, size, positions):
     rng, image = np.random.default_rng(1), np.arange(1, 10, dtype=np.uint8)[:height, None, None]
     image = np.broadcast_to(image, (height, 1, 3)).copy()
-    crops = [random_crop(image, size, rng)[0][..., 0].max(1).tobytes() for _ in range(400)]
+    augment = dataclasses.replace(PLAIN, crop=size)
+    crops = [augment(image, None, rng)[0][..., 0].max(1).tobytes() for _ in range(400)]
     counts = [crops.count(crop) for crop in set(crops)]
     assert len(counts) == positions
     assert min(counts) > 0.7 * 400 / positions

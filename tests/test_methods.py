@@ -17,7 +17,11 @@ NAMES = [m.name for m in pkgutil.iter_modules(methods.__path__) if m.name != "ba
 CLASSES, CROP, BATCH = 3, 32, 4
 TINY = dict(name="tiny", width=8)
 # A light version of the method where its defaults are made for a large network.
-FIELDS: dict = {"segmentation": dict(head=dict(name="large_fov", features=16, dilation=2))}
+FIELDS: dict = {
+    "segmentation": dict(head=dict(name="large_fov", features=16, dilation=2)),
+    # A finer map, for pairs need one of 11 pixels at least.
+    "affinity": dict(dims=(8, 8, 8, 16), map_stride=2),
+}
 
 
 def make(name, backbone=TINY, **fields):
@@ -34,6 +38,7 @@ def make_batch(seed=0):
     image = rng.integers(0, 256, (BATCH, CROP, CROP, 3), dtype=np.uint8) * valid[..., None]
     segmentation = rng.integers(0, CLASSES + 1, (BATCH, CROP, CROP)).astype(np.uint8)
     segmentation[~valid] = 255
+    affinity_label = segmentation[:, ::2, ::2]
     label = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, BATCH)]
     label[0] = 1
     return {
@@ -42,6 +47,7 @@ def make_batch(seed=0):
         "label": jnp.asarray(label),
         "index": jnp.arange(BATCH, dtype=jnp.int32),
         "segmentation": jnp.asarray(segmentation),
+        "affinity_label": jnp.asarray(affinity_label),
     }
 
 

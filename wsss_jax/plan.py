@@ -224,6 +224,9 @@ def _batch(section: Mapping[str, Any], classes: int) -> dict[str, jax.ShapeDtype
     }
     if section.get("segmentation"):
         batch["segmentation"] = jax.ShapeDtypeStruct((size, crop, crop), jnp.uint8)
+    if section.get("affinity_alphas"):
+        side = crop // section["method"].get("map_stride", 8)
+        batch["affinity_label"] = jax.ShapeDtypeStruct((size, side, side), jnp.uint8)
     return batch
 
 

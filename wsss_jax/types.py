@@ -11,7 +11,7 @@ Batch = dict[str, Array]
 
 ``image`` uint8 [B, S, S, 3] RGB, ``valid`` bool [B, S, S] (False where padded), ``label`` float32
 [B, C] multi-hot, ``index`` int32 [B] (position in the source), optionally ``segmentation`` uint8
-[B, S, S] (255 = ignore).
+[B, S, S] (255 = ignore) and ``affinity_label`` uint8 [B, s, s], the classes of blocks of pixels.
 """
 
 

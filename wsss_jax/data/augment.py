@@ -9,7 +9,7 @@ import math
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 
 from wsss_jax.data.color import color_jitter, grayscale, hsv_shift
@@ -64,47 +64,6 @@ def resize_mask(mask: _Mask, height: int, width: int) -> _NewMask:
     return cv2.resize(mask, (width, height), interpolation=exact)  # pyright: ignore[reportReturnType]
 
 
-def _resize(
-    image: _Image, mask: _Mask | None, size: tuple[int, int]
-) -> tuple[_NewImage, _NewMask | None]:
-    return resize_image(image, *size), None if mask is None else resize_mask(mask, *size)
-
-
-def _long_side_size(
-    image: _Image, rng: np.random.Generator, low: int, high: int
-) -> tuple[int, int]:
-    long_side = int(rng.integers(low, high, endpoint=True))
-    height, width = image.shape[:2]
-    longer = max(height, width)
-    return max(1, round(height * long_side / longer)), max(1, round(width * long_side / longer))
-
-
-def _scaled_size(
-    image: _Image, rng: np.random.Generator, low: float, high: float
-) -> tuple[int, int]:
-    factor = rng.uniform(low, high)
-    return max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))
-
-
-def random_long_side_resize(
-    image: _Image, rng: np.random.Generator, low: int, high: int, mask: _Mask | None = None
-) -> tuple[_NewImage, _NewMask | None]:
-    """Resizes so that the longer side is a uniform integer in [`low`, `high`], ends included."""
-    return _resize(image, mask, _long_side_size(image, rng, low, high))
-
-
-def random_scale(
-    image: _Image, rng: np.random.Generator, low: float, high: float, mask: _Mask | None = None
-) -> tuple[_NewImage, _NewMask | None]:
-    """Resizes both sides by one factor, uniform in [`low`, `high`]."""
-    return _resize(image, mask, _scaled_size(image, rng, low, high))
-
-
-def horizontal_flip(image: _Image, mask: _Mask | None = None) -> tuple[_Image, _Mask | None]:
-    """Mirrors left and right."""
-    return cv2.flip(image, 1), None if mask is None else cv2.flip(mask, 1)  # pyright: ignore[reportReturnType]
-
-
 def _place(length: int, size: int, rng: np.random.Generator | None) -> tuple[slice, slice]:
     """Along one axis: which pixels are read, and where they are written."""
     space = abs(length - size)
@@ -115,33 +74,55 @@ def _place(length: int, size: int, rng: np.random.Generator | None) -> tuple[sli
     return slice(0, length), slice(start, start + length)
 
 
-def _paste(image: _Image, mask: _Mask | None, size: int, rows: slice, cols: slice) -> _Crop:
-    crop = np.zeros((size, size, 3), np.uint8)
-    valid = np.zeros((size, size), bool)
-    crop[rows, cols] = image
-    valid[rows, cols] = True
-    if mask is None:
-        return crop, valid, None
-    mask_crop = np.full((size, size), IGNORE, np.uint8)
-    mask_crop[rows, cols] = mask
-    return crop, valid, mask_crop
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Which part of an image a square crop shows, for everything that belongs to the image.
 
-
-def random_crop(
-    image: _Image, size: int, rng: np.random.Generator | None, mask: _Mask | None = None
-) -> _Crop:
-    """Cuts a square, zero-padded where the image is smaller.
-
-    Per axis: where the image is at least `size` long a random window is taken, otherwise the whole
-    image goes to a random offset. Without `rng` the window is the central one and padding goes to
-    the bottom and the right.
-
-    Returns:
-      The crop, where it shows the image (False = padding), and the crop of `mask` (255 in padding).
+    Attributes:
+      size: height and width that the image is resized to.
+      rows: of the resized image, to read; likewise `cols`.
+      to_rows: of the crop, to fill; likewise `to_cols`.
+      crop: side of the crop.
+      flip: whether what is read is mirrored left and right.
     """
-    (rows, to_rows), (cols, to_cols) = (_place(n, size, rng) for n in image.shape[:2])
-    mask = None if mask is None else mask[rows, cols]
-    return _paste(image[rows, cols], mask, size, to_rows, to_cols)
+
+    size: tuple[int, int]
+    rows: slice
+    cols: slice
+    to_rows: slice
+    to_cols: slice
+    crop: int
+    flip: bool
+
+    def part(self, image: _Image) -> _NewImage:
+        """The part of an image that will be seen."""
+        part = resize_image(image, *self.size, self.rows, self.cols)
+        return cv2.flip(part, 1) if self.flip else part  # pyright: ignore[reportReturnType]
+
+    def paste(self, part: _Image) -> tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]:
+        """A part in its place in the crop, zeros around it, and where it is."""
+        crop = np.zeros((self.crop, self.crop, 3), np.uint8)
+        valid = np.zeros((self.crop, self.crop), bool)
+        crop[self.to_rows, self.to_cols] = part
+        valid[self.to_rows, self.to_cols] = True
+        return crop, valid
+
+    def mask(self, mask: _Mask) -> UInt8[np.ndarray, "s s"]:
+        """The crop of a mask, 255 around it."""
+        part = resize_mask(mask, *self.size)[self.rows, self.cols]
+        crop = np.full((self.crop, self.crop), IGNORE, np.uint8)
+        crop[self.to_rows, self.to_cols] = part[:, ::-1] if self.flip else part
+        return crop
+
+    def planes(self, planes: Float[np.ndarray, "k h w"]) -> Float32[np.ndarray, "k s s"]:
+        """The crop of score maps (resized bilinearly), zeros around it."""
+        crop = np.zeros((len(planes), self.crop, self.crop), np.float32)
+        for plane, target in zip(planes, crop, strict=True):
+            if plane.shape != self.size:
+                plane = cv2.resize(plane.astype(np.float32), self.size[::-1])
+            part = plane[self.rows, self.cols]
+            target[self.to_rows, self.to_cols] = part[:, ::-1] if self.flip else part
+        return crop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +135,7 @@ class Augment:
 
     Attributes:
       crop: side of the square crop, pixels.
-      long_side: range of the longer side after resizing, pixels; None: no resizing.
+      long_side: range of the longer side after resizing, pixels; None or (): no resizing.
       scale: range of the resize factor, instead of `long_side` (segmentation networks: 0.5, 1.5).
       flip: probability of mirroring.
       brightness: strength, see `color_jitter`; likewise `contrast`, `saturation` and `hue`.
@@ -165,8 +146,8 @@ class Augment:
     """
 
     crop: int = 448
-    long_side: tuple[int, int] | None = (448, 768)
-    scale: tuple[float, float] | None = None
+    long_side: tuple[int, int] | tuple[()] | None = (448, 768)
+    scale: tuple[float, float] | tuple[()] | None = None
     flip: float = 0.5
     brightness: float = 0.3
     contrast: float = 0.3
@@ -183,13 +164,13 @@ class Augment:
         Raises:
           UserError: a value is out of its range, or `long_side` and `scale` are both set.
         """
-        if self.long_side is not None and self.scale is not None:
+        if self.long_side and self.scale:
             raise UserError(
-                "expected augment.long_side or augment.scale, found both: set one of them to None"
+                "expected augment.long_side or augment.scale, found both: set one of them to ()"
             )
         for name in ("long_side", "scale"):
             bounds = getattr(self, name)
-            if bounds is not None and not (len(bounds) == 2 and 0 < bounds[0] <= bounds[1]):
+            if bounds and not (len(bounds) == 2 and 0 < bounds[0] <= bounds[1]):
                 raise UserError(f"expected 0 < low <= high in augment.{name}, found {bounds}")
         limits = {"flip": (0, 1), "jitter_p": (0, 1), "grayscale_p": (0, 1), "hue": (0, 0.5)}
         limits |= dict.fromkeys(("brightness", "contrast", "saturation"), (0, float("inf")))
@@ -200,20 +181,35 @@ class Augment:
                 raise UserError(f"expected augment.{name} in {low}..{high}, found {value}")
 
     def __call__(self, image: _Image, mask: _Mask | None, rng: np.random.Generator) -> _Crop:
-        """Returns the crop, where it shows the image, and the mask's crop (see `random_crop`)."""
-        height, width = image.shape[:2]
-        if self.long_side is not None:
-            height, width = _long_side_size(image, rng, *self.long_side)
-        elif self.scale is not None:
-            height, width = _scaled_size(image, rng, *self.scale)
+        """Returns the crop, where it shows the image, and the mask's crop."""
+        placement = self.place((image.shape[0], image.shape[1]), rng)
+        crop, valid = self.picture(image, placement, rng)
+        return crop, valid, None if mask is None else placement.mask(mask)
+
+    def place(self, size: tuple[int, int], rng: np.random.Generator) -> Placement:
+        """Draws what of an image of `size` is shown.
+
+        Per axis: where the resized image is at least as long as the crop, a random window of it is
+        taken, otherwise the whole of it goes to a random offset. Without `random_position` the
+        window is the central one and padding goes to the bottom and the right.
+        """
+        factor, divisor = 1.0, 1
+        if self.long_side:
+            factor, divisor = int(rng.integers(*self.long_side, endpoint=True)), max(size)
+        elif self.scale:
+            factor = rng.uniform(*self.scale)
+        height, width = (max(1, round(side * factor / divisor)) for side in size)
         position = rng if self.random_position else None
         rows, to_rows = _place(height, self.crop, position)
         cols, to_cols = _place(width, self.crop, position)
-        part = resize_image(image, height, width, rows, cols)
-        if mask is not None:
-            mask = resize_mask(mask, height, width)[rows, cols]
-        if rng.random() < self.flip:
-            part, mask = horizontal_flip(part, mask)
+        flip = bool(rng.random() < self.flip)
+        return Placement((height, width), rows, cols, to_rows, to_cols, self.crop, flip)
+
+    def picture(
+        self, image: _Image, placement: Placement, rng: np.random.Generator
+    ) -> tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]:
+        """The crop with changed colours, and where it shows the image (False = padding)."""
+        part = placement.part(image)
         if rng.random() < self.jitter_p:
             stride = max(1, max(image.shape[:2]) // 100)
             part = color_jitter(
@@ -230,4 +226,4 @@ class Augment:
             part = grayscale(part)
         if self.hsv:
             part = hsv_shift(part, rng, self.hsv)
-        return _paste(part, mask, self.crop, to_rows, to_cols)
+        return placement.paste(part)

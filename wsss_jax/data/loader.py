@@ -7,16 +7,20 @@ resumed run goes on with the same bytes.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import grain
 import numpy as np
 from jaxtyping import UInt8
 
-from wsss_jax.data.augment import Augment
+from wsss_jax.data.augment import Augment, Placement
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.source import Record, Source
 from wsss_jax.errors import UserError
+
+CropLabels = Callable[[str, tuple[int, int], Placement], dict[str, np.ndarray]]
+"""What else a batch has, given an image's id, its size and what of it the crop shows."""
 
 
 def _with_seed(index: int, rng: np.random.Generator) -> dict[str, np.integer]:
@@ -30,6 +34,7 @@ class _Load(grain.transforms.Map):
     source: Source
     augment: Augment
     segmentation: bool
+    labels: CropLabels | None
     rows: slice
 
     def map(self, element: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -42,11 +47,16 @@ class _Load(grain.transforms.Map):
     def _load(self, index: int, seed: int) -> dict[str, np.ndarray]:
         record = self.source[index]
         image = decode_image(record["image"], record["id"])
-        mask = self._mask(record, image.shape[:2]) if self.segmentation else None
-        crop, valid, mask_crop = self.augment(image, mask, np.random.default_rng(seed))
+        size, rng = (image.shape[0], image.shape[1]), np.random.default_rng(seed)
+        placement = self.augment.place(size, rng)
+        crop, valid = self.augment.picture(image, placement, rng)
         label = np.asarray(record["label"], np.float32)
         example = {"image": crop, "valid": valid, "label": label}
-        return example if mask_crop is None else {**example, "segmentation": mask_crop}
+        if self.segmentation:
+            example["segmentation"] = placement.mask(self._mask(record, size))
+        if self.labels is not None:
+            example |= self.labels(record["id"], size, placement)
+        return example
 
     def _mask(self, record: Record, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
         if record["segmentation"] is None:
@@ -74,6 +84,7 @@ def training_batches(
     process_index: int = 0,
     process_count: int = 1,
     segmentation: bool = False,
+    labels: CropLabels | None = None,
     num_threads: int = 2,
     prefetch: int = 4,
     workers: int = 0,
@@ -99,6 +110,7 @@ def training_batches(
       process_index: this process.
       process_count: all processes.
       segmentation: yield masks too.
+      labels: called for every image; what it returns is in the batch, stacked.
       num_threads: threads that decode and augment; 0 works in the caller's thread.
       prefetch: batches kept ready.
       workers: processes that load instead of this one, each with `num_threads`; absl flags must
@@ -106,7 +118,7 @@ def training_batches(
 
     Returns:
       An iterator of dicts: image uint8 [b, S, S, 3], valid bool [b, S, S], label float32 [b, C],
-      index int32 [b], and segmentation uint8 [b, S, S] where asked for.
+      index int32 [b], and segmentation uint8 [b, S, S] and `labels` where asked for.
 
     Raises:
       UserError: the source is empty or smaller than a batch, or the batch does not divide among
@@ -121,7 +133,7 @@ def training_batches(
     # A seed belongs to a position in the stream; drawn after the batch is divided among processes,
     # all of them would draw the same.
     dataset = dataset.random_map(_with_seed).batch(batch_size, drop_remainder=True)
-    dataset = dataset.map(_Load(source, augment, segmentation, rows))
+    dataset = dataset.map(_Load(source, augment, segmentation, labels, rows))
     # The default buffer keeps 500 elements, here whole batches: over a gigabyte.
     options = grain.ReadOptions(
         num_threads=num_threads, prefetch_buffer_size=max(prefetch, num_threads)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from wsss_jax.ops.path_index import RADIUS, Offset, pair_offsets, paths
 
@@ -34,6 +34,27 @@ def feature_affinity(
     offsets = np.asarray(pair_offsets(radius), np.int32).reshape(-1, 2)
     _, affinities = lax.scan(one, None, offsets)
     return jnp.moveaxis(affinities, 0, -1)
+
+
+def partner_values(
+    values: Shaped[Array, "b h w"], outside: int, radius: int = RADIUS
+) -> Shaped[Array, "b h w o"]:
+    """The value of every pixel's partner in each of the pairs `pair_offsets`.
+
+    Args:
+      values: of any type.
+      outside: the value of partners that lie outside the map.
+      radius: pairs are closer than this.
+    """
+    reach = max(radius - 1, 0)
+    margins = ((0, 0), (0, reach), (reach, reach))
+    wide = jnp.pad(values, margins, constant_values=outside)
+
+    def one(offset: Int[Array, "2"]) -> Array:
+        return lax.dynamic_slice(wide, (0, offset[0], reach + offset[1]), values.shape)
+
+    offsets = np.asarray(pair_offsets(radius), np.int32).reshape(-1, 2)
+    return jnp.moveaxis(lax.map(one, offsets), 0, -1)
 
 
 def pair_mask(

@@ -8,10 +8,14 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from wsss_jax import scoring
 from wsss_jax.checkpoints import Checkpoints
 from wsss_jax.context import Context
+from wsss_jax.data.affinity_labels import AffinityLabels
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.loader import training_batches
+from wsss_jax.data.source import Source
+from wsss_jax.errors import UserError
 from wsss_jax.host_memory import keep_freed_memory
 from wsss_jax.methods import build_method
 from wsss_jax.models.import_weights import import_backbone
@@ -28,12 +32,37 @@ def steps_of(config: Mapping[str, Any], images: int) -> int:
     return max(images // config["batch_size"], 1) * config["epochs"]
 
 
+def affinity_labels(
+    settings: Mapping[str, Any], method: Any, source: Source, inputs: Mapping[str, Path]
+) -> AffinityLabels | None:
+    """AffinityNet's labels from the need ``labels``, a crf stage; None without affinity_alphas.
+
+    Raises:
+      UserError: an image has no CRF result, or there is no such need.
+    """
+    alphas = tuple(float(alpha) for alpha in settings.get("affinity_alphas", ()))
+    if not alphas:
+        return None
+    if "labels" not in inputs:
+        raise UserError(
+            "expected a need labels, a crf stage, for affinity_alphas, found none: set"
+            " needs=dict(labels='...')"
+        )
+    folder = inputs["labels"] / "crf"
+    stride = getattr(method, "map_stride", 0) or 8
+    labels = AffinityLabels(folder, alphas, len(source.classes), stride)
+    missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
+    scoring.check_all_found("CRF result", missing, len(source.ids), folder)
+    return labels
+
+
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
     """Runs the stage; see `wsss_jax.stages`.
 
     Reads ``split``, ``batch_size``, ``epochs`` (or ``steps``), ``method``, ``optimizer``,
     ``augment``, ``init_weights`` (backbone weights) and the rhythm of logs and checkpoints. With a
-    need ``init`` all weights start from that training stage's.
+    need ``init`` all weights start from that training stage's. With ``affinity_alphas`` (two, the
+    smaller first) AffinityNet's labels come from the crf stage of the need ``labels``.
     """
     if jax.default_backend() == "cpu":
         keep_freed_memory()
@@ -67,6 +96,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         process_index=ctx.process_index,
         process_count=ctx.process_count,
         segmentation=bool(settings.get("segmentation", False)),
+        labels=affinity_labels(settings, method, source, inputs),
         num_threads=int(settings.get("num_threads", 2)),
         prefetch=int(settings.get("prefetch", 4)),
     )

@@ -1,0 +1,169 @@
+"""AffinityNet: which neighbouring pixels belong together (Ahn & Kwak, CVPR 2018).
+
+Learnt from pairs of pixels whose classes a dense CRF is sure of; a random walk then spreads class
+activation maps along the affinities.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
+
+from wsss_jax import models
+from wsss_jax.errors import UserError
+from wsss_jax.methods import base
+from wsss_jax.models.layers import Conv, downsample_valid
+from wsss_jax.models.taps import to_size
+from wsss_jax.ops.pair_affinity import feature_affinity, pair_mask, partner_values
+from wsss_jax.ops.resize import valid_size
+from wsss_jax.types import Aux, Batch, ParamRule
+
+_EPSILON = 1e-5  # of the published program
+_IGNORE = 255
+
+
+class AffinityNetwork(nn.Module):
+    """Backbone and 1×1 convolutions with ELU on its last three taps and on what they give together.
+
+    Attributes:
+      backbone_fields: description of the backbone, see `wsss_jax.models.build`.
+      dims: channels of f8_3, f8_4, f8_5 (on conv4, conv5, conv6) and f9.
+      map_stride: image pixels per pixel of the features; taps of other strides are resized.
+      dtype: of the convolutions; the features are float32.
+    """
+
+    backbone_fields: Mapping[str, Any]
+    dims: tuple[int, int, int, int] = (64, 128, 256, 448)
+    map_stride: int = 8
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w 3"],
+        valid: Bool[Array, "b h w"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Float[Array, "b p q c"]:
+        """Features whose distance tells the affinity; `train` needs a ``dropout`` key."""
+        dtype = jnp.dtype(self.dtype)
+        backbone = models.build({"dtype": dtype, **self.backbone_fields}, name="backbone")
+        taps = backbone(x, valid, train=train)
+        size = (-(-x.shape[1] // self.map_stride), -(-x.shape[2] // self.map_stride))
+        he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+        wide = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")  # xavier with gain 4
+        names = ("f8_3", "conv4"), ("f8_4", "conv5"), ("f8_5", "conv6")
+        parts = []
+        for (name, tap), width in zip(names, self.dims[:3], strict=True):
+            side = Conv(width, 1, kernel_init=he, dtype=dtype, name=name)(taps[tap])
+            # After the 1×1 layer, which has fewer channels and does not mind the order.
+            parts.append(nn.elu(to_size(side, size, valid)))
+        joint = Conv(self.dims[3], 1, kernel_init=wide, dtype=dtype, name="f9")
+        return nn.elu(joint(jnp.concatenate(parts, axis=-1)).astype(jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Affinity(base.Method):
+    """Hyper-parameters of AffinityNet; the defaults are the published ones.
+
+    Attributes:
+      num_classes: foreground classes C; the network does not depend on them.
+      backbone: description of the backbone, see `wsss_jax.models.build`.
+      dims, map_stride, dtype: see `AffinityNetwork`.
+      head_lr: learning rate of the new layers relative to the backbone's.
+    """
+
+    num_classes: int
+    backbone: Mapping[str, Any]
+    dims: tuple[int, int, int, int] = (64, 128, 256, 448)
+    map_stride: int = 8
+    dtype: str = "float32"
+    head_lr: float = 10.0
+
+    def model(self) -> nn.Module:
+        """The network; see `AffinityNetwork`."""
+        return AffinityNetwork(dict(self.backbone), self.dims, self.map_stride, self.dtype)
+
+    def param_rules(self) -> tuple[ParamRule, ...]:
+        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
+        return base.four_groups(self.backbone, self.head_lr)
+
+    def loss(
+        self,
+        params: PyTree,
+        state: PyTree,
+        batch: Batch,
+        rng: PRNGKeyArray,
+        step: Array,
+        extra: PyTree = (),
+    ) -> tuple[Array, Aux]:
+        """¼ background + ¼ foreground + ½ different classes, over all pairs of the batch.
+
+        The batch's ``affinity_label`` are the classes of the features' pixels, 255 where they are
+        not known; see `wsss_jax.data.affinity_labels`.
+
+        Raises:
+          UserError: the batch has no such labels.
+        """
+        del step, extra
+        if "affinity_label" not in batch:
+            raise UserError(
+                "expected affinity_alphas in the training stage of AffinityNet, found none: set"
+                " affinity_alphas=(4, 24) and needs=dict(labels=...), a crf stage"
+            )
+        images = base.network_input(batch["image"], batch["valid"], self.backbone)
+        features = self.model().apply(
+            {"params": params, **state}, images, train=True, rngs={"dropout": rng}
+        )
+        assert isinstance(features, jnp.ndarray)
+        terms = pair_losses(feature_affinity(features), batch["affinity_label"])
+        loss = terms["background"] / 4 + terms["foreground"] / 4 + terms["different"] / 2
+        return loss, Aux(terms=terms, state=state, maps={})
+
+    def predict(
+        self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
+    ) -> dict[str, Array]:
+        """``affinity`` [b, h', w', 34] of the pairs `pair_offsets`, zero where there is no pair."""
+        inputs = base.network_input(images, valid, self.backbone)
+        features = self.model().apply(variables, inputs, valid)
+        assert isinstance(features, jnp.ndarray)
+        map_valid = downsample_valid(valid, self.map_stride)
+        assert map_valid is not None
+        pairs = pair_mask((features.shape[1], features.shape[2]), valid_size(map_valid))
+        return {"affinity": feature_affinity(features) * pairs}
+
+
+Method = Affinity
+
+
+def pair_losses(
+    affinity: Float[Array, "b h w o"], labels: UInt8[Array, "b h w"]
+) -> dict[str, Float[Array, ""]]:
+    """Mean cross entropies of the pairs whose two classes are known.
+
+    Args:
+      affinity: of the pairs `pair_offsets`.
+      labels: classes; 0 is background, 255 unknown.
+
+    Returns:
+      ``background`` (both pixels), ``foreground`` (both of the same class) and ``different``; 0 for
+      a kind without pairs.
+    """
+    b, h, w = labels.shape
+    here, there = labels[..., None], partner_values(labels, _IGNORE)
+    counted = pair_mask((h, w), jnp.broadcast_to(jnp.asarray((h, w)), (b, 2)))
+    counted &= (here != _IGNORE) & (there != _IGNORE)
+    same = counted & (here == there)
+    together, apart = -jnp.log(affinity + _EPSILON), -jnp.log(1 + _EPSILON - affinity)
+    kinds = {
+        "background": (same & (here == 0), together),
+        "foreground": (same & (here != 0), together),
+        "different": (counted & (here != there), apart),
+    }
+    return {
+        name: jnp.sum(jnp.where(pairs, cost, 0)) / (pairs.sum() + _EPSILON)
+        for name, (pairs, cost) in kinds.items()
+    }
