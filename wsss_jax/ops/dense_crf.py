@@ -79,6 +79,9 @@ def label_unary(
 class DenseCrf:
     """The CRF of one image, built once and used for any number of unaries.
 
+    The lattice does not look alike from both sides: of a mirrored image, up to 0.06 % of the labels
+    change, and Q by up to 0.0005 on average (two VOC images, both flips, `PSA` and `IRN`).
+
     Args:
       image: RGB.
       gaussian: (sxy, weight) of the kernel over position.
