@@ -26,7 +26,8 @@ def get_config() -> ConfigDict:
         augment=augment,
         method=dict(
             name="seam",
-            backbone=dict(name="mobilenet_v2", output_stride=8, taps=(5, 12), remat=False),
+            backbone=dict(name="mobilenet_v2", output_stride=16, taps=(5, 12), remat=False),
+            map_stride=8,
             small_scale=0.5,
             topk=0.2,
             er_weight=1.0,

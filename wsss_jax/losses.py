@@ -62,15 +62,27 @@ def _smallest_mask(values: Float[Array, "b n"], count: int) -> Float[Array, "b n
 
 
 def hardest_l1(
-    target: Float[Array, "b c h w"], prediction: Float[Array, "b c h w"], fraction: float
+    target: Float[Array, "b c h w"],
+    prediction: Float[Array, "b c h w"],
+    fraction: float,
+    channels: int | None = None,
 ) -> Float[Array, ""]:
     """Mean of the largest absolute differences of each image: a half of SEAM's L_ECR.
 
     The ``⌊fraction·h·w·c⌋`` largest entries of an image count, over all pixels and channels
     (arXiv 2004.04581, online hard example mining).
+
+    Args:
+      target: what should come out.
+      prediction: what came out.
+      fraction: of the entries.
+      channels: c, if channels that are zero in both were left out; default: those given.
     """
     difference = jnp.abs(target - prediction).reshape(target.shape[0], -1)
-    count = max(int(difference.shape[1] * fraction), 1)
+    pixels = target.shape[2] * target.shape[3]
+    count = max(int(pixels * (channels or target.shape[1]) * fraction), 1)
+    if count >= difference.shape[1]:  # the entries left out are zero
+        return jnp.mean(difference.sum(-1)) / count
     return jnp.mean(jnp.sum(difference * _smallest_mask(-difference, count), -1) / count)
 
 

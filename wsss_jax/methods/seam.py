@@ -5,6 +5,7 @@ correlation module makes of them have to agree across the two scales, each super
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,14 @@ from wsss_jax.methods import base
 from wsss_jax.models.layers import Conv, downsample_valid
 from wsss_jax.models.pcm import pixel_correlation, pixel_correlation_input
 from wsss_jax.ops.max_norm import min_max_norm, winner_only, with_background
-from wsss_jax.ops.resize import resize_bilinear, resize_planes, scaled_size, valid_size
+from wsss_jax.ops.present_classes import on_present_classes
+from wsss_jax.ops.resize import (
+    resize_bilinear,
+    resize_planes,
+    resized_mean,
+    scaled_size,
+    valid_size,
+)
 from wsss_jax.types import Aux, Batch, ParamRule
 
 
@@ -106,9 +114,7 @@ class SeamNetwork(nn.Module):
         features = Conv(self.dims[2], 1, kernel_init=wide, dtype=dtype, name="f9")(
             jnp.concatenate(parts, axis=-1)
         )
-        revised = pixel_correlation(
-            features, pixel_correlation_input(cam, map_valid), map_valid
-        )
+        revised = pixel_correlation(features, pixel_correlation_input(cam, map_valid), map_valid)
         return {"cam": cam, "cam_rv": revised}
 
 
@@ -180,15 +186,48 @@ class Seam(base.Method):
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
         """The loss of normalised images, its terms, and the upsampled maps of both scales.
 
-        ``1`` names the image and ``2`` its smaller copy.
+        ``1`` names the image and ``2`` its smaller copy. The terms carry no gradient of their own.
         """
-        small_size = scaled_size((images.shape[1], images.shape[2]), self.small_scale)
+        size = (images.shape[1], images.shape[2])
+        small_size = scaled_size(size, self.small_scale)
         small = resize_bilinear(images, small_size, align_corners=True)
         keys = jax.random.split(rng)
         cam1, revised1 = self._maps(variables, images, keys[0])
         cam2, revised2 = self._maps(variables, small, keys[1])
 
+        scores1 = resized_mean(cam1[:, 1:], size, align_corners=True)
+        scores2 = resized_mean(cam2[:, 1:], small_size, align_corners=True)
+        cls1 = losses.multilabel_soft_margin(scores1, labels)
+        cls2 = losses.multilabel_soft_margin(scores2, labels)
+
+        consistency = functools.partial(self._consistency, size=size, small_size=small_size)
+        maps = (cam1, revised1, cam2, revised2)
+        rest, terms = on_present_classes(consistency, maps, labels)
+        loss = (cls1 + cls2) / 2 + rest
+        terms = {"loss": loss, "cls1": cls1, "cls2": cls2, **terms}
+        names = ("cam", "cam_rv", "cam_small", "cam_rv_small")
+        sizes = (size, size, small_size, small_size)
+        enlarged = {
+            name: jnp.moveaxis(resize_planes(value, to, align_corners=True), 1, -1)
+            for name, value, to in zip(names, maps, sizes, strict=True)
+        }
+        return loss, jax.lax.stop_gradient(terms), enlarged
+
+    def _consistency(
+        self,
+        maps: tuple[Array, ...],
+        labels: Float[Array, "b k"],
+        size: tuple[int, int],
+        small_size: tuple[int, int],
+    ) -> tuple[Array, dict[str, Array]]:
+        """The loss of the maps but for L_cls's first half, and its terms.
+
+        `maps` [b, k + 1, h, w] at the network's stride: cam and revised cam of the image, then of
+        its smaller copy; foreground channels that are absent from the image may be missing.
+        """
         present = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=1)[..., None, None]
+        cam1, revised1 = (resize_planes(m, size, align_corners=True) for m in maps[:2])
+        cam2, revised2 = (resize_planes(m, small_size, align_corners=True) for m in maps[2:])
         p1, q1 = (
             resize_planes(min_max_norm(maps), small_size, align_corners=True) * present
             for maps in (cam1, revised1)
@@ -196,35 +235,29 @@ class Seam(base.Method):
         p2, q2 = (min_max_norm(maps) * present for maps in (cam2, revised2))
         if not self.use_pcm:  # the classifier's own background channel is never supervised
             q1, q2 = (with_background(q[:, 1:]) for q in (q1, q2))
+        channels = self.num_classes + 1
         terms = {
-            "cls1": losses.multilabel_soft_margin(cam1[:, 1:].mean((2, 3)), labels),
-            "cls2": losses.multilabel_soft_margin(cam2[:, 1:].mean((2, 3)), labels),
             "rvmin1": losses.smallest_response((revised1 * present)[:, 1:]),
             "rvmin2": losses.smallest_response((revised2 * present)[:, 1:]),
-            "er": losses.equivariance_l1(p1[:, 1:], p2[:, 1:]),
-            "ecr1": losses.hardest_l1(self._supervision(p2), q1, self.topk),
-            "ecr2": losses.hardest_l1(self._supervision(p1), q2, self.topk),
+            # The mean is over all classes.
+            "er": losses.equivariance_l1(p1[:, 1:], p2[:, 1:])
+            * (labels.shape[1] / self.num_classes),
+            "ecr1": losses.hardest_l1(self._supervision(p2), q1, self.topk, channels),
+            "ecr2": losses.hardest_l1(self._supervision(p1), q2, self.topk, channels),
         }
         loss = (
-            (terms["cls1"] + terms["cls2"] + terms["rvmin1"] + terms["rvmin2"]) / 2
+            (terms["rvmin1"] + terms["rvmin2"]) / 2
             + self.er_weight * terms["er"]
             + self.ecr_weight * (terms["ecr1"] + terms["ecr2"])
         )
-        planes = {"cam": cam1, "cam_rv": revised1, "cam_small": cam2, "cam_rv_small": revised2}
-        maps = {name: jnp.moveaxis(value, 1, -1) for name, value in planes.items()}
-        return loss, {"loss": loss, **terms}, maps
+        return loss, terms
 
     def _maps(
         self, variables: PyTree, images: Float[Array, "b h w 3"], rng: PRNGKeyArray
     ) -> tuple[Array, Array]:
-        """Maps and revised maps [b, C + 1, h, w], of the size that SEAM's network returns."""
+        """Maps and revised maps [b, C + 1, h', w'] at the network's stride."""
         output: Any = self.model().apply(variables, images, train=True, rngs={"dropout": rng})
-        size = (images.shape[1], images.shape[2])
-        cam, revised = (
-            resize_planes(jnp.moveaxis(output[name], -1, 1), size, align_corners=True)
-            for name in ("cam", "cam_rv")
-        )
-        return cam, revised
+        return jnp.moveaxis(output["cam"], -1, 1), jnp.moveaxis(output["cam_rv"], -1, 1)
 
     @staticmethod
     def _supervision(maps: Float[Array, "b c1 h w"]) -> Float[Array, "b c1 h w"]:

@@ -168,6 +168,17 @@ def resize_planes(
     return along_rows(_last_axis(x, columns))
 
 
+def resized_mean(
+    x: Float[Array, "b c h w"], size: tuple[int, int], *, align_corners: bool
+) -> Float[Array, "b c"]:
+    """The mean over the pixels of ``resize_planes(x, size)``, without making them."""
+    rows, columns = (
+        interpolation_matrix(n, m, align_corners).mean(0, dtype=np.float32)
+        for n, m in zip(x.shape[2:], size, strict=True)
+    )
+    return jnp.einsum("bchw,h,w->bc", x, rows, columns, precision=jax.lax.Precision.HIGHEST)
+
+
 def _last_axis(x: Array, matrix: np.ndarray) -> Array:
     flat = x.reshape(-1, x.shape[-1])
     product = jnp.matmul(flat, matrix.T, precision=jax.lax.Precision.HIGHEST)
