@@ -221,13 +221,13 @@ def curve(
 
 
 def best_threshold(evaluation: Path) -> tuple[float, str]:
-    """The threshold that an evaluation of CAMs found, and how: `held_out` or `oracle`.
+    """The threshold that a stage found, and how: `contrast`, `held_out` or `oracle`.
 
     Args:
-      evaluation: folder of the evaluation stage.
+      evaluation: folder of an evaluation of CAMs, or of a threshold stage.
 
     Raises:
-      UserError: no finished evaluation there, or one of masks.
+      UserError: no finished stage there, or an evaluation of masks.
     """
     metrics = read_json(evaluation / "metrics.json")
     if "best_threshold" not in metrics:
@@ -235,8 +235,10 @@ def best_threshold(evaluation: Path) -> tuple[float, str]:
             f"expected the scores of CAMs in {evaluation}, found those of masks, which have no"
             " threshold; need an evaluation of infer_cam, or give a number"
         )
-    choice = "held_out" if metrics["threshold_choice"] == "held_out" else "oracle"
-    return float(metrics["best_threshold"]), choice
+    choice = metrics["threshold_choice"]
+    # Whatever threshold an evaluation scored with, its best one was found by looking at the truth.
+    known = choice in ("contrast", "held_out")
+    return float(metrics["best_threshold"]), choice if known else "oracle"
 
 
 def table(scores: dict[str, Any]) -> str:

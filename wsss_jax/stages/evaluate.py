@@ -16,6 +16,7 @@ from wsss_jax.data.images import decode_mask
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
+from wsss_jax.ops.confusion import confusion_scores
 
 ScoreOne = Callable[[str, Sequence[float]], scoring.Counts]
 
@@ -44,13 +45,17 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     - ``oracle`` (default): the best on the scored images;
     - ``held_out``: the best on ``held_out_images`` (100) images drawn with the config's seed; the
       scores are those of the remaining images;
-    - ``from:NEED``: the best of another evaluation, say of train for scoring val.
+    - ``from:NEED``: the best of another evaluation, say of train for scoring val, or that of a
+      threshold stage.
+
+    ``compare`` (name → number or ``from:NEED``) scores further thresholds beside it.
 
     Returns:
       The scores as fractions (`scoring.summary`; masks get boundary IoUs too), ``images``,
-      ``protocol``, ``split``; for maps also ``threshold`` with ``threshold_choice``, the curves
-      over `scoring.THRESHOLDS` on the scored images, and ``best_threshold``: the best on the
-      held-out sample if there is one, otherwise on the scored images.
+      ``protocol``, ``split``; for maps also ``threshold`` with ``threshold_choice``,
+      ``compared``, the curves over `scoring.THRESHOLDS` on the scored images, and
+      ``best_threshold``: the best on the held-out sample if there is one, otherwise on the
+      scored images.
 
     Raises:
       UserError: a prediction or ground truth is missing, damaged or of another size.
@@ -64,6 +69,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         raise UserError(f"expected protocol strict or present, found {protocol!r}")
     names = ("background", *source.classes)
     folder = inputs["pred"]
+    result: dict[str, Any]
     if (folder / "masks").is_dir():
         score_one = _mask_scorer(folder / "masks", source, settings)
         scored = _score(ctx, source.ids, score_one, ())
@@ -74,7 +80,9 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     elif (folder / "cams").is_dir():
         choice = _parse_choice(settings.get("threshold", "oracle"), inputs)
         score_one = _cam_scorer(folder / "cams", source)
-        scored, result, column = _score_maps(ctx, settings, source, score_one, choice, protocol)
+        scored, result, column = _score_maps(
+            ctx, settings, source, score_one, choice, inputs, protocol
+        )
     else:
         raise UserError(f"expected crf/, masks/ or cams/ in {folder}, found none; run its stage")
 
@@ -86,6 +94,9 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     chosen = (
         f", threshold {result['threshold']:.2f} ({choice.name})" if "threshold" in result else ""
     )
+    compared: Any = result.get("compared", {})
+    for name, other in compared.items():
+        chosen += f"; at {other['threshold']:.2f} ({name}) mIoU {100 * other['miou']:.2f}"
     ctx.log(
         f"{result['split']}: {result['images']} images, {protocol}{chosen}\n{scoring.table(result)}"
     )
@@ -98,6 +109,7 @@ def _score_maps(
     source: Source,
     score_one: ScoreOne,
     choice: _Choice,
+    inputs: dict[str, Path],
     protocol: scoring.Protocol,
 ) -> tuple[scoring.Scored, dict[str, Any], int]:
     """The scores at all thresholds, the metrics of maps alone, the chosen threshold's position."""
@@ -110,12 +122,16 @@ def _score_maps(
         sample = _score(ctx, held_out, score_one, grid)
         best = scoring.curve(sample.confusion, grid, protocol)["best_threshold"]
     extra = () if choice.value is None else (choice.value,)
-    scored = _score(ctx, ids, score_one, (*grid, *extra))
+    others = {name: _fixed(setting, inputs) for name, setting in _compared(settings)}
+    scored = _score(ctx, ids, score_one, (*grid, *extra, *others.values()))
     result = scoring.curve(scored.confusion[: len(grid)], grid, protocol)
     if best is not None:
         result |= {"best_threshold": best, "held_out_images": len(source.ids) - len(ids)}
     threshold = result["best_threshold"] if choice.value is None else choice.value
     result |= {"threshold": threshold, "threshold_choice": choice.name}
+    for number, (name, value) in enumerate(others.items(), len(grid) + len(extra)):
+        miou = float(confusion_scores(scored.confusion[number], protocol)["miou"])
+        result.setdefault("compared", {})[name] = {"threshold": value, "miou": miou}
     return scored, result, len(grid) if extra else grid.index(threshold)
 
 
@@ -186,6 +202,20 @@ def _truth_reader(source: Source) -> Callable[[str], np.ndarray]:
         return decode_mask(segmentation, f"ground truth of {image_id}", len(source.classes))
 
     return read
+
+
+def _compared(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    compare = settings.get("compare") or {}
+    if not isinstance(compare, dict):
+        raise UserError(f"expected compare to give names to thresholds, found {compare!r}")
+    return sorted(compare.items())
+
+
+def _fixed(setting: Any, inputs: dict[str, Path]) -> float:
+    value = _parse_choice(setting, inputs).value
+    if value is None:
+        raise UserError(f"expected numbers or from:NEED in compare, found {setting!r}")
+    return value
 
 
 def _parse_choice(setting: Any, inputs: dict[str, Path]) -> _Choice:

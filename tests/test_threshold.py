@@ -1,0 +1,144 @@
+"""The threshold without ground truth: its criterion, and the stage that applies it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from wsss_jax import scoring
+from wsss_jax.context import Context
+from wsss_jax.data.cam_files import write_cams
+from wsss_jax.data.images import encode_mask
+from wsss_jax.data.source import Record
+from wsss_jax.errors import UserError
+from wsss_jax.files import write_json
+from wsss_jax.ops.contrast import colour_separation
+from wsss_jax.stages import evaluate, threshold
+
+SIZE = 48
+
+
+def scene(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(image, score, truth): a disc of another colour; the score falls with the distance."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    distance = np.hypot(y - rng.integers(20, 28), x - rng.integers(20, 28))
+    truth = (distance < 14).astype(np.uint8)
+    image = np.where(truth[..., None], [180, 90, 40], [60, 120, 80]) + rng.normal(0, 8, (48, 48, 3))
+    score = np.clip(1 - distance / 28, 0, 1).astype(np.float32)  # 0.5 on the outline
+    return image.clip(0, 255).astype(np.uint8), score, truth
+
+
+def test_separation_is_that_of_the_definition():
+    image, score, _ = scene(0)
+    thresholds = [0.0, 0.3, 0.5, 0.999]
+    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    lab = cv2.GaussianBlur(lab, (0, 0), 1.5).reshape(-1, 3).astype(np.float64)
+    found = colour_separation(image, score, thresholds)
+    for value, t in zip(found, thresholds, strict=True):
+        above = score.ravel() > np.float32(t)
+        w = above.mean()
+        if w in (0, 1):
+            assert value == 0
+            continue
+        gap = np.square(lab[above].mean(0) - lab[~above].mean(0)).sum()
+        assert value == pytest.approx(w * (1 - w) * gap / lab.var(0).sum(), rel=1e-9)
+    assert found.argmax() == 2
+
+
+def test_separation_of_one_colour_is_zero():
+    flat = np.full((8, 9, 3), 77, np.uint8)
+    score = np.random.default_rng(0).random((8, 9)).astype(np.float32)
+    assert not colour_separation(flat, score, [0.2, 0.5]).any()
+
+
+class Images:
+    """Scenes; the last image shows nothing."""
+
+    ids = tuple(f"image{i}" for i in range(6))
+    classes = ("disc",)
+    digest = "images"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Record:
+        image, _, truth = scene(index)
+        png = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
+        label = np.array([float(index < 5)], np.float32)
+        return Record(
+            id=self.ids[index],
+            image=png,
+            label=label,
+            segmentation=encode_mask(truth * np.uint8(index < 5), palette=False),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Given(Context):
+    def source(self, split: str) -> Any:
+        return Images()
+
+
+def context(folder: Path, stage: str) -> Context:
+    (folder / stage).mkdir(exist_ok=True)
+    return Given(ConfigDict(dict(seed=0)), folder, stage, folder / stage)
+
+
+@pytest.fixture
+def cams(tmp_path: Path) -> Path:
+    folder = tmp_path / "cam_train"
+    for index, name in enumerate(Images.ids):
+        path = folder / "cams" / f"{name}.npz"
+        if index < 5:
+            write_cams(path, np.array([0]), scene(index)[1][None])
+        else:
+            write_cams(path, np.zeros(0, np.int32), np.zeros((0, 0, 0), np.float32))
+    return folder
+
+
+def choose(folder: Path, cams: Path, **settings: Any) -> dict[str, Any]:
+    config = ConfigDict(dict(type="threshold", split="train", **settings))
+    ctx = context(folder, "threshold")
+    result = threshold.run(ctx, config, {"cams": cams})
+    write_json(ctx.stage_dir / "metrics.json", result)
+    return result
+
+
+def test_the_stage_finds_the_outline_and_evaluation_compares(tmp_path: Path, cams: Path):
+    result = choose(tmp_path, cams)
+    assert result["best_threshold"] == pytest.approx(0.5, abs=0.03)
+    assert result["images"] == 6 and result["threshold_choice"] == "contrast"
+    curve = result["separation_curve"]
+    assert scoring.THRESHOLDS[int(np.argmax(curve))] == result["best_threshold"]
+    assert scoring.best_threshold(tmp_path / "threshold") == (result["best_threshold"], "contrast")
+
+    compare = dict(contrast="from:threshold", low=0.1)
+    config = ConfigDict(dict(type="evaluate", split="train", compare=compare))
+    needs = {"pred": cams, "threshold": tmp_path / "threshold"}
+    scores = evaluate.run(context(tmp_path, "scores"), config, needs)
+    compared = scores["compared"]
+    curve = dict(zip(scores["thresholds"], scores["miou_curve"], strict=True))
+    for name in compare:
+        found = compared[name]
+        assert found["miou"] == pytest.approx(curve[found["threshold"]], abs=1e-12)
+    assert compared["low"]["threshold"] == 0.1
+    assert compared["low"]["miou"] < compared["contrast"]["miou"] <= scores["miou"]
+
+
+def test_mistakes_are_the_users(tmp_path: Path, cams: Path):
+    with pytest.raises(UserError, match="at least 1"):
+        choose(tmp_path, cams, images=0)
+    config = ConfigDict(dict(type="evaluate", split="train", compare=dict(best="oracle")))
+    with pytest.raises(UserError, match="'oracle'"):
+        evaluate.run(context(tmp_path, "scores"), config, {"pred": cams})
+    write_cams(cams / "cams" / "image2.npz", np.array([0]), np.ones((1, 5, 6), np.float32))
+    with pytest.raises(UserError, match="48×48, found 6×5"):
+        choose(tmp_path, cams)
+    (cams / "cams" / "image1.npz").unlink()
+    with pytest.raises(UserError, match="image1"):
+        choose(tmp_path, cams)

@@ -1,0 +1,74 @@
+"""Chooses the background threshold of activation maps without any ground truth."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from wsss_jax import scoring
+from wsss_jax.context import Context
+from wsss_jax.data.cam_files import find_cams, read_cams
+from wsss_jax.data.images import decode_image
+from wsss_jax.errors import UserError
+from wsss_jax.ops.contrast import colour_separation
+
+
+def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
+    """Runs the stage; see `wsss_jax.stages`.
+
+    Takes ``cams/`` of the need ``cams`` and keeps the threshold with the greatest mean
+    `colour_separation`: there the maps' outlines follow the colours of the images best. Other
+    stages refer to it as ``from:NEED``. Settings: ``split``; ``images`` (500; so many are drawn
+    with the config's seed). The first process does it.
+
+    Returns:
+      ``best_threshold``, ``threshold_choice`` (``contrast``), ``thresholds`` and
+      ``separation_curve``, ``images``.
+
+    Raises:
+      UserError: a CAM file is missing, damaged or of another size than its image.
+    """
+    if ctx.process_index != 0:
+        return {}
+    settings: dict[str, Any] = config.to_dict()
+    source = ctx.source(settings["split"])
+    whole: Any = ctx.config
+    count = min(int(settings.get("images", 500)), len(source))
+    if count < 1:
+        raise UserError(f"expected images of at least 1, found {count}: change it")
+    drawn = np.random.default_rng(int(whole.seed)).choice(len(source), count, replace=False)
+    folder = inputs["cams"] / "cams"
+    found = {int(index): find_cams(folder, source.ids[index]) for index in sorted(drawn)}
+    missing = [source.ids[index] for index, path in found.items() if path is None]
+    scoring.check_all_found("CAM file", missing, count, folder)
+
+    def separation(index: int) -> np.ndarray:
+        record, path = source[index], found[index]
+        assert path is not None
+        keys, cam = read_cams(path, len(source.classes))
+        image = decode_image(record["image"], record["id"])
+        if len(keys) == 0:
+            return np.zeros(len(scoring.THRESHOLDS))
+        if cam.shape[1:] != image.shape[:2]:
+            raise UserError(
+                f"{path}: expected maps of the size of image {record['id']},"
+                f" {image.shape[1]}×{image.shape[0]}, found {cam.shape[2]}×{cam.shape[1]}; make"
+                " them from the same images"
+            )
+        return colour_separation(image, cam.astype(np.float32).max(0), scoring.THRESHOLDS)
+
+    total = np.zeros(len(scoring.THRESHOLDS))
+    with ctx.progress(count, ctx.stage) as progress, scoring.thread_pool() as pool:
+        for one in pool.map(separation, found):
+            total += one
+            progress.update()
+    best = scoring.THRESHOLDS[int(total.argmax())]
+    ctx.log(f"threshold {best:.2f}, chosen on {count} images without ground truth")
+    return {
+        "best_threshold": best,
+        "threshold_choice": "contrast",
+        "thresholds": list(scoring.THRESHOLDS),
+        "separation_curve": (total / count).tolist(),
+        "images": count,
+    }
