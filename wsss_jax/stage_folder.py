@@ -20,7 +20,10 @@ from wsss_jax.graph import Stage, downstream
 START, DONE = "_START.json", "_DONE.json"
 
 # How a run is watched and kept, not what comes out of it: free to change between two attempts.
-_NO_EFFECT = ("log_every", "image_every", "checkpoint_every", "keep", "num_threads", "prefetch")
+_NO_EFFECT = (
+    *("log_every", "image_every", "checkpoint_every", "keep"),
+    *("num_threads", "prefetch", "workers"),
+)
 # Where the data lies; what it holds is in the digests of the splits.
 _LOCATION = ("root", "labels", "data_dir")
 

@@ -13,7 +13,8 @@ from wsss_jax.checkpoints import Checkpoints
 from wsss_jax.context import Context
 from wsss_jax.data.affinity_labels import AffinityLabels
 from wsss_jax.data.augment import Augment
-from wsss_jax.data.loader import training_batches
+from wsss_jax.data.loader import CropLabels, training_batches
+from wsss_jax.data.mask_labels import MaskLabels
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.host_memory import keep_freed_memory
@@ -32,15 +33,20 @@ def steps_of(config: Mapping[str, Any], images: int) -> int:
     return max(images // config["batch_size"], 1) * config["epochs"]
 
 
-def affinity_labels(
+def labels_of_stages(
     settings: Mapping[str, Any], method: Any, source: Source, inputs: Mapping[str, Path]
-) -> AffinityLabels | None:
-    """AffinityNet's labels from the need ``labels``, a crf stage; None without affinity_alphas.
+) -> CropLabels | None:
+    """What other stages made to learn from: masks, or AffinityNet's labels from CRF results.
 
     Raises:
-      UserError: an image has no CRF result, or there is no such need.
+      UserError: an image has no mask or CRF result, or affinity_alphas no need ``labels``.
     """
     alphas = tuple(float(alpha) for alpha in settings.get("affinity_alphas", ()))
+    if "masks" in inputs:
+        folder = inputs["masks"] / "masks"
+        missing = [name for name in source.ids if not (folder / f"{name}.png").is_file()]
+        scoring.check_all_found("mask (.png)", missing, len(source.ids), folder)
+        return MaskLabels(folder, len(source.classes))
     if not alphas:
         return None
     if "labels" not in inputs:
@@ -62,7 +68,9 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     Reads ``split``, ``batch_size``, ``epochs`` (or ``steps``), ``method``, ``optimizer``,
     ``augment``, ``init_weights`` (backbone weights) and the rhythm of logs and checkpoints. With a
     need ``init`` all weights start from that training stage's. With ``affinity_alphas`` (two, the
-    smaller first) AffinityNet's labels come from the crf stage of the need ``labels``.
+    smaller first) AffinityNet's labels come from the crf stage of the need ``labels``. A
+    segmentation network learns from the masks of the need ``masks``, or with ``segmentation`` from
+    the data's own.
     """
     if jax.default_backend() == "cpu":
         keep_freed_memory()
@@ -96,7 +104,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         process_index=ctx.process_index,
         process_count=ctx.process_count,
         segmentation=bool(settings.get("segmentation", False)),
-        labels=affinity_labels(settings, method, source, inputs),
+        labels=labels_of_stages(settings, method, source, inputs),
         num_threads=int(settings.get("num_threads", 2)),
         prefetch=int(settings.get("prefetch", 4)),
     )
