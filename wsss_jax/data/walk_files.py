@@ -1,0 +1,96 @@
+"""Files of random-walk results: ``<id>.npz``, the scores of an image's classes at low resolution.
+
+`keys` int32 [K] are the foreground classes 0…C−1 of the image, ascending; `scores` is float16
+[K + 1, h, w], background first. A pixel of it stands for `stride` pixels of the image at the size
+`walked`, which differs from the image's own `size` only for very large images.
+"""
+
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Float32, Int
+
+from wsss_jax.errors import UserError
+from wsss_jax.files import atomic_write
+
+Size = tuple[int, int]
+
+_DAMAGE = (OSError, ValueError, EOFError, TypeError, RuntimeError, struct.error, zlib.error)
+
+
+class Walk(NamedTuple):
+    """Scores after a random walk; sizes are (height, width)."""
+
+    keys: Int[np.ndarray, " k"]
+    scores: Float[np.ndarray, "labels h w"]
+    size: Size
+    walked: Size
+    stride: int
+
+    def enlarged(self) -> Float32[np.ndarray, "labels H W"]:
+        """The scores at the image's size, bilinearly (half-pixel convention).
+
+        Pixels become blocks of `stride`, and what lies beyond the image is cut off, as published.
+        """
+        height, width = (side * self.stride for side in self.scores.shape[1:])
+        planes = []
+        for plane in self.scores:
+            plane = cv2.resize(plane.astype(np.float32), (width, height))
+            plane = plane[: self.walked[0], : self.walked[1]]
+            planes.append(cv2.resize(plane, self.size[::-1]) if self.walked != self.size else plane)
+        return np.stack(planes)
+
+
+def write_walk(path: Path, walk: Walk) -> None:
+    """Writes a result, whole."""
+    with atomic_write(path) as file:
+        np.savez_compressed(
+            file,
+            keys=walk.keys.astype(np.int32),
+            scores=walk.scores.astype(np.float16),
+            size=np.asarray(walk.size, np.int32),
+            walked=np.asarray(walk.walked, np.int32),
+            stride=np.int32(walk.stride),
+        )
+
+
+def read_walk(path: Path, num_classes: int | None = None) -> Walk:
+    """Reads a result.
+
+    Args:
+      path: the file.
+      num_classes: foreground classes C; keys must be below it. None accepts every key.
+
+    Raises:
+      UserError: missing, truncated or no such file, a key out of range, or scores not finite.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            keys, scores = arrays["keys"], arrays["scores"]
+            size, walked = ((int(h), int(w)) for h, w in (arrays["size"], arrays["walked"]))
+            stride = int(arrays["stride"])
+    except FileNotFoundError as error:
+        raise UserError(f"expected the result of a walk at {path}, found no file") from error
+    except (KeyError, zipfile.BadZipFile, *_DAMAGE) as error:
+        raise UserError(
+            f"{path}: expected the result of a walk (.npz), found a truncated or foreign file"
+            f" ({error}); delete it and make it again"
+        ) from error
+    if not (keys.ndim == 1 and scores.ndim == 3 and len(scores) == len(keys) + 1):
+        raise UserError(
+            f"{path}: expected keys [K] and scores [K + 1, h, w], found {keys.shape} and"
+            f" {scores.shape}; make it again"
+        )
+    if len(keys) and num_classes is not None and not 0 <= keys.min() <= keys.max() < num_classes:
+        raise UserError(
+            f"{path}: expected classes 0 to {num_classes - 1} without background, found"
+            f" {keys.tolist()}; check the list of classes"
+        )
+    if not np.isfinite(scores).all():
+        raise UserError(f"{path}: expected finite scores, found NaN or infinity; make it again")
+    return Walk(keys, scores, size, walked, stride)

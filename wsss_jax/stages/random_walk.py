@@ -1,0 +1,145 @@
+"""Spreads class activation maps by AffinityNet's random walk (Ahn & Kwak, CVPR 2018).
+
+``walk/<id>.npz`` are the scores, see `wsss_jax.data.walk_files`, ``masks/<id>.png`` the results.
+"""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from wsss_jax import scoring
+from wsss_jax.context import Context
+from wsss_jax.data.cam_files import find_cams
+from wsss_jax.data.source import Source
+from wsss_jax.data.walk_files import write_walk
+from wsss_jax.host_memory import keep_freed_memory
+from wsss_jax.inference import MultiScale, chunks, image_sizes, load_network
+from wsss_jax.ops.dense_crf import CrfSettings
+from wsss_jax.walk import Prepared, WalkSettings, prepare, walk_images
+from wsss_jax.walk_masks import MaskTask, write_mask
+from wsss_jax.workers import in_processes, worker_count
+
+
+def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
+    """Runs the stage; see `wsss_jax.stages`.
+
+    Takes the network of the need ``checkpoint`` and the maps of the need ``cams``; a mask can only
+    have classes its file of maps has. Finished images are kept. Processes share the images.
+
+    Settings: ``split``; ``alpha``, ``beta`` and ``steps`` (see `WalkSettings`); ``max_pixels``,
+    ``max_buckets`` and ``batch_pixels`` (see `MultiScale`); ``crf`` (a final CRF with the widths of
+    PSA; False), ``crf_iterations`` (1), ``crf_fast`` (half resolution) and ``workers`` (processes
+    for it; 0: one for each core).
+
+    Returns:
+      ``images``, ``walked`` (how many this run did), ``images_per_second`` and the settings.
+
+    Raises:
+      UserError: a CAM file is missing, damaged or of another size than its image, or the settings
+        make no sense.
+    """
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
+    values: dict[str, Any] = config.to_dict()
+    settings = WalkSettings(
+        alpha=float(values.get("alpha", 16)),
+        beta=float(values.get("beta", 8)),
+        steps=int(values.get("steps", 256)),
+    )
+    iterations = int(values.get("crf_iterations", 1))
+    crf = CrfSettings(iterations=iterations) if values.get("crf", False) else None
+    source = ctx.source(values["split"])
+    folder = inputs["cams"] / "cams"
+    found = {name: find_cams(folder, name) for name in source.ids}
+    missing = [name for name, path in found.items() if path is None]
+    scoring.check_all_found("CAM file", missing, len(source.ids), folder)
+    cams = {name: path for name, path in found.items() if path is not None}
+    start = time.monotonic()
+    walked = _walk_all(ctx, values, settings, source, cams, inputs["checkpoint"])
+    _write_masks(ctx, values, source, crf)
+    seconds = time.monotonic() - start
+    return {
+        "images": len(source),
+        "walked": walked,
+        "images_per_second": walked / seconds if walked else None,
+        "alpha": settings.alpha,
+        "beta": settings.beta,
+        "steps": settings.steps,
+        "crf": crf is not None,
+    }
+
+
+def _walk_all(
+    ctx: Context,
+    values: dict[str, Any],
+    settings: WalkSettings,
+    source: Source,
+    cams: dict[str, Path],
+    checkpoint: Path,
+) -> int:
+    """Writes ``walk/<id>.npz`` of this process's images; returns how many were missing."""
+    folder = ctx.stage_dir / "walk"
+    folder.mkdir(exist_ok=True)
+    fields = {k: values[k] for k in ("max_pixels", "max_buckets", "batch_pixels") if k in values}
+    how = MultiScale(scales=(1.0,), flip=False, **fields)
+    sizes = image_sizes(source)
+    buckets = how.buckets(set(sizes))
+    network = load_network(checkpoint, len(source.classes), "affinity")
+    mine = range(ctx.process_index, len(source), ctx.process_count)
+    walked = 0
+
+    def load(index: int) -> Prepared:
+        path = cams[source.ids[index]]
+        return prepare(source, index, path, how, settings.alpha, network.stride)
+
+    with ctx.progress(len(mine), f"random walk of {values['split']}") as bar:
+        for chunk in chunks(mine, sizes):
+            missing = {i for i in chunk if not (folder / f"{source.ids[i]}.npz").exists()}
+            if missing:
+                with ThreadPoolExecutor(2) as pool:
+                    images = list(pool.map(load, chunk))
+                for index, walk in walk_images(images, network, how, buckets, settings):
+                    if index in missing:
+                        write_walk(folder / f"{source.ids[index]}.npz", walk)
+                walked += len(missing)
+            bar.update(len(chunk))
+    return walked
+
+
+def _write_masks(
+    ctx: Context, values: dict[str, Any], source: Source, crf: CrfSettings | None
+) -> None:
+    """Writes ``masks/<id>.png`` from the walks: with a CRF in processes, otherwise in threads."""
+    folder = ctx.stage_dir / "masks"
+    folder.mkdir(exist_ok=True)
+    mine = range(ctx.process_index, len(source), ctx.process_count)
+    left = [i for i in mine if not (folder / f"{source.ids[i]}.png").exists()]
+
+    def tasks() -> Iterator[MaskTask]:
+        for index in left:
+            name = source.ids[index]
+            yield MaskTask(
+                image_id=name,
+                walk=ctx.stage_dir / "walk" / f"{name}.npz",
+                target=folder / f"{name}.png",
+                num_classes=len(source.classes),
+                image=source[index]["image"] if crf else b"",
+                crf=crf,
+                fast=bool(values.get("crf_fast", False)),
+            )
+
+    done = len(mine) - len(left)
+    with ctx.progress(len(mine), f"masks of {values['split']}", initial=done) as bar:
+        if crf is not None:
+            workers = worker_count(int(values.get("workers", 0)), len(left))
+            for _ in in_processes(write_mask, tasks(), workers):
+                bar.update()
+            return
+        with scoring.thread_pool() as pool:
+            for _ in pool.map(write_mask, tasks()):
+                bar.update()
