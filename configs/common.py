@@ -1,6 +1,9 @@
 """What the recipes share."""
 
-from ml_collections import ConfigDict
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, FieldReference
 
 
 def voc_data() -> ConfigDict:
@@ -48,6 +51,57 @@ def published_augmentation() -> ConfigDict:
     )
 
 
+def published_affinity(backbone: Mapping[str, Any], lr: float = 0.01) -> ConfigDict:
+    """AffinityNet's training as in its and SEAM's programs: crops of the images as they are."""
+    augment = published_augmentation()
+    augment.long_side = ()
+    return training(
+        batch_size=8,
+        epochs=8,
+        augment=augment,
+        method=dict(name="affinity", backbone=backbone, dtype="float32"),
+        optimizer=published_optimizer(lr),
+    )
+
+
+def published_segmentation(backbone: Mapping[str, Any]) -> ConfigDict:
+    """DeepLabv1 as SEAM's authors retrain it: real momentum, and all batch norm is trained."""
+    augment = published_augmentation()
+    augment.update(
+        long_side=(), scale=(0.5, 1.5), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0
+    )
+    augment.hsv = 10
+    return training(
+        batch_size=10,
+        epochs=0,
+        steps=20_000,
+        augment=augment,
+        method=dict(
+            name="segmentation",
+            backbone=dict(backbone, bn_momentum=3e-4),
+            head=dict(name="large_fov", features=512, dilation=12, dropout=0.5, bn_momentum=3e-4),
+            balanced=False,
+            ema=0.0,
+            dtype="float32",
+        ),
+        optimizer=dict(lr=0.001, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9),
+    )
+
+
+PUBLISHED_TEST = dict(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True, enlarge="corners")
+"""How SEAM's authors test their network."""
+
+
+def backbone_weights(c: Any, *stages: str) -> None:
+    """One file of ImageNet weights for several training stages.
+
+    Setting ``init_weights`` of any of them, or ``--config.init_weights``, sets all.
+    """
+    c.init_weights = FieldReference("")
+    for stage in stages:
+        c[stage].init_weights = c.get_ref("init_weights")
+
+
 def training(**changes: object) -> ConfigDict:
     """A training stage with what is seldom changed; `changes` are the recipe."""
     section = ConfigDict(
@@ -67,7 +121,7 @@ def training(**changes: object) -> ConfigDict:
 
 
 def seeds_and_scores(
-    c: ConfigDict,
+    c: Any,
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0),
     normalise: str = "max",
     enlarge: str = "direct",
@@ -81,8 +135,126 @@ def seeds_and_scores(
     The background threshold is the best one on train, as SSENet and SEAM choose it; val is scored
     and the masks are made with that one. A number in place of ``oracle`` or ``from:...`` fixes it.
     """
-    for split in ("train", "val"):
-        c[f"cam_{split}"] = ConfigDict(
+    _cams(c, {"cam_train": "train", "cam_val": "val"}, scales, normalise, enlarge)
+    _seed_scores(c, "cam_train", protocol)
+    c.pseudo_labels = ConfigDict(
+        dict(
+            type="pseudo_labels",
+            needs=dict(cams="cam_train", train="eval_cam_train"),
+            split="train",
+            threshold="from:train",
+            alpha=0.0,
+        )
+    )
+    c.eval_pseudo_labels = _score("pseudo_labels", "train", protocol)
+    _finish(
+        c,
+        "train",
+        *("cam_train", "eval_cam_train"),
+        *("cam_val", "eval_cam_val"),
+        *("pseudo_labels", "eval_pseudo_labels"),
+    )
+
+
+def refined_and_segmented(
+    c: Any,
+    *,
+    affinity: Any,
+    segmentation: Any,
+    walk: Mapping[str, Any],
+    test: Mapping[str, Any],
+    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0),
+    normalise: str = "max",
+    enlarge: str = "direct",
+    protocol: str = "strict",
+    alphas: tuple[float, float] = (4, 24),
+    crf_fast: bool = False,
+) -> None:
+    """Adds the whole chain after `c.train`: seeds, dense CRF, AffinityNet, random walk, network.
+
+    Everything is made for the images of the training split and scored on train, which is a part of
+    it; the segmentation network is scored on val, where the seeds are too. The threshold of the
+    seeds is the best on train; beside it stands the one that needs no ground truth.
+
+    Args:
+      c: the recipe so far.
+      affinity: the training stage of AffinityNet.
+      segmentation: the training stage of the network.
+      walk: settings of the random walk.
+      test: scales and the like of the network's masks.
+      scales, normalise, enlarge, protocol: as in `seeds_and_scores`.
+      alphas: the two backgrounds of the CRF, for AffinityNet's labels.
+      crf_fast: half the resolution in the CRF.
+    """
+    split = c.train.split
+    _cams(c, {"cam": split, "cam_val": "val"}, scales, normalise, enlarge)
+    _seed_scores(c, "cam", protocol)
+    c.threshold = ConfigDict(dict(type="threshold", needs=dict(cams="cam"), split=split))
+    c.eval_cam_train.needs.threshold = "threshold"
+    c.eval_cam_train.compare = ConfigDict(dict(contrast="from:threshold"))
+    c.crf = ConfigDict(
+        dict(
+            type="crf",
+            needs=dict(cams="cam"),
+            split=split,
+            alphas=alphas,
+            gaussian=(3, 3),
+            bilateral=(80, 13, 10),
+            iterations=10,
+            fast=crf_fast,
+            workers=0,
+        )
+    )
+    for name, alpha in zip(("low", "high"), alphas, strict=True):
+        c[f"eval_crf_{name}"] = _score("crf", "train", protocol, alpha=alpha)
+    c.train_affinity = affinity
+    c.train_affinity.needs = ConfigDict(dict(labels="crf"))
+    c.train_affinity.affinity_alphas = alphas
+    c.walk = ConfigDict(
+        dict(
+            type="random_walk",
+            needs=dict(checkpoint="train_affinity", cams="cam"),
+            split=split,
+            **walk,
+        )
+    )
+    c.eval_walk = _score("walk", "train", protocol)
+    c.train_segmentation = segmentation
+    c.train_segmentation.needs = ConfigDict(dict(masks="walk"))
+    c.masks_val = ConfigDict(
+        dict(type="predict", needs=dict(checkpoint="train_segmentation"), split="val", **test)
+    )
+    c.eval_masks_val = _score("masks_val", "val", protocol)
+    backbone_weights(c, "train", "train_affinity", "train_segmentation")
+    _finish(
+        c,
+        "train",
+        *("cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val"),
+        *("crf", "eval_crf_low", "eval_crf_high"),
+        *("train_affinity", "walk", "eval_walk"),
+        *("train_segmentation", "masks_val", "eval_masks_val"),
+    )
+
+
+def submission(c: Any, competition: str = "comp6") -> None:
+    """Adds masks of the test split and the server's archive before the report."""
+    c.masks_test = ConfigDict(c.masks_val.to_dict())
+    c.masks_test.split = "test"
+    c.submit = ConfigDict(
+        dict(type="submit", needs=dict(pred="masks_test"), split="test", competition=competition)
+    )
+    _finish(c, *c.stages[:-1], "masks_test", "submit")
+
+
+def _cams(
+    c: Any,
+    splits: Mapping[str, str],
+    scales: tuple[float, ...],
+    normalise: str,
+    enlarge: str,
+) -> None:
+    for name, split in splits.items():
+        c[name] = ConfigDict(
             dict(
                 type="infer_cam",
                 needs=dict(checkpoint="train"),
@@ -96,38 +268,20 @@ def seeds_and_scores(
                 batch_pixels=1 << 19,
             )
         )
-    scored = dict(type="evaluate", protocol=protocol)
-    c.eval_cam_train = ConfigDict(
-        dict(**scored, needs=dict(pred="cam_train"), split="train", threshold="oracle")
+
+
+def _seed_scores(c: Any, train_cams: str, protocol: str) -> None:
+    c.eval_cam_train = _score(train_cams, "train", protocol, threshold="oracle")
+    c.eval_cam_val = _score("cam_val", "val", protocol, threshold="from:train")
+    c.eval_cam_val.needs.train = "eval_cam_train"
+
+
+def _score(pred: str, split: str, protocol: str, **settings: object) -> Any:
+    return ConfigDict(
+        dict(type="evaluate", needs=dict(pred=pred), split=split, protocol=protocol, **settings)
     )
-    c.eval_cam_val = ConfigDict(
-        dict(
-            **scored,
-            needs=dict(pred="cam_val", train="eval_cam_train"),
-            split="val",
-            threshold="from:train",
-        )
-    )
-    c.pseudo_labels = ConfigDict(
-        dict(
-            type="pseudo_labels",
-            needs=dict(cams="cam_train", train="eval_cam_train"),
-            split="train",
-            threshold="from:train",
-            alpha=0.0,
-        )
-    )
-    c.eval_pseudo_labels = ConfigDict(
-        dict(**scored, needs=dict(pred="pseudo_labels"), split="train")
-    )
-    stages = (
-        "train",
-        "cam_train",
-        "eval_cam_train",
-        "cam_val",
-        "eval_cam_val",
-        "pseudo_labels",
-        "eval_pseudo_labels",
-    )
+
+
+def _finish(c: Any, *stages: str) -> None:
     c.report = ConfigDict(dict(type="report", needs={name: name for name in stages}))
     c.stages = (*stages, "report")

@@ -29,7 +29,7 @@ def test_a_recipe_is_complete(name: str):
     for stage in stages.values():
         assert callable(stage.module().run)
     # Every section belongs to a stage or is general: nothing is left over from a copy.
-    assert set(c) == {"name", "seed", "data", "stages", *stages}
+    assert set(c) - {"init_weights"} == {"name", "seed", "data", "stages", *stages}
     Augment(**c.train.augment)
     method = build_method(c.train.method.to_dict(), 5)
     assert method.param_rules()
@@ -62,21 +62,45 @@ def test_seam_voc_is_the_published_recipe():
     )
     assert (train.method.small_scale, train.method.topk) == (0.3, 0.2)
     assert train.method.backbone.name == "resnet38"
-    assert _load("seam_voc").cam_train.scales == (0.5, 1.0, 1.5, 2.0)
+    assert _load("seam_voc").cam.scales == (0.5, 1.0, 1.5, 2.0)
 
 
 def test_cam_voc_differs_from_seam_voc_in_the_method_and_the_schedule_alone():
-    cam, seam = dict(flatten(_load("cam_voc"))), dict(flatten(_load("seam_voc")))
-    differ = {k for k in cam.keys() | seam.keys() if cam.get(k) != seam.get(k)}
-    finish = {
-        f"cam_{split}.{key}" for split in ("train", "val") for key in ("normalise", "enlarge")
-    }
-    assert {k for k in differ if not k.startswith("train.method")} - finish == {
-        "name",
-        "train.batch_size",
-        "train.epochs",
-    }
-    assert (cam["train.batch_size"], cam["train.epochs"]) == (16, 15)
+    cam, seam = _load("cam_voc"), _load("seam_voc")
+
+    def difference(stage: str) -> set[str]:
+        one, other = dict(flatten(cam[stage])), dict(flatten(seam[stage]))
+        return {k for k in one.keys() | other.keys() if one.get(k) != other.get(k)}
+
+    trained = {k for k in difference("train") if not k.startswith("method.")}
+    assert trained == {"batch_size", "epochs"}
+    assert (cam.train.batch_size, cam.train.epochs) == (16, 15)
+    assert difference("cam_val") == {"normalise", "enlarge"}
+
+
+@pytest.mark.parametrize("name", ["seam_voc", "cam_psa_voc"])
+def test_a_whole_chain_is_the_published_one(name: str):
+    c = _load(name)
+    assert c.crf.gaussian == (3, 3) and c.crf.bilateral == (80, 13, 10) and c.crf.iterations == 10
+    assert c.crf.alphas == c.train_affinity.affinity_alphas
+    assert (c.walk.beta, c.walk.steps) == (8.0, 64 if name == "seam_voc" else 256)
+    affinity, segmentation = c.train_affinity, c.train_segmentation
+    assert (affinity.batch_size, affinity.epochs, affinity.augment.long_side) == (8, 8, ())
+    assert (segmentation.batch_size, segmentation.steps) == (10, 20_000)
+    assert segmentation.augment.scale == (0.5, 1.5)
+    assert segmentation.method.backbone.bn_momentum == 3e-4
+    assert c.masks_val.scales == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75) and c.masks_val.flip
+    # One file of weights for all three networks, whichever is named.
+    c.train_affinity.init_weights = "weights.npz"
+    assert c.init_weights == c.train.init_weights == segmentation.init_weights == "weights.npz"
+
+
+def test_the_test_servers_recipe_only_adds_to_the_chain():
+    chain, test = _load("seam_voc"), _load("seam_voc_test")
+    assert test.stages == (*chain.stages[:-1], "masks_test", "submit", "report")
+    for stage in chain.stages[:-1]:
+        assert test[stage] == chain[stage]
+    assert test.masks_test.split == test.submit.split == "test"
 
 
 @pytest.mark.parametrize("name", [n for n in shipped_recipes() if n.endswith("_shapes")])

@@ -1,0 +1,20 @@
+"""The archive for PASCAL VOC's test server, from the network of `seam_voc`.
+
+    python -m wsss_jax.main --config configs/seam_voc_test.py --workdir runs/seam_voc_test \
+        --config.data.root=DIR/VOCdevkit --config.init_weights=resnet38.npz
+
+Give the workdir of a finished `seam_voc` run and its overrides: what is done is not done again. The
+VOCdevkit needs the test images and ``ImageSets/Segmentation/test.txt``.
+"""
+
+from typing import Any
+
+from configs import common, seam_voc
+
+
+def get_config() -> Any:
+    """The recipe; every value can be replaced on the command line."""
+    c = seam_voc.get_config()
+    c.name = "seam_voc_test"
+    common.submission(c)
+    return c
