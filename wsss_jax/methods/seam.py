@@ -18,6 +18,7 @@ from wsss_jax import losses, models
 from wsss_jax.methods import base
 from wsss_jax.models.layers import Conv, downsample_valid
 from wsss_jax.models.pcm import pixel_correlation, pixel_correlation_input
+from wsss_jax.models.taps import to_size
 from wsss_jax.ops.max_norm import min_max_norm, winner_only, with_background
 from wsss_jax.ops.present_classes import on_present_classes
 from wsss_jax.ops.resize import (
@@ -25,29 +26,8 @@ from wsss_jax.ops.resize import (
     resize_planes,
     resized_mean,
     scaled_size,
-    valid_size,
 )
 from wsss_jax.types import Aux, Batch, ParamRule
-
-
-def _to_size(
-    maps: Float[Array, "b h w c"],
-    size: tuple[int, int],
-    valid: Bool[Array, "b ih iw"] | None,
-    out_valid: Bool[Array, "b oh ow"] | None,
-) -> Float[Array, "b oh ow c"]:
-    """Maps at the activation maps' size, so that backbones may tap any stride.
-
-    `valid` marks the image, `out_valid` the result.
-    """
-    if maps.shape[1:3] == size:
-        return maps
-    if valid is None or out_valid is None:
-        return resize_bilinear(maps, size, align_corners=True)
-    strided = (valid[:, ::stride, ::stride] for stride in (1, 2, 4, 8, 16, 32))
-    in_size = valid_size(next(mask for mask in strided if mask.shape[1:] == maps.shape[1:3]))
-    out_size = valid_size(out_valid)
-    return resize_bilinear(maps, size, align_corners=True, in_size=in_size, out_size=out_size)
 
 
 class SeamNetwork(nn.Module):
@@ -100,16 +80,16 @@ class SeamNetwork(nn.Module):
         dropped = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(final, deterministic=not train)
         xavier = nn.initializers.xavier_uniform()
         cam = Conv(self.num_classes + 1, 1, kernel_init=xavier, dtype=dtype, name="fc8")(dropped)
-        cam = _to_size(cam.astype(jnp.float32), size, valid, map_valid)
+        cam = to_size(cam.astype(jnp.float32), size, valid)
         if not self.use_pcm:
             return {"cam": cam, "cam_rv": cam}
 
         he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
         wide = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")  # xavier with gain 4
-        parts = [_to_size(x, size, valid, map_valid).astype(dtype)]
+        parts = [to_size(x, size, valid).astype(dtype)]
         for name, tap, width in (("f8_3", "conv4", self.dims[0]), ("f8_4", "conv5", self.dims[1])):
             # No gradient of the correlation reaches the backbone.
-            side = _to_size(jax.lax.stop_gradient(taps[tap]), size, valid, map_valid)
+            side = to_size(jax.lax.stop_gradient(taps[tap]), size, valid)
             parts.append(nn.relu(Conv(width, 1, kernel_init=he, dtype=dtype, name=name)(side)))
         features = Conv(self.dims[2], 1, kernel_init=wide, dtype=dtype, name="f9")(
             jnp.concatenate(parts, axis=-1)
