@@ -21,7 +21,9 @@ from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.inference import MultiScale, Network, chunks, image_sizes, load_network, summed_maps
+from wsss_jax.logit_masks import LogitTask, write_logit_mask
 from wsss_jax.methods import build_method
+from wsss_jax.ops.dense_crf import CrfSettings, dense_crf, score_unary
 from wsss_jax.stages import infer_cam, predict
 from wsss_jax.train import variable_shapes
 from wsss_jax.weights import save_weights
@@ -281,6 +283,53 @@ def test_masks_are_the_best_class_of_the_summed_logits(trained: Callable, tmp_pa
         clear = best[1] - best[0] > 1e-3 * np.abs(logits).max()
         assert mask.shape == images.sizes[index] and clear.mean() > 0.9
         np.testing.assert_array_equal(mask[clear], logits.argmax(0)[clear])
+
+
+def test_masks_after_a_crf(trained: Callable, tmp_path: Path):
+    network = trained("segmentation", "tiny")
+    images = Images((40, 40), (33, 47))
+    settings = dict(
+        SETTINGS, type="predict", crf=True, workers=1, bilateral=(20, 60, 30), iterations=5
+    )
+    ctx = context(tmp_path, images)
+    assert predict.run(ctx, ConfigDict(settings), {"checkpoint": network.folder})["crf"]
+    how = MultiScale(scales=(0.5, 1.0))
+    for index, name in enumerate(images.ids):
+        path = tmp_path / "masks" / f"{name}.png"
+        mask = decode_mask(path.read_bytes(), name, CLASSES)
+        logits = network.one_by_one("logits", images.pixels(index), np.arange(CLASSES + 1), how)
+        scores = np.exp((logits - logits.max(0)) / 4)  # the mean over two scales and two flips
+        unary = score_unary((scores / scores.sum(0)).astype(np.float32))
+        q = dense_crf(
+            images.pixels(index),
+            np.moveaxis(unary, 0, 2),
+            gaussian=(3, 3),
+            bilateral=(20, 60, 30),
+            iterations=5,
+        )
+        clear = np.diff(np.sort(q, -1)[..., -2:])[..., 0] > 1e-3
+        assert clear.mean() > 0.9
+        np.testing.assert_array_equal(mask[clear], q.argmax(-1)[clear])
+    # A finished mask is kept.
+    written = path.stat().st_mtime_ns
+    (tmp_path / "masks" / f"{images.ids[0]}.png").unlink()
+    predict.run(ctx, ConfigDict(settings), {"checkpoint": network.folder})
+    assert path.stat().st_mtime_ns == written
+    assert (tmp_path / "masks" / f"{images.ids[0]}.png").exists()
+
+
+def test_a_crf_changes_masks_of_noise(tmp_path: Path):
+    images = Images((33, 47))
+    logits = np.random.default_rng(0).normal(0, 1, (CLASSES + 1, 33, 47)).astype(np.float32)
+    task = LogitTask("a", logits, tmp_path / "a.png", images[0]["image"])
+    write_logit_mask(task)
+    np.testing.assert_array_equal(
+        decode_mask(task.target.read_bytes(), "a", CLASSES), logits.argmax(0)
+    )
+    write_logit_mask(dataclasses.replace(task, crf=CrfSettings(iterations=5)))
+    refined = decode_mask(task.target.read_bytes(), "a", CLASSES)
+    border = (np.diff(refined.astype(int)) != 0).mean()
+    assert border < (np.diff(logits.argmax(0)) != 0).mean() / 4
 
 
 def test_a_huge_image_is_looked_at_smaller(trained: Callable):

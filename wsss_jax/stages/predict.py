@@ -1,5 +1,6 @@
 """Masks of a segmentation network, multi-scale and flipped: ``masks/<id>.png``."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,22 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from wsss_jax.context import Context
-from wsss_jax.data.images import encode_mask
-from wsss_jax.files import atomic_write
+from wsss_jax.data.source import Source
 from wsss_jax.host_memory import keep_freed_memory
 from wsss_jax.inference import MultiScale, chunks, image_sizes, load_network, summed_maps
+from wsss_jax.logit_masks import LogitTask, write_logit_mask
+from wsss_jax.ops.dense_crf import CrfSettings
+from wsss_jax.workers import in_processes, worker_count
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
     """Runs the stage; see `wsss_jax.stages`.
 
     Takes the network of the need ``checkpoint``; the class with the highest mean logit over scales
-    and flips wins. Settings: ``split`` and the fields of `MultiScale`.
+    and flips wins. Settings: ``split``; the fields of `MultiScale`; ``crf``: a dense CRF over all
+    classes on the softmax of the mean logits (False), with ``gaussian`` (sxy, weight),
+    ``bilateral`` (sxy, srgb, weight) and ``iterations``, by default those of PSA's and SEAM's
+    network, and ``workers`` (processes for it; 0: one for each core).
     """
     if jax.default_backend() == "cpu":
         keep_freed_memory()
@@ -27,19 +33,61 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     folder = ctx.stage_dir / "masks"
     folder.mkdir(exist_ok=True)
     how = MultiScale(**{k: v for k, v in settings.items() if k in MultiScale.__dataclass_fields__})
+    crf = crf_settings(settings) if settings.get("crf", False) else None
+    mine = range(ctx.process_index, len(source), ctx.process_count)
+    left = {i for i in mine if not (folder / f"{source.ids[i]}.png").exists()}
+    with ctx.progress(
+        len(mine), f"masks of {settings['split']}", initial=len(mine) - len(left)
+    ) as bar:
+        tasks = _tasks(source, mine, left, how, inputs["checkpoint"], folder, crf)
+        if crf is not None:
+            workers = worker_count(int(settings.get("workers", 0)), len(left))
+            for _ in in_processes(write_logit_mask, tasks, workers):
+                bar.update()
+        else:
+            for task in tasks:
+                write_logit_mask(task)
+                bar.update()
+    return {
+        "images": len(source),
+        "scales": list(how.scales),
+        "flip": how.flip,
+        "crf": crf is not None,
+    }
+
+
+def crf_settings(settings: dict[str, Any]) -> CrfSettings:
+    """The CRF after the network; one update unless told otherwise (PSA, SEAM)."""
+    return CrfSettings(
+        gaussian=tuple(settings.get("gaussian", (3, 3))),
+        bilateral=tuple(settings.get("bilateral", (80, 13, 10))),
+        iterations=int(settings.get("iterations", 1)),
+    )
+
+
+def _tasks(
+    source: Source,
+    mine: range,
+    left: set[int],
+    how: MultiScale,
+    checkpoint: Path,
+    folder: Path,
+    crf: CrfSettings | None,
+) -> Iterator[LogitTask]:
+    """The missing images with their mean logits, inferred when they are asked for."""
     sizes = image_sizes(source)
     buckets = how.buckets(set(sizes))
-    network = load_network(inputs["checkpoint"], len(source.classes), "logits")
+    network = load_network(checkpoint, len(source.classes), "logits")
     everything = np.arange(len(source.classes) + 1)
-    mine = range(ctx.process_index, len(source), ctx.process_count)
-    with ctx.progress(len(mine), f"masks of {settings['split']}") as bar:
-        for chunk in chunks(mine, sizes):
-            missing = {i for i in chunk if not (folder / f"{source.ids[i]}.png").exists()}
-            if missing:
-                maps = summed_maps(source, chunk, lambda _: everything, network, how, buckets)
-                for index, _, total in maps:
-                    if index in missing:
-                        with atomic_write(folder / f"{source.ids[index]}.png") as file:
-                            file.write(encode_mask(total.argmax(0).astype(np.uint8)))
-            bar.update(len(chunk))
-    return {"images": len(source), "scales": list(how.scales), "flip": how.flip}
+    looks = len(how.scales) * (2 if how.flip else 1)
+    for chunk in chunks(mine, sizes):
+        missing = left.intersection(chunk)
+        if not missing:
+            continue
+        maps = summed_maps(source, chunk, lambda _: everything, network, how, buckets)
+        for index, _, total in maps:
+            if index in missing:
+                name = source.ids[index]
+                image = source[index]["image"] if crf is not None else b""
+                target = folder / f"{name}.png"
+                yield LogitTask(name, total / np.float32(looks), target, image, crf)
