@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from golden_weights import drawn_variables
 
+from wsss_jax.data.walk_files import Walk
 from wsss_jax.methods.affinity import Affinity, pair_losses
 from wsss_jax.models import mobilenet_v2, resnet38, tiny
-from wsss_jax.ops.pair_affinity import feature_affinity
+from wsss_jax.ops.pair_affinity import feature_affinity, pair_mask
 from wsss_jax.ops.path_index import pair_offsets
+from wsss_jax.ops.random_walk import random_walk
 from wsss_jax.optim import assign_rules
+from wsss_jax.walk import pooled
 
 TINY = {"name": "tiny", "width": 8}
 DIMS = (4, 6, 8, 10)
@@ -132,11 +135,20 @@ def test_parameter_groups_and_count():
 
 
 @pytest.mark.slow
-def test_golden_affinities(shared):
+def test_golden_affinities_and_walk(shared):
     golden = np.load(shared / "golden" / "affinity.npz")
     method = Affinity(num_classes=20, backbone={"name": "resnet38"})
     variables = drawn_variables(method.model(), resnet38, seed=int(golden["seed"]))
-    features = jax.jit(method.model().apply)(variables, jnp.asarray(golden["image"]))
-    assert isinstance(features, jax.Array) and features.shape == (1, 16, 14, 448)
-    affinity = np.asarray(feature_affinity(features))[0, :12, 4:10]
-    np.testing.assert_allclose(affinity.reshape(72, 34).T, golden["aff"], rtol=1e-4)
+    features: Any = jax.jit(method.model().apply)(variables, jnp.asarray(golden["image"]))
+    assert features.shape == (1, 16, 14, 448)
+    pairs = pair_mask((16, 14), jnp.asarray([[16, 14]]))
+    affinity = np.asarray(feature_affinity(features) * pairs)
+    found = affinity[0, :12, 4:10].reshape(72, 34).T
+    np.testing.assert_allclose(found, golden["aff"], rtol=1e-4)
+    scores = pooled(golden["cam"].transpose(2, 0, 1), 8).transpose(1, 2, 0)
+    walked = random_walk(scores[None], affinity, offsets=pair_offsets(), beta=8.0, steps=64)
+    np.testing.assert_allclose(walked[0], golden["rw"], atol=1e-4)
+    planes = np.asarray(walked)[0].transpose(2, 0, 1)
+    walk = Walk(np.arange(20), planes, (128, 112), (128, 112), 8)
+    # Scores within a rounding error of each other may change places.
+    assert (walk.enlarged().argmax(0) == golden["label"]).mean() > 0.999

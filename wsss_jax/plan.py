@@ -222,7 +222,7 @@ def _batch(section: Mapping[str, Any], classes: int) -> dict[str, jax.ShapeDtype
         "label": jax.ShapeDtypeStruct((size, classes), jnp.float32),
         "index": jax.ShapeDtypeStruct((size,), jnp.int32),
     }
-    if section.get("segmentation"):
+    if section.get("segmentation") or "masks" in section.get("needs", {}):
         batch["segmentation"] = jax.ShapeDtypeStruct((size, crop, crop), jnp.uint8)
     if section.get("affinity_alphas"):
         side = crop // section["method"].get("map_stride", 8)
