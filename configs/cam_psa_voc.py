@@ -37,6 +37,6 @@ def get_config() -> Any:
         segmentation=common.published_segmentation(backbone),
         walk=dict(alpha=16.0, beta=8.0, steps=256, crf=False),
         test=common.PUBLISHED_TEST,
-        alphas=(4, 32),
+        alphas=(4.0, 32.0),
     )
     return c

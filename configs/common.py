@@ -36,7 +36,7 @@ def published_optimizer(lr: float) -> ConfigDict:
     )
 
 
-def published_augmentation() -> ConfigDict:
+def published_augmentation() -> Any:
     """SSENet's and SEAM's: long side, flip, colour jitter, zero-padded crop."""
     return ConfigDict(
         dict(
@@ -51,7 +51,7 @@ def published_augmentation() -> ConfigDict:
     )
 
 
-def published_affinity(backbone: Mapping[str, Any], lr: float = 0.01) -> ConfigDict:
+def published_affinity(backbone: Mapping[str, Any], lr: float = 0.01) -> Any:
     """AffinityNet's training as in its and SEAM's programs: crops of the images as they are."""
     augment = published_augmentation()
     augment.long_side = ()
@@ -64,7 +64,7 @@ def published_affinity(backbone: Mapping[str, Any], lr: float = 0.01) -> ConfigD
     )
 
 
-def published_segmentation(backbone: Mapping[str, Any]) -> ConfigDict:
+def published_segmentation(backbone: Mapping[str, Any]) -> Any:
     """DeepLabv1 as SEAM's authors retrain it: real momentum, and all batch norm is trained."""
     augment = published_augmentation()
     augment.update(
@@ -102,7 +102,7 @@ def backbone_weights(c: Any, *stages: str) -> None:
         c[stage].init_weights = c.get_ref("init_weights")
 
 
-def training(**changes: object) -> ConfigDict:
+def training(**changes: object) -> Any:
     """A training stage with what is seldom changed; `changes` are the recipe."""
     section = ConfigDict(
         dict(
@@ -167,8 +167,8 @@ def refined_and_segmented(
     normalise: str = "max",
     enlarge: str = "direct",
     protocol: str = "strict",
-    alphas: tuple[float, float] = (4, 24),
-    crf_fast: bool = False,
+    alphas: tuple[float, ...] = (4.0, 24.0),
+    bilateral: tuple[float, float, float] = (80, 13, 10),
 ) -> None:
     """Adds the whole chain after `c.train`: seeds, dense CRF, AffinityNet, random walk, network.
 
@@ -183,8 +183,9 @@ def refined_and_segmented(
       walk: settings of the random walk.
       test: scales and the like of the network's masks.
       scales, normalise, enlarge, protocol: as in `seeds_and_scores`.
-      alphas: the two backgrounds of the CRF, for AffinityNet's labels.
-      crf_fast: half the resolution in the CRF.
+      alphas: backgrounds of the CRF, ascending; each result is scored, the first and the last make
+        AffinityNet's labels.
+      bilateral: widths and weight of the CRF's bilateral kernel; see the stage.
     """
     split = c.train.split
     _cams(c, {"cam": split, "cam_val": "val"}, scales, normalise, enlarge)
@@ -199,17 +200,18 @@ def refined_and_segmented(
             split=split,
             alphas=alphas,
             gaussian=(3, 3),
-            bilateral=(80, 13, 10),
+            bilateral=bilateral,
             iterations=10,
-            fast=crf_fast,
+            fast=False,
             workers=0,
         )
     )
-    for name, alpha in zip(("low", "high"), alphas, strict=True):
-        c[f"eval_crf_{name}"] = _score("crf", "train", protocol, alpha=alpha)
+    scored = ["eval_crf_" + f"{alpha:g}".replace(".", "_") for alpha in alphas]
+    for name, alpha in zip(scored, alphas, strict=True):
+        c[name] = _score("crf", "train", protocol, alpha=alpha)
     c.train_affinity = affinity
     c.train_affinity.needs = ConfigDict(dict(labels="crf"))
-    c.train_affinity.affinity_alphas = alphas
+    c.train_affinity.affinity_alphas = (alphas[0], alphas[-1])
     c.walk = ConfigDict(
         dict(
             type="random_walk",
@@ -230,7 +232,7 @@ def refined_and_segmented(
         c,
         "train",
         *("cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val"),
-        *("crf", "eval_crf_low", "eval_crf_high"),
+        *("crf", *scored),
         *("train_affinity", "walk", "eval_walk"),
         *("train_segmentation", "masks_val", "eval_masks_val"),
     )

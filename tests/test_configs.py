@@ -83,6 +83,7 @@ def test_a_whole_chain_is_the_published_one(name: str):
     c = _load(name)
     assert c.crf.gaussian == (3, 3) and c.crf.bilateral == (80, 13, 10) and c.crf.iterations == 10
     assert c.crf.alphas == c.train_affinity.affinity_alphas
+    assert c.crf.alphas == ((4.0, 24.0) if name == "seam_voc" else (4.0, 32.0))
     assert (c.walk.beta, c.walk.steps) == (8.0, 64 if name == "seam_voc" else 256)
     affinity, segmentation = c.train_affinity, c.train_segmentation
     assert (affinity.batch_size, affinity.epochs, affinity.augment.long_side) == (8, 8, ())
