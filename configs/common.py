@@ -125,7 +125,6 @@ def seeds_and_scores(
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0),
     normalise: str = "max",
     enlarge: str = "direct",
-    protocol: str = "strict",
 ) -> None:
     """Adds the stages after training: CAMs of train and val, scores, masks, report.
 
@@ -136,7 +135,7 @@ def seeds_and_scores(
     and the masks are made with that one. A number in place of ``oracle`` or ``from:...`` fixes it.
     """
     _cams(c, {"cam_train": "train", "cam_val": "val"}, scales, normalise, enlarge)
-    _seed_scores(c, "cam_train", protocol)
+    _seed_scores(c, "cam_train")
     c.pseudo_labels = ConfigDict(
         dict(
             type="pseudo_labels",
@@ -146,8 +145,8 @@ def seeds_and_scores(
             alpha=0.0,
         )
     )
-    c.eval_pseudo_labels = _score("pseudo_labels", "train", protocol)
-    _finish(
+    c.eval_pseudo_labels = score(c, "pseudo_labels", "train")
+    finish(
         c,
         "train",
         *("cam_train", "eval_cam_train"),
@@ -166,7 +165,6 @@ def refined_and_segmented(
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0),
     normalise: str = "max",
     enlarge: str = "direct",
-    protocol: str = "strict",
     alphas: tuple[float, ...] = (4.0, 24.0),
     bilateral: tuple[float, float, float] = (80, 13, 10),
 ) -> None:
@@ -182,14 +180,14 @@ def refined_and_segmented(
       segmentation: the training stage of the network.
       walk: settings of the random walk.
       test: scales and the like of the network's masks.
-      scales, normalise, enlarge, protocol: as in `seeds_and_scores`.
+      scales, normalise, enlarge: as in `seeds_and_scores`.
       alphas: backgrounds of the CRF, ascending; each result is scored, the first and the last make
         AffinityNet's labels.
       bilateral: widths and weight of the CRF's bilateral kernel; see the stage.
     """
     split = c.train.split
     _cams(c, {"cam": split, "cam_val": "val"}, scales, normalise, enlarge)
-    _seed_scores(c, "cam", protocol)
+    _seed_scores(c, "cam")
     c.threshold = ConfigDict(dict(type="threshold", needs=dict(cams="cam"), split=split))
     c.eval_cam_train.needs.threshold = "threshold"
     c.eval_cam_train.compare = ConfigDict(dict(contrast="from:threshold"))
@@ -208,7 +206,7 @@ def refined_and_segmented(
     )
     scored = ["eval_crf_" + f"{alpha:g}".replace(".", "_") for alpha in alphas]
     for name, alpha in zip(scored, alphas, strict=True):
-        c[name] = _score("crf", "train", protocol, alpha=alpha)
+        c[name] = score(c, "crf", "train", alpha=alpha)
     c.train_affinity = affinity
     c.train_affinity.needs = ConfigDict(dict(labels="crf"))
     c.train_affinity.affinity_alphas = (alphas[0], alphas[-1])
@@ -220,15 +218,15 @@ def refined_and_segmented(
             **walk,
         )
     )
-    c.eval_walk = _score("walk", "train", protocol)
+    c.eval_walk = score(c, "walk", "train")
     c.train_segmentation = segmentation
     c.train_segmentation.needs = ConfigDict(dict(masks="walk"))
     c.masks_val = ConfigDict(
         dict(type="predict", needs=dict(checkpoint="train_segmentation"), split="val", **test)
     )
-    c.eval_masks_val = _score("masks_val", "val", protocol)
+    c.eval_masks_val = score(c, "masks_val", "val")
     backbone_weights(c, "train", "train_affinity", "train_segmentation")
-    _finish(
+    finish(
         c,
         "train",
         *("cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val"),
@@ -245,7 +243,7 @@ def submission(c: Any, competition: str = "comp6") -> None:
     c.submit = ConfigDict(
         dict(type="submit", needs=dict(pred="masks_test"), split="test", competition=competition)
     )
-    _finish(c, *c.stages[:-1], "masks_test", "submit")
+    finish(c, *c.stages[:-1], "masks_test", "submit")
 
 
 def _cams(
@@ -272,18 +270,22 @@ def _cams(
         )
 
 
-def _seed_scores(c: Any, train_cams: str, protocol: str) -> None:
-    c.eval_cam_train = _score(train_cams, "train", protocol, threshold="oracle")
-    c.eval_cam_val = _score("cam_val", "val", protocol, threshold="from:train")
+def _seed_scores(c: Any, train_cams: str) -> None:
+    c.eval_cam_train = score(c, train_cams, "train", threshold="oracle")
+    c.eval_cam_val = score(c, "cam_val", "val", threshold="from:train")
     c.eval_cam_val.needs.train = "eval_cam_train"
 
 
-def _score(pred: str, split: str, protocol: str, **settings: object) -> Any:
-    return ConfigDict(
-        dict(type="evaluate", needs=dict(pred=pred), split=split, protocol=protocol, **settings)
-    )
+def score(c: Any, pred: str, split: str, **settings: object) -> Any:
+    """An evaluation with the protocol of all evaluations of the recipe, ``c.protocol``."""
+    if "protocol" not in c:
+        c.protocol = FieldReference("strict")
+    section = ConfigDict(dict(type="evaluate", needs=dict(pred=pred), split=split, **settings))
+    section.protocol = c.get_ref("protocol")
+    return section
 
 
-def _finish(c: Any, *stages: str) -> None:
+def finish(c: Any, *stages: str) -> None:
+    """The order of the stages, and a report on all of them."""
     c.report = ConfigDict(dict(type="report", needs={name: name for name in stages}))
     c.stages = (*stages, "report")

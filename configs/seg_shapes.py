@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import cam_shapes
+from configs import cam_shapes, common
 
 
 def get_config() -> ConfigDict:
@@ -45,10 +45,6 @@ def get_config() -> ConfigDict:
                 enlarge="corners",
             )
         )
-        c[f"eval_{split}"] = ConfigDict(
-            dict(type="evaluate", needs=dict(pred=f"masks_{split}"), split=split, protocol="strict")
-        )
-    stages = ("train", "masks_train", "eval_train", "masks_val", "eval_val")
-    c.report = ConfigDict(dict(type="report", needs={name: name for name in stages}))
-    c.stages = (*stages, "report")
+        c[f"eval_{split}"] = common.score(c, f"masks_{split}", split)
+    common.finish(c, "train", "masks_train", "eval_train", "masks_val", "eval_val")
     return c

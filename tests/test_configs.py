@@ -29,7 +29,7 @@ def test_a_recipe_is_complete(name: str):
     for stage in stages.values():
         assert callable(stage.module().run)
     # Every section belongs to a stage or is general: nothing is left over from a copy.
-    assert set(c) - {"init_weights"} == {"name", "seed", "data", "stages", *stages}
+    assert set(c) - {"init_weights", "protocol"} == {"name", "seed", "data", "stages", *stages}
     Augment(**c.train.augment)
     method = build_method(c.train.method.to_dict(), 5)
     assert method.param_rules()
