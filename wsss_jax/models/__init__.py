@@ -2,9 +2,10 @@
 
 A backbone is a module of this package: it exports `Backbone` (a Flax module whose call
 ``(x, valid=None, *, train=False)`` returns the feature maps ``conv3`` of stride 4, ``conv4``,
-``conv5`` and ``conv6``) and regular expressions for the beginning of parameter paths, such as
-``backbone/conv1a/``: `FROZEN` that no recipe trains, and `NORMS`, the batch norm, trained only
-where the backbone has a ``bn_momentum`` above 0.
+``conv5`` and ``conv6``; ``conv2``, if any, is the stem's, of stride 4 too) and regular expressions
+for the beginning of parameter paths, such as ``backbone/conv1a/``: `FROZEN` that no recipe trains,
+and `NORMS`, the batch norm, trained only where the backbone has a ``bn_momentum`` above 0. Where
+the former depend on the description's fields, it exports ``frozen(fields) -> tuple[str, ...]``.
 """
 
 import importlib
@@ -66,4 +67,5 @@ def frozen_patterns(backbone: Mapping[str, Any]) -> tuple[str, ...]:
     """Regular expressions for the beginning of the paths of parameters that stay as they are."""
     fields = dict(backbone)
     module = backbone_module(str(fields.get("name", "")))
-    return module.FROZEN if fields.get("bn_momentum") else (*module.FROZEN, *module.NORMS)
+    frozen = module.frozen(fields) if hasattr(module, "frozen") else module.FROZEN
+    return frozen if fields.get("bn_momentum") else (*frozen, *module.NORMS)

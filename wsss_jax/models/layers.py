@@ -129,3 +129,25 @@ class BatchNorm(nn.Module):
         factor = scale * lax.rsqrt(var + self.epsilon)
         offset = bias - mean * factor
         return x * factor.astype(x.dtype) + offset.astype(x.dtype)
+
+
+class GroupNorm(nn.Module):
+    """Group norm over the valid pixels of each image, in float32; it has no running statistics."""
+
+    groups: int = 8
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None
+    ) -> Float[Array, "b h w c"]:
+        """Normalises; `valid` None counts all pixels."""
+        b, h, w, c = x.shape
+        scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+        grouped = x.astype(jnp.float32).reshape(b, h, w, self.groups, c // self.groups)
+        where = None if valid is None else valid[:, :, :, None, None]
+        mean = jnp.mean(grouped, (1, 2, 4), keepdims=True, where=where)
+        var = jnp.mean((grouped - mean) ** 2, (1, 2, 4), keepdims=True, where=where)
+        normal = ((grouped - mean) * (var + self.epsilon) ** -0.5).reshape(b, h, w, c)
+        return (normal * scale + bias).astype(x.dtype)

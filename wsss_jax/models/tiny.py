@@ -4,26 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from wsss_jax.models.layers import Conv, Dtype, downsample_valid, mask_features
-
-
-class _GroupNorm(nn.Module):
-    """Group norm over valid pixels: no running statistics to wait for in training from scratch."""
-
-    groups: int = 8
-    epsilon: float = 1e-5
-
-    @nn.compact
-    def __call__(self, x: Array, valid: Array | None) -> Array:
-        b, h, w, c = x.shape
-        scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
-        grouped = x.astype(jnp.float32).reshape(b, h, w, self.groups, c // self.groups)
-        where = None if valid is None else valid[:, :, :, None, None]
-        mean = jnp.mean(grouped, (1, 2, 4), keepdims=True, where=where)
-        var = jnp.mean((grouped - mean) ** 2, (1, 2, 4), keepdims=True, where=where)
-        normal = ((grouped - mean) * (var + self.epsilon) ** -0.5).reshape(b, h, w, c)
-        return (normal * scale + bias).astype(x.dtype)
+from wsss_jax.models.layers import Conv, Dtype, GroupNorm, downsample_valid, mask_features
 
 
 class _Layer(nn.Module):
@@ -38,7 +19,7 @@ class _Layer(nn.Module):
             mask_features(x, valid)
         )
         valid = downsample_valid(valid, self.stride)
-        y = _GroupNorm(name="norm")(y, valid)
+        y = GroupNorm(name="norm")(y, valid)
         if y.shape == x.shape:
             y = y + x
         return nn.relu(y), valid
@@ -70,7 +51,7 @@ class Tiny(nn.Module):
         odd = tuple((0, -side % 4) for side in x.shape[1:3])
         x = Conv(self.width, 4, 4, padding=(odd[0], odd[1]), name="stem", dtype=self.dtype)(patches)
         valid = downsample_valid(valid, 4)
-        x = nn.relu(_GroupNorm(name="stem_norm")(x, valid))
+        x = nn.relu(GroupNorm(name="stem_norm")(x, valid))
         taps: dict[str, Array] = {"conv3": x.astype(jnp.float32)}
         plan = (  # features, stride, dilation, tap
             (self.width, 1, 1, None),

@@ -1,0 +1,173 @@
+"""ResNet-50 and ResNet-101 (He et al., CVPR 2016) in torchvision's first form.
+
+Bottleneck blocks with the stride on the 3×3 layer, convolutions without bias, batch norm frozen by
+default. Parameters carry torchvision's names (``layer1.0.downsample.0.weight`` is
+``layer1_0/downsample_0/kernel`` here). The output stride is 16 or 8, not 32: IRNet's program (CVPR
+2019) leaves out the last stride and nothing else, DeepLab dilates the layers after it.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from wsss_jax.models.layers import BatchNorm, Conv, downsample_valid, mask_features
+
+BLOCKS: Mapping[int, tuple[int, int, int, int]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+"""Blocks of layer1 to layer4, by depth."""
+
+FROZEN = (r"backbone/(conv1|bn1)/", r"backbone/layer1_\d+/")
+"""Stem and stride-4 blocks, as the first stages of every backbone here."""
+NORMS = (r"backbone/bn1/", r"backbone/layer\d_\d+/(bn\d|downsample_1)/")
+
+_EXPANSION = 4
+
+
+class Bottleneck(nn.Module):
+    """``relu(x + 1×1(3×3(1×1(x))))``, the shortcut projected in the first block of a layer.
+
+    Attributes:
+      width: channels of the 3×3 layer; the result has four times as many.
+      stride: of the 3×3 layer and the projection.
+      dilation: of the 3×3 layer.
+      project: the first block of a layer.
+      momentum: of batch norm, see `BatchNorm`.
+      dtype: of the convolutions.
+    """
+
+    width: int
+    stride: int = 1
+    dilation: int = 1
+    project: bool = False
+    momentum: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None
+    ) -> Float[Array, "b p q d"]:
+        """`valid` belongs to `x`; the result's is downsampled by the stride."""
+
+        def norm(y: Array, name: str) -> Array:
+            return BatchNorm(self.momentum, name=name)(y)
+
+        out = self.width * _EXPANSION
+        y = nn.relu(norm(Conv(self.width, 1, dtype=self.dtype, name="conv1")(x), "bn1"))
+        middle = Conv(self.width, 3, self.stride, self.dilation, dtype=self.dtype, name="conv2")
+        y = nn.relu(norm(middle(mask_features(y, valid)), "bn2"))
+        y = norm(Conv(out, 1, dtype=self.dtype, name="conv3")(y), "bn3")
+        if self.project:
+            x = Conv(out, 1, self.stride, dtype=self.dtype, name="downsample_0")(x)
+            x = norm(x, "downsample_1")
+        return nn.relu(x.astype(y.dtype) + y)
+
+
+class ResNet(nn.Module):
+    """The backbone.
+
+    Attributes:
+      depth: 50 or 101.
+      output_stride: 16 or 8; layer4, or layer3 and layer4, have no stride then.
+      dilated: layers that lost a stride are dilated instead, the first block of each by what the
+        layer before has (DeepLab); without it their kernels see less, as in IRNet's program.
+      frozen_layers: how many of layer1 to layer4 learn nothing; the stem never does. 2 for the CAM
+        of IRNet's program, where gradients stop after layer2.
+      remat: forms the activations inside the blocks a second time in the backward pass.
+      bn_momentum: trains the batch norm, see `BatchNorm`; 0 freezes it.
+      dtype: of convolutions and activations; parameters are float32.
+    """
+
+    depth: int = 50
+    output_stride: int = 16
+    dilated: bool = False
+    frozen_layers: int = 1
+    remat: bool = False
+    bn_momentum: float = 0.0
+    dtype: Any = jnp.float32
+
+    pixel_mean: ClassVar[tuple[float, float, float]] = (123.675, 116.28, 103.53)
+    pixel_std: ClassVar[tuple[float, float, float]] = (58.395, 57.12, 57.375)
+
+    @property
+    def feature_stride(self) -> int:
+        """Image pixels per feature pixel of ``conv6``."""
+        return self.output_stride
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w 3"],
+        valid: Bool[Array, "b h w"] | None = None,
+        *,
+        train: bool = False,
+    ) -> dict[str, Array]:
+        """Feature maps of normalised images.
+
+        Args:
+          x: normalised RGB.
+          valid: the top-left rectangle of each image that is no padding; features there are then
+            those of the unpadded image.
+          train: matters to trained batch norm alone: there is no dropout.
+
+        Returns:
+          ``conv2`` (the stem, 64 channels) and ``conv3`` (256), both of stride 4, ``conv4`` (512,
+          stride 8), ``conv5`` (1024) and ``conv6`` (2048).
+        """
+        momentum = self.bn_momentum if train else 0.0
+        x = mask_features(x.astype(self.dtype), valid)
+        x = Conv(64, 7, 2, dtype=self.dtype, name="conv1")(x)
+        x = nn.relu(BatchNorm(momentum, name="bn1")(x))
+        valid = downsample_valid(valid, 2)
+        x = _max_pool(mask_features(x, valid))
+        valid = downsample_valid(valid, 2)
+        taps = {"conv2": x}
+        block = nn.remat(Bottleneck) if self.remat else Bottleneck
+        stride, dilation = 4, 1
+        for layer, blocks in enumerate(BLOCKS[self.depth], 1):
+            step, first = 1 if layer == 1 else 2, dilation
+            if stride * step > self.output_stride:
+                step, dilation = 1, dilation * (step if self.dilated else 1)
+            stride *= step
+            for number in range(blocks):
+                start = number == 0
+                x = block(
+                    64 << (layer - 1),
+                    step if start else 1,
+                    first if start else dilation,
+                    start,
+                    momentum,
+                    self.dtype,
+                    name=f"layer{layer}_{number}",
+                )(x, valid)
+                valid = downsample_valid(valid, step) if start else valid
+            taps[f"conv{layer + 2}"] = x
+        return taps
+
+
+Backbone = ResNet
+
+
+def _max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
+    """Largest of 3×3, stride 2; what lies outside the map, or was zeroed, never wins over a ReLU's
+    result.
+    """
+    ends = (1, 1)
+    return lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), ends, ends, (0, 0))
+    )
+
+
+def frozen(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Stem and the layers that ``frozen_layers`` of a description counts, see `ResNet`."""
+    layers = int(fields.get("frozen_layers", ResNet.frozen_layers))
+    stem, *_ = FROZEN
+    return (stem, rf"backbone/layer[1-{layers}]_\d+/") if layers else (stem,)
+
+
+def torch_name(path: tuple[str, ...]) -> str:
+    """torchvision's name of a module: ``layer1_0/downsample_0`` is ``layer1.0.downsample.0``."""
+    return re.sub(r"_(?=\d)", ".", ".".join(path))
