@@ -1,7 +1,7 @@
 """The plain CAM that SSENet and SEAM compare with, on PASCAL VOC 2012 with ResNet38.
 
     python -m wsss_jax.main --config configs/cam_voc.py --workdir runs/cam_voc \
-        --config.data.root=DIR/VOCdevkit --config.train.init_weights=resnet38.npz
+        --config.data.root=DIR/VOCdevkit --config.init_weights=resnet38.npz
 
 AffinityNet's classification recipe with the learning rate and the image sizes of the later papers.
 One GPU or TPU core with 32 GB, or several devices. Published CAM score on train: 47.43 mIoU.

@@ -146,6 +146,7 @@ def seeds_and_scores(
         )
     )
     c.eval_pseudo_labels = score(c, "pseudo_labels", "train")
+    backbone_weights(c, "train")
     finish(
         c,
         "train",
