@@ -13,6 +13,8 @@ import numpy as np
 
 from wsss_jax.errors import UserError
 
+_UNFINISHED = ".tmp"
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
@@ -26,7 +28,7 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    descriptor, temporary = tempfile.mkstemp(_UNFINISHED, f".{path.name}.", path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield cast(BinaryIO, file)
@@ -46,6 +48,15 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
                 " same command again, finished work is kept"
             ) from error
         raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what `atomic_write` left anywhere below `folder` when its process was killed.
+
+    To be called while nothing is being written there.
+    """
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

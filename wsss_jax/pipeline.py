@@ -19,7 +19,7 @@ from wsss_jax import graph, runtime, stage_folder
 from wsss_jax.config import nearest
 from wsss_jax.context import Context
 from wsss_jax.errors import Interrupted, UserError
-from wsss_jax.files import read_json, write_json
+from wsss_jax.files import read_json, remove_unfinished, write_json
 from wsss_jax.stage_folder import DONE, START, Decision
 
 RESULTS = "results.json"
@@ -119,6 +119,7 @@ def _run_stage(config: ConfigDict, workdir: Path, decision: Decision) -> None:
     }
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(folder)
         if decision.action == "resume":
             before = float(read_json(folder / START).get("seconds", 0.0))
         write_json(folder / START, {**record, "parts": decision.parts, "seconds": before})

@@ -42,7 +42,7 @@ def check_divisible(batch_size: int, mesh: Mesh) -> None:
         nearest = max(count, batch_size // count * count)
         raise UserError(
             f"expected a batch size divisible by the {count} devices, found {batch_size}: set"
-            f" --config.train.batch_size={nearest}, say"
+            f" batch_size to {nearest}, say"
         )
 
 
