@@ -1,5 +1,6 @@
 """Weights of the reference values of IRNet's program: its ResNet-50 and its heads."""
 
+import re
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ def drawn_as_published(method: Method, seed: int, names: dict[str, str]) -> dict
     flat: dict[str, Any] = dict(traverse_util.flatten_dict(found, sep="/"))
     arrays = {}
     for path, name in torch_names(found, resnet).items():
-        published = f"resnet50.{name}" if "/backbone/" in path else names.get(name, name)
+        head = re.sub(r"^(edge|displacement)\.", "", name)
+        published = f"resnet50.{name}" if "/backbone/" in path else names.get(name, head)
         arrays[name] = draw(published, torch_shape(flat[path].shape), seed)
     return import_arrays(found, arrays, module=resnet)

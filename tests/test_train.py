@@ -389,6 +389,23 @@ def test_weights_of_another_network_are_refused(cam: Any, tmp_path: Path):
             load_weights(tmp_path / "weights.npz", *variable_shapes(build_method(other, CLASSES)))
 
 
+def test_a_backbone_is_taken_over_alone(cam: Any, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda a: rng.normal(size=a.shape).astype(a.dtype), variable_shapes(cam)[0]
+    )
+    save_weights(tmp_path / "weights.npz", params, {})
+    other = build_method(dict(name="seam", backbone=dict(cam.backbone)), CLASSES)
+    fresh, variables = init_variables(other, 0, CROP)
+    loaded, _ = load_weights(tmp_path / "weights.npz", fresh, variables, "backbone")
+    assert same(loaded["backbone"], params["backbone"])
+    assert loaded.keys() == fresh.keys()
+    assert all(same(loaded[name], fresh[name]) for name in fresh if name != "backbone")
+    wider = build_method(dict(name="cam", backbone=dict(name="tiny", width=16)), CLASSES)
+    with pytest.raises(UserError, match="weights of this backbone"):
+        load_weights(tmp_path / "weights.npz", *variable_shapes(wider), "backbone")
+
+
 def test_damaged_weights_are_refused(tmp_path: Path):
     params, variables = init_variables(Toy(), 0, CROP)
     path = tmp_path / "weights.npz"

@@ -20,17 +20,26 @@ def save_weights(path: Path, params: PyTree, variables: PyTree) -> None:
         np.savez(file, allow_pickle=False, **{name: np.asarray(v) for name, v in host.items()})
 
 
-def load_weights(path: Path, params: PyTree, variables: PyTree) -> tuple[PyTree, PyTree]:
+def load_weights(
+    path: Path, params: PyTree, variables: PyTree, part: str = ""
+) -> tuple[PyTree, PyTree]:
     """The (parameters, variables) of a file, which must be exactly those of the given trees.
+
+    Args:
+      path: the file.
+      params: parameters of the network.
+      variables: its other variables.
+      part: a submodule's name; only its arrays are read and replaced, all others stay.
 
     Raises:
       UserError: no such file, not readable, or of another network.
     """
-    want: dict[str, Any] = traverse_util.flatten_dict({"params": params, **variables}, sep="/")
+    everything = traverse_util.flatten_dict({"params": params, **variables}, sep="/")
+    want: dict[str, Any] = {n: v for n, v in everything.items() if _belongs(n, part)}
     try:
         # NumPy leaves a file that it opened itself open when the archive turns out damaged.
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            have = {name: file[name] for name in file.files}
+            have = {name: file[name] for name in file.files if _belongs(name, part)}
     except FileNotFoundError as error:
         raise UserError(f"expected weights in {path}, found no such file: train first") from error
     except Exception as error:  # NumPy, zipfile and zlib each have their own
@@ -44,9 +53,14 @@ def load_weights(path: Path, params: PyTree, variables: PyTree) -> tuple[PyTree,
     ]
     if wrong:
         raise UserError(
-            f"expected weights of this network in {path}, found another one's:"
+            f"expected weights of this {part or 'network'} in {path}, found another one's:"
             f" {len(wrong)} entries differ, such as {min(wrong)}"
         )
-    tree = traverse_util.unflatten_dict(have, sep="/")
+    tree = traverse_util.unflatten_dict({**everything, **have}, sep="/")
     loaded = tree.pop("params")
     return loaded, {**variables, **tree}
+
+
+def _belongs(name: str, part: str) -> bool:
+    # Names are collection/module/…/leaf.
+    return not part or name.split("/")[1] == part

@@ -7,7 +7,7 @@ from wsss_jax.report.collect import Evaluation, Run, Training
 _KINDS = {
     "infer_cam": "Seed",
     "crf": "Seed after CRF",
-    "random_walk": "Pseudo masks",
+    "random_walk": "Random walk",
     "pseudo_labels": "Pseudo masks",
     "predict": "Segmentation",
 }
@@ -35,10 +35,12 @@ _PROTOCOLS = {
 _CHOICES = {
     "fixed": "fixed beforehand",
     "held_out": "from held-out images",
+    "contrast": "from the images' colours",
     "oracle": "best on these images",
 }
 _CHOICE_SENTENCES = {
     "fixed": "The threshold was fixed in the recipe before anything was scored.",
+    "contrast": "The threshold was chosen by the colours of the images, without ground truth.",
     "held_out": "The threshold was chosen on a small held-out set of images.",
     "oracle": (
         "The threshold was chosen on the very images that are scored (oracle): an upper bound,"

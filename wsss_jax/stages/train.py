@@ -67,10 +67,10 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
 
     Reads ``split``, ``batch_size``, ``epochs`` (or ``steps``), ``method``, ``optimizer``,
     ``augment``, ``init_weights`` (backbone weights) and the rhythm of logs and checkpoints. With a
-    need ``init`` all weights start from that training stage's. With ``affinity_alphas`` (two, the
-    smaller first) AffinityNet's labels come from the crf stage of the need ``labels``. A
-    segmentation network learns from the masks of the need ``masks``, or with ``segmentation`` from
-    the data's own.
+    need ``init`` all weights start from that training stage's, with ``backbone`` those of the
+    backbone. With ``affinity_alphas`` (two, the smaller first) AffinityNet's labels come from the
+    crf stage of the need ``labels``. A segmentation network learns from the masks of the need
+    ``masks``, or with ``segmentation`` from the data's own.
     """
     if jax.default_backend() == "cpu":
         keep_freed_memory()
@@ -88,6 +88,9 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         params, variables = import_backbone(path, method.backbone, params, variables, ctx.log)
     if "init" in inputs:
         params, variables = load_weights(inputs["init"] / "weights.npz", params, variables)
+    if "backbone" in inputs:
+        path = inputs["backbone"] / "weights.npz"
+        params, variables = load_weights(path, params, variables, "backbone")
     trainable, frozen = split_frozen(params, assign_rules(params, method.param_rules()))
     ctx.log(
         f"{parameter_count(trainable):,} parameters to train, {parameter_count(frozen):,} frozen;"
