@@ -156,6 +156,12 @@ def seeds_and_scores(
     )
 
 
+def relu_before_sum(c: Any) -> None:
+    """Negative responses are dropped at every scale, not in the sum: as SSENet's program does."""
+    for split in ("train", "val"):
+        c[f"cam_{split}"].relu_each = True
+
+
 def refined_and_segmented(
     c: Any,
     *,

@@ -19,7 +19,7 @@ Loss = Callable[[Maps, Array], tuple[Array, dict[str, Array]]]
 
 
 def on_present_classes(
-    loss_of: Loss, maps: Maps, labels: Float[Array, "b c"]
+    loss_of: Loss, maps: Maps, labels: Float[Array, "b c"], *, background: bool = True
 ) -> tuple[Array, dict[str, Array]]:
     """``loss_of(maps, labels)`` on maps of the present classes alone.
 
@@ -32,10 +32,11 @@ def on_present_classes(
         differentiated, with respect to the maps.
       maps: [b, 1 + c, h, w] each; channel 0 (background) is always kept.
       labels: 0 or 1.
+      background: False: there is no such channel, maps are [b, c, h, w].
     """
     classes = labels.shape[1]
     sizes = (*(n for n in SLOTS if n < classes), classes)
-    branches = [_with_classes(loss_of, n) for n in sizes]
+    branches = [_with_classes(loss_of, n, background) for n in sizes]
     most = jnp.max(jnp.sum(labels > 0, axis=1))
     index = sum((most > n).astype(jnp.int32) for n in sizes[:-1])
 
@@ -54,14 +55,15 @@ def on_present_classes(
     return value(index, maps, labels)
 
 
-def _with_classes(loss_of: Loss, count: int) -> Loss:
+def _with_classes(loss_of: Loss, count: int, background: bool) -> Loss:
     """`loss_of` on the background and `count` classes of each image, the present ones first."""
 
     def loss(maps: Maps, labels: Array) -> tuple[Array, dict[str, Array]]:
         if count == labels.shape[1]:
             return loss_of(maps, labels)
         kept = jnp.argsort(labels <= 0, axis=1, stable=True)[:, :count]
-        position = jnp.pad(kept + 1, ((0, 0), (1, 0)))[..., None, None]
+        position = jnp.pad(kept + 1, ((0, 0), (1, 0))) if background else kept
+        position = position[..., None, None]
         selected = tuple(jnp.take_along_axis(m, position, axis=1) for m in maps)
         return loss_of(selected, jnp.take_along_axis(labels, kept, axis=1))
 

@@ -1,0 +1,32 @@
+"""SSENet on the built-in data, a tiny network from scratch.
+
+    python -m wsss_jax.main --config configs/ssenet_shapes.py --workdir runs/ssenet_shapes
+
+Two CPU cores suffice; nothing is downloaded.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import cam_shapes, common
+
+
+def get_config() -> Any:
+    """The recipe; every value can be replaced on the command line."""
+    c: Any = cam_shapes.get_config()
+    c.name = "ssenet_shapes"
+    # As the baseline in all but the method and the finish of its maps.
+    c.train.method = ConfigDict(
+        dict(
+            name="ssenet",
+            backbone=c.train.method.backbone,
+            small_scale=0.5,
+            ser_weight=1.0,
+            dropout=0.1,
+            head_lr=10.0,
+            dtype="float32",
+        )
+    )
+    common.relu_before_sum(c)
+    return c

@@ -1,0 +1,33 @@
+"""SSENet with MobileNetV2 at small image sizes: the seeds, on a laptop.
+
+    python -m wsss_jax.main --config configs/ssenet_voc_light.py --workdir runs/ssenet_voc_light \
+        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2_imagenet.npz
+
+Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. The
+second image is half as large (published: 0.3), since a crop of 224 leaves too little of it.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import cam_voc_light, common
+
+
+def get_config() -> Any:
+    """The recipe; every value can be replaced on the command line."""
+    c: Any = cam_voc_light.get_config()
+    c.name = "ssenet_voc_light"
+    # As the baseline in all but the method and the finish of its maps.
+    c.train.method = ConfigDict(
+        dict(
+            name="ssenet",
+            backbone=c.train.method.backbone,
+            small_scale=0.5,
+            ser_weight=1.0,
+            dropout=0.5,
+            dtype="float32",
+        )
+    )
+    common.relu_before_sum(c)
+    return c

@@ -1,0 +1,134 @@
+"""SSENet: self-supervised scale equivariance (arXiv 1909.03714).
+
+An image and a smaller copy go through one network; the maps of the copy have to be the maps of the
+image, made smaller.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
+
+from wsss_jax import losses
+from wsss_jax.methods import base
+from wsss_jax.methods.cam import CamNetwork
+from wsss_jax.ops.max_norm import max_norm
+from wsss_jax.ops.present_classes import on_present_classes
+from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, scaled_size
+from wsss_jax.types import Aux, Batch, ParamRule
+
+
+@dataclasses.dataclass(frozen=True)
+class SseNet(base.Method):
+    """Hyper-parameters of SSENet; the defaults are the published ones.
+
+    Attributes:
+      num_classes: foreground classes C.
+      backbone: description of the backbone, see `wsss_jax.models.build`.
+      small_scale: size of the second image relative to the first.
+      ser_weight: weight of the equivariance loss L_SER.
+      dropout, dtype: see `CamNetwork`.
+      head_lr: learning rate of the new layers relative to the backbone's.
+    """
+
+    num_classes: int
+    backbone: Mapping[str, Any]
+    small_scale: float = 0.3
+    ser_weight: float = 1.0
+    dropout: float = 0.5
+    dtype: str = "float32"
+    head_lr: float = 10.0
+
+    def model(self) -> nn.Module:
+        """The baseline's network; see `CamNetwork`."""
+        return CamNetwork(dict(self.backbone), self.num_classes, self.dropout, self.dtype)
+
+    def param_rules(self) -> tuple[ParamRule, ...]:
+        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
+        return base.four_groups(self.backbone, self.head_lr)
+
+    def loss(
+        self,
+        params: PyTree,
+        state: PyTree,
+        batch: Batch,
+        rng: PRNGKeyArray,
+        step: Array,
+        extra: PyTree = (),
+    ) -> tuple[Array, Aux]:
+        """L = ½·L_cls + ½·L_cls of the copy + ser_weight·L_SER."""
+        del step, extra
+        images = base.network_input(batch["image"], batch["valid"], self.backbone)
+        loss, terms, maps = self.objective({"params": params, **state}, images, batch["label"], rng)
+        return loss, Aux(terms=terms, state=state, maps=maps)
+
+    def objective(
+        self,
+        variables: PyTree,
+        images: Float[Array, "b h w 3"],
+        labels: Float[Array, "b c"],
+        rng: PRNGKeyArray,
+    ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+        """The loss of normalised images, its terms, and the upsampled maps of both scales.
+
+        The term of the equivariance loss carries no gradient of its own.
+        """
+        size = (images.shape[1], images.shape[2])
+        small_size = scaled_size(size, self.small_scale)
+        small = resize_bilinear(images, small_size, align_corners=False)
+        keys = jax.random.split(rng)
+        cam = self._maps(variables, images, keys[0])
+        cam_small = self._maps(variables, small, keys[1])
+        cls, cls_small = (
+            losses.multilabel_soft_margin(resized_mean(m, to, align_corners=False), labels)
+            for m, to in ((cam, size), (cam_small, small_size))
+        )
+        equivariance = functools.partial(self._equivariance, size=size, small_size=small_size)
+        rest, terms = on_present_classes(equivariance, (cam, cam_small), labels, background=False)
+        loss = (cls + cls_small) / 2 + rest
+        terms = {"loss": loss, "cls": cls, "cls_s": cls_small, **jax.lax.stop_gradient(terms)}
+        maps = {
+            name: jnp.moveaxis(resize_planes(m, to, align_corners=False), 1, -1)
+            for name, m, to in (("cam", cam, size), ("cam_small", cam_small, small_size))
+        }
+        return loss, terms, maps
+
+    def _equivariance(
+        self,
+        maps: tuple[Array, ...],
+        labels: Float[Array, "b k"],
+        size: tuple[int, int],
+        small_size: tuple[int, int],
+    ) -> tuple[Array, dict[str, Array]]:
+        """ser_weight·L_SER of maps [b, k, h, w] at the network's stride; classes may be missing."""
+        cam = resize_planes(maps[0], size, align_corners=False)
+        small = resize_planes(maps[1], small_size, align_corners=False)
+        present = labels[..., None, None]
+        target = max_norm(resize_planes(cam, small_size, align_corners=False)) * present
+        difference = max_norm(small) * present - target
+        # The mean is over all classes.
+        ser = jnp.mean(jnp.square(difference)) * (labels.shape[1] / self.num_classes)
+        return self.ser_weight * ser, {"ser": ser}
+
+    def _maps(
+        self, variables: PyTree, images: Float[Array, "b h w 3"], rng: PRNGKeyArray
+    ) -> Float[Array, "b c p q"]:
+        cam: Any = self.model().apply(variables, images, train=True, rngs={"dropout": rng})
+        return jnp.moveaxis(cam, -1, 1)
+
+    def predict(
+        self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
+    ) -> dict[str, Array]:
+        """Raw maps [b, h', w', C] at the network's stride; see `wsss_jax.methods.base.Method`."""
+        cam: Any = self.model().apply(
+            variables, base.network_input(images, valid, self.backbone), valid
+        )
+        return {"cam": cam}
+
+
+Method = SseNet
