@@ -1,0 +1,103 @@
+"""The whole chain, from labels to a network and the server's archive, in one command."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wsss_jax import main
+from wsss_jax.data.cam_files import read_cams
+from wsss_jax.data.crf_files import read_crf
+from wsss_jax.data.images import decode_mask
+from wsss_jax.files import read_json
+
+STAGES = (
+    *("train", "cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val"),
+    *("crf", "eval_crf_1", "eval_crf_2", "eval_crf_4", "train_affinity", "walk", "eval_walk"),
+    *("train_segmentation", "masks_val", "eval_masks_val", "report"),
+)
+
+
+def test_the_built_in_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "data"))
+    workdir = tmp_path / "run"
+    command = [
+        *("main", "--config=seam_shapes", f"--workdir={workdir}"),
+        *("--config.data.train_images=12", "--config.data.val_images=5"),
+        *("--config.data.size=64", "--config.train.augment.crop=32"),
+        *("--config.train.batch_size=4", "--config.train.steps=3"),
+        *("--config.train_affinity.batch_size=4", "--config.train_affinity.steps=2"),
+        *("--config.train_affinity.augment.crop=32", "--config.crf.workers=1"),
+        *("--config.train_segmentation.batch_size=4", "--config.train_segmentation.steps=2"),
+        *("--config.train_segmentation.augment.crop=32", "--config.cam.scales=(1.0,)"),
+        *("--config.cam_val.scales=(1.0,)", "--config.masks_val.scales=(1.0,)"),
+    ]
+    assert main.main(command) == 0
+    out = capsys.readouterr().out
+    results = read_json(workdir / "results.json")["stages"]
+    assert set(results) == set(STAGES)
+    ids = [path.stem for path in sorted((workdir / "cam" / "cams").iterdir())]
+    assert len(ids) == 12
+    for name in ids:
+        keys, cam = read_cams(workdir / "cam" / "cams" / f"{name}.npz", 6)
+        crf_keys, q = read_crf(workdir / "crf" / "crf" / f"{name}.npz", 2.0, 6)
+        assert keys.tolist() == crf_keys.tolist() and q.shape == (len(keys) + 1, 64, 64)
+        mask = decode_mask((workdir / "walk" / "masks" / f"{name}.png").read_bytes(), name, 6)
+        assert mask.shape == cam.shape[1:]
+        assert set(np.unique(mask)) <= {0, *(int(key) + 1 for key in keys)}
+    assert len(list((workdir / "masks_val" / "masks").glob("*.png"))) == 5
+    for stage in ("eval_crf_4", "eval_walk", "eval_masks_val"):
+        assert 0 < results[stage]["metrics"]["miou"] < 1
+        assert 0 <= results[stage]["metrics"]["boundary_miou"] < 1
+    chosen = results["threshold"]["metrics"]["best_threshold"]
+    compared = results["eval_cam_train"]["metrics"]["compared"]["contrast"]
+    assert compared["threshold"] == chosen and f"at {chosen:.2f} (contrast)" in out
+    assert (workdir / "report.html").is_file() and (workdir / "report.png").is_file()
+
+    # What is finished is not done again.
+    assert main.main(command) == 0
+    assert read_json(workdir / "results.json")["stages"] == results
+
+
+FEW = 4  # photographs
+
+
+@pytest.mark.slow
+def test_the_published_recipe_on_a_handful_of_photographs(
+    shared: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """ResNet38 with all its 105 M parameters through every stage; small crops and few steps."""
+    monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "data"))
+    source = shared / "data" / "voc_mini" / "VOCdevkit" / "VOC2012"
+    devkit = tmp_path / "VOCdevkit" / "VOC2012"
+    lists = devkit / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for folder in ("JPEGImages", "SegmentationClass", "SegmentationClassAug"):
+        (devkit / folder).symlink_to(source / folder)
+    for split in ("train", "val"):
+        ids = (source / "ImageSets/Segmentation" / f"{split}.txt").read_text().split()[:FEW]
+        (lists / f"{split}.txt").write_text("\n".join(ids))
+        (lists / ("train_aug.txt" if split == "train" else "test.txt")).write_text("\n".join(ids))
+    workdir = tmp_path / "run"
+    command = [
+        *("main", "--config=seam_voc_test", f"--workdir={workdir}"),
+        f"--config.data.root={devkit}",
+        f"--config.data.labels={shared / 'data/lists/cls_labels.npy'}",
+        "--config.protocol=present",
+    ]
+    for stage in ("train", "train_affinity", "train_segmentation"):
+        command += [f"--config.{stage}.{key}" for key in ("batch_size=2", "steps=1")]
+        command += [f"--config.{stage}.augment.crop=64", f"--config.{stage}.keep=1"]
+    for stage in ("cam", "cam_val", "masks_val", "masks_test"):
+        command += [f"--config.{stage}.{key}" for key in ("scales=(0.25,)", "flip=False")]
+    assert main.main(command) == 0, capsys.readouterr().err
+    results = read_json(workdir / "results.json")["stages"]
+    assert results["train"]["metrics"]["parameters"] == 105_358_208
+    assert results["submit"]["metrics"]["images"] == FEW
+    for stage in ("eval_cam_train", "eval_crf_24", "eval_walk", "eval_masks_val"):
+        assert 0 <= results[stage]["metrics"]["miou"] <= 1
