@@ -1,6 +1,8 @@
 """Weights of the reference values of IRNet's program: its ResNet-50 and its heads."""
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -12,8 +14,12 @@ from wsss_jax.methods.base import Method
 from wsss_jax.models import resnet
 from wsss_jax.models.import_weights import import_arrays, torch_names
 
+NONE: Mapping[str, str] = MappingProxyType({})
 
-def drawn_as_published(method: Method, seed: int, names: dict[str, str]) -> dict[str, Any]:
+
+def drawn_as_published(
+    method: Method, seed: int, names: Mapping[str, str] = NONE
+) -> dict[str, Any]:
     """Variables with the reference weights; the backbone's names begin with ``resnet50.`` there.
 
     `names` are the reference's names of layers that have another one here.

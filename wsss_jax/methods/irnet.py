@@ -1,0 +1,189 @@
+"""IRNet: where classes meet, and where the centres of objects are (Ahn et al., CVPR 2019).
+
+Learnt from pairs of pixels whose classes a dense CRF is sure of; a random walk that boundaries stop
+then spreads class activation maps over whole objects.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt8
+
+from wsss_jax import models
+from wsss_jax.errors import UserError
+from wsss_jax.methods import base
+from wsss_jax.models.boundary_heads import BoundaryHead, DisplacementHead
+from wsss_jax.ops.boundary_losses import RADIUS, boundary_losses
+from wsss_jax.ops.resize import valid_size
+from wsss_jax.types import Aux, Batch, ParamRule
+
+STRIDE = 4
+"""Image pixels per pixel of the maps."""
+
+_IGNORE = 255
+
+
+class IrNetwork(nn.Module):
+    """A backbone that learns nothing, and the two branches on its feature maps.
+
+    Attributes:
+      backbone_fields: description of the backbone, see `wsss_jax.models.build`.
+      dtype: of the convolutions; the maps are float32.
+    """
+
+    backbone_fields: Mapping[str, Any]
+    dtype: str = "float32"
+
+    def setup(self) -> None:
+        """Names the branches' layers as if they belonged to this module."""
+        dtype = jnp.dtype(self.dtype)
+        self.backbone = models.build({"dtype": dtype, **self.backbone_fields})
+        self.edge = BoundaryHead(dtype=dtype)
+        self.displacement = DisplacementHead(dtype=dtype)
+
+    def __call__(
+        self,
+        x: Float[Array, "b h w 3"],
+        valid: Bool[Array, "b h w"] | None = None,
+        *,
+        train: bool = False,
+    ) -> dict[str, Array]:
+        """``boundary`` [b, p, q, 1] (logits) and ``displacement`` [b, p, q, 2], at stride 4."""
+        taps = jax.lax.stop_gradient(self.backbone(x, valid))  # pyright: ignore
+        return {
+            "boundary": self.edge(taps, x, valid),
+            "displacement": self.displacement(taps, x, valid, train=train),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class IrNet(base.Method):
+    """Hyper-parameters of IRNet; the defaults are the published ones.
+
+    Attributes:
+      num_classes: foreground classes C; the network does not depend on them.
+      backbone: description of the backbone, see `wsss_jax.models.build`.
+      radius: pairs of pixels to learn from are closer than this, in pixels of stride 4.
+      flip: predicted boundaries are the mean with those of the mirror image.
+      canvas: above 0 an image is seen on a canvas of at least this side, as in training: the group
+        norm counts the padding there (published: 512, the crop); 0: on its own.
+      edge_lr, displacement_lr: learning rates of the two branches relative to the base rate.
+      dtype: see `IrNetwork`.
+    """
+
+    num_classes: int
+    backbone: Mapping[str, Any]
+    radius: int = RADIUS
+    flip: bool = True
+    canvas: int = 0
+    edge_lr: float = 1.0
+    displacement_lr: float = 10.0
+    dtype: str = "float32"
+
+    def model(self) -> nn.Module:
+        """The network; see `IrNetwork`."""
+        return IrNetwork(dict(self.backbone), self.dtype)
+
+    def param_rules(self) -> tuple[ParamRule, ...]:
+        """The backbone is frozen, each branch has its own rate."""
+        return (
+            ParamRule("^backbone/", frozen=True),
+            ParamRule("^edge/", lr=self.edge_lr),
+            ParamRule("^displacement/", lr=self.displacement_lr),
+        )
+
+    def loss(
+        self,
+        params: PyTree,
+        state: PyTree,
+        batch: Batch,
+        rng: PRNGKeyArray,
+        step: Array,
+        extra: PyTree = (),
+    ) -> tuple[Array, Aux]:
+        """½ (pairs of one class + pairs of two) + ½ displacements; see `boundary_losses`.
+
+        The batch's ``segmentation`` are the labels, 255 where they are not known.
+
+        Raises:
+          UserError: the batch has no such labels.
+        """
+        del rng, step, extra
+        if "segmentation" not in batch:
+            raise UserError(
+                "expected labels for the training stage of IRNet, found none: set"
+                " needs=dict(masks=...), an irn_labels stage"
+            )
+        images = base.network_input(batch["image"], batch["valid"], self.backbone)
+        maps, changed = self.model().apply(
+            {"params": params, **state}, images, train=True, mutable=["batch_stats"]
+        )
+        boundary = jax.nn.sigmoid(maps["boundary"])
+        labels = _labels_of_blocks(batch["segmentation"])
+        terms = boundary_losses(boundary[..., 0], maps["displacement"], labels, self.radius)
+        same = (terms["background"] + terms["foreground"]) / 2
+        displaced = terms["displacement_background"] + terms["displacement_foreground"]
+        loss = (same + terms["different"]) / 2 + displaced / 2
+        return loss, Aux(terms=terms, state={**state, **changed}, maps={"boundary": boundary})
+
+    def predict(
+        self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
+    ) -> dict[str, Array]:
+        """``boundary`` (0…1) and ``displacement``, see `maps`."""
+        return self.maps(variables, base.network_input(images, valid, self.backbone), valid)
+
+    def maps(
+        self,
+        variables: PyTree,
+        inputs: Float[Array, "b h w 3"],
+        valid: Bool[Array, "b h w"],
+    ) -> dict[str, Array]:
+        """Maps of stride 4 of normalised images, which are zero outside `valid`.
+
+        Returns:
+          ``boundary`` [b, h', w', 1], the probability that classes meet there, and ``displacement``
+          [b, h', w', 2], (dy, dx) in pixels of the map.
+        """
+        size = tuple(-(-side // STRIDE) for side in inputs.shape[1:3])
+        sizes = valid_size(valid)
+        more = [(0, max(self.canvas - side, 0)) for side in inputs.shape[1:3]]
+        inputs = jnp.pad(inputs, ((0, 0), *more, (0, 0)))
+        seen = _rectangles(jnp.maximum(sizes, self.canvas), inputs)
+
+        if self.flip:
+            inputs = jnp.concatenate([inputs, _mirrored(inputs, sizes[:, 1])])
+            seen = jnp.concatenate([seen, seen])
+        found: Any = self.model().apply(variables, inputs, seen)
+        count = len(valid)
+        found = {name: one[:, : size[0], : size[1]] for name, one in found.items()}
+        logits, displacement = found["boundary"][:count], found["displacement"][:count]
+        if self.flip:
+            mirrored = _mirrored(found["boundary"][count:], -(-sizes[:, 1] // STRIDE))
+            logits = (logits + mirrored) / 2
+        return {"boundary": jax.nn.sigmoid(logits), "displacement": displacement}
+
+
+Method = IrNet
+
+
+def _labels_of_blocks(labels: UInt8[Array, "b s s"]) -> UInt8[Array, "b p p"]:
+    """The label in the middle of each block, 255 beyond the crop."""
+    odd = -labels.shape[1] % STRIDE
+    wide = jnp.pad(labels, ((0, 0), (0, odd), (0, odd)), constant_values=_IGNORE)
+    return wide[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+
+
+def _rectangles(sizes: Int[Array, "b 2"], like: Array) -> Bool[Array, "b h w"]:
+    rows, columns = (jnp.arange(side) < sizes[:, a, None] for a, side in enumerate(like.shape[1:3]))
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def _mirrored(x: Float[Array, "b h w c"], widths: Int[Array, " b"]) -> Float[Array, "b h w c"]:
+    """The first `widths` columns in the opposite order, zero after them."""
+    column = widths[:, None] - 1 - jnp.arange(x.shape[2])
+    there = jnp.take_along_axis(x, jnp.maximum(column, 0)[:, None, :, None], axis=2)
+    return jnp.where((column >= 0)[:, None, :, None], there, 0)
