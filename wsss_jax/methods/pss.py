@@ -1,0 +1,278 @@
+"""RCM + MAM: pixel-level self-supervision for WSSS (arXiv 2112.05351).
+
+A slowly following copy of the network, the support, says what the regions of an image are and what
+a class looks like in *other* images; the network's features are pulled towards that (regional
+contrast, RCM), and its maps at several scales towards the support's (multi-scale attention, MAM).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
+
+from wsss_jax import losses, models
+from wsss_jax.errors import UserError
+from wsss_jax.methods import base
+from wsss_jax.models.layers import Conv
+from wsss_jax.ops import prototypes as proto
+from wsss_jax.ops.resize import resize_bilinear, resize_planes, scaled_size
+from wsss_jax.types import Aux, Batch, ParamRule
+
+_PROTOTYPES = ("leave_one_out", "batch_mean")
+
+
+class PssNetwork(nn.Module):
+    """Backbone, a 1×1 layer to the features that are contrasted, and a 1×1 classifier.
+
+    Attributes:
+      backbone_fields: description of the backbone, see `wsss_jax.models.build`.
+      num_classes: foreground classes C.
+      features: channels D of the features.
+      dtype: of the convolutions; maps and features are float32.
+    """
+
+    backbone_fields: Mapping[str, Any]
+    num_classes: int
+    features: int = 256
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w 3"],
+        valid: Bool[Array, "b h w"] | None = None,
+        *,
+        train: bool = False,
+    ) -> dict[str, Array]:
+        """``cam`` [b, h', w', C] raw, and ``features`` [b, h', w', D], at the network's stride."""
+        dtype = jnp.dtype(self.dtype)
+        backbone = models.build({"dtype": dtype, **self.backbone_fields}, name="backbone")
+        final = backbone(x, valid, train=train)["conv6"]
+        xavier = nn.initializers.xavier_uniform()
+        layer = Conv(self.features, 1, kernel_init=xavier, dtype=dtype, name="fc8")
+        features = nn.relu(layer(final))
+        cam = Conv(self.num_classes, 1, kernel_init=xavier, dtype=dtype, name="fc9")(features)
+        return {"cam": cam.astype(jnp.float32), "features": features.astype(jnp.float32)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pss(base.Method):
+    """Hyper-parameters of RCM + MAM; the defaults are the published ones.
+
+    The published schedule is two training stages: the first with `mam_weight` 0, the second from
+    its weights (need ``init``). `mam_start` does it in one.
+
+    Attributes:
+      num_classes: foreground classes C.
+      backbone: description of the backbone, see `wsss_jax.models.build`.
+      features, dtype: see `PssNetwork`.
+      rcm_weight: weight of L_RCM; 0 leaves it out.
+      mam_weight: weight of L_MAM; 0 leaves it out.
+      mam_start: step from which L_MAM counts.
+      threshold: background of the support's normalised maps.
+      temperature: of the softmax over similarities.
+      decay: share of the support that is kept at every step; 0 shares the network's weights.
+      prototypes: of the ``leave_one_out`` images or the ``batch_mean``.
+      memory: prototypes remembered per class, used instead of the batch's; 0 for none.
+      foreground_only: no prototype of the background, whose pixels then do not count in L_RCM.
+      attention: False weighs the support's scales alike in L_MAM.
+      mask_scales: scales of the support.
+      map_scales: scales of the network in L_MAM.
+      region_stride: pixels of the image per pixel of masks and contrast (published: 1).
+      head_lr: learning rate of the new layers relative to the backbone's.
+    """
+
+    num_classes: int
+    backbone: Mapping[str, Any]
+    features: int = 256
+    dtype: str = "float32"
+    rcm_weight: float = 1.0
+    mam_weight: float = 1.0
+    mam_start: int = 0
+    threshold: float = 0.3
+    temperature: float = 0.5
+    decay: float = 0.996
+    prototypes: str = "leave_one_out"
+    memory: int = 0
+    foreground_only: bool = False
+    attention: bool = True
+    mask_scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    map_scales: tuple[float, ...] = (0.5, 1.0, 2.0)
+    region_stride: int = 1
+    head_lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks the choices.
+
+        Raises:
+          UserError: an unknown kind of prototypes, or no scale 1.
+        """
+        if self.prototypes not in _PROTOTYPES:
+            raise UserError(
+                f"expected prototypes to be one of {', '.join(_PROTOTYPES)}, found"
+                f" {self.prototypes!r}: change it"
+            )
+        if 1.0 not in self.mask_scales:
+            raise UserError(f"expected 1.0 in mask_scales, found {self.mask_scales}: add it")
+
+    def model(self) -> nn.Module:
+        """The network; see `PssNetwork`."""
+        return PssNetwork(dict(self.backbone), self.num_classes, self.features, self.dtype)
+
+    def param_rules(self) -> tuple[ParamRule, ...]:
+        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
+        return base.four_groups(self.backbone, self.head_lr)
+
+    def init_extra(self, params: PyTree) -> PyTree:
+        """``support``: a copy of the network; ``queue``: remembered prototypes [n, m, D]."""
+        extra: dict[str, Any] = {}
+        if self.decay:
+            extra["support"] = jax.tree.map(jnp.copy, params)
+        if self.memory:
+            shape = (self.num_classes + 1, self.memory, self.features)
+            extra["queue"] = jnp.zeros(shape, jnp.float32)
+        return extra
+
+    def after_step(self, extra: PyTree, params: PyTree) -> PyTree:
+        """The support moves towards the new parameters."""
+        if not self.decay:
+            return extra
+        support = jax.tree.map(
+            lambda old, new: self.decay * old + (1 - self.decay) * new, extra["support"], params
+        )
+        return {**extra, "support": support}
+
+    def loss(
+        self,
+        params: PyTree,
+        state: PyTree,
+        batch: Batch,
+        rng: PRNGKeyArray,
+        step: Array,
+        extra: PyTree = (),
+    ) -> tuple[Array, Aux]:
+        """L = L_cls + rcm_weight·L_RCM + mam_weight·L_MAM."""
+        images = base.network_input(batch["image"], batch["valid"], self.backbone)
+        labels = batch["label"]
+        variables = {"params": params, **state}
+        keys = jax.random.split(rng, len(self.map_scales) + 1)
+        main = self._look(variables, images, keys[0])
+        loss = losses.multilabel_soft_margin(main["cam"].mean((1, 2)), labels)
+        terms = {"cls": loss}
+        maps = {"cam": main["cam"]}
+
+        support = {"params": extra["support"] if self.decay else params, **state}
+        support = jax.lax.stop_gradient(support)
+        looks = {s: self._look(support, self._scaled(images, s)) for s in self.mask_scales}
+        size = tuple(-(-n // self.region_stride) for n in images.shape[1:3])
+        seen = [self._maps(look["cam"], labels, size) for look in looks.values()]
+        mask = proto.assign(jnp.stack(seen).sum(0), labels, self.threshold)
+        maps["regions"] = jax.nn.one_hot(mask, self.num_classes + 1)
+
+        if self.rcm_weight:
+            features = _at(looks[1.0]["features"], size)
+            scale_1 = seen[self.mask_scales.index(1.0)]
+            regions = proto.assign(scale_1, labels, self.threshold)
+            prototypes, present = proto.class_prototypes(features, regions, self.num_classes + 1)
+            if self.memory:
+                extra = {**extra, "queue": proto.remember(extra["queue"], prototypes, present)}
+                recalled = proto.recalled(extra["queue"])
+                contrast = jnp.broadcast_to(recalled, prototypes.shape)
+            elif self.prototypes == "batch_mean":
+                contrast = proto.batch_mean(prototypes, present)
+            else:
+                contrast = proto.leave_one_out(prototypes, present)
+            terms["rcm"] = self._regional_contrast(_at(main["features"], size), contrast, mask)
+            loss = loss + self.rcm_weight * terms["rcm"]
+        if self.mam_weight:
+            half = max(images.shape[0] // 2, 1)
+            own = []
+            for scale, key in zip(self.map_scales, keys[1:], strict=True):
+                look = self._look(variables, self._scaled(images[:half], scale), key)
+                own.append(self._maps(look["cam"], labels[:half], size))
+            terms["mam"] = self._attentive(own, [m[:half] for m in seen])
+            loss = loss + jnp.where(step >= self.mam_start, self.mam_weight, 0.0) * terms["mam"]
+        return loss, Aux(terms={"loss": loss, **terms}, state=state, maps=maps, extra=extra)
+
+    def _look(
+        self, variables: PyTree, images: Float[Array, "b h w 3"], rng: PRNGKeyArray | None = None
+    ) -> dict[str, Array]:
+        """The network's outputs; with `rng` there is dropout."""
+        if rng is None:
+            output: Any = self.model().apply(variables, images)
+        else:
+            output = self.model().apply(variables, images, train=True, rngs={"dropout": rng})
+        return output
+
+    @staticmethod
+    def _scaled(images: Float[Array, "b h w 3"], scale: float) -> Float[Array, "b _h _w 3"]:
+        size = scaled_size((images.shape[1], images.shape[2]), scale)
+        return resize_bilinear(images, size, align_corners=True)
+
+    @staticmethod
+    def _maps(
+        cam: Float[Array, "b p q c"], labels: Float[Array, "b c"], size: tuple[int, ...]
+    ) -> Float[Array, "b c h w"]:
+        """Maps at `size`, positive, of present classes."""
+        planes = resize_planes(jnp.moveaxis(cam, -1, 1), (size[0], size[1]), align_corners=False)
+        return jax.nn.relu(planes) * labels[..., None, None]
+
+    def _regional_contrast(
+        self,
+        features: Float[Array, "b h w d"],
+        prototypes: Float[Array, "b n d"],
+        mask: Array,
+    ) -> Float[Array, ""]:
+        """L_RCM: pixels resemble their region's prototype more than the others'."""
+        prototypes = jax.lax.stop_gradient(prototypes)
+        similarity = jnp.einsum("bhwd,bnd->bhwn", proto.unit(features), prototypes)
+        logits = similarity / self.temperature
+        known = jnp.ones(mask.shape, jnp.float32)
+        if self.foreground_only:
+            known = (mask > 0).astype(jnp.float32)
+            logits = logits[..., 1:]
+            mask = jnp.maximum(mask - 1, 0)
+        picked = jnp.take_along_axis(jax.nn.log_softmax(logits), mask[..., None], -1)[..., 0]
+        return -(picked * known).sum() / jnp.maximum(known.sum(), 1)
+
+    def _attentive(
+        self, own: list[Float[Array, "b c h w"]], support: list[Float[Array, "b c h w"]]
+    ) -> Float[Array, ""]:
+        """L_MAM: maps at every scale resemble the weighted mean of the support's at all scales."""
+        total = jnp.zeros((), jnp.float32)
+        for maps in own:
+            target = jnp.zeros_like(maps)
+            for other in support:
+                weight = jnp.ones(maps.shape[:2])
+                if self.attention:
+                    weight = 2 - _cosine(maps, other)
+                target = target + weight[..., None, None] * other / len(support)
+            total = total + jnp.mean(jnp.abs(maps - jax.lax.stop_gradient(target)))
+        return total
+
+    def predict(
+        self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
+    ) -> dict[str, Array]:
+        """Raw maps [b, h', w', C] at the network's stride; see `wsss_jax.methods.base.Method`."""
+        output: Any = self.model().apply(
+            variables, base.network_input(images, valid, self.backbone), valid
+        )
+        return {"cam": output["cam"]}
+
+
+def _at(features: Float[Array, "b p q d"], size: tuple[int, ...]) -> Float[Array, "b h w d"]:
+    return resize_bilinear(features, (size[0], size[1]), align_corners=False)
+
+
+def _cosine(one: Float[Array, "b c h w"], other: Float[Array, "b c h w"]) -> Float[Array, "b c"]:
+    """Cosine of two maps as vectors of pixels; 0 where one is empty."""
+    flat = (m.reshape(*m.shape[:2], -1) for m in (one, other))
+    first, second = (proto.unit(m) for m in flat)
+    return jnp.sum(first * second, -1)
+
+
+Method = Pss
