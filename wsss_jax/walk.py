@@ -9,20 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import jax
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int32, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from wsss_jax.data.augment import resize_image
-from wsss_jax.data.cam_files import read_cams
-from wsss_jax.data.images import decode_image
 from wsss_jax.data.source import Source
 from wsss_jax.data.walk_files import Walk
 from wsss_jax.errors import UserError
 from wsss_jax.inference import MultiScale, Network, place
 from wsss_jax.ops.buckets import Size, bucket_of
-from wsss_jax.ops.path_index import pair_offsets
+from wsss_jax.ops.pair_affinity import boundary_affinity
+from wsss_jax.ops.path_index import pair_offsets, paths
 from wsss_jax.ops.random_walk import random_walk
-from wsss_jax.stages.crf import with_background
+from wsss_jax.stages.crf import image_and_scores, with_background
+
+_NOTHING = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +32,20 @@ class WalkSettings:
     """How far scores spread.
 
     Attributes:
-      alpha: power of the background (1 − max)^alpha (PSA: 16; SEAM tunes it).
-      beta: power of the affinities; large ones leave only the strongest (published: 8).
-      steps: length of the walk, 2^t in the papers (PSA: 2^8, SEAM: 2^6).
+      alpha: power of the background (1 − max)^alpha that walks too (PSA: 16; SEAM tunes it).
+      beta: power of the affinities; large ones leave only the strongest (published: 8; IRNet: 10).
+      steps: length of the walk, 2^t in the papers (PSA and IRNet: 2^8, SEAM: 2^6).
+      network: what affinities come from: ``affinity``, AffinityNet's, or ``boundary``: IRNet's
+        boundaries lie between the pixels, and scores on a boundary do not count.
+      threshold: what a pixel that belongs to no object scores after a walk on boundaries, relative
+        to the image's strongest; there is no `alpha` then (published: 0.25).
     """
 
     alpha: float
     beta: float
     steps: int
+    network: str = "affinity"
+    threshold: float = 0.25
 
     def __post_init__(self):
         """Checks the values.
@@ -45,7 +53,11 @@ class WalkSettings:
         Raises:
           UserError: one of them makes no sense.
         """
-        for name in ("alpha", "beta"):
+        if self.network not in ("affinity", "boundary"):
+            raise UserError(
+                f"expected network to be affinity or boundary, found {self.network!r}: change it"
+            )
+        for name in ("alpha", "beta", "threshold"):
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise UserError(f"expected {name} above 0, found {value}: change it")
@@ -55,7 +67,7 @@ class WalkSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """An image on its way: `scores` [K + 1, h, w] are at the network's stride."""
+    """An image on its way: `scores` are at the network's stride, background (if any) first."""
 
     index: int
     image: UInt8[np.ndarray, "H W 3"]
@@ -70,29 +82,27 @@ class Prepared:
 
 
 def prepare(
-    source: Source, index: int, cams: Path, how: MultiScale, alpha: float, stride: int
+    source: Source, index: int, cams: Path, how: MultiScale, alpha: float | None, stride: int
 ) -> Prepared:
-    """Decodes an image and makes its scores: background first, averaged over blocks of `stride`.
+    """Decodes an image and makes its scores, averaged over blocks of `stride`.
+
+    The background is the first of them unless `alpha` is None.
 
     Raises:
       UserError: the image or its maps are damaged, or of different sizes.
     """
     record = source[index]
-    image = decode_image(record["image"], record["id"])
+    image, keys, scores = image_and_scores(record["image"], record["id"], cams, len(source.classes))
     size = image.shape[0], image.shape[1]
-    keys, cam = read_cams(cams, len(source.classes))
-    if len(keys) == 0:  # an empty file may not know the image's size
-        cam = np.zeros((0, *size), np.float32)
-    if cam.shape[1:] != size:
-        raise UserError(
-            f"{cams}: expected maps of {size[1]}×{size[0]} pixels as image {record['id']} has,"
-            f" found {cam.shape[2]}×{cam.shape[1]}; make them from the same images"
-        )
     (scaled,) = how.sizes(size)
-    scores = with_background(cam.astype(np.float32), alpha)
+    if alpha is not None:
+        scores = with_background(scores, alpha)
     if scaled != size:
         area = cv2.INTER_AREA
-        scores = np.stack([cv2.resize(s, scaled[::-1], interpolation=area) for s in scores])
+        smaller = np.zeros((len(scores), *scaled), np.float32)
+        for plane, score in zip(smaller, scores, strict=True):
+            cv2.resize(score, scaled[::-1], dst=plane, interpolation=area)
+        scores = smaller
     return Prepared(index, resize_image(image, *scaled), keys, pooled(scores, stride), size)
 
 
@@ -123,7 +133,7 @@ def walk_images(
         if len(one.keys):
             jobs.setdefault(bucket_of(one.walked, buckets), []).append(one)
         else:  # nothing but background, wherever it walks
-            yield one.index, Walk(one.keys, one.scores, one.size, one.walked, network.stride)
+            yield one.index, _walk_of(one, one.scores, network.stride, settings)
     for bucket, group in sorted(jobs.items()):
         rows = max(how.batch_pixels // (bucket[0] * bucket[1]), 1)
         for start in range(0, len(group), rows):
@@ -131,7 +141,20 @@ def walk_images(
             images, valid = place([one.image for one in batch], bucket, rows, flip=False)
             walked = _walk(network, images, valid, [one.scores for one in batch], settings)
             for one, scores in zip(batch, walked, strict=True):
-                yield one.index, Walk(one.keys, scores, one.size, one.walked, network.stride)
+                yield one.index, _walk_of(one, scores, network.stride, settings)
+
+
+def _walk_of(
+    one: Prepared, scores: Float32[np.ndarray, "k h w"], stride: int, settings: WalkSettings
+) -> Walk:
+    """The result; without a background yet, scores are divided by their largest at full size."""
+    walk = Walk(one.keys, scores, one.size, one.walked, stride)
+    if settings.network == "affinity":
+        return walk
+    if len(scores):
+        scores = scores / max(float(walk.enlarged().max()), _NOTHING)
+    level = np.full((1, *scores.shape[1:]), settings.threshold, np.float32)
+    return walk._replace(scores=np.concatenate([level, scores]))
 
 
 def _walk(
@@ -141,18 +164,22 @@ def _walk(
     scores: list[np.ndarray],
     settings: WalkSettings,
 ) -> list[Float32[np.ndarray, "labels h w"]]:
-    affinity = network.predict(images, valid)
+    predicted = network.predict(images, valid)
     map_valid = valid[:, :: network.stride, :: network.stride]
     # Powers of two, so that few programs are compiled; what is added is zero and stays zero.
     channels = 1 << (max(map(len, scores)) - 1).bit_length()
-    canvas = np.zeros((*affinity.shape[:3], channels), np.float32)
+    canvas = np.zeros((*predicted.shape[:3], channels), np.float32)
     for row, one in enumerate(scores):
         k, h, w = one.shape
         canvas[row, :h, :w, :k] = one.transpose(1, 2, 0)
+    affinity, offsets = predicted, pair_offsets()
+    if settings.network == "boundary":
+        affinity, offsets = _of_paths(predicted[..., 0]), tuple(path.offset for path in paths())
+        canvas *= 1 - predicted
     walked = random_walk(
         canvas,
         affinity,
-        offsets=pair_offsets(),
+        offsets=offsets,
         beta=settings.beta,
         steps=settings.steps,
         valid=map_valid,
@@ -160,3 +187,8 @@ def _walk(
     planes = np.asarray(walked).transpose(0, 3, 1, 2)
     ends = [one.shape for one in scores]  # the batch may have empty rows after them
     return [plane[:k, :h, :w] for plane, (k, h, w) in zip(planes, ends, strict=False)]
+
+
+@jax.jit
+def _of_paths(boundary: Float[Array, "b h w"]) -> Float[Array, "b h w o"]:
+    return boundary_affinity(boundary)[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int32, UInt8
 from ml_collections import ConfigDict
 
 from wsss_jax import scoring
@@ -55,7 +55,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         make no sense.
     """
     values: dict[str, Any] = config.to_dict()
-    alphas, settings = _alphas(values), _settings(values)
+    alphas, settings = _alphas(values), crf_settings(values)
     source = ctx.source(values["split"])
     folder = inputs["cams"] / "cams"
     found = {name: find_cams(folder, name) for name in source.ids}
@@ -104,29 +104,40 @@ def refine_file(task: Task) -> None:
     Raises:
       UserError: see `run`.
     """
-    image = decode_image(task.image, task.image_id)
-    keys, cam = read_cams(task.cams, task.num_classes)
-    height, width = image.shape[:2]
-    if len(keys) == 0:  # an empty file may not know the image's size
-        cam = np.zeros((0, height, width), np.float32)
-    cam_height, cam_width = cam.shape[1:]
-    if (height, width) != (cam_height, cam_width):
-        raise UserError(
-            f"{task.cams}: expected maps of {width}×{height} pixels as image {task.image_id} has,"
-            f" found {cam_width}×{cam_height}; make them from the same images"
-        )
+    image, keys, scores = image_and_scores(task.image, task.image_id, task.cams, task.num_classes)
     how = task.settings
     try:
         crf = DenseCrf(image, gaussian=how.gaussian, bilateral=how.bilateral, fast=task.fast)
     except ValueError as error:
         raise UserError(f"CRF of image {task.image_id}: {error}") from error
-    scores = cam.astype(np.float32)
     results = {}
     for alpha in task.alphas:
         unary = score_unary(with_background(scores, alpha))
         q = crf.infer(np.moveaxis(unary, 0, 2), how.iterations)
         results[alpha] = np.moveaxis(q, 2, 0)
     write_crf(task.target, keys, results)
+
+
+def image_and_scores(
+    data: bytes, image_id: str, cams: Path, num_classes: int
+) -> tuple[UInt8[np.ndarray, "h w 3"], Int32[np.ndarray, " k"], Float32[np.ndarray, "k h w"]]:
+    """An image, and the classes and maps of its CAM file.
+
+    Raises:
+      UserError: one of the two is damaged, or their sizes differ.
+    """
+    image = decode_image(data, image_id)
+    keys, cam = read_cams(cams, num_classes)
+    height, width = image.shape[:2]
+    if len(keys) == 0:  # an empty file may not know the image's size
+        cam = np.zeros((0, height, width), np.float32)
+    cam_height, cam_width = cam.shape[1:]
+    if (height, width) != (cam_height, cam_width):
+        raise UserError(
+            f"{cams}: expected maps of {width}×{height} pixels as image {image_id} has,"
+            f" found {cam_width}×{cam_height}; make them from the same images"
+        )
+    return image, keys, cam.astype(np.float32)
 
 
 def with_background(
@@ -145,10 +156,15 @@ def _alphas(values: dict[str, Any]) -> tuple[float, ...]:
     return alphas
 
 
-def _settings(values: dict[str, Any]) -> CrfSettings:
-    gaussian = tuple(values.get("gaussian", PSA.gaussian))
-    bilateral = tuple(values.get("bilateral", PSA.bilateral))
-    iterations = int(values.get("iterations", PSA.iterations))
+def crf_settings(values: dict[str, Any], default: CrfSettings = PSA) -> CrfSettings:
+    """`default` with the values of a stage's ``gaussian``, ``bilateral`` and ``iterations``.
+
+    Raises:
+      UserError: they make no sense.
+    """
+    gaussian = tuple(values.get("gaussian", default.gaussian))
+    bilateral = tuple(values.get("bilateral", default.bilateral))
+    iterations = int(values.get("iterations", default.iterations))
     if len(gaussian) != 2 or len(bilateral) != 3 or iterations < 0:
         raise UserError(
             "expected gaussian (sxy, weight), bilateral (sxy, srgb, weight) and iterations of at"

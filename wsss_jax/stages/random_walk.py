@@ -1,4 +1,6 @@
-"""Spreads class activation maps by AffinityNet's random walk (Ahn & Kwak, CVPR 2018).
+"""Spreads class activation maps by a random walk of AffinityNet's or IRNet's kind.
+
+Ahn & Kwak, CVPR 2018; Ahn et al., CVPR 2019.
 
 ``walk/<id>.npz`` are the scores, see `wsss_jax.data.walk_files`, ``masks/<id>.png`` the results.
 """
@@ -31,10 +33,10 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     Takes the network of the need ``checkpoint`` and the maps of the need ``cams``; a mask can only
     have classes its file of maps has. Finished images are kept. Processes share the images.
 
-    Settings: ``split``; ``alpha``, ``beta`` and ``steps`` (see `WalkSettings`); ``max_pixels``,
-    ``max_buckets`` and ``batch_pixels`` (see `MultiScale`); ``crf`` (a final CRF with the widths of
-    PSA; False), ``crf_iterations`` (1), ``crf_fast`` (half resolution) and ``workers`` (processes
-    for it; 0: one for each core).
+    Settings: ``split``; ``network``, ``alpha``, ``beta``, ``steps`` and ``threshold`` (see
+    `WalkSettings`); ``max_pixels``, ``max_buckets`` and ``batch_pixels`` (see `MultiScale`);
+    ``crf`` (a final CRF with the widths of PSA; False), ``crf_iterations`` (1), ``crf_fast`` (half
+    resolution) and ``workers`` (processes for it; 0: one for each core).
 
     Returns:
       ``images``, ``walked`` (how many this run did), ``images_per_second`` and the settings.
@@ -50,6 +52,8 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         alpha=float(values.get("alpha", 16)),
         beta=float(values.get("beta", 8)),
         steps=int(values.get("steps", 256)),
+        network=str(values.get("network", "affinity")),
+        threshold=float(values.get("threshold", 0.25)),
     )
     iterations = int(values.get("crf_iterations", 1))
     crf = CrfSettings(iterations=iterations) if values.get("crf", False) else None
@@ -63,11 +67,14 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     walked = _walk_all(ctx, values, settings, source, cams, inputs["checkpoint"])
     _write_masks(ctx, values, source, crf)
     seconds = time.monotonic() - start
+    walks_too = settings.network == "affinity"
+    background = {"alpha": settings.alpha} if walks_too else {"threshold": settings.threshold}
     return {
         "images": len(source),
         "walked": walked,
         "images_per_second": walked / seconds if walked else None,
-        "alpha": settings.alpha,
+        "network": settings.network,
+        **background,
         "beta": settings.beta,
         "steps": settings.steps,
         "crf": crf is not None,
@@ -89,13 +96,14 @@ def _walk_all(
     how = MultiScale(scales=(1.0,), flip=False, **fields)
     sizes = image_sizes(source)
     buckets = how.buckets(set(sizes))
-    network = load_network(checkpoint, len(source.classes), "affinity")
+    network = load_network(checkpoint, len(source.classes), settings.network)
+    alpha = settings.alpha if settings.network == "affinity" else None
     mine = range(ctx.process_index, len(source), ctx.process_count)
     walked = 0
 
     def load(index: int) -> Prepared:
         path = cams[source.ids[index]]
-        return prepare(source, index, path, how, settings.alpha, network.stride)
+        return prepare(source, index, path, how, alpha, network.stride)
 
     with ctx.progress(len(mine), f"random walk of {values['split']}") as bar:
         for chunk in chunks(mine, sizes):
