@@ -134,8 +134,8 @@ def seeds_and_scores(
     The background threshold is the best one on train, as SSENet and SEAM choose it; val is scored
     and the masks are made with that one. A number in place of ``oracle`` or ``from:...`` fixes it.
     """
-    _cams(c, {"cam_train": "train", "cam_val": "val"}, scales, normalise, enlarge)
-    _seed_scores(c, "cam_train")
+    cams(c, {"cam_train": "train", "cam_val": "val"}, scales, normalise, enlarge)
+    seed_scores(c, "cam_train")
     c.pseudo_labels = ConfigDict(
         dict(
             type="pseudo_labels",
@@ -193,8 +193,8 @@ def refined_and_segmented(
       bilateral: widths and weight of the CRF's bilateral kernel; see the stage.
     """
     split = c.train.split
-    _cams(c, {"cam": split, "cam_val": "val"}, scales, normalise, enlarge)
-    _seed_scores(c, "cam")
+    cams(c, {"cam": split, "cam_val": "val"}, scales, normalise, enlarge)
+    seed_scores(c, "cam")
     c.threshold = ConfigDict(dict(type="threshold", needs=dict(cams="cam"), split=split))
     c.eval_cam_train.needs.threshold = "threshold"
     c.eval_cam_train.compare = ConfigDict(dict(contrast="from:threshold"))
@@ -253,13 +253,14 @@ def submission(c: Any, competition: str = "comp6") -> None:
     finish(c, *c.stages[:-1], "masks_test", "submit")
 
 
-def _cams(
+def cams(
     c: Any,
     splits: Mapping[str, str],
     scales: tuple[float, ...],
     normalise: str,
     enlarge: str,
 ) -> None:
+    """Maps of the images of `splits`, by stage name, after `c.train`."""
     for name, split in splits.items():
         c[name] = ConfigDict(
             dict(
@@ -277,7 +278,8 @@ def _cams(
         )
 
 
-def _seed_scores(c: Any, train_cams: str) -> None:
+def seed_scores(c: Any, train_cams: str) -> None:
+    """Scores of the maps on train (stage `train_cams`) and, with the threshold of those, on val."""
     c.eval_cam_train = score(c, train_cams, "train", threshold="oracle")
     c.eval_cam_val = score(c, "cam_val", "val", threshold="from:train")
     c.eval_cam_val.needs.train = "eval_cam_train"

@@ -96,6 +96,27 @@ def test_a_whole_chain_is_the_published_one(name: str):
     assert c.init_weights == c.train.init_weights == segmentation.init_weights == "weights.npz"
 
 
+def test_irnets_chain_is_the_published_one():
+    c = _load("cam_irn_voc")
+    rate = dict(lr=0.1, momentum=1e-4, weight_decay=1e-4, schedule="poly", poly_power=0.9)
+    assert c.train.optimizer.to_dict() == c.train_irnet.optimizer.to_dict() == rate
+    assert (c.train.batch_size, c.train.epochs, c.train.augment.crop) == (16, 5, 512)
+    assert c.train.augment.long_side == (320, 640)
+    assert (c.train.method.backbone.frozen_layers, c.train.method.dropout) == (2, 0.0)
+    irnet = c.train_irnet
+    assert (irnet.batch_size, irnet.epochs, irnet.augment.crop) == (32, 3, 512)
+    assert irnet.augment.scale == (0.5, 1.5) and irnet.method.canvas == irnet.augment.crop
+    assert (c.irn_labels.foreground, c.irn_labels.background) == (0.3, 0.05)
+    assert c.irn_labels.bilateral == (50, 5, 10) and c.irn_labels.confidence == 0.7
+    assert (c.walk.network, c.walk.beta, c.walk.steps) == ("boundary", 10.0, 256)
+    assert c.walk.threshold == 0.25
+    for stage in ("train_irnet", "train_segmentation"):
+        Augment(**c[stage].augment)
+        assert build_method(c[stage].method.to_dict(), 20).param_rules()
+        c[stage].init_weights = f"{stage}.npz"
+        assert c.train.init_weights == f"{stage}.npz"
+
+
 def test_the_test_servers_recipe_only_adds_to_the_chain():
     chain, test = _load("seam_voc"), _load("seam_voc_test")
     assert test.stages == (*chain.stages[:-1], "masks_test", "submit", "report")
