@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-METHODS = ("cam", "seam", "segmentation")
+METHODS = ("cam", "ssenet", "seam", "pss", "segmentation")
 PROGRAM = """
 import json
 import sys
@@ -34,6 +34,9 @@ FIELDS = {
     # Only cam does without dropout: pmap draws another mask on every device.
     "cam": dict(dropout=0.0),
     "seam": dict(small_scale=0.5, dims=(8, 8, 8)),
+    "ssenet": dict(small_scale=0.5),
+    # Prototypes and their memory are those of the global batch.
+    "pss": dict(features=8, region_stride=4, memory=2, mask_scales=(1.0,), map_scales=(0.5,)),
     "segmentation": dict(head=dict(name="large_fov", features=16, dilation=2)),
 }
 rng = np.random.default_rng(0)
@@ -184,4 +187,4 @@ def test_inference_takes_any_number_of_images(found: dict):
 
 def test_a_batch_the_devices_cannot_share_is_refused(found: dict):
     assert "divisible by the 8 devices, found 12" in found["refused"]
-    assert "batch_size=8" in found["refused"]
+    assert "set batch_size to 8" in found["refused"]

@@ -19,6 +19,7 @@ TINY = dict(name="tiny", width=8)
 # A light version of the method where its defaults are made for a large network.
 FIELDS: dict = {
     "segmentation": dict(head=dict(name="large_fov", features=16, dilation=2)),
+    "pss": dict(features=8, region_stride=4, mask_scales=(0.5, 1.0), map_scales=(0.5, 1.0)),
     # A finer map, for pairs need one of 11 pixels at least.
     "affinity": dict(dims=(8, 8, 8, 16), map_stride=2),
 }
