@@ -114,6 +114,7 @@ def _optimizer() -> dict[str, Any]:
 def _segmentation(backbone: dict[str, Any]) -> Any:
     """DeepLabv2 (arXiv 1606.00915) with its own settings; IRNet's paper gives none."""
     section = common.published_segmentation(backbone)
+    section.needs = ConfigDict(dict(masks="walk"))
     section.augment.crop = 321
     section.augment.hsv = 0
     section.method.backbone.bn_momentum = 0.0

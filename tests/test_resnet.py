@@ -1,6 +1,7 @@
 """ResNet-50/101: sizes, strides, torchvision's names, padding; the published CAM of IRNet."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,12 +10,12 @@ import numpy as np
 import pytest
 from flax import traverse_util
 from golden_irn import drawn_as_published
-from golden_weights import drawn_variables
+from golden_weights import drawn_arrays, drawn_variables
 
 from wsss_jax import models
 from wsss_jax.methods.cam import Cam
 from wsss_jax.models import resnet
-from wsss_jax.models.import_weights import torch_names
+from wsss_jax.models.import_weights import import_backbone, torch_names
 from wsss_jax.models.resnet import ResNet
 
 CLASSIFIER = 2048 * 1000 + 1000
@@ -120,6 +121,31 @@ def test_padding_changes_nothing(monkeypatch: pytest.MonkeyPatch):
         largest = float(jnp.abs(tap).max())
         assert largest > 0.1
         np.testing.assert_allclose(padded[name][:, :h, :w], tap, atol=1e-5 * largest)
+
+
+def test_a_torchvision_file_is_imported_without_its_classifier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(resnet.BLOCKS, 50, (1, 1, 1, 1))
+    _, found = shapes(ResNet())
+    wrapped = {c: {"backbone": tree} for c, tree in found.items()}
+    arrays = drawn_arrays(wrapped, resnet, seed=0)
+    assert "layer4.0.downsample.1.running_mean" in arrays
+    more = {"fc.weight": np.zeros((1000, 2048)), "fc.bias": np.zeros(1000)}
+    more["layer1.0.bn1.num_batches_tracked"] = np.array(7)
+    np.savez(tmp_path / "resnet50.npz", allow_pickle=False, **arrays, **more)
+    params, others = import_backbone(
+        tmp_path / "resnet50.npz",
+        {"name": "resnet"},
+        wrapped["params"],
+        {"batch_stats": wrapped["batch_stats"]},
+    )
+    kernel = arrays["layer2.0.downsample.0.weight"]
+    np.testing.assert_array_equal(
+        params["backbone"]["layer2_0"]["downsample_0"]["kernel"][0, 0], kernel[:, :, 0, 0].T
+    )
+    stats = others["batch_stats"]["backbone"]["layer3_0"]["bn2"]["var"]
+    np.testing.assert_array_equal(stats, arrays["layer3.0.bn2.running_var"])
 
 
 def test_max_pool_by_hand():
