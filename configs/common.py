@@ -162,6 +162,20 @@ def relu_before_sum(c: Any) -> None:
         c[f"cam_{split}"].relu_each = True
 
 
+def contrast_first(c: Any) -> None:
+    """A training stage without L_MAM before `c.train`, which starts from its weights."""
+    weights = c.train.init_weights
+    first: Any = ConfigDict(c.train.to_dict())
+    c.train_rcm = first
+    first.method.mam_weight = 0.0
+    c.train.needs = ConfigDict(dict(init="train_rcm"))
+    c.train.init_weights = ""
+    del c.init_weights
+    first.init_weights = weights
+    backbone_weights(c, "train_rcm")
+    finish(c, "train_rcm", *c.stages[:-1])
+
+
 def refined_and_segmented(
     c: Any,
     *,
