@@ -29,7 +29,7 @@ from wsss_jax.sharding import check_divisible, data_mesh, global_batch
 from wsss_jax.train import init_state, init_variables, make_train_step
 from wsss_jax.weights import save_weights
 
-CLASSES, CROP, BATCH = 3, 32, 16
+CLASSES, CROP, BATCH = 5, 32, 16
 FIELDS = {
     # Only cam does without dropout: pmap draws another mask on every device.
     "cam": dict(dropout=0.0),
