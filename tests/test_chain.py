@@ -24,7 +24,7 @@ def test_the_built_in_data(
     monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "data"))
     workdir = tmp_path / "run"
     command = [
-        *("main", "--config=seam_shapes", f"--workdir={workdir}"),
+        *("main", "--config=seam_chain_shapes", f"--workdir={workdir}"),
         *("--config.data.train_images=12", "--config.data.val_images=5"),
         *("--config.data.size=64", "--config.train.augment.crop=32"),
         *("--config.train.batch_size=4", "--config.train.steps=3"),

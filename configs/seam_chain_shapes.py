@@ -1,0 +1,54 @@
+"""SEAM on the built-in data, from labels to a network, tiny and from scratch.
+
+    python -m wsss_jax.main --config configs/seam_chain_shapes.py --workdir runs/seam_chain_shapes
+
+Two CPU cores suffice; nothing is downloaded. In the workdir of a finished `seam_shapes` run its
+training is not done again.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import common, seam_shapes, seg_shapes
+
+
+def get_config() -> Any:
+    """The recipe; every value can be replaced on the command line."""
+    seeds: Any = seam_shapes.get_config()
+    c: Any = ConfigDict({name: seeds[name] for name in ("name", "seed", "data", "train")})
+    c.name = "seam_chain_shapes"
+    affinity = common.training(
+        split="train",
+        batch_size=16,
+        epochs=3,
+        augment=ConfigDict(dict(c.train.augment, long_side=())),
+        method=dict(
+            name="affinity",
+            backbone=c.train.method.backbone,
+            dims=(32, 32, 64, 64),
+            map_stride=4,
+            head_lr=10.0,
+            dtype="float32",
+        ),
+        optimizer=c.train.optimizer,
+    )
+    segmentation: Any = seg_shapes.get_config().train
+    segmentation.segmentation = False
+    segmentation.epochs = 5
+    common.refined_and_segmented(
+        c,
+        affinity=affinity,
+        segmentation=segmentation,
+        walk=dict(alpha=2.0, beta=8.0, steps=64, crf=False),
+        test=dict(scales=(0.75, 1.0), flip=True, enlarge="corners"),
+        scales=(0.75, 1.0),
+        normalise="min_max",
+        enlarge="corners",
+        alphas=(1.0, 2.0, 4.0),
+        bilateral=(20.0, 5.0, 4.0),
+    )
+    # From scratch: the other networks go on from SEAM's backbone.
+    c.train_affinity.needs.backbone = "train"
+    c.train_segmentation.needs.backbone = "train"
+    return c
