@@ -141,12 +141,43 @@ def test_force_alone_keeps_what_is_the_same(workdir: Path):
     assert _ran(workdir) == []
 
 
-def test_only_with_force_redoes_the_named_and_removes_what_was_made_from_it(workdir: Path):
+def test_only_with_force_redoes_the_named_and_keeps_what_was_made_from_it(workdir: Path):
     pipeline.run(_config(), workdir)
     _ran(workdir)
     pipeline.run(_config(), workdir, only=("b",), force=True)
     assert _ran(workdir) == ["b"]
+    pipeline.run(_config(), workdir)
+    assert _ran(workdir) == []
+
+
+def test_only_with_force_removes_what_was_made_from_other_results(
+    workdir: Path, capsys: pytest.CaptureFixture
+):
+    pipeline.run(_config(), workdir)
+    _ran(workdir)
+    pipeline.run(_config(b={"add": 5.0}), workdir, only=("b",), force=True)
+    assert _ran(workdir) == ["b"]
     assert not (workdir / "c").exists() and (workdir / "d" / "_DONE.json").exists()
+    assert "c (" in (out := capsys.readouterr().out) and "deleted, it was made from" in out
+
+
+def test_a_stage_that_ended_before_it_made_anything_may_be_corrected(workdir: Path):
+    pipeline.run(_config(), workdir, only=("a",))
+    _ran(workdir)
+    (workdir / "a" / "_DONE.json").unlink()
+    for made in (workdir / "a").iterdir():
+        if made.name not in ("_START.json", "config.json"):
+            made.unlink()
+    pipeline.run(_config(a={"add": 3.0}), workdir, only=("a",))
+    assert _ran(workdir) == ["a"]
+
+
+def test_needs_are_checked_before_the_data_are_prepared(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pipeline, "_digests", lambda *_: pytest.fail("prepared"))
+    with pytest.raises(UserError, match="it needs a, which is not finished"):
+        pipeline.run(_config(), workdir, only=("b",))
 
 
 def test_only_runs_a_part(workdir: Path):

@@ -42,14 +42,14 @@ def run(
       Interrupted: a stage stopped on request after saving.
     """
     stages = selected(graph.stages(config), only)
+    plain = json.loads(config.to_json_best_effort())
+    # What can be refused without the data is refused before they are prepared.
+    _refuse(stage_folder.decide(stages, plain, {}, workdir, only, force))
     sources = _digests(config, workdir, stages, only)
     _barrier("decide")
-    plain = json.loads(config.to_json_best_effort())
     decisions = stage_folder.decide(stages, plain, sources, workdir, only, force)
     _barrier("decided")
-    for decision in decisions:
-        if decision.action == "refuse":
-            raise UserError(f"stage {decision.stage.name}: {decision.reason}")
+    _refuse(decisions)
     if jax.process_index() == 0:
         # Results first vanish where they are used, then where they come from.
         for decision in reversed(decisions):
@@ -61,8 +61,15 @@ def run(
             _say(f"{head}: {'goes on' if decision.action == 'resume' else 'starts'}")
             _run_stage(config, workdir, decision)
         else:
-            _say(f"{head}: {decision.reason}")
+            deleted = "deleted, it was " if decision.action == "remove" else ""
+            _say(f"{head}: {deleted}{decision.reason}")
     return _gather(config, workdir, stages)
+
+
+def _refuse(decisions: tuple[stage_folder.Decision, ...]) -> None:
+    for decision in decisions:
+        if decision.action == "refuse":
+            raise UserError(f"stage {decision.stage.name}: {decision.reason}")
 
 
 def selected(stages: tuple[graph.Stage, ...], only: tuple[str, ...]) -> tuple[graph.Stage, ...]:

@@ -110,6 +110,7 @@ def score_mask(
             raise UserError(
                 f"{path}: expected a class for every pixel, found {undecided.sum()} pixels of"
                 f" {IGNORE} (ignore); decide them, or have them count as background"
+                " (--ignore-as-background, ignore_as_background=True)"
             )
         prediction[undecided] = 0
     check_size(path, prediction.shape, truth)

@@ -63,8 +63,14 @@ def decide(
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         action, reason = _action(stage, parts, workdir, decisions, only, force)
         decisions[stage.name] = Decision(stage, parts, digest, action, reason)
-    redone = downstream(stages, {n for n, d in decisions.items() if d.action == "redo"})
-    for name in redone:
+    # A stage that is done again from the same record gives the same results: what was made from it
+    # stays valid.
+    changed = {
+        name
+        for name, decision in decisions.items()
+        if decision.action == "redo" and recorded(workdir / name) != decision.parts
+    }
+    for name in downstream(stages, changed):
         decision = decisions[name]
         if decision.action in ("skip", "resume", "leave") and recorded(workdir / name):
             action = "remove" if decision.action == "leave" else "redo"
@@ -140,6 +146,8 @@ def _action(
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         return "refuse", f"expected a folder at {folder}: choose another --workdir"
     old = recorded(folder)
+    if old is not None and not _has_results(folder):
+        return "run", "new"  # it ended before it made anything, over a mistake in the settings, say
     if old is None:
         foreign = folder.exists() and any(p.suffix != ".tmp" for p in folder.iterdir())
         if foreign:
@@ -157,6 +165,10 @@ def _action(
             " it and all that was made from it"
         )
     return ("skip", "finished") if done else ("resume", "begun, not finished")
+
+
+def _has_results(folder: Path) -> bool:
+    return any(p.name not in (START, "config.json") for p in folder.iterdir())
 
 
 def _unfit(needed: Decision, workdir: Path) -> str:

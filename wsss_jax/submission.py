@@ -83,6 +83,8 @@ def check_archive(
     """
     folder = folder_in_archive(competition)
     wanted, found, faults = set(ids), set(), []
+    if not path.is_file():
+        raise UserError(f"expected an archive at {path}, found none; check the path")
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:

@@ -214,7 +214,9 @@ def headlines(run: Run) -> list[Headline]:
 
 def _steps_note(trainings: tuple[Training, ...]) -> str:
     steps = [row["step"] for training in trainings for row in training.rows[-1:]]
-    epochs = [training.stage.section.get("epochs") for training in trainings]
+    sections = [training.stage.section for training in trainings]
+    # A number of steps wins over the epochs.
+    epochs = [None if section.get("steps") else section.get("epochs") for section in sections]
     parts = [count(sum(steps), "step")] if steps else []
     if len(trainings) == 1 and epochs[0]:
         parts.append(count(epochs[0], "epoch"))
