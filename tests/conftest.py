@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the time of tests goes into compiling programs that run once: half of it with these, which
+# processes that tests start inherit.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
 from jaxtyping import install_import_hook
 
