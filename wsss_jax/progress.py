@@ -55,11 +55,11 @@ class Progress:
             return
         self._last = now
         rate = (self._done - self._start_count) / max(now - self._start, 1e-9)
-        left = (self._total - self._done) / max(rate, 1e-9)
+        left = f", {_clock((self._total - self._done) / rate)} left" if rate else ""
         extra = "".join(f", {k} {v}" for k, v in shown.items())
         print(
             f"{self._label}: {self._done}/{self._total} {self._unit},"
-            f" {rate:.1f} {self._unit}/s, {_clock(left)} left{extra}",
+            f" {rate:.1f} {self._unit}/s{left}{extra}",
             file=sys.stderr,
             flush=True,
         )
