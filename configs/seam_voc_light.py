@@ -6,7 +6,7 @@
 Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. What
 differs from the published recipe was chosen on train, see docs/results.md: SEAM's second image is
 half as large (published: 0.3), since a crop of 224 leaves too little of it; the maps have stride 8
-on a backbone of 16, whose own CAM is better and faster than at 8; CRF and walk start from weaker
+on a backbone of 16, which is three times as fast as one of 8; CRF and walk start from weaker
 backgrounds, as these maps are broader, and the CRF's kernel is narrower, as images are smaller.
 """
 
