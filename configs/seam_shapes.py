@@ -23,7 +23,6 @@ def get_config() -> Any:
         dict(
             name="seam",
             backbone=c.train.method.backbone,
-            map_stride=4,
             small_scale=0.5,
             topk=0.2,
             er_weight=1.0,
