@@ -394,4 +394,4 @@ def test_an_empty_cam_file_is_all_background(tmp_path: Path):
 
 def test_nothing_to_score_is_refused():
     with pytest.raises(UserError, match="empty list"):
-        scoring.score_images([], lambda image_id: np.zeros((1, 2, 2), np.int64))
+        scoring.score_images([], lambda _: scoring.Counts(np.zeros((1, 2, 2), np.int64)))
