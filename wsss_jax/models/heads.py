@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from wsss_jax.models.layers import BatchNorm, Conv, Dtype, mask_features, valid_at
-from wsss_jax.ops.resize import resize_bilinear, valid_size
+from wsss_jax.models.taps import to_size
 
 
 class _Layer(nn.Module):
@@ -151,10 +151,8 @@ class V3Plus(nn.Module):
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
 
         size = (low.shape[1], low.shape[2])
-        low_valid, sizes = valid_at(valid, size), {}
-        if high_valid is not None and low_valid is not None:
-            sizes = {"in_size": valid_size(high_valid), "out_size": valid_size(low_valid)}
-        x = resize_bilinear(x, size, align_corners=True, **sizes)
+        low_valid = valid_at(valid, size)
+        x = to_size(x, size, valid)
         low = layer(self.low_features, 1, 1, "low")(low, low_valid)
         x = jnp.concatenate([x, low.astype(x.dtype)], -1)
         for number in range(2):
