@@ -180,6 +180,15 @@ def test_needs_are_checked_before_the_data_are_prepared(
         pipeline.run(_config(), workdir, only=("b",))
 
 
+def test_weights_are_looked_for_before_the_data_are_prepared(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pipeline, "_digests", lambda *_: pytest.fail("prepared"))
+    with pytest.raises(UserError, match=r"stage a: expected weights .* at gone\.npz, found no"):
+        pipeline.run(_config(a={"init_weights": "gone.npz"}), workdir)
+    assert not workdir.exists()
+
+
 def test_only_runs_a_part(workdir: Path):
     pipeline.run(_config(), workdir, only=("a", "d"))
     assert _ran(workdir) == ["a", "d"]

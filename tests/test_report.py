@@ -237,6 +237,19 @@ def test_samples_without_scores_or_masks(tmp_path):
     assert shown is not None and shown.stage.name == "eval_masks"
 
 
+def test_a_run_that_could_not_be_scored_shows_its_masks(tmp_path):
+    ctx = make_run(tmp_path)
+    for name in ("eval_cam", "eval_masks"):
+        (tmp_path / name / "metrics.json").unlink()
+    found = collect(ctx.config, tmp_path, "report")
+    assert not found.evaluations
+    shown = shown_evaluation(found)
+    assert shown is not None and shown.stage.name == "masks" and shown.split == "train"
+    samples = make_gallery(shown, DrawnSource(), 1)
+    assert [s.group for s in samples] == ["sample"] * 3
+    assert samples[0].view("mask") is not None
+
+
 def test_pictures_shrink_until_the_page_is_small_enough(made, monkeypatch):
     ctx, text, _ = made
     found = collect(ctx.config, ctx.workdir, "report")

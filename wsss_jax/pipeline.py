@@ -44,7 +44,9 @@ def run(
     stages = selected(graph.stages(config), only)
     plain = json.loads(config.to_json_best_effort())
     # What can be refused without the data is refused before they are prepared.
-    _refuse(stage_folder.decide(stages, plain, {}, workdir, only, force))
+    beforehand = stage_folder.decide(stages, plain, {}, workdir, only, force)
+    _refuse(beforehand)
+    _refuse_missing_weights(beforehand)
     sources = _digests(config, workdir, stages, only)
     _barrier("decide")
     decisions = stage_folder.decide(stages, plain, sources, workdir, only, force)
@@ -70,6 +72,17 @@ def _refuse(decisions: tuple[stage_folder.Decision, ...]) -> None:
     for decision in decisions:
         if decision.action == "refuse":
             raise UserError(f"stage {decision.stage.name}: {decision.reason}")
+
+
+def _refuse_missing_weights(decisions: tuple[stage_folder.Decision, ...]) -> None:
+    for decision in decisions:
+        for name, digest in decision.parts["files"].items():
+            given = decision.stage.section[name]
+            if digest is None and decision.action in ("run", "redo", "resume"):
+                raise UserError(
+                    f"stage {decision.stage.name}: expected weights (.npz) at {given}, found no"
+                    f" such file; set --config.{decision.stage.name}.{name}"
+                )
 
 
 def selected(stages: tuple[graph.Stage, ...], only: tuple[str, ...]) -> tuple[graph.Stage, ...]:

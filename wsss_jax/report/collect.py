@@ -185,11 +185,12 @@ def collect(config: ConfigDict, workdir: Path, own_name: str) -> Run:
     evaluations = tuple(sorted(evaluations, key=lambda e: _rank(e.scored.type)))
     first = next((stage.section for stage in results.values() if stage.type == "train"), {})
     method = _named(first.get("method"))
+    backbone = _named(method.get("backbone"))
     data: Any = config.get("data")
     return Run(
         name=str(config.get("name") or workdir.resolve().name),
         method=str(method.get("name", "")),
-        backbone=str(_named(method.get("backbone")).get("name", "")),
+        backbone=f"{backbone.get('name', '')}{backbone.get('depth', '')}",
         data={} if data is None else data.to_dict(),
         seed=config.get("seed"),
         stages=tuple(results.values()),

@@ -12,7 +12,7 @@ from wsss_jax.data.cam_files import Cams, find_cams, read_cams
 from wsss_jax.data.images import IGNORE, decode_image, decode_mask
 from wsss_jax.data.source import Record, Source
 from wsss_jax.ops.confusion import strongest
-from wsss_jax.report.collect import Evaluation, Run
+from wsss_jax.report.collect import Evaluation, Run, StageResult
 from wsss_jax.report.colours import class_colours, paint_mask
 from wsss_jax.report.overlay import cam_overlay
 
@@ -58,10 +58,26 @@ class Sample:
 
 
 def shown_evaluation(run: Run) -> Evaluation | None:
-    """The evaluation whose images are shown: of the latest masks, else of the latest maps."""
+    """The evaluation whose images are shown: of the latest masks, else of the latest maps.
+
+    Where nothing was scored, for want of true masks, it is one without scores.
+    """
     with_pictures = [e for e in run.evaluations if e.folder("masks") or e.folder("cams")]
+    if not with_pictures:
+        with_pictures = [e for e in map(_unscored, _chains(run)) if e.stage.finished]
+        with_pictures = [e for e in with_pictures if e.folder("masks") or e.folder("cams")]
     of_masks = [e for e in with_pictures if e.scored.type != "infer_cam"]
     return (of_masks or with_pictures or [None])[-1]
+
+
+def _chains(run: Run) -> list[tuple[StageResult, ...]]:
+    """Each stage with all stages upstream of it, the nearest first."""
+    by_name = {stage.name: stage for stage in run.stages}
+    return [(stage, *(by_name[name] for name in stage.upstream)) for stage in run.stages]
+
+
+def _unscored(chain: tuple[StageResult, ...]) -> Evaluation:
+    return Evaluation(chain[0], chain, {})
 
 
 def choose(per_image: dict[str, float], count: int) -> list[tuple[str, str]]:

@@ -45,7 +45,7 @@ def gallery(
 ) -> Section:
     """The samples, or the `reason` why there are none; `colours` by class index."""
     if not samples or evaluation is None:
-        reason = reason or "No scored masks or maps were found, so there are no pictures."
+        reason = reason or "No masks or maps were found, so there are no pictures."
         return Section("gallery", "Pictures", reason)
     ranked = " by the mIoU of single images" if samples[0].group != "sample" else ""
     split = f" of split {evaluation.split}" if evaluation.split else ""

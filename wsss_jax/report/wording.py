@@ -26,6 +26,8 @@ _BACKBONES = {
     "mobilenet_v2": "MobileNetV2",
     "vgg16": "VGG16",
     "resnet": "ResNet-50",
+    "resnet50": "ResNet-50",
+    "resnet101": "ResNet-101",
     "tiny": "a tiny network",
 }
 _PROTOCOLS = {
