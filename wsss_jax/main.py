@@ -117,7 +117,7 @@ def _run(options: dict[str, Any], config: ConfigDict) -> int:
     )
     import jax
 
-    from wsss_jax import pipeline
+    from wsss_jax import memory, pipeline
 
     # Grain's worker processes ask for parsed flags of absl's own collection.
     flags.FLAGS(["wsss_jax"], known_only=True)
@@ -126,6 +126,8 @@ def _run(options: dict[str, Any], config: ConfigDict) -> int:
     try:
         with runtime.lock(workdir) if first else contextlib.nullcontext():
             pipeline.run(config, workdir, only, options["force"])
+            if first:
+                memory.record(workdir, anew=options["force"] and not only)
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0

@@ -111,18 +111,23 @@ def make_gallery(evaluation: Evaluation, source: Source, count: int) -> list[Sam
         chosen = [("sample", name) for name in source.ids if name in made][: 3 * count]
     colours = class_colours(len(source.classes))
     return [
-        _sample(evaluation, source[position[name]], source.classes, colours, group)
+        make_sample(evaluation, source[position[name]], source.classes, colours, group)
         for group, name in chosen
     ]
 
 
-def _sample(
+def make_sample(
     evaluation: Evaluation,
     record: Record,
     classes: Sequence[str],
     colours: UInt8[np.ndarray, "n 3"],
     group: str,
 ) -> Sample:
+    """An image with what `evaluation` scored there; `colours` as of `class_colours`.
+
+    Raises:
+      UserError: the image or a mask is broken.
+    """
     name = record["id"]
     image = decode_image(record["image"], name)
     encoded = record["segmentation"]

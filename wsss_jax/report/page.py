@@ -1,7 +1,7 @@
 """The self-contained page: everything it shows is inside the file."""
 
 import importlib.resources
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from wsss_jax.report import sections, wording
 from wsss_jax.report.collect import Evaluation, Run
@@ -38,39 +38,58 @@ def build_page(
       provenance: names and values for the foot of the page.
       no_pictures: a sentence, see `samples`.
     """
-    page = ""
-    for pictures in _PICTURES:
-        colours = ["#" + bytes(row).hex() for row in class_colours(len(classes))]
+    colours = ["#" + bytes(row).hex() for row in class_colours(len(classes))]
+    named_colours = dict(zip(("background", *classes), colours, strict=True))
+    title = f"{wording.title(run)} on {run.data_name}: {run.name}"
+
+    def page(pictures: Pictures) -> str:
         parts = (
             sections.gallery(samples, evaluation, colours, pictures, no_pictures),
             sections.scores(run),
-            sections.classes(run, dict(zip(("background", *classes), colours, strict=True))),
+            sections.classes(run, named_colours),
             sections.training(run),
             sections.settings(run),
         )
         shown = [part for part in parts if part is not None]
-        page = _page(run, _hero(run, samples, pictures), shown, provenance)
+        hero = _hero(run, samples, pictures)
+        return document(title, hero, shown, provenance, remark=_unfinished(run))
+
+    return small_enough(page)
+
+
+def small_enough(make: Callable[[Pictures], str]) -> str:
+    """The page that `make` builds with the largest pictures that keep it below 4 MB."""
+    page = ""
+    for pictures in _PICTURES:
+        page = make(pictures)
         if len(page.encode()) < _MOST_BYTES:
             break
     return page
 
 
-def _page(
-    run: Run, hero: Html, parts: Sequence[sections.Section], provenance: Mapping[str, str]
+def document(
+    title: str,
+    hero: Html,
+    parts: Sequence[sections.Section],
+    provenance: Mapping[str, str],
+    *,
+    remark: Html | None = None,
+    styles: Sequence[str] = ("page.css",),
 ) -> str:
+    """A page: bar, opening, `remark`, parts, foot; `styles` are files of this package."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{wording.title(run)} on {run.data_name}: {run.name}"),
-        element("style", _asset("page.css")),
+        element("title", title),
+        (element("style", _asset(name)) for name in styles),
     )
     body = element(
         "body",
         _bar(parts),
         hero,
-        element("main", _unfinished(run), (part.markup() for part in parts)),
+        element("main", remark, (part.markup() for part in parts)),
         _foot(provenance),
         _lightbox(),
         element("script", _asset("page.js")),
@@ -107,7 +126,7 @@ def _hero(run: Run, samples: Sequence[Sample], pictures: Pictures) -> Html:
             class_="lede",
         ),
     )
-    figures = [_headline(line) for line in wording.headlines(run)]
+    figures = [headline(line) for line in wording.headlines(run)]
     return element(
         "header",
         element("div", words, _strip(samples, pictures), class_="top"),
@@ -116,7 +135,8 @@ def _hero(run: Run, samples: Sequence[Sample], pictures: Pictures) -> Html:
     )
 
 
-def _headline(line: wording.Headline) -> Html:
+def headline(line: wording.Headline) -> Html:
+    """A large number of the opening."""
     gauge = None
     if line.score is not None:
         filled = element("i", style=f"width:{100 * line.score:.1f}%")

@@ -1,29 +1,35 @@
 """The run in a single picture, for a README or a slide."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from wsss_jax.report import wording
+from wsss_jax.report.cards import (
+    CARD,
+    INK,
+    LINES,
+    NIGHT,
+    PALE,
+    PALER,
+    PAPER,
+    SOFT,
+    STYLES,
+    chart_card,
+    finish_axes,
+)
 from wsss_jax.report.charts import smooth
 from wsss_jax.report.collect import Evaluation, Run, Training
 from wsss_jax.report.colours import class_colours
 from wsss_jax.report.gallery import Sample
 from wsss_jax.report.overlay import HEAT_COLOURS
-from wsss_jax.report.sheet import FONT, Pixels, Sheet
+from wsss_jax.report.sheet import Pixels, Sheet
 
 _WIDTH, _MARGIN, _GAP = 1600, 48, 40  # pixels, as all lengths here
 _HEADER = 300  # height of the dark band
 _LEAST_BODY, _MOST_BODY = 600, 1100
 _CHARTS, _WORDS, _TILE_GAP = 460, 150, 12  # widths: column of charts, words beside pictures
-_NIGHT, _PAPER, _CARD = "#14122e", "#faf8f4", "#ffffff"
-_INK, _SOFT, _LINE = "#1c1a22", "#625c69", "#e4ded3"
-_PALE, _PALER = "#b9b4d0", "#cbc7dc"  # text on the dark band
-_LINES = ("#b02a5b", "#0b757c", "#8f5d00", "#3957b5")
-_STYLES: tuple[Any, ...] = ("-", (0, (5, 3)), (0, (1.2, 2)), (0, (6, 2, 1, 2)))
 
 
 def draw_picture(run: Run, samples: Sequence[Sample], classes: Sequence[str]) -> bytes:
@@ -42,22 +48,22 @@ def draw_picture(run: Run, samples: Sequence[Sample], classes: Sequence[str]) ->
     heights = _row_heights(rows, left)
     wanted = sum(heights) + _TILE_GAP * (len(heights) - 1) + 30
     body = round(min(max(wanted, _LEAST_BODY), _MOST_BODY)) if charts or rows else 120
-    sheet = Sheet(_WIDTH, _HEADER + 2 * _GAP + body, _PAPER)
+    sheet = Sheet(_WIDTH, _HEADER + 2 * _GAP + body, PAPER)
     _header(sheet, run)
     top = _HEADER + _GAP
     width = _CHARTS if rows else _WIDTH - 2 * _MARGIN
     height = (body - _GAP / 2 * (charts - 1)) / max(charts, 1)
     if curves:
-        _curve_chart(_chart(sheet, top, width, height, "mIoU by threshold"), curves)
+        _curve_chart(chart_card(sheet, _MARGIN, top, width, height, "mIoU by threshold"), curves)
         top += height + _GAP / 2
     if losses:
-        _loss_chart(_chart(sheet, top, width, height, "Training loss"), losses)
+        _loss_chart(chart_card(sheet, _MARGIN, top, width, height, "Training loss"), losses)
     if rows:
         room = body - 30 - _TILE_GAP * (len(rows) - 1)
         heights = [height * room / sum(heights) for height in heights]
         _gallery(sheet, rows, heights, left, class_colours(len(classes)))
     if not rows and not charts:
-        sheet.text(_MARGIN, _HEADER + 100, "No curves or pictures to show yet.", 24, _SOFT)
+        sheet.text(_MARGIN, _HEADER + 100, "No curves or pictures to show yet.", 24, SOFT)
     return sheet.png()
 
 
@@ -81,69 +87,46 @@ def _row_heights(rows: Sequence[Sample], left: Pixels) -> list[float]:
 
 
 def _header(sheet: Sheet, run: Run) -> None:
-    sheet.fill(0, 0, _WIDTH, _HEADER, _NIGHT)
+    sheet.fill(0, 0, _WIDTH, _HEADER, NIGHT)
     sheet.picture(HEAT_COLOURS[None], 0, _HEADER - 6, _WIDTH, 6, stretch=True)
     right = sheet.text(_MARGIN, 88, wording.title(run), 48, "#ffffff", bold=True)
     sheet.text(right + 14, 88, f"on {run.data_name}", 48, "#a9a3c6")
     backbone = wording.backbone_name(run.backbone)
     line = "Pixel masks from image-level labels" + (f", with {backbone}" if backbone else "")
-    sheet.text(_MARGIN, 126, f"{line}  ·  {run.name}", 18, _PALER)
+    sheet.text(_MARGIN, 126, f"{line}  ·  {run.name}", 18, PALER)
     figures = wording.headlines(run)
     column = (_WIDTH - 2 * _MARGIN) / max(len(figures), 4)
     for place, item in enumerate(figures):
         left = _MARGIN + place * column
-        sheet.text(left, 180, item.label, 16, _PALE)
+        sheet.text(left, 180, item.label, 16, PALE)
         right = sheet.text(left, 226, item.value, 44, "#ffffff", bold=True)
-        sheet.text(right + 8, 226, item.unit, 17, _PALE)
+        sheet.text(right + 8, 226, item.unit, 17, PALE)
         for number, remark in enumerate(item.note.split("; ")):
-            sheet.text(left, 252 + 20 * number, _shortened(remark, int(column / 7.4)), 13.5, _PALE)
-
-
-def _chart(sheet: Sheet, top: Pixels, width: Pixels, height: Pixels, title: str) -> Axes:
-    """A card with a title and empty axes on it."""
-    sheet.card(_MARGIN, top, width, height, _CARD, _LINE)
-    sheet.text(_MARGIN + 22, top + 36, title, 18, _INK, bold=True)
-    axes = sheet.axes(_MARGIN + 62, top + 58, width - 88, height - 112)
-    axes.set_facecolor("none")
-    axes.grid(axis="y", color=_LINE, lw=1)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, pad=7, labelsize=10, labelcolor=_SOFT, labelfontfamily=FONT)
-    axes.spines[:].set_visible(False)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.margins(x=0.01)
-    return axes
+            sheet.text(left, 252 + 20 * number, _shortened(remark, int(column / 7.4)), 13.5, PALE)
 
 
 def _curve_chart(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
-    shown = zip(evaluations, _LINES, _STYLES, strict=False)
+    shown = zip(evaluations, LINES, STYLES, strict=False)
     for evaluation, colour, style in shown:
         metrics = evaluation.stage.metrics
         thresholds, scores = metrics["thresholds"], 100 * np.asarray(metrics["miou_curve"], float)
         best = int(np.argmax(scores))
         label = f"{wording.name(evaluation)}: best {scores[best]:.1f} at {thresholds[best]:.2f}"
         axes.plot(thresholds, scores, color=colour, ls=style, lw=2.2, label=label)
-        axes.plot(thresholds[best], scores[best], "o", color=colour, ms=8, mec=_CARD, mew=1.5)
+        axes.plot(thresholds[best], scores[best], "o", color=colour, ms=8, mec=CARD, mew=1.5)
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
-    _finish(axes, "background threshold", "lower center")
+    finish_axes(axes, "background threshold", "lower center")
 
 
 def _loss_chart(axes: Axes, trainings: Sequence[Training]) -> None:
-    for training, colour, style in zip(trainings, _LINES, _STYLES, strict=False):
+    for training, colour, style in zip(trainings, LINES, STYLES, strict=False):
         steps = [row["step"] for row in training.rows]
         losses = smooth([row.get("loss") for row in training.rows])
         values = [np.nan if loss is None else loss for loss in losses]
         label = training.stage.name if len(trainings) > 1 else None
         dot = "o" if np.isfinite(values).sum() == 1 else None
         axes.plot(steps, values, color=colour, ls=style, lw=2.2, marker=dot, label=label)
-    _finish(axes, "step", "upper right" if len(trainings) > 1 else "")
-
-
-def _finish(axes: Axes, x_name: str, legend: Literal["", "lower center", "upper right"]) -> None:
-    axes.set_xlabel(x_name, fontsize=10, color=_SOFT, loc="right", fontfamily=FONT)
-    if legend:
-        font = {"family": FONT, "size": 10}
-        axes.legend(frameon=False, loc=legend, labelcolor=_INK, handlelength=2.2, prop=font)
+    finish_axes(axes, "step", "upper right" if len(trainings) > 1 else "")
 
 
 def _gallery(
@@ -157,7 +140,7 @@ def _gallery(
     places = [left + _WORDS + _TILE_GAP + n * (width + _TILE_GAP) for n in range(8)]
     top = _HEADER + _GAP
     for view, place in zip(max((s.views for s in rows), key=len), places, strict=False):
-        sheet.text(place, top + 12, view.title, 15, _SOFT)
+        sheet.text(place, top + 12, view.title, 15, SOFT)
     top += 30
     for sample, height in zip(rows, heights, strict=True):
         _words(sheet, sample, left, top, height, colours)
@@ -171,11 +154,11 @@ def _words(
 ) -> None:
     base = top + 16
     if sample.group != "sample":
-        sheet.text(left, base, sample.group.capitalize(), 18, _INK, bold=True)
+        sheet.text(left, base, sample.group.capitalize(), 18, INK, bold=True)
         base += 38
     if sample.miou is not None:
-        right = sheet.text(left, base, wording.percent(sample.miou), 32, _INK, bold=True)
-        sheet.text(right + 6, base, "mIoU", 14, _SOFT)
+        right = sheet.text(left, base, wording.percent(sample.miou), 32, INK, bold=True)
+        sheet.text(right + 6, base, "mIoU", 14, SOFT)
     for tag in sample.tags:
         base += 25
         if base > top + height:  # a crowded image; the page has them all
@@ -183,7 +166,7 @@ def _words(
         colour = "#" + bytes(colours[tag.index]).hex()
         sheet.text(left, base, "●", 15, colour)
         iou = "" if tag.iou is None else f"  {wording.percent(tag.iou)}"
-        sheet.text(left + 18, base, _shortened(tag.name, 12) + iou, 14.5, _SOFT)
+        sheet.text(left + 18, base, _shortened(tag.name, 12) + iou, 14.5, SOFT)
 
 
 def _shortened(text: str, length: int) -> str:

@@ -13,7 +13,7 @@ from wsss_jax.report.encode import Pictures
 from wsss_jax.report.gallery import Sample, View
 from wsss_jax.report.markup import Html, element, join
 
-_GROUPS = {
+GROUPS = {
     "best": ("Best", "the highest mIoU of single images"),
     "median": ("Median", "the middle of the list: what to expect"),
     "worst": ("Worst", "the lowest mIoU: where it fails"),
@@ -52,15 +52,18 @@ def gallery(
     lede = f"{wording.kind(evaluation)}{split}{ranked}. Choose a picture to enlarge it."
     scale = element("p", "weak", element("i", class_="ramp"), "strong activation", class_="scale")
     content = [scale]
-    for group, (title, remark) in _GROUPS.items():
-        rows = [_row(sample, colours, pictures) for sample in samples if sample.group == group]
+    for group, (title, remark) in GROUPS.items():
+        rows = [
+            sample_row(sample, colours, pictures) for sample in samples if sample.group == group
+        ]
         if rows:
             heading = element("h3", title, element("small", remark))
             content.append(element("div", heading, rows, class_="group"))
     return Section("gallery", "Pictures", lede, tuple(content))
 
 
-def _row(sample: Sample, colours: Sequence[str], pictures: Pictures) -> Html:
+def sample_row(sample: Sample, colours: Sequence[str], pictures: Pictures) -> Html:
+    """A sample with its views; `colours` by class index."""
     height, width = sample.views[0].picture.shape[:2]
     tags = [
         element(

@@ -26,10 +26,10 @@ def score_table(run: Run) -> Html:
         ("Ground truth", ""),
     )
     rows = [_score_row(evaluation, run) for evaluation in run.evaluations]
-    return _scrolling(
+    return scrolling(
         element(
             "table",
-            element("thead", element("tr", (_head(name, kind) for name, kind in head))),
+            element("thead", element("tr", (head_cell(name, kind) for name, kind in head))),
             element("tbody", rows),
             class_="scores",
         ),
@@ -102,7 +102,7 @@ def class_table(evaluations: Sequence[Evaluation], swatches: dict[str, str]) -> 
         rows.append(element("tr", label, cells))
     means = [_bar_cell(_value(e.stage.metrics.get("miou"))) for e in evaluations]
     means += [_number_cell(_value(last.stage.metrics.get(key))) for key in extra]
-    return _scrolling(
+    return scrolling(
         element(
             "table",
             element("thead", element("tr", head)),
@@ -117,12 +117,13 @@ def class_table(evaluations: Sequence[Evaluation], swatches: dict[str, str]) -> 
 def settings(run: Run) -> Html:
     """Every value of every stage, folded away."""
     general = {"seed": run.seed, "data": run.data}
-    parts = [_fold("data and seed", "", general)]
-    parts += [_fold(s.name, s.type, s.section) for s in run.stages]
+    parts = [fold("data and seed", "", general)]
+    parts += [fold(s.name, s.type, s.section) for s in run.stages]
     return join(parts)
 
 
-def _fold(name: str, kind: str, values: dict[str, Any]) -> Html:
+def fold(name: str, kind: str, values: dict[str, Any]) -> Html:
+    """The values of a section, folded away under its name."""
     rows = [(key, value) for key, value in flatten(values) if key != "type"]
     kind = "" if kind == name else kind
     amount = element("small", wording.count(len(rows), "value"))
@@ -151,7 +152,8 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _head(name: str, kind: str) -> Html:
+def head_cell(name: str, kind: str) -> Html:
+    """The heading of a column."""
     return element("th", name, scope="col", class_=kind or None)
 
 
@@ -174,7 +176,8 @@ def _number_cell(value: float | None) -> Html:
     )
 
 
-def _scrolling(table: Html, label: str) -> Html:
+def scrolling(table: Html, label: str) -> Html:
+    """A table that scrolls where the screen is narrower."""
     return element("div", table, class_="scroll", tabindex=0, role="region", aria_label=label)
 
 
