@@ -1,0 +1,48 @@
+"""ECS-Net with MobileNetV2 at small image sizes: the seeds, on a laptop.
+
+    python -m wsss_jax.main --config configs/ecsnet_voc_light.py --workdir runs/ecsnet_voc_light \
+        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2_imagenet.npz
+
+Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. As
+in SEAM's light recipe the maps have stride 8 on a backbone of 16; the dilations are half as large,
+for they count features of that stride.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import cam_voc_light
+
+
+def get_config() -> Any:
+    """The recipe; every value can be replaced on the command line."""
+    c: Any = cam_voc_light.get_config()
+    c.name = "ecsnet_voc_light"
+    # As the baseline in all but the method and the finish of its maps.
+    for stage in (c.cam_train, c.cam_val):
+        stage.update(normalise="min_max", enlarge="corners")
+    c.train.method = ConfigDict(
+        dict(
+            name="ecsnet",
+            backbone=dict(name="mobilenet_v2", output_stride=16, taps=(5, 12), remat=False),
+            map_stride=8,
+            fill="blur",
+            fill_sigma=0.04,
+            erase_threshold=0.6,
+            dilations=(1, 2, 3, 4),
+            overlay_both=False,
+            tau_fg=0.5,
+            tau_bg=0.1,
+            suppression="agree",
+            label_weight=1.0,
+            label_start=0,
+            balanced=True,
+            temperature=0.1,
+            erased_weight=1.0,
+            train_maps=True,
+            dropout=0.5,
+            dtype="float32",
+        )
+    )
+    return c

@@ -1,0 +1,301 @@
+"""ECS-Net: erased CAM supervision (Sun et al., ICCV 2021).
+
+An image, and a copy without what the network responds to most, go through one network. The maps of
+the copy show the rest of the objects; where they can be relied on they become labels of pixels,
+which supervise the refined maps of the image. The paper leaves much open: each such choice is a
+field here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
+
+from wsss_jax import losses, models
+from wsss_jax.errors import UserError
+from wsss_jax.methods import base
+from wsss_jax.models.dilated_overlay import DilatedOverlay
+from wsss_jax.models.layers import downsample_valid, mask_features, valid_at
+from wsss_jax.models.pcm import pixel_correlation
+from wsss_jax.models.pcm_features import correlation_features
+from wsss_jax.models.taps import to_size
+from wsss_jax.ops import erasing
+from wsss_jax.ops.max_norm import max_norm, min_max_norm, with_background
+from wsss_jax.ops.reliable_labels import RULES, reliable_labels
+from wsss_jax.types import Aux, Batch, ParamRule
+
+_ABSENT = -1e4
+"""Logit of a class that the image does not show: its probability is exactly zero."""
+
+
+class EcsNetwork(nn.Module):
+    """Backbone, dilated classifiers laid over each other, and a refinement by pixel correlation.
+
+    Attributes:
+      backbone_fields: description of the backbone, see `wsss_jax.models.build`.
+      num_classes: foreground classes C.
+      dilations: of the 3×3 classifiers. The first makes the maps of the image; the maps of the
+        erased one have the mean of the others added.
+      overlay_both: the image's maps have it too.
+      dims: channels of the layers that similarity is measured on, see `correlation_features`.
+      dropout: rate of the channel dropout before the classifiers.
+      map_stride: image pixels per pixel of the maps; 0 is the backbone's stride. A smaller one
+        enlarges the maps before the refinement, which then follows finer features.
+      train_maps: False keeps the gradient of the refined maps in the refinement, as SEAM does.
+      dtype: of the convolutions; maps and refinement are float32.
+    """
+
+    backbone_fields: Mapping[str, Any]
+    num_classes: int
+    dilations: tuple[int, ...] = (1, 3, 6, 9)
+    overlay_both: bool = False
+    dims: tuple[int, int, int] = (64, 128, 192)
+    dropout: float = 0.5
+    map_stride: int = 0
+    train_maps: bool = True
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w 3"],
+        valid: Bool[Array, "b h w"] | None = None,
+        *,
+        train: bool = False,
+        labels: Float[Array, "b c"] | None = None,
+        erased: bool = False,
+    ) -> dict[str, Array]:
+        """Maps at `map_stride`.
+
+        Args:
+          x: normalised images.
+          valid: the top-left rectangle of each image that is no padding.
+          train: turns dropout on (needs a ``dropout`` key).
+          labels: classes that may take pixels from the background; None for all. A class's own
+            refined map does not depend on them.
+          erased: the image is an erased one; there are no refined maps then.
+
+        Returns:
+          ``cam`` [b, h', w', C], raw scores, and ``refined`` [b, h', w', 1 + C], scores in 0..1
+          with the background first.
+        """
+        dtype = jnp.dtype(self.dtype)
+        backbone = models.build({"dtype": dtype, **self.backbone_fields}, name="backbone")
+        taps = backbone(x, valid, train=train)
+        final = taps["conv6"]
+        final = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(final, deterministic=not train)
+        final = mask_features(final, valid_at(valid, (final.shape[1], final.shape[2])))
+        head = DilatedOverlay(self.num_classes, self.dilations, dtype, name="fc8")
+        stride = self.map_stride or backbone.feature_stride
+        size = (-(-x.shape[1] // stride), -(-x.shape[2] // stride))
+        cam = to_size(head(final, overlaid=erased or self.overlay_both), size, valid)
+        if erased:
+            return {"cam": cam}
+
+        map_valid = downsample_valid(valid, stride)
+        features = correlation_features(x, taps, size, valid, self.dims, dtype)
+        foreground = max_norm(jnp.moveaxis(cam, -1, 1), map_valid)
+        if not self.train_maps:
+            foreground = jax.lax.stop_gradient(foreground)
+        if labels is not None:
+            foreground = foreground * labels[..., None, None]
+        scores = jnp.moveaxis(with_background(foreground), 1, -1)
+        return {"cam": cam, "refined": pixel_correlation(features, scores, map_valid)}
+
+
+@dataclasses.dataclass(frozen=True)
+class EcsNet(base.Method):
+    """Hyper-parameters of ECS-Net.
+
+    Published are the two passes with shared weights, the single erasure of the image where its
+    strongest normalised map exceeds a threshold, the dilated overlay, the refinement, and the
+    supervision by reliable pixels. The values below are this program's.
+
+    Labels and their loss live at the maps' stride: labels at the image's size would be the same
+    ones, interpolated, for many times the memory.
+
+    Attributes:
+      num_classes: foreground classes C.
+      backbone: description of the backbone, see `wsss_jax.models.build`.
+      fill: what erased pixels show. ``blur`` takes the texture and leaves the colour, so that the
+        copy still looks like a photograph; ``mean`` colour and ``noise`` take both.
+      fill_sigma: standard deviation of the blur as a fraction of the crop's width: larger than the
+        details that tell classes apart, smaller than objects.
+      erase_threshold: response, of 1, from which a pixel is erased: most of the discriminative
+        part, not the object. Above 1 nothing is erased.
+      dilations, overlay_both: see `EcsNetwork`; for features of stride 8.
+      tau_fg: response of the erased copy from which a pixel is labelled with its class.
+      tau_bg: response below which it is background; those between teach nothing.
+      suppression: which of these labels are dropped as noise, see `reliable_labels`. ``agree``
+        drops those that the image's own maps contradict with another class.
+      label_weight: weight λ of the labels' loss.
+      label_start: step from which it counts; at 0 the maps' first guesses are labels too.
+      balanced: background and foreground count for half of the labels' loss each, though most
+        labelled pixels are background.
+      temperature: of the softmax over refined maps. They lie in 0..1, where a softmax of 1 never
+        comes near certainty; a logarithm of the maps themselves has no bounded gradient.
+      erased_weight: weight of the copy's classification loss: what is left of the object must be
+        recognised, else its maps say nothing.
+      train_maps: the labels train classifiers and backbone through the refinement; without it they
+        could not change where the network looks. See `EcsNetwork`.
+      dims, dropout, map_stride, dtype: see `EcsNetwork`.
+      head_lr: learning rate of the new layers relative to the backbone's.
+    """
+
+    num_classes: int
+    backbone: Mapping[str, Any]
+    fill: str = "blur"
+    fill_sigma: float = 0.04
+    erase_threshold: float = 0.6
+    dilations: tuple[int, ...] = (1, 3, 6, 9)
+    overlay_both: bool = False
+    tau_fg: float = 0.5
+    tau_bg: float = 0.1
+    suppression: str = "agree"
+    label_weight: float = 1.0
+    label_start: int = 0
+    balanced: bool = True
+    temperature: float = 0.1
+    erased_weight: float = 1.0
+    train_maps: bool = True
+    dims: tuple[int, int, int] = (64, 128, 192)
+    dropout: float = 0.5
+    map_stride: int = 0
+    dtype: str = "float32"
+    head_lr: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Checks the choices.
+
+        Raises:
+          UserError: an unknown fill or suppression, or values that make no sense.
+        """
+        for name, known in (("fill", erasing.FILLS), ("suppression", RULES)):
+            if getattr(self, name) not in known:
+                raise UserError(
+                    f"expected {name} to be one of {', '.join(known)}, found"
+                    f" {getattr(self, name)!r}: change it"
+                )
+        for name in ("fill_sigma", "erase_threshold", "temperature"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"expected {name} above 0, found {getattr(self, name)}: raise it")
+        if self.tau_bg > self.tau_fg:
+            raise UserError(
+                f"expected tau_bg up to tau_fg, found {self.tau_bg} and {self.tau_fg}: lower it"
+            )
+        if not self.dilations or len(set(self.dilations)) < len(self.dilations):
+            raise UserError(f"expected dilations, each once, found {self.dilations}: change them")
+
+    def model(self) -> nn.Module:
+        """The network; see `EcsNetwork`."""
+        return EcsNetwork(
+            dict(self.backbone),
+            self.num_classes,
+            self.dilations,
+            self.overlay_both,
+            self.dims,
+            self.dropout,
+            self.map_stride,
+            self.train_maps,
+            self.dtype,
+        )
+
+    def param_rules(self) -> tuple[ParamRule, ...]:
+        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
+        return base.four_groups(self.backbone, self.head_lr)
+
+    def loss(
+        self,
+        params: PyTree,
+        state: PyTree,
+        batch: Batch,
+        rng: PRNGKeyArray,
+        step: Array,
+        extra: PyTree = (),
+    ) -> tuple[Array, Aux]:
+        """L = L_cls + erased_weight·L_cls of the copy + label_weight·L_label.
+
+        Noise is drawn from `rng` and the image's ``index``: its place in the batch does not matter.
+        """
+        del extra
+        labels, valid = batch["label"], batch["valid"]
+        images = base.network_input(batch["image"], valid, self.backbone)
+        variables = {"params": params, **state}
+        keys = jax.random.split(rng, 3)
+        own = self._look(variables, images, keys[0], labels=labels)
+        height, width = own["cam"].shape[1:3]
+        seen = erasing.valid_at_maps(valid, (height, width))
+        normal = self._normalised(own["cam"], labels, seen)
+        region = erasing.hot_region(normal, valid, self.erase_threshold)
+        noise = jax.vmap(lambda index: jax.random.fold_in(keys[2], index))(batch["index"])
+        sigma = self.fill_sigma * images.shape[2]
+        fill = erasing.fill_colours(images, valid, self.fill, sigma, noise)
+        copy = jnp.where(region[..., None], fill, images)
+        copy_cam = self._look(variables, copy, keys[1], erased=True)["cam"]
+        rule = self.suppression, self.tau_fg, self.tau_bg
+        copy_normal = self._normalised(copy_cam, labels, seen)
+        masks = reliable_labels(copy_normal, normal, labels, seen, *rule)
+        terms = {
+            "cls": losses.multilabel_soft_margin(own["cam"].mean((1, 2)), labels),
+            "cls_erased": losses.multilabel_soft_margin(copy_cam.mean((1, 2)), labels),
+            "label": self._label_loss(own["refined"], masks, labels),
+        }
+        label_weight = jnp.where(step >= self.label_start, self.label_weight, 0.0)
+        loss = (
+            terms["cls"] + self.erased_weight * terms["cls_erased"] + label_weight * terms["label"]
+        )
+        maps = {
+            **own,
+            "cam_erased": copy_cam,
+            "labels": jax.nn.one_hot(masks, self.num_classes + 1),
+        }
+        return loss, Aux(terms={"loss": loss, **terms}, state=state, maps=maps)
+
+    def _look(
+        self, variables: PyTree, images: Float[Array, "b h w 3"], rng: PRNGKeyArray, **how: Any
+    ) -> dict[str, Array]:
+        output: Any = self.model().apply(
+            variables, images, train=True, rngs={"dropout": rng}, **how
+        )
+        return output
+
+    @staticmethod
+    def _normalised(
+        cam: Float[Array, "b h w c"], labels: Float[Array, "b c"], valid: Bool[Array, "b h w"]
+    ) -> Float[Array, "b c h w"]:
+        """Maps in 0..1 of the classes that there are, without gradient."""
+        planes = jnp.moveaxis(jax.lax.stop_gradient(cam), -1, 1)
+        return min_max_norm(planes, valid) * labels[..., None, None]
+
+    def _label_loss(
+        self,
+        refined: Float[Array, "b h w c1"],
+        masks: UInt8[Array, "b h w"],
+        labels: Float[Array, "b c"],
+    ) -> Float[Array, ""]:
+        """Cross entropy of the refined maps; only background and classes of the image compete."""
+        there = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=1) > 0
+        logits = jnp.where(there[:, None, None], refined / self.temperature, _ABSENT)
+        if self.balanced:
+            return losses.balanced_cross_entropy(logits, masks)
+        return losses.masked_cross_entropy(logits, masks)
+
+    def predict(
+        self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
+    ) -> dict[str, Array]:
+        """Foreground maps at the maps' stride, corners aligned with the image's.
+
+        Returns:
+          ``cam`` [b, h', w', C], the refined maps, and ``cam_main``, raw scores of the classifier.
+        """
+        output: Any = self.model().apply(
+            variables, base.network_input(images, valid, self.backbone), valid
+        )
+        return {"cam": output["refined"][..., 1:], "cam_main": output["cam"]}
+
+
+Method = EcsNet
