@@ -36,6 +36,23 @@ def test_hardest_l1():
     assert losses.hardest_l1(target, zero, 0.01) == 3  # at least one entry counts
 
 
+def test_losses_of_valid_pixels_alone():
+    """As those of maps that have no others."""
+    a, b = random_maps(2, 3, 4, 5), random_maps(2, 3, 4, 5, seed=1)
+    valid = jnp.zeros((2, 4, 5), bool).at[:, :3, 1:].set(True)
+    small_a, small_b = a[:, :, :3, 1:], b[:, :, :3, 1:]
+    for loss in (
+        losses.equivariance_l1,
+        lambda *maps, valid=None: losses.hardest_l1(*maps, 0.3, valid=valid),
+        lambda *maps, valid=None: losses.hardest_l1(*maps, 0.3, 9, valid),  # six were left out
+    ):
+        assert loss(a, b, valid=valid) == pytest.approx(float(loss(small_a, small_b)), rel=1e-6)
+        value, gradient = jax.value_and_grad(lambda b, loss=loss: loss(a, b, valid=valid))(b)
+        assert value > 0
+        assert not gradient[:, :, 3].any() and not gradient[..., 0].any()
+        assert loss(a, b, valid=jnp.zeros_like(valid)) == 0
+
+
 def test_smallest_response():
     first = jnp.asarray([5.0, -3, 2, 1, 0, 7, 8, 9]).reshape(1, 1, 2, 4)
     maps = jnp.concatenate([first, first - 1], axis=1)

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 
 def multilabel_soft_margin(
@@ -20,13 +20,27 @@ def multilabel_soft_margin(
 
 
 def equivariance_l1(
-    first: Float[Array, "b c h w"], second: Float[Array, "b c h w"]
+    first: Float[Array, "b c h w"],
+    second: Float[Array, "b c h w"],
+    valid: Bool[Array, "b h w"] | None = None,
 ) -> Float[Array, ""]:
-    """Mean absolute difference of two maps of the same scene: SEAM's L_ER (arXiv 2004.04581)."""
-    return jnp.mean(jnp.abs(first - second))
+    """Mean absolute difference of two maps of the same scene: SEAM's L_ER (arXiv 2004.04581).
+
+    Args:
+      first: one of them.
+      second: the other.
+      valid: pixels that count (default: all); without any the loss is 0.
+    """
+    difference = jnp.abs(first - second)
+    if valid is None:
+        return jnp.mean(difference)
+    count = jnp.maximum(valid.sum() * first.shape[1], 1)
+    return jnp.sum(jnp.where(valid[:, None], difference, 0)) / count
 
 
-def _kth_smallest(values: Float[Array, "b n"], count: int) -> Float[Array, "b 1"]:
+def _kth_smallest(
+    values: Float[Array, "b n"], count: int | Int[Array, "b 1"]
+) -> Float[Array, "b 1"]:
     """The `count`-th smallest entry of each row, exactly.
 
     Found bit by bit in the order-preserving integer image of the floats: 32 passes that compare
@@ -47,7 +61,9 @@ def _kth_smallest(values: Float[Array, "b n"], count: int) -> Float[Array, "b 1"
     return jax.lax.bitcast_convert_type(edge, jnp.float32)
 
 
-def _smallest_mask(values: Float[Array, "b n"], count: int) -> Float[Array, "b n"]:
+def _smallest_mask(
+    values: Float[Array, "b n"], count: int | Int[Array, "b 1"]
+) -> Float[Array, "b n"]:
     """Weights of the `count` smallest entries per row: 1, and an equal share for ties at the edge.
 
     The selection costs no gather and its gradient no scatter, and equal entries get equal
@@ -66,6 +82,7 @@ def hardest_l1(
     prediction: Float[Array, "b c h w"],
     fraction: float,
     channels: int | None = None,
+    valid: Bool[Array, "b h w"] | None = None,
 ) -> Float[Array, ""]:
     """Mean of the largest absolute differences of each image: a half of SEAM's L_ECR.
 
@@ -77,10 +94,18 @@ def hardest_l1(
       prediction: what came out.
       fraction: of the entries.
       channels: c, if channels that are zero in both were left out; default: those given.
+      valid: pixels that count (default: all); h·w is then the number of an image's.
     """
-    difference = jnp.abs(target - prediction).reshape(target.shape[0], -1)
-    pixels = target.shape[2] * target.shape[3]
-    count = max(int(pixels * (channels or target.shape[1]) * fraction), 1)
+    channels = channels or target.shape[1]
+    difference = jnp.abs(target - prediction)
+    if valid is not None:
+        difference = jnp.where(valid[:, None], difference, 0).reshape(target.shape[0], -1)
+        pixels = valid.sum((1, 2))[:, None]
+        count = jnp.maximum((pixels * channels * fraction).astype(jnp.int32), 1)
+        mask = _smallest_mask(-difference, jnp.minimum(count, difference.shape[1]))
+        return jnp.mean(jnp.sum(difference * mask, -1) / count[:, 0])
+    difference = difference.reshape(target.shape[0], -1)
+    count = max(int(target.shape[2] * target.shape[3] * channels * fraction), 1)
     if count >= difference.shape[1]:  # the entries left out are zero
         return jnp.mean(difference.sum(-1)) / count
     return jnp.mean(jnp.sum(difference * _smallest_mask(-difference, count), -1) / count)

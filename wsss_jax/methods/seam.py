@@ -2,6 +2,7 @@
 
 An image and a smaller copy go through one network. Its activation maps and the maps that the pixel
 correlation module makes of them have to agree across the two scales, each supervised by the other.
+The copy may also be flipped, rotated or moved.
 """
 
 import dataclasses
@@ -15,18 +16,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
 from wsss_jax import losses, models
+from wsss_jax.errors import UserError
 from wsss_jax.methods import base
 from wsss_jax.models.layers import Conv, downsample_valid
 from wsss_jax.models.pcm import pixel_correlation, pixel_correlation_input
 from wsss_jax.models.taps import to_size
+from wsss_jax.ops import transforms
 from wsss_jax.ops.max_norm import min_max_norm, winner_only, with_background
 from wsss_jax.ops.present_classes import on_present_classes
-from wsss_jax.ops.resize import (
-    resize_bilinear,
-    resize_planes,
-    resized_mean,
-    scaled_size,
-)
+from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, scaled_size
 from wsss_jax.types import Aux, Batch, ParamRule
 
 
@@ -105,17 +103,24 @@ class Seam(base.Method):
     Attributes:
       num_classes: foreground classes C.
       backbone: description of the backbone, see `wsss_jax.models.build`.
-      small_scale: size of the second image relative to the first.
+      transform: what makes the second image of the first: ``rescale``, ``flip``, ``rotation``,
+        ``translation``, or several, joined by ``_`` (``rescale_flip``). The paper tries them all.
+      small_scale: size of the second image relative to the first, with ``rescale``.
+      max_rotation: degrees up to which ``rotation`` turns, either way.
+      max_translation: pixels up to which ``translation`` moves, in all directions.
       topk: fraction of the entries that count in L_ECR, the hardest ones.
-      er_weight: weight of the equivariance loss L_ER.
-      ecr_weight: weight of the cross-supervised loss L_ECR.
+      er_weight: weight of the equivariance loss L_ER; 0 leaves it out.
+      ecr_weight: weight of the cross-supervised loss L_ECR; 0 leaves it out.
       dims, dropout, use_pcm, map_stride, dtype: see `SeamNetwork`.
       head_lr: learning rate of the new layers relative to the backbone's.
     """
 
     num_classes: int
     backbone: Mapping[str, Any]
+    transform: str = "rescale"
     small_scale: float = 0.3
+    max_rotation: float = 20.0
+    max_translation: int = 15
     topk: float = 0.2
     er_weight: float = 1.0
     ecr_weight: float = 1.0
@@ -125,6 +130,20 @@ class Seam(base.Method):
     map_stride: int = 0
     dtype: str = "float32"
     head_lr: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Checks the transform.
+
+        Raises:
+          UserError: an unknown one, or one that is named twice.
+        """
+        kinds = self.transform.split("_")
+        known = ("rescale", *transforms.KINDS)
+        if len(set(kinds)) < len(kinds) or not set(kinds) <= set(known):
+            raise UserError(
+                f"expected transform to be {', '.join(known)} or several joined by _, found"
+                f" {self.transform!r}: change it"
+            )
 
     def model(self) -> nn.Module:
         """The network; see `SeamNetwork`."""
@@ -164,13 +183,18 @@ class Seam(base.Method):
         labels: Float[Array, "b c"],
         rng: PRNGKeyArray,
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-        """The loss of normalised images, its terms, and the upsampled maps of both scales.
+        """The loss of normalised images, its terms, and the upsampled maps of both images.
 
         ``1`` names the image and ``2`` its smaller copy. The terms carry no gradient of their own.
         """
         size = (images.shape[1], images.shape[2])
-        small_size = scaled_size(size, self.small_scale)
-        small = resize_bilinear(images, small_size, align_corners=True)
+        kinds = self.transform.split("_")
+        small_size = scaled_size(size, self.small_scale) if "rescale" in kinds else size
+        move = transforms.draw_transform(
+            kinds, jax.random.fold_in(rng, 2), len(images), self.max_rotation, self.max_translation
+        )
+        moved, _ = move(jnp.moveaxis(images, -1, 1))
+        small = resize_bilinear(jnp.moveaxis(moved, 1, -1), small_size, align_corners=True)
         keys = jax.random.split(rng)
         cam1, revised1 = self._maps(variables, images, keys[0])
         cam2, revised2 = self._maps(variables, small, keys[1])
@@ -180,7 +204,9 @@ class Seam(base.Method):
         cls1 = losses.multilabel_soft_margin(scores1, labels)
         cls2 = losses.multilabel_soft_margin(scores2, labels)
 
-        consistency = functools.partial(self._consistency, size=size, small_size=small_size)
+        consistency = functools.partial(
+            self._consistency, size=size, small_size=small_size, move=move
+        )
         maps = (cam1, revised1, cam2, revised2)
         rest, terms = on_present_classes(consistency, maps, labels)
         loss = (cls1 + cls2) / 2 + rest
@@ -199,37 +225,49 @@ class Seam(base.Method):
         labels: Float[Array, "b k"],
         size: tuple[int, int],
         small_size: tuple[int, int],
+        move: transforms.Transform,
     ) -> tuple[Array, dict[str, Array]]:
         """The loss of the maps but for L_cls's first half, and its terms.
 
         `maps` [b, k + 1, h, w] at the network's stride: cam and revised cam of the image, then of
-        its smaller copy; foreground channels that are absent from the image may be missing.
+        its copy, which is `move` of it at `small_size`; foreground channels that are absent from
+        the image may be missing.
         """
         present = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=1)[..., None, None]
         cam1, revised1 = (resize_planes(m, size, align_corners=True) for m in maps[:2])
         cam2, revised2 = (resize_planes(m, small_size, align_corners=True) for m in maps[2:])
-        p1, q1 = (
-            resize_planes(min_max_norm(maps), small_size, align_corners=True) * present
-            for maps in (cam1, revised1)
-        )
-        p2, q2 = (min_max_norm(maps) * present for maps in (cam2, revised2))
-        if not self.use_pcm:  # the classifier's own background channel is never supervised
-            q1, q2 = (with_background(q[:, 1:]) for q in (q1, q2))
-        channels = self.num_classes + 1
         terms = {
             "rvmin1": losses.smallest_response((revised1 * present)[:, 1:]),
             "rvmin2": losses.smallest_response((revised2 * present)[:, 1:]),
-            # The mean is over all classes.
-            "er": losses.equivariance_l1(p1[:, 1:], p2[:, 1:])
-            * (labels.shape[1] / self.num_classes),
-            "ecr1": losses.hardest_l1(self._supervision(p2), q1, self.topk, channels),
-            "ecr2": losses.hardest_l1(self._supervision(p1), q2, self.topk, channels),
         }
-        loss = (
-            (terms["rvmin1"] + terms["rvmin2"]) / 2
-            + self.er_weight * terms["er"]
-            + self.ecr_weight * (terms["ecr1"] + terms["ecr2"])
+        loss = (terms["rvmin1"] + terms["rvmin2"]) / 2
+
+        # Normalised after the move, over what both images show: a maximum may have left.
+        (cam1, seen), (revised1, _) = move(cam1), move(revised1)
+        p1, q1 = (
+            resize_planes(min_max_norm(m, seen), small_size, align_corners=True) * present
+            for m in (cam1, revised1)
         )
+        seen = transforms.resized_valid(seen, small_size)
+        p2, q2 = (min_max_norm(m, seen) * present for m in (cam2, revised2))
+        if not self.use_pcm:  # the classifier's own background channel is never supervised
+            q1, q2 = (with_background(q[:, 1:]) for q in (q1, q2))
+        if self.er_weight:
+            # The mean is over all classes.
+            terms["er"] = losses.equivariance_l1(p1[:, 1:], p2[:, 1:], seen) * (
+                labels.shape[1] / self.num_classes
+            )
+            loss = loss + self.er_weight * terms["er"]
+        if self.ecr_weight:
+            hardest = functools.partial(
+                losses.hardest_l1,
+                fraction=self.topk,
+                channels=self.num_classes + 1,
+                valid=seen,
+            )
+            terms["ecr1"] = hardest(self._supervision(p2), q1)
+            terms["ecr2"] = hardest(self._supervision(p1), q2)
+            loss = loss + self.ecr_weight * (terms["ecr1"] + terms["ecr2"])
         return loss, terms
 
     def _maps(

@@ -1,0 +1,137 @@
+"""Flips, rotations and translations of maps, to ask whether a network follows them.
+
+Every function gives the moved maps and which of their pixels have a source: the others are zero.
+Derivatives are those of the program, so a gradient goes back to exactly where a value came from.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from wsss_jax.ops.resize import resize_planes
+
+KINDS = ("flip", "rotation", "translation")
+"""What `draw_transform` knows, in the order of application."""
+
+Moved = tuple[Float[Array, "b c h w"], Bool[Array, "b h w"] | None]
+"""Maps, and which pixels have a source; None: all."""
+
+Transform = Callable[[Float[Array, "b c h w"]], Moved]
+
+_ROUNDING = 1e-3  # of a pixel, or of a weight: what float32 coordinates may be off by
+
+
+def flip(x: Float[Array, "b c h w"]) -> Moved:
+    """The mirror image, left for right."""
+    return x[..., ::-1], None
+
+
+def rotate(x: Float[Array, "b c h w"], degrees: Float[Array, " b"]) -> Moved:
+    """Rotates each image about its centre, bilinearly.
+
+    Args:
+      x: maps.
+      degrees: angles, counter-clockwise as one looks at the image.
+    """
+    height, width = x.shape[2:]
+    middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
+    row, column = jnp.arange(height)[:, None] - middle_y, jnp.arange(width) - middle_x
+
+    def one(pair: tuple[Array, Array]) -> tuple[Array, Array]:
+        image, angle = pair
+        cosine, sine = jnp.cos(jnp.deg2rad(angle)), jnp.sin(jnp.deg2rad(angle))
+        source_y = cosine * row + sine * column + middle_y
+        source_x = cosine * column - sine * row + middle_x
+        inside = (jnp.abs(source_y - middle_y) <= middle_y + _ROUNDING) & (
+            jnp.abs(source_x - middle_x) <= middle_x + _ROUNDING
+        )
+        (top, bottom, down), (left, right, across) = (
+            _neighbours(source_y, height),
+            _neighbours(source_x, width),
+        )
+        upper = image[:, top, left] * (1 - across) + image[:, top, right] * across
+        lower = image[:, bottom, left] * (1 - across) + image[:, bottom, right] * across
+        return jnp.where(inside, upper * (1 - down) + lower * down, 0), inside
+
+    # A loop's result is stored. Computed anew for every reader, as a compiler would, it may differ
+    # by a rounding, and a reader that looks for a pixel's maximum does not find it again.
+    return jax.lax.map(one, (x, degrees))
+
+
+def _neighbours(source: Float[Array, "h w"], length: int) -> tuple[Array, Array, Array]:
+    """The two pixels between which a source position lies, and the weight of the second."""
+    source = jnp.clip(source, 0, length - 1)
+    low = jnp.floor(source).astype(jnp.int32)
+    return low, jnp.minimum(low + 1, length - 1), source - low
+
+
+def translate(x: Float[Array, "b c h w"], shift: Int[Array, "b 2"]) -> Moved:
+    """Moves each image by whole pixels.
+
+    Args:
+      x: maps.
+      shift: (down, right).
+    """
+    height, width = x.shape[2:]
+    moved = jax.vmap(lambda image, by: jnp.roll(image, by, (1, 2)))(x, shift)
+    source_y = jnp.arange(height) - shift[:, :1]
+    source_x = jnp.arange(width) - shift[:, 1:]
+    inside = ((source_y >= 0) & (source_y < height))[:, :, None]
+    inside &= ((source_x >= 0) & (source_x < width))[:, None, :]
+    return jnp.where(inside[:, None], moved, 0), inside
+
+
+def draw_transform(
+    kinds: Sequence[str],
+    rng: PRNGKeyArray,
+    batch: int,
+    max_degrees: float = 20.0,
+    max_pixels: int = 15,
+) -> Transform:
+    """One transform of a batch: each of `kinds` in the order of `KINDS`.
+
+    The same pixels move alike whatever it is applied to: an image and maps of the image's size.
+
+    Args:
+      kinds: some of `KINDS`; without any, nothing moves.
+      rng: key of the angles and shifts; each image has its own. Flips are not drawn.
+      batch: number of images.
+      max_degrees: angles are uniform up to this in both directions.
+      max_pixels: shifts are uniform up to this in all directions.
+    """
+    angle_key, shift_key = jax.random.split(rng)
+    steps: list[Transform] = []
+    if "flip" in kinds:
+        steps.append(flip)
+    if "rotation" in kinds:
+        degrees = jax.random.uniform(angle_key, (batch,), minval=-max_degrees, maxval=max_degrees)
+        steps.append(functools.partial(rotate, degrees=degrees))
+    if "translation" in kinds:
+        shift = jax.random.randint(shift_key, (batch, 2), -max_pixels, max_pixels + 1)
+        steps.append(functools.partial(translate, shift=shift))
+
+    def transform(x: Float[Array, "b c h w"]) -> Moved:
+        valid = None
+        for step in steps:
+            x, inside = step(x)
+            if valid is not None:
+                before, _ = step(valid[:, None].astype(jnp.float32))
+                before = before[:, 0] >= 1 - _ROUNDING
+                inside = before if inside is None else inside & before
+            valid = inside
+        return x, valid
+
+    return transform
+
+
+def resized_valid(
+    valid: Bool[Array, "b h w"] | None, size: tuple[int, int]
+) -> Bool[Array, "b oh ow"] | None:
+    """Pixels of maps resized to `size`, corners aligned, that no invalid one has a part in."""
+    if valid is None:
+        return None
+    kept = resize_planes(valid[:, None].astype(jnp.float32), size, align_corners=True)
+    return kept[:, 0] >= 1 - _ROUNDING
