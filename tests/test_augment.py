@@ -1,33 +1,22 @@
+"""Augmentation: sizes, flip, crop; image, mask and scores stay together."""
+
 import dataclasses
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageEnhance
+from pictures import difference, noise, pil_bicubic, quick, seeds, sides, slow_jitter, smooth
+from PIL import Image
 
-from wsss_jax.data import color
 from wsss_jax.data.augment import Augment, resize_image, resize_mask
 from wsss_jax.data.images import decode_image
 from wsss_jax.errors import UserError
 
 # Changes nothing but the size, unless a field says otherwise.
 PLAIN = Augment(crop=32, long_side=None, flip=0.0, jitter_p=0.0)
-
-sides = st.integers(1, 70)
-seeds = st.integers(0, 2**32)
-quick = settings(max_examples=30, deadline=None)
-
-
-def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(1, 256, (height, width, 3)).astype(np.uint8)
-
-
-def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A picture with a photograph's slow changes, in strong colours."""
-    return cv2.resize(noise(5, 7, seed), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def labelled(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -43,16 +32,6 @@ def photographs(shared, count: int) -> list[np.ndarray]:
     if not paths:
         pytest.skip(f"no photographs in {folder}")
     return [decode_image(path.read_bytes(), path.name) for path in paths]
-
-
-def pil_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Rows first: in a single call, Pillow 13 chooses the order by the shape."""
-    rows = Image.fromarray(image).resize((width, image.shape[0]), Image.Resampling.BICUBIC)
-    return np.asarray(rows.resize((width, height), Image.Resampling.BICUBIC))
-
-
-def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.abs(a.astype(int) - b.astype(int))
 
 
 # Resizing
@@ -180,125 +159,6 @@ def test_every_position_of_a_crop_is_equally_likely(height, size, positions):
     counts = [crops.count(crop) for crop in set(crops)]
     assert len(counts) == positions
     assert min(counts) > 0.7 * 400 / positions
-
-
-# Colours
-
-
-def slow_adjust(image: np.ndarray, what: str, amount: float) -> np.ndarray:
-    """Brightness, contrast, saturation by PIL; the hue exactly, in floating point."""
-    enhance = {"contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color}
-    enhance["brightness"] = ImageEnhance.Brightness  # pyright: ignore[reportArgumentType]
-    if what != "hue":
-        return np.asarray(enhance[what](Image.fromarray(image)).enhance(amount))
-    hsv = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
-    hsv[..., 0] = (hsv[..., 0] + 360 * amount) % 360
-    return np.rint(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255).astype(np.uint8)
-
-
-@quick
-@given(
-    st.sampled_from(["brightness", "contrast", "saturation"]), st.floats(0, 2), sides, sides, seeds
-)
-def test_colour_factors_agree_with_pil(what, factor, height, width, seed):
-    image = noise(height, width, seed)
-    ours = getattr(color, f"adjust_{what}")(image, factor)
-    # PIL cuts off the fraction, and rounds the grey image of the saturation before blending it.
-    levels = 2 if what == "saturation" else 1
-    assert difference(ours, slow_adjust(image, what, factor)).max() <= levels
-
-
-@quick
-@given(st.floats(-0.5, 0.5), seeds)
-def test_hue_agrees_with_floating_point(shift, seed):
-    image = smooth(40, 50, seed)
-    ours = color.adjust_hue(image, shift)
-    # 8-bit hue has 256 steps; half of one is 3 levels of a full colour, each conversion rounds.
-    assert difference(ours, slow_adjust(image, "hue", round(shift * 256) / 256)).mean() < 1.0
-    assert difference(ours, slow_adjust(image, "hue", shift)).max() <= 12
-
-
-def test_hue_turns_red_to_green_to_blue():
-    red = np.zeros((2, 2, 3), np.uint8)
-    red[..., 0] = 200
-    step = 5  # 200 * 6 / 256, what one step of the 8-bit hue changes in a channel
-    assert difference(color.adjust_hue(red, 1 / 3), red[..., [1, 0, 2]]).max() <= step
-    assert difference(color.adjust_hue(red, -1 / 3), red[..., [1, 2, 0]]).max() <= step
-    np.testing.assert_array_equal(color.adjust_hue(red, 0.0), red)
-
-
-def slow_jitter(image, rng, strengths, whole=None):
-    names = ("brightness", "contrast", "saturation", "hue")
-    for step in rng.permutation(4):
-        strength = strengths[names[step]]
-        if strength == 0:
-            continue
-        low, high = (-strength, strength) if step == 3 else (max(0, 1 - strength), 1 + strength)
-        image = slow_adjust(image, names[step], rng.uniform(low, high))
-    return image
-
-
-@pytest.mark.parametrize("hue", [0.0, 0.1])
-def test_jitter_agrees_with_the_slow_version(hue):
-    strengths: dict[str, Any] = dict(brightness=0.3, contrast=0.3, saturation=0.3, hue=hue)
-    for seed in range(20):
-        image = smooth(60, 80, seed)
-        ours = color.color_jitter(image, np.random.default_rng(seed), **strengths)
-        slow = slow_jitter(image, np.random.default_rng(seed), strengths)
-        assert difference(ours, slow).mean() < (2.0 if hue else 1.0)
-        assert difference(ours, slow).max() <= (20 if hue else 5)
-        assert difference(ours, image).mean() > 2
-
-
-def test_jitter_of_strength_zero_is_the_identity():
-    image = noise(20, 30)
-    none: dict[str, Any] = dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
-    ours = color.color_jitter(image, np.random.default_rng(0), **none)
-    np.testing.assert_array_equal(ours, image)
-
-
-def test_jitter_orders_vary():
-    # Brightness 0 leaves black; whether contrast comes before or after is then the only question.
-    image = smooth(20, 30)
-    rng = np.random.default_rng(0)
-    results = {
-        color.color_jitter(
-            image, rng, brightness=1.0, contrast=1.0, saturation=0.0, hue=0.0
-        ).tobytes()
-        for _ in range(10)
-    }
-    assert len(results) == 10
-
-
-def test_contrast_of_a_part_is_about_the_mean_of_the_whole():
-    whole = smooth(64, 64)
-    part = np.ascontiguousarray(whole[:20, :20])
-    for seed in range(10):
-        jitter: dict[str, Any] = dict(brightness=0.3, contrast=0.9, saturation=0.3, hue=0.1)
-        ours = color.color_jitter(part, np.random.default_rng(seed), **jitter, whole=whole)
-        expected = color.color_jitter(whole, np.random.default_rng(seed), **jitter)
-        np.testing.assert_array_equal(ours, expected[:20, :20])
-
-
-def test_grayscale_is_pils_luma():
-    image = noise(30, 40)
-    luma = np.asarray(Image.fromarray(image).convert("L"))
-    assert difference(color.grayscale(image), luma[..., None]).max() <= 1
-
-
-def test_hsv_shift_moves_hue_round_and_clips_the_rest():
-    image = smooth(30, 40)
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(int)
-    shifts = np.random.default_rng(5).integers(-10, 10, 3, endpoint=True)
-    expected = np.stack(
-        [
-            (hsv[..., 0] + shifts[0]) % 180,
-            *np.clip(hsv[..., 1:] + shifts[1:], 0, 255).transpose(2, 0, 1),
-        ],
-        axis=-1,
-    ).astype(np.uint8)
-    ours = color.hsv_shift(image, np.random.default_rng(5), 10)
-    np.testing.assert_array_equal(ours, cv2.cvtColor(expected, cv2.COLOR_HSV2RGB))
 
 
 # All together

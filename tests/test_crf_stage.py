@@ -1,9 +1,6 @@
+"""The stage that refines maps by a dense CRF: results, masks of them, mistakes."""
+
 import dataclasses
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +18,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.ops.confusion import confusion_matrix, confusion_scores
 from wsss_jax.ops.dense_crf import PSA, dense_crf, score_unary
 from wsss_jax.stages import crf, evaluate, pseudo_labels
-from wsss_jax.workers import in_processes, worker_count
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 IDS = [f"image{i}" for i in range(5)]
 CLASSES = ("cat", "dog", "cow")
 
@@ -262,126 +257,3 @@ def test_missing_maps_are_named_before_work_begins(workdir: Path):
     with pytest.raises(UserError, match=r"CAM file .* found none for 1: image1"):
         run_stage(workdir)
     assert not (workdir / "crf/crf").exists()
-
-
-# Files
-
-
-def test_a_file_gives_back_what_was_written(tmp_path: Path):
-    rng = np.random.default_rng(0)
-    q = rng.dirichlet(np.ones(3), (8, 6)).transpose(2, 0, 1).astype(np.float32)
-    write_crf(tmp_path / "a.npz", np.array([3, 7]), {4.0: q, 0.5: q[:, ::-1]})
-    keys, read = read_crf(tmp_path / "a.npz", 4.0)
-    assert keys.dtype == np.int32 and keys.tolist() == [3, 7]
-    np.testing.assert_allclose(read, q, atol=1 / 4096 + 1e-6)
-    np.testing.assert_array_equal(read_crf(tmp_path / "a.npz", 0.5)[1], read[:, ::-1])
-    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
-        assert set(arrays) == {"keys", "q_4", "q_0.5"}
-
-
-def test_damaged_and_foreign_files_are_named(tmp_path: Path):
-    path = tmp_path / "a.npz"
-    with pytest.raises(UserError, match=r"a\.npz, found no file"):
-        read_crf(path, 4)
-    q = np.full((2, 8, 6), 0.5, np.float32)
-    write_crf(path, np.array([3]), {4.0: q})
-    with pytest.raises(UserError, match="classes 0 to 2"):
-        read_crf(path, 4, num_classes=3)
-    whole = path.read_bytes()
-    for length in range(0, len(whole), 41):
-        path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match=r"a\.npz"):
-            read_crf(path, 4)
-    for arrays in (
-        {"cam": q},
-        {"keys": np.array([3], np.int32), "q_4": q[:1].astype(np.float16)},
-        {"keys": np.array([3], np.int32), "q_4": q},
-        {"keys": np.array([3], np.int32), "q_4": (q * 3).astype(np.float16)},
-        {"keys": np.array([3], np.int32), "q_4": (q * np.nan).astype(np.float16)},
-    ):
-        np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
-        with pytest.raises(UserError, match=r"a\.npz"):
-            read_crf(path, 4)
-
-
-# Worker processes
-
-
-_PROGRAM = """
-import os, signal, sys, time
-from wsss_jax.errors import UserError
-from wsss_jax.stages import crf
-from wsss_jax.workers import in_processes
-
-def loaded(name):
-    return name in sys.modules
-
-def end(task):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def tell(task):
-    print(os.getpid(), flush=True)
-    time.sleep(0.1)
-
-if __name__ == "__main__":
-    if sys.argv[1] == "loaded":
-        print(list(in_processes(loaded, ["wsss_jax.stages.crf", "jax"], 1)))
-    elif sys.argv[1] == "killed":
-        try:
-            list(in_processes(end, range(3), 1))
-        except UserError as error:
-            print(error)
-    else:
-        for _ in in_processes(tell, range(1), 1):
-            os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def run_program(folder: Path, mode: str) -> str:
-    (folder / "program.py").write_text(_PROGRAM)
-    command = [sys.executable, str(folder / "program.py"), mode]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    found = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
-    assert found.stdout, found.stderr
-    return found.stdout
-
-
-def test_workers_do_not_import_jax(tmp_path: Path):
-    assert run_program(tmp_path, "loaded") == "[True, False]\n"
-
-
-def test_a_killed_worker_is_told_in_one_line(tmp_path: Path):
-    output = run_program(tmp_path, "killed")
-    assert "use fewer workers" in output and output.count("\n") == 1
-
-
-def test_workers_do_not_outlive_a_killed_run(tmp_path: Path):
-    worker = Path(f"/proc/{run_program(tmp_path, 'orphan').strip()}")
-    for _ in range(50):
-        if not worker.exists() or "Z (zombie)" in (worker / "status").read_text():
-            return
-        time.sleep(0.1)
-    pytest.fail(f"process {worker.name} is still there")
-
-
-def test_few_tasks_are_in_memory_at_once():
-    pulled = 0
-
-    def tasks() -> Iterator[int]:
-        nonlocal pulled
-        for task in range(12):
-            pulled += 1
-            yield task
-
-    done = []
-    for result in in_processes(abs, tasks(), 1):
-        done.append(result)
-        assert pulled - len(done) <= 2
-    assert sorted(done) == list(range(12))
-
-
-def test_worker_count():
-    assert worker_count(3, 10) == 3
-    assert worker_count(3, 2) == 2
-    assert worker_count(3, 0) == 1
-    assert worker_count(0, 1000) >= 1

@@ -1,13 +1,15 @@
+"""The dense CRF: golden results, obvious kernels, invariances, wrong arguments."""
+
 import math
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from obvious_lattice import obvious_filter
 
 from wsss_jax.data.images import decode_image
 from wsss_jax.ops.dense_crf import (
@@ -19,7 +21,6 @@ from wsss_jax.ops.dense_crf import (
     label_unary,
     score_unary,
 )
-from wsss_jax.ops.lattice import Lattice, NormalisedKernel, Simplices
 
 SMALL = CrfSettings(gaussian=(2, 3), bilateral=(6, 20, 4), iterations=5)
 
@@ -37,108 +38,6 @@ def infer(image: np.ndarray, unary: np.ndarray, how: CrfSettings = SMALL) -> np.
     return dense_crf(
         image, unary, gaussian=how.gaussian, bilateral=how.bilateral, iterations=how.iterations
     )
-
-
-# The lattice
-
-
-def obvious_filter(features: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The lattice with a dictionary of vertices, point by point as its authors tell it."""
-    d = features.shape[1]
-    size = d + 1
-    table: dict[tuple[int, ...], float] = defaultdict(float)
-    places = []
-    for feature, value in zip(features.tolist(), values.tolist(), strict=True):
-        scaled = [
-            f * math.sqrt(2 / 3) * size / math.sqrt((i + 1) * (i + 2))
-            for i, f in enumerate(feature)
-        ]
-        elevated = [sum(scaled)]
-        elevated += [sum(scaled[i:]) - i * scaled[i - 1] for i in range(1, size)]
-        # The nearest of all points whose coordinates leave no remainder: the rounded one, moved
-        # within the plane.
-        nearest = [round(e / size) * size for e in elevated]
-        offset = [e - n for e, n in zip(elevated, nearest, strict=True)]
-        order = sorted(range(size), key=lambda i: -offset[i])
-        surplus = sum(nearest) // size
-        for i in order[size - surplus :] if surplus > 0 else order[: max(-surplus, 0)]:
-            nearest[i] -= size if surplus > 0 else -size
-        assert sum(nearest) == 0
-        offset = [e - n for e, n in zip(elevated, nearest, strict=True)]
-        order = sorted(range(size), key=lambda i: -offset[i])
-        falling = [offset[i] for i in order]
-        corners = []
-        for r in range(size):
-            corner = list(nearest)
-            for place, i in enumerate(order):
-                corner[i] += r if place <= d - r else r - size
-            low, high = (falling[0], falling[d]) if r == 0 else (falling[size - r], falling[d - r])
-            weight = 1 - (low - high) / size if r == 0 else (high - low) / size
-            corners.append((tuple(corner), weight))
-        assert sum(weight for _, weight in corners) == pytest.approx(1)
-        assert all(weight > -1e-9 for _, weight in corners)
-        places.append(corners)
-        for corner, weight in corners:
-            table[corner] += weight * value
-    for axis in range(size):
-        step = [-1 if i != axis else d for i in range(size)]
-        shifted = {
-            vertex: [
-                tuple(v + sign * s for v, s in zip(vertex, step, strict=True)) for sign in (1, -1)
-            ]
-            for vertex in table
-        }
-        table = defaultdict(
-            float,
-            {v: table[v] + 0.5 * sum(table.get(n, 0.0) for n in shifted[v]) for v in list(table)},
-        )
-    return np.array([sum(w * table[c] for c, w in corners) for corners in places])
-
-
-@pytest.mark.parametrize("dimensions", [1, 2, 3, 5])
-@pytest.mark.parametrize("spread", [0.3, 3.0, 20.0])
-def test_the_lattice_is_the_obvious_one(dimensions: int, spread: float):
-    rng = np.random.default_rng(dimensions)
-    features = (spread * rng.standard_normal((dimensions, 150))).astype(np.float32)
-    values = rng.random(150).astype(np.float32)
-    expected = obvious_filter(features.T, values)
-    np.testing.assert_allclose(Lattice(features).apply(values), expected, rtol=1e-3, atol=1e-4)
-
-
-def test_points_in_many_blocks_are_placed_as_alone():
-    features = np.random.default_rng(0).random((2, 20_000)).astype(np.float32) * 9
-    whole = Simplices(features)
-    for some in (slice(0, 100), slice(8150, 8250), slice(19_900, 20_000)):
-        alone = Simplices(features[:, some])
-        np.testing.assert_array_equal(whole.base[:, some], alone.base)
-        np.testing.assert_array_equal(whole.rank[:, some], alone.rank)
-        np.testing.assert_array_equal(whole.weight[:, some], alone.weight)
-
-
-def test_splat_is_the_transpose_of_slice_and_the_filter_is_symmetric_and_positive():
-    features = np.random.default_rng(0).random((2, 90)).astype(np.float32) * 4
-    lattice = Lattice(features)
-    np.testing.assert_array_equal(lattice.splat.toarray(), lattice.slice.toarray().T)
-    dense = np.stack([lattice.apply(row) for row in np.eye(90, dtype=np.float32)], 1)
-    assert dense.min() >= 0 and (np.diag(dense) > 0).all()
-    # Blurs along two axes do not quite commute where vertices are missing.
-    assert np.abs(dense - dense.T).max() < 0.2 * dense.max()
-
-
-def test_far_away_points_do_not_meet_and_near_ones_weigh_most():
-    features = np.array([[0.0, 0.1, 1.5, 80.0]], np.float32)
-    kernel = NormalisedKernel(features, 2.0)
-    first = kernel.apply(np.array([1, 0, 0, 0], np.float32))
-    assert first[0] > first[1] > first[2] > 0 and first[3] == 0
-    # The last point is alone: the kernel, normalised, is its weight.
-    assert kernel.apply(np.array([0, 0, 0, 1], np.float32))[3] == pytest.approx(2, rel=1e-6)
-
-
-def test_features_too_far_apart_are_refused():
-    with pytest.raises(ValueError, match="widen the kernel"):
-        Lattice(np.array([[0.0, 1e8]], np.float32))
-    with pytest.raises(ValueError, match="cells of the lattice"):
-        Lattice(np.array([[0.0, 1e5]] * 5, np.float32))
 
 
 # The CRF

@@ -1,52 +1,25 @@
-import dataclasses
+"""The command that scores masks and maps: values, published lists, mistakes."""
+
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
+from scored_folders import CLASSES, IDS, draw_folders, expected_confusion, read_png
 
-from wsss_jax import evaluate, scoring
-from wsss_jax.context import Context
-from wsss_jax.data.cam_files import write_cams, write_irn_cams, write_seam_cams
+from wsss_jax import evaluate
+from wsss_jax.data.cam_files import write_irn_cams, write_seam_cams
 from wsss_jax.data.images import encode_mask
-from wsss_jax.errors import UserError
-from wsss_jax.ops.confusion import confusion_matrix, confusion_scores
-from wsss_jax.stages.evaluate import run
-
-CLASSES = ("cat", "dog", "cow")
-IDS = [f"image{i}" for i in range(6)]
-SHAPE = (9, 7)
-
-
-def draw_mask(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 4, SHAPE).astype(np.uint8)
+from wsss_jax.ops.confusion import confusion_scores
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Random ground truth with some 255, masks that agree in part, and CAMs that do as well."""
-    for name in ("gt", "pred/masks", "maps/cams", "stage"):
-        (tmp_path / name).mkdir(parents=True)
-    for index, name in enumerate(IDS):
-        rng = np.random.default_rng(100 + index)
-        truth = draw_mask(index)
-        prediction = np.where(rng.random(SHAPE) < 0.6, truth, draw_mask(50 + index))
-        keys = np.array([0, 2])
-        cam = rng.random((2, *SHAPE)).astype(np.float32)
-        cam = np.clip(cam * 0.6 + 0.3 * (truth == (keys + 1)[:, None, None]), 0, 1)
-        write_cams(tmp_path / f"maps/cams/{name}.npz", keys, cam)
-        truth[rng.random(SHAPE) < 0.1] = 255
-        (tmp_path / f"gt/{name}.png").write_bytes(encode_mask(truth))
-        (tmp_path / f"pred/masks/{name}.png").write_bytes(encode_mask(prediction))
-    (tmp_path / "list.txt").write_text("\n".join(IDS) + "\n")
-    (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
-    return tmp_path
+    return draw_folders(tmp_path)
 
 
 def command(folders: Path, *more: str, **changes: str) -> list[str]:
@@ -59,29 +32,6 @@ def command(folders: Path, *more: str, **changes: str) -> list[str]:
         **changes,
     }
     return [f"--{key}={value}" for key, value in options.items()] + list(more)
-
-
-def read_png(path: Path) -> np.ndarray:
-    return np.array(Image.open(path))
-
-
-def expected_confusion(folders: Path, ids: list[str], threshold: float | None = None) -> np.ndarray:
-    """Image by image, threshold by threshold, as directly as it can be said."""
-    total = np.zeros((4, 4), np.int64)
-    for name in ids:
-        truth = read_png(folders / f"gt/{name}.png")
-        if threshold is None:
-            prediction = read_png(folders / f"pred/masks/{name}.png")
-        else:
-            with np.load(folders / f"maps/cams/{name}.npz") as arrays:
-                cam = arrays["cam"].astype(np.float32)
-            background = np.full((1, *SHAPE), threshold, np.float32)
-            prediction = np.array([0, 1, 3], np.uint8)[np.concatenate([background, cam]).argmax(0)]
-        total += confusion_matrix(prediction, truth, 3)
-    return total
-
-
-# The command line
 
 
 def test_golden_scores_of_the_published_program(shared: Path, tmp_path: Path):
@@ -256,142 +206,3 @@ def test_the_program_starts_without_jax():
     code = "import sys, wsss_jax.evaluate; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-
-
-# The stage
-
-
-@dataclasses.dataclass(frozen=True)
-class FolderSource:
-    """Masks of a folder as a data source."""
-
-    folder: Path
-    ids: list[str]
-    classes: tuple[str, ...] = CLASSES
-    digest: str = ""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        path = self.folder / f"{self.ids[index]}.png"
-        return {"segmentation": path.read_bytes() if path.exists() else None}
-
-
-class FolderContext(Context):
-    def source(self, split: str) -> Any:
-        return FolderSource(self.workdir / "gt", list(IDS))
-
-
-def run_stage(folders: Path, pred: str, process_index: int = 0, **settings: Any) -> dict[str, Any]:
-    ctx = FolderContext(
-        config=ConfigDict({"seed": 3}),
-        workdir=folders,
-        stage="eval",
-        stage_dir=folders / "stage",
-        process_index=process_index,
-        process_count=process_index + 1,
-    )
-    config = ConfigDict({"type": "evaluate", "split": "val", **settings})
-    inputs = {"pred": folders / pred, "scores": folders / "scores"}
-    return run(ctx, config, inputs)
-
-
-def test_stage_scores_masks(folders: Path, capsys: pytest.CaptureFixture[str]):
-    metrics = run_stage(folders, "pred", protocol="present")
-    expected = confusion_scores(expected_confusion(folders, IDS), "present")
-    assert metrics["miou"] == pytest.approx(expected["miou"], abs=1e-12)
-    assert metrics["protocol"] == "present" and metrics["split"] == "val"
-    assert metrics["per_class"]["cow"]["fp_rate"] == pytest.approx(expected["fp_rate"][3])
-    assert "threshold" not in metrics
-    per_image = json.loads((folders / "stage/per_image.json").read_text())
-    for name in IDS:
-        alone = confusion_scores(expected_confusion(folders, [name]), "present")["miou"]
-        assert per_image[name] == pytest.approx(alone, abs=1e-12)
-    assert "background" in capsys.readouterr().out
-
-
-def test_oracle_threshold_is_the_best_of_the_scored_images(folders: Path):
-    metrics = run_stage(folders, "maps")
-    assert metrics["threshold_choice"] == "oracle"
-    assert metrics["threshold"] == metrics["best_threshold"]
-    assert metrics["miou"] == max(metrics["miou_curve"])
-    expected = confusion_scores(expected_confusion(folders, IDS, metrics["threshold"]))
-    assert metrics["miou"] == pytest.approx(expected["miou"], abs=1e-12)
-    position = metrics["thresholds"].index(metrics["threshold"])
-    assert metrics["precision"] == metrics["precision_curve"][position]
-    assert metrics["recall"] == metrics["recall_curve"][position]
-
-
-@pytest.mark.parametrize("threshold", [0.333, "0.333", 0.25])
-def test_fixed_threshold(folders: Path, threshold: float | str):
-    metrics = run_stage(folders, "maps", threshold=threshold)
-    assert metrics["threshold"] == float(threshold)
-    assert metrics["threshold_choice"] == "fixed"
-    assert len(metrics["miou_curve"]) == 60
-    expected = confusion_scores(expected_confusion(folders, IDS, float(threshold)))
-    assert metrics["miou"] == pytest.approx(expected["miou"], abs=1e-12)
-
-
-def test_held_out_images_choose_and_the_others_are_scored(folders: Path):
-    metrics = run_stage(folders, "maps", threshold="held_out", held_out_images=2)
-    scored = list(json.loads((folders / "stage/per_image.json").read_text()))
-    held_out = [name for name in IDS if name not in scored]
-    assert len(held_out) == metrics["held_out_images"] == 2 and metrics["images"] == 4
-    curve = [
-        confusion_scores(expected_confusion(folders, held_out, t))["miou"]
-        for t in metrics["thresholds"]
-    ]
-    assert metrics["threshold"] == metrics["best_threshold"] == int(np.argmax(curve)) / 100
-    expected = confusion_scores(expected_confusion(folders, scored, metrics["threshold"]))
-    assert metrics["miou"] == pytest.approx(expected["miou"], abs=1e-12)
-    again = run_stage(folders, "maps", threshold="held_out", held_out_images=2)
-    assert again == metrics
-    with pytest.raises(UserError, match="from 1 to 5"):
-        run_stage(folders, "maps", threshold="held_out", held_out_images=6)
-
-
-def test_threshold_of_another_evaluation(folders: Path):
-    (folders / "scores").mkdir()
-    (folders / "scores/metrics.json").write_text(
-        '{"best_threshold": 0.41, "threshold_choice": "oracle"}'
-    )
-    metrics = run_stage(folders, "maps", threshold="from:scores")
-    assert metrics["threshold"] == 0.41 and metrics["threshold_choice"] == "fixed"
-    with pytest.raises(UserError, match="names no need"):
-        run_stage(folders, "maps", threshold="from:nothing")
-    (folders / "scores/metrics.json").write_text('{"miou": 0.5}')
-    with pytest.raises(UserError, match="scores of CAMs"):
-        run_stage(folders, "maps", threshold="from:scores")
-
-
-def test_wrong_settings_and_missing_files(folders: Path):
-    with pytest.raises(UserError, match="protocol"):
-        run_stage(folders, "pred", protocol="lenient")
-    with pytest.raises(UserError, match="as threshold, found 'best'"):
-        run_stage(folders, "maps", threshold="best")
-    with pytest.raises(UserError, match="masks/ or cams/"):
-        run_stage(folders, "gt")
-    (folders / "maps/cams/image2.npz").unlink()
-    with pytest.raises(UserError, match="found none for 1: image2"):
-        run_stage(folders, "maps")
-    (folders / "gt/image4.png").unlink()
-    with pytest.raises(UserError, match="ground-truth mask of image4"):
-        run_stage(folders, "pred")
-
-
-def test_only_the_first_process_scores(folders: Path):
-    assert run_stage(folders, "pred", process_index=1) == {}
-    assert not (folders / "stage/per_image.json").exists()
-
-
-def test_an_empty_cam_file_is_all_background(tmp_path: Path):
-    truth = np.array([[0, 1, 255]], np.uint8)
-    write_seam_cams(tmp_path / "a.npy", np.zeros(0, np.int64), np.zeros((0, 1, 3), np.float32))
-    confusion = scoring.score_cams(tmp_path / "a.npy", truth, 1, [0.1]).confusion
-    np.testing.assert_array_equal(confusion, [[[1, 0], [1, 0]]])
-
-
-def test_nothing_to_score_is_refused():
-    with pytest.raises(UserError, match="empty list"):
-        scoring.score_images([], lambda _: scoring.Counts(np.zeros((1, 2, 2), np.int64)))

@@ -43,14 +43,14 @@ def test_losses_of_valid_pixels_alone():
     small_a, small_b = a[:, :, :3, 1:], b[:, :, :3, 1:]
     for loss in (
         losses.equivariance_l1,
-        lambda *maps, valid=None: losses.hardest_l1(*maps, 0.3, valid=valid),
-        lambda *maps, valid=None: losses.hardest_l1(*maps, 0.3, 9, valid),  # six were left out
+        lambda a, b, valid=None: losses.hardest_l1(a, b, 0.3, valid=valid),
+        lambda a, b, valid=None: losses.hardest_l1(a, b, 0.3, 9, valid),  # six were left out
     ):
-        assert loss(a, b, valid=valid) == pytest.approx(float(loss(small_a, small_b)), rel=1e-6)
-        value, gradient = jax.value_and_grad(lambda b, loss=loss: loss(a, b, valid=valid))(b)
+        assert loss(a, b, valid) == pytest.approx(float(loss(small_a, small_b)), rel=1e-6)
+        value, gradient = jax.value_and_grad(lambda b, loss=loss: loss(a, b, valid))(b)
         assert value > 0
         assert not gradient[:, :, 3].any() and not gradient[..., 0].any()
-        assert loss(a, b, valid=jnp.zeros_like(valid)) == 0
+        assert loss(a, b, jnp.zeros_like(valid)) == 0
 
 
 def test_smallest_response():

@@ -1,4 +1,4 @@
-"""The command line: values, mistakes, exit status, signals."""
+"""The command line: mistakes, exit status, signals, several processes."""
 
 import errno
 import os
@@ -10,56 +10,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
-from absl import flags
 from ml_collections import ConfigDict
 
 from wsss_jax import main as program
 from wsss_jax import runtime
-from wsss_jax.config import find_recipe, load_config, parse_flags
 from wsss_jax.errors import Interrupted, UserError
-
-_STAGE = """
-import time
-def run(ctx, config, inputs):
-    ctx.log(f"value {config.value} scales {config.scales}")
-    (ctx.stage_dir / "begun").write_text("")
-    if config.mode == "wait":
-        time.sleep(60)
-    if config.mode == "share":
-        (ctx.stage_dir / f"part{ctx.process_index}of{ctx.process_count}").write_text("")
-    if config.mode == "compile":
-        import jax, jax.numpy as jnp
-        def slow(x):
-            for i in range(40):
-                x = jnp.sin(x @ x.T) + jnp.linalg.qr(x)[0]
-            return x
-        began = time.monotonic()
-        value = jax.jit(slow)(jnp.ones((64, 64)) / 64 + jnp.eye(64))
-        (ctx.workdir.parent / "bytes").write_bytes(value.tobytes())
-        return {"compile": time.monotonic() - began}
-    return {"miou": 0.5}
-"""
-_CONFIG = """
-from ml_collections import ConfigDict
-def get_config():
-    return ConfigDict(dict(
-        seed=0, data=dict(builder="none"), stages=("work",),
-        work=dict(type="fake_main.stage", value=3, rate=0.5, flip=True, scales=(0.5, 1.0),
-                  sizes=(1, 2), mode="", label="x"),
-    ))
-"""
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    (tmp_path / "fake_main").mkdir()
-    (tmp_path / "fake_main" / "__init__.py").write_text("")
-    (tmp_path / "fake_main" / "stage.py").write_text(_STAGE)
-    (tmp_path / "recipe.py").write_text(_CONFIG)
-    return tmp_path / "recipe.py"
+    return write_recipe(tmp_path)
 
 
 @pytest.fixture
@@ -85,39 +47,6 @@ def command(recipe: Path) -> Callable[..., subprocess.Popen]:
         )
 
     return start
-
-
-def _values(recipe: Path, *overrides: str) -> dict:
-    _, config = parse_flags(flags.FlagValues(), ["main", f"--config={recipe}", *overrides])
-    return cast(Any, config).work.to_dict()
-
-
-@pytest.mark.parametrize(
-    ("override", "key", "value"),
-    [
-        ("--config.work.value=4", "value", 4),
-        ("--config.work.rate=1", "rate", 1.0),
-        ("--config.work.rate=5e-4", "rate", 5e-4),
-        ("--config.work.flip=false", "flip", False),
-        ("--noconfig.work.flip", "flip", False),
-        ("--config.work.scales=(0.5,1,2)", "scales", (0.5, 1, 2)),
-        ("--config.work.sizes=()", "sizes", ()),
-        ("--config.work.label=a,b c", "label", "a,b c"),
-    ],
-)
-def test_every_value_can_be_replaced(recipe: Path, override: str, key: str, value: object):
-    before = _values(recipe)
-    after = _values(recipe, override)
-    assert after[key] == value
-    assert {k: v for k, v in after.items() if k != key} == {
-        k: v for k, v in before.items() if k != key
-    }
-
-
-def test_values_may_follow_after_a_blank_and_come_first(recipe: Path):
-    arguments = ["main", "--config.work.value", "7", "--config", str(recipe)]
-    _, config = parse_flags(flags.FlagValues(), arguments)
-    assert cast(Any, config).work.value == 7
 
 
 @pytest.mark.parametrize(
@@ -171,42 +100,6 @@ def test_a_missing_config_is_one_line(
     assert program.main(["main", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("def get_config(:\n", "SyntaxError"),
-        ("import nothing_of_this_name\n", "line 1: ModuleNotFoundError"),
-        ("def get_config():\n    return 3\n", "to return a ConfigDict, found int"),
-        ("x = 1\n", "get_config"),
-    ],
-)
-def test_a_broken_config_file_names_file_and_line(tmp_path: Path, text: str, message: str):
-    path = tmp_path / "mine.py"
-    path.write_text(text)
-    with pytest.raises(UserError, match=message) as error:
-        load_config(str(path))
-    assert "mine.py" in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_config_elsewhere_uses_its_neighbours_and_the_shipped_recipes(tmp_path: Path):
-    (tmp_path / "mine.py").write_text(
-        "from configs import neighbour, cam_shapes\n"
-        "def get_config():\n"
-        "    c = cam_shapes.get_config()\n"
-        "    c.train.epochs = neighbour.EPOCHS\n"
-        "    return c\n"
-    )
-    (tmp_path / "neighbour.py").write_text("EPOCHS = 77\n")
-    assert cast(Any, load_config(str(tmp_path / "mine.py"))).train.epochs == 77
-
-
-def test_recipes_are_found_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-    assert find_recipe("seam_voc").name == "seam_voc.py"
-    with pytest.raises(UserError, match="no config file common"):
-        find_recipe("common")
 
 
 def test_help_names_every_flag_and_recipe(capsys: pytest.CaptureFixture):

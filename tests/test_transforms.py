@@ -40,6 +40,7 @@ def test_rotation_of_a_plane_is_a_plane_and_leaves_out_what_has_no_source():
     turned, valid = transforms.rotate(
         jnp.asarray(plane)[None, None], jnp.asarray([17.0], jnp.float32)
     )
+    assert valid is not None
     dy, dx = y - 5.5, x - 7.5
     source_x, source_y = (
         np.cos(angle) * dx - np.sin(angle) * dy + 7.5,

@@ -1,0 +1,45 @@
+"""A recipe of one fake stage."""
+
+from pathlib import Path
+
+_STAGE = """
+import time
+def run(ctx, config, inputs):
+    ctx.log(f"value {config.value} scales {config.scales}")
+    (ctx.stage_dir / "begun").write_text("")
+    if config.mode == "wait":
+        time.sleep(60)
+    if config.mode == "share":
+        (ctx.stage_dir / f"part{ctx.process_index}of{ctx.process_count}").write_text("")
+    if config.mode == "compile":
+        import jax, jax.numpy as jnp
+        def slow(x):
+            for i in range(40):
+                x = jnp.sin(x @ x.T) + jnp.linalg.qr(x)[0]
+            return x
+        began = time.monotonic()
+        value = jax.jit(slow)(jnp.ones((64, 64)) / 64 + jnp.eye(64))
+        (ctx.workdir.parent / "bytes").write_bytes(value.tobytes())
+        return {"compile": time.monotonic() - began}
+    return {"miou": 0.5}
+"""
+
+
+_CONFIG = """
+from ml_collections import ConfigDict
+def get_config():
+    return ConfigDict(dict(
+        seed=0, data=dict(builder="none"), stages=("work",),
+        work=dict(type="fake_main.stage", value=3, rate=0.5, flip=True, scales=(0.5, 1.0),
+                  sizes=(1, 2), mode="", label="x"),
+    ))
+"""
+
+
+def write_recipe(tmp_path: Path) -> Path:
+    """A recipe of one fake stage, importable from its folder."""
+    (tmp_path / "fake_main").mkdir()
+    (tmp_path / "fake_main" / "__init__.py").write_text("")
+    (tmp_path / "fake_main" / "stage.py").write_text(_STAGE)
+    (tmp_path / "recipe.py").write_text(_CONFIG)
+    return tmp_path / "recipe.py"

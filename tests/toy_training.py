@@ -1,0 +1,177 @@
+"""A method whose gradient is known, images that are made up, and a run on them."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsss_jax.checkpoints import Checkpoints
+from wsss_jax.data.augment import Augment
+from wsss_jax.data.loader import training_batches
+from wsss_jax.data.source import Record
+from wsss_jax.methods import base, build_method
+from wsss_jax.progress import Progress
+from wsss_jax.sharding import data_mesh, global_batch
+from wsss_jax.train import (
+    Run,
+    Schedule,
+    fit,
+    init_state,
+    init_variables,
+    make_optimizer_for,
+    make_train_step,
+)
+from wsss_jax.types import Aux, ParamRule, TrainState
+
+CLASSES, CROP, BATCH = 3, 32, 4
+
+
+SGD = dict(lr=0.5, momentum=0.9, weight_decay=0.0, schedule="constant")
+PLAIN = Augment(crop=CROP, long_side=None, flip=0.0, jitter_p=0.0, random_position=False)
+
+
+class Points(nn.Module):
+    """Two vectors: one to train, one that stays."""
+
+    @nn.compact
+    def __call__(self, x, valid=None, *, train: bool = False):
+        self.param("stem", nn.initializers.normal(), (CLASSES,))
+        return x[:, 0, 0] + self.param("head", nn.initializers.normal(), (CLASSES,))
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy(base.Method):
+    """Half the squared distance of `head` to the batch's mean label: its gradient is known.
+
+    The loss of a batch with the image `bad` is not a number; `worse` spoils the gradient only.
+    """
+
+    num_classes: int = CLASSES
+    bad: int = -1
+    worse: int = -1
+
+    def model(self) -> nn.Module:
+        return Points()
+
+    def param_rules(self) -> tuple[ParamRule, ...]:
+        return ParamRule("stem", frozen=True), ParamRule(".*")
+
+    def loss(self, params, state, batch, rng, step, extra=()):
+        loss = 0.5 * jnp.sum((params["head"] - batch["label"].mean(0)) ** 2)
+        loss += jnp.where((batch["index"] == self.bad).any(), jnp.nan, 0.0)
+        # The square root of zero is finite, its slope is not.
+        spoilt = (batch["index"] == self.worse).any()
+        loss += jnp.sqrt(jnp.where(spoilt, 0.0, 1.0) + 0.0 * params["head"].sum()) - 1.0
+        loss += jnp.where(spoilt, 1.0, 0.0)
+        maps = {"cam": jnp.broadcast_to(params["head"], (BATCH, 2, 2, CLASSES))}
+        return loss, Aux(terms={"distance": loss}, state=state, maps=maps)
+
+    def predict(self, variables, images, valid):
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Patches:
+    """Noise with a patch in the colour of the image's only class."""
+
+    count: int = 12
+    classes: tuple[str, ...] = ("red", "green", "blue")
+    digest: str = "patches"
+
+    @property
+    def ids(self) -> list[str]:
+        return [f"patch_{i}" for i in range(self.count)]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Record:
+        rng = np.random.default_rng(index)
+        image = rng.integers(60, 120, (CROP, CROP, 3)).astype(np.uint8)
+        top, left = rng.integers(0, CROP // 2, 2)
+        image[top : top + 16, left : left + 16, 2 - index % 3] = 250
+        label = (np.arange(CLASSES) == index % 3).astype(np.float32)
+        data = cv2.imencode(".png", image)[1].tobytes()
+        return Record(id=self.ids[index], image=data, label=label, segmentation=None)
+
+
+class Bar(Progress):
+    """Calls `at[step]` when that step is done."""
+
+    def __init__(self, total: int, label: str, unit: str, initial: int, at: dict[int, Callable]):
+        super().__init__(total, label, unit, False, initial)
+        self._at, self._step = at, initial
+
+    def update(self, count: int = 1, **figures: float | str) -> None:
+        self._step += count
+        if count and self._step in self._at:
+            self._at[self._step]()
+
+
+def batches(steps: int):
+    source: Any = Patches()
+    return training_batches(
+        source, batch_size=BATCH, augment=PLAIN, seed=1, steps=steps, num_threads=1
+    )
+
+
+def train(
+    folder: Path,
+    steps: int,
+    method: Any = None,
+    optimizer: dict[str, Any] = SGD,
+    at: dict[int, Callable] | None = None,
+    log: Callable[[str], None] = lambda _: None,
+    image_every: int = 0,
+    checkpoint_every: int = 2,
+) -> tuple[TrainState, dict]:
+    """A run as the stage has it; of the checkpoints two are kept."""
+    method = method or Toy()
+    params, variables = init_variables(method, 0, CROP)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    run = Run(
+        method=method,
+        optimizer_config=optimizer,
+        mesh=data_mesh(),
+        schedule=Schedule(steps, 1, image_every, checkpoint_every),
+        batch_size=BATCH,
+        batches=batches(steps),
+        checkpoints=checkpoints,
+        folder=folder,
+        ids=Patches().ids,
+        log=log,
+        progress=lambda total, label, unit, initial: Bar(total, label, unit, initial, at or {}),
+    )
+    try:
+        return fit(run, params, variables, seed=0)
+    finally:
+        checkpoints.close()
+
+
+def same(a: Any, b: Any) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(np.asarray(x), np.asarray(y)) for x, y in pairs)
+
+
+def one_step(method: Any, optimizer: dict[str, Any]) -> tuple[TrainState, TrainState, dict, dict]:
+    """(state before, state after, metrics, batch) of a single step."""
+    params, variables = init_variables(method, 0, CROP)
+    transform = make_optimizer_for(method, params, optimizer, 10)
+    mesh = data_mesh()
+    state = init_state(method, transform, params, variables, 0, mesh)
+    before = jax.tree.map(jnp.copy, state)  # the step consumes its argument
+    batch = next(batches(1))
+    step = make_train_step(method, transform, params, mesh)
+    after, metrics = step(state, global_batch(batch, mesh))
+    return before, after, metrics, batch
+
+
+def tiny_cam() -> Any:
+    """The baseline with a tiny backbone."""
+    return build_method(dict(name="cam", dropout=0.0, backbone=dict(name="tiny", width=8)), CLASSES)
