@@ -208,17 +208,18 @@ def _child(command: Sequence[str]) -> tuple[int, str]:
         start_new_session=True,
     )
     assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            # How to go on is told for the whole comparison.
-            if not line.startswith("to go on: "):
-                print(line, end="", flush=True)
-                last = line.strip() or last
-    except BaseException:
-        process.terminate()
-        for line in process.stdout:
-            if not line.startswith(("to go on: ", "interrupted; ", "stopped: ")):
-                print(line, end="", file=sys.stderr, flush=True)
-        process.wait()
-        raise
+    with process.stdout as output:
+        try:
+            for line in output:
+                # How to go on is told for the whole comparison.
+                if not line.startswith("to go on: "):
+                    print(line, end="", flush=True)
+                    last = line.strip() or last
+        except BaseException:
+            process.terminate()
+            for line in output:
+                if not line.startswith(("to go on: ", "interrupted; ", "stopped: ")):
+                    print(line, end="", file=sys.stderr, flush=True)
+            process.wait()
+            raise
     return process.wait(), last

@@ -65,7 +65,9 @@ def lede(comparison: Comparison) -> str:
     """What was kept equal, in a sentence."""
     backbones = dict.fromkeys(e.trials[0].run.backbone for e in comparison.entries)
     same = f", the same backbone ({wording.backbone_name(next(iter(backbones)))})"
-    seeds = wording.count(len(comparison.seeds), "seed")
+    counts = sorted({len(entry.trials) for entry in comparison.entries})
+    seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else ""
+    seeds = seeds or wording.count(counts[0], "seed")
     return f"The same data{same if len(backbones) == 1 else ''} and evaluation, {seeds} each."
 
 

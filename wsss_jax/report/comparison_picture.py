@@ -24,7 +24,7 @@ from wsss_jax.report.comparison_page import lede, title
 from wsss_jax.report.comparison_table import plus_minus
 from wsss_jax.report.gallery import Sample
 from wsss_jax.report.overlay import HEAT_COLOURS
-from wsss_jax.report.sheet import FONT, Sheet
+from wsss_jax.report.sheet import FONT, Pixels, Sheet
 
 _WIDTH, _MARGIN, _GAP = 1600, 48, 32  # pixels, as all lengths here
 _HEADER, _TILE_GAP = 160, 10
@@ -71,7 +71,7 @@ def draw_picture(comparison: Comparison, samples: Sequence[Sample]) -> bytes:
     return sheet.png()
 
 
-def _tile_height(sample: Sample, width: float) -> float:
+def _tile_height(sample: Sample, width: Pixels) -> Pixels:
     height, across = sample.views[0].picture.shape[:2]
     return min(width * min(max(height / across, 0.5), 1.4), _MOST_TILE)
 
@@ -86,7 +86,12 @@ def _header(sheet: Sheet, comparison: Comparison) -> None:
 
 
 def _bars(
-    sheet: Sheet, comparison: Comparison, splits: Sequence[str], top: int, width: float, height: int
+    sheet: Sheet,
+    comparison: Comparison,
+    splits: Sequence[str],
+    top: Pixels,
+    width: Pixels,
+    height: Pixels,
 ) -> None:
     """Bars of the means, with whiskers of the standard deviation and a dot for each seed."""
     sheet.card(_MARGIN, top, width, height, CARD, LINE)

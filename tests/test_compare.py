@@ -1,0 +1,350 @@
+"""Several recipes with several seeds: command line, runs, table, page and picture."""
+
+import dataclasses
+import io
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_run import CLASSES, DrawnSource, Page, make_run
+from PIL import Image
+
+from wsss_jax import compare, comparison_runs, memory
+from wsss_jax.comparison_runs import read_recipes
+from wsss_jax.files import read_json, write_json
+from wsss_jax.report.collect import Evaluation, StageResult, collect
+from wsss_jax.report.comparison import Comparison, Entry, Trial, labels
+from wsss_jax.report.comparison_gallery import make_gallery, shown_split
+from wsss_jax.report.comparison_page import build_page, title
+from wsss_jax.report.comparison_picture import draw_picture
+from wsss_jax.report.comparison_table import as_json, markdown, plus_minus
+
+TINY = (
+    *("--config.data.train_images=8", "--config.data.val_images=4", "--config.data.size=64"),
+    *("--config.train.batch_size=4", "--config.train.steps=2", "--config.train.augment.crop=32"),
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workdir=x"], "--configs is missing"),
+        (["--configs=cam_shapes"], "--workdir is missing"),
+        (["--configs=cam_shaps", "--workdir=x"], "no config file cam_shaps; did you mean cam_shap"),
+        (["--configs=cam_shapes,cam_shapes", "--workdir=x"], "found cam_shapes twice"),
+        (["--configs=cam_shapes,cam_voc", "--workdir=x"], "recipes on the same data, found cam_s"),
+        (["--config=cam_shapes", "--workdir=x"], "recipes are named by --configs=A,B"),
+        (["--confgis=cam_shapes"], "unknown flag --confgis; did you mean --configs?"),
+        (["--configs=cam_shapes", "--workdir=x", "--seeds=0"], "--seeds expects a number from 1"),
+        (["--configs=cam_shapes", "--workdir=x", "--seeds=two"], "--seeds"),
+        (["--configs=cam_shapes", "--workdir=x", "--seed_list=0,0"], "names a seed twice: 0,0"),
+        (["--configs=cam_shapes", "--workdir=x", "--seed_list=0,a"], "found '0,a'"),
+        (["--configs=cam_shapes", "--seeds=1", "--seed_list=0", "--workdir=x"], "found both"),
+        (["--configs=cam_shapes", "--config.seed=1"], "--config.seed is set by --seeds"),
+        (
+            ["--configs=cam_shapes,seam_shapes", "--config.train.method.topk=0.3"],
+            "recipe cam_shapes: the config has no value train.method.topk",
+        ),
+        (
+            ["--configs=cam_shapes,seg_shapes", "--config.train.epcohs", "2"],
+            "recipe cam_shapes: the config has no value train.epcohs; did you mean train.epochs?",
+        ),
+        (["--configs=cam_shapes", "--config.train.epochs=two"], "expects int, found 'two'"),
+        (["--configs=cam_shapes", "--table_only", "--workdir=x"], "finished runs in"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    monkeypatch.chdir(tmp_path)
+    assert compare.main(["compare.py", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_compared_and_what_that_needs():
+    (seam,) = read_recipes(["seam_voc_light"], [])
+    assert seam.scored == {"train": "eval_cam_train", "val": "eval_cam_val"}
+    assert set(seam.needed) == {
+        *("train", "cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val")
+    }
+    bound, pss = read_recipes(["seg_shapes", "pss_shapes"], ["--config.train.epochs", "2"])
+    assert bound.scored == {"train": "eval_train", "val": "eval_val"}
+    assert bound.method == "Upper bound" and pss.method == "pss"
+    assert pss.needed[:2] == ("train_rcm", "train") and "pseudo_labels" not in pss.needed
+    config: Any = pss.config(seed=4)
+    assert (config.seed, config.train.epochs, config.train_rcm.epochs) == (4, 2, 12)
+
+
+def test_dry_run_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture):
+    command = ["compare.py", "--configs=cam_shapes,seg_shapes", "--seed_list=0,4", "--dry_run"]
+    assert compare.main([*command, f"--workdir={tmp_path / 'x'}", *TINY]) == 0
+    out = capsys.readouterr().out
+    for told in ("cam_shapes, seed 0  new", "seg_shapes, seed 4  new", "eval_cam_val"):
+        assert told in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_every_flag(capsys: pytest.CaptureFixture):
+    assert compare.main(["compare.py", "--help"]) == 0
+    out = capsys.readouterr().out
+    for flag in ("--configs", "--seeds", "--seed_list", "--table_only", "--all_stages"):
+        assert flag in out
+
+
+def test_runs_go_on_past_a_failure_and_are_not_done_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "data"))
+    broken = tmp_path / "broken.py"
+    broken.write_text(
+        "from configs import cam_shapes\n"
+        "def get_config():\n"
+        "    c = cam_shapes.get_config()\n"
+        "    c.train.init_weights = '/nowhere/weights.npz'\n"
+        "    return c\n"
+    )
+    workdir = tmp_path / "compare"
+    command = ["compare.py", f"--configs=cam_shapes,{broken}", "--seeds=1", f"--workdir={workdir}"]
+    assert compare.main([*command, *TINY]) == 1
+    captured = capsys.readouterr()
+    assert "failed: broken, seed 0: " in captured.err and "/nowhere/weights.npz" in captured.err
+    assert "=== 2/2 broken, seed 0" in captured.out and "to go on:" not in captured.out
+    found = read_json(workdir / "compare.json")
+    (row,) = found["rows"]
+    assert (row["recipe"], row["seeds"], row["training_images"]) == ("cam_shapes", [0], 8)
+    assert 0 < row["scores"]["val"]["miou"]["mean"] < 1
+    assert row["scores"]["val"]["miou"]["std"] is None
+    assert row["images_per_second"]["mean"] > 0 and row["peak_memory"] > 2**20
+    assert found["missing"][0]["recipe"] == "broken"
+    assert not (workdir / "cam_shapes" / "seed0" / "pseudo_labels").exists(), "not compared"
+    names = {path.name for path in workdir.iterdir() if path.is_file()}
+    assert names == {"compare.json", "compare.md", "compare.html", "compare.png"}
+
+    # A second time nothing is trained, other settings are not taken for these, all else is named.
+    done = (workdir / "cam_shapes" / "seed0" / "train" / "_DONE.json").read_bytes()
+    monkeypatch.setattr(comparison_runs, "_child", lambda command: (0, ""))
+    command[1] = "--configs=cam_shapes"
+    assert compare.main([*command, *TINY]) == 0
+    assert (workdir / "cam_shapes" / "seed0" / "train" / "_DONE.json").read_bytes() == done
+    assert read_json(workdir / "compare.json")["missing"] == []
+    command[2] = "--seeds=2"
+    assert compare.main([*command, *TINY, "--table_only"]) == 0
+    assert "Missing: cam_shapes, seed 1: not begun" in capsys.readouterr().out
+    assert compare.main([*command, *TINY, "--config.train.steps=3", "--table_only"]) == 2
+    assert compare.main([*command, *TINY, "--config.train.steps=3"]) == 1
+    assert "train.steps was 2, is now 3" in capsys.readouterr().err
+
+
+def test_a_killed_run_is_told_from_a_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (recipe,) = read_recipes(["cam_shapes"], [])
+    (one,) = comparison_runs.plan([recipe], [0], tmp_path, False)
+    monkeypatch.setattr(comparison_runs, "_child", lambda command: (-9, "step 3"))
+    assert comparison_runs.run(one) == "ended by signal SIGKILL, as happens when memory runs out"
+    monkeypatch.setattr(comparison_runs, "_child", lambda command: (0, "stopped"))
+    assert comparison_runs.run(one) == "stopped before it was finished"
+
+
+def test_an_interrupt_ends_the_run_and_waits_for_it(tmp_path: Path):
+    program = (
+        "import pathlib, signal, sys, time\n"
+        "def end(*_):\n"
+        "    time.sleep(0.2)\n"
+        f"    pathlib.Path({str(tmp_path / 'saved')!r}).write_text('')\n"
+        "    sys.exit(130)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        f"pathlib.Path({str(tmp_path / 'begun')!r}).write_text('')\n"
+        "time.sleep(60)\n"
+    )
+
+    def interrupt(number: int, frame: object) -> None:
+        if (tmp_path / "begun").exists():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            comparison_runs._child([sys.executable, "-c", program])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert (tmp_path / "saved").exists()
+
+
+def test_peak_memory_is_kept_over_attempts(tmp_path: Path):
+    memory.record(tmp_path)
+    first = memory.read(tmp_path)["process"]
+    assert first > 2**20
+    write_json(tmp_path / memory.FILE, {"process": 10 * first, "device": 5})
+    memory.record(tmp_path)
+    assert memory.read(tmp_path) == {"process": 10 * first, "device": 5}
+    memory.record(tmp_path, anew=True)
+    assert memory.read(tmp_path)["process"] < 10 * first
+    assert memory.read(tmp_path / "none") == {}
+
+
+# Table, page and picture, from made-up runs.
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    ctx = make_run(tmp_path_factory.mktemp("run"))
+    run = collect(ctx.config, ctx.workdir, "report")
+    scored = {e.split: e for e in run.evaluations if e.stage.name == "eval_cam"}
+    return Trial(0, run, scored, {"process": 3 << 30, "device": None})
+
+
+def scoring(trial: Trial, seed: int, miou: float) -> Trial:
+    """`trial` with another seed and score."""
+    evaluation = trial.scored["train"]
+    curve = [miou - 0.1 * abs(t - 0.2) for t in evaluation.stage.metrics["thresholds"]]
+    metrics = {**evaluation.stage.metrics, "miou": miou, "miou_curve": curve}
+    stage: StageResult = dataclasses.replace(evaluation.stage, metrics=metrics)
+    other: Evaluation = dataclasses.replace(evaluation, stage=stage)
+    return dataclasses.replace(trial, seed=seed, scored={"train": other})
+
+
+def entry(trial: Trial, recipe: str, *scores: float) -> Entry:
+    trials = tuple(scoring(trial, seed, miou) for seed, miou in enumerate(scores))
+    return Entry(recipe, recipe.upper(), trials)
+
+
+def bound(trial: Trial) -> Entry:
+    """An entry whose training learned from the true masks."""
+    learned = [
+        dataclasses.replace(
+            t, stage=dataclasses.replace(t.stage, section={**t.stage.section, "segmentation": True})
+        )
+        for t in trial.run.trainings
+    ]
+    run = dataclasses.replace(trial.run, trainings=tuple(learned))
+    return Entry("seg", "Upper bound", (scoring(dataclasses.replace(trial, run=run), 0, 0.9),))
+
+
+@pytest.fixture(scope="module")
+def compared(trial: Trial) -> Comparison:
+    entries = (
+        entry(trial, "cam", 0.40, 0.44, 0.42),
+        entry(trial, "near", 0.433, 0.437, 0.435),
+        entry(trial, "far", 0.50, 0.52, 0.51),
+        entry(trial, "once", 0.90),
+        bound(trial),
+    )
+    return Comparison("cam", (0, 1, 2), entries, (("once", 1, "no space | left"),))
+
+
+def test_spread_and_what_is_more_than_it(compared: Comparison):
+    cam, near, far, once, seg = compared.entries
+    spread = cam.score("train")
+    assert spread is not None and spread.std is not None
+    assert spread.mean == pytest.approx(0.42)
+    assert spread.std == pytest.approx(0.02), "of a sample: n - 1"
+    assert compared.gain(cam, "train") is None and compared.gain(far, "val") is None
+    assert compared.gain(far, "train") == pytest.approx(0.09)
+    better = [e.recipe for e in compared.entries if compared.better(e, "train")]
+    # near lies 0.015 above: more than its own deviation, not more than the baseline's.
+    assert compared.gain(near, "train") == pytest.approx(0.015)
+    assert better == ["far"], "one seed proves nothing, an upper bound is no rival"
+    assert seg.supervised and not once.supervised
+    assert plus_minus(once.score("train")) == "90.0 ± —" and plus_minus(once.score("val")) == "–"
+    curve = cam.curve("train")
+    assert curve is not None and max(curve[1]) == pytest.approx(0.42)
+
+
+def test_figures_of_the_training(trial: Trial, compared: Comparison):
+    assert trial.seconds == 187.2 and trial.images_per_second == 50.0
+    assert compared.entries[0].peak_memory == 3 << 30
+    stage = dataclasses.replace(trial.run.trainings[0].stage, metrics={"steps": 30})
+    rates = [
+        dataclasses.replace(
+            trial.run.trainings[0],
+            stage=dataclasses.replace(stage, metrics={"steps": n, "images_per_second": rate}),
+        )
+        for n, rate in ((30, 60.0), (10, 10.0))
+    ]
+    both = dataclasses.replace(trial, run=dataclasses.replace(trial.run, trainings=tuple(rates)))
+    assert both.images_seen == 160
+    assert both.images_per_second == pytest.approx(160 / (120 / 60 + 40 / 10))
+
+
+def test_labels_are_methods_where_they_differ():
+    names = labels({"cam_voc": "cam", "seam_voc": "seam", "seam_mine": "seam", "odd": ""})
+    assert names == {
+        "cam_voc": "CAM",
+        "seam_voc": "seam_voc",
+        "seam_mine": "seam_mine",
+        "odd": "odd",
+    }
+
+
+def test_markdown_and_json(compared: Comparison):
+    text = markdown(compared)
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len({line.replace("\\|", "").count("|") for line in rows[:7]}) == 1
+    assert "| 42.0 ± 2.0 |" in rows[2] and "| 51.0 ± 1.0 ▲ |" in rows[4]
+    assert "| 90.0 ± — |" in rows[5] and "true masks" in rows[6]
+    assert text.count("▲") == 2 and "Missing: once, seed 1: no space | left" in text
+    found = json.loads(json.dumps(as_json(compared)))
+    far = found["rows"][2]["scores"]["train"]
+    assert far["more_than_std"] and far["gain"] == pytest.approx(0.09)
+    assert far["miou"]["values"] == [0.5, 0.52, 0.51]
+    assert len(far["miou_curve"]) == len(far["thresholds"]) == 60
+    assert [row["supervision"] for row in found["rows"]] == ["labels"] * 4 + ["masks"]
+
+
+@pytest.fixture(scope="module")
+def gallery(compared: Comparison) -> list:
+    assert shown_split(compared) == "train"
+    return make_gallery(compared, DrawnSource(), "train", 2)
+
+
+def test_page(compared: Comparison, gallery: list):
+    text = build_page(compared, gallery, "train", CLASSES, {"Command": "python <b>"})
+    page = Page(text)
+    assert page.open == [] and len(page.named("script")) == 1
+    assert "<script>alert" not in text and "<img src=x" not in text
+    for _, attributes in page.tags:
+        for key in ("src", "href"):
+            value = attributes.get(key)
+            assert value is None or value.startswith(("data:image/jpeg;base64,", "#"))
+    kinds = [a["data-kind"] for a in page.named("figure", class_="tile")]
+    assert kinds == ["image", "truth", "cam", "near", "far", "once", "seg"] * 6
+    charts = [json.loads(str(a["data-chart"])) for a in page.named("figure") if "data-chart" in a]
+    assert [[s["n"] for s in chart["s"]] for chart in charts] == [
+        ["CAM", "NEAR", "FAR", "ONCE", "Upper bound"]
+    ]
+    words = " ".join(page.text)
+    assert "42.0" in page.text and "+9.0 ▲" in words and "once, seed 1: no space | left" in words
+    assert "1 to 3 seeds each" in words
+    dots = [a for a in page.named("i", class_="seed")]
+    assert len(dots) == 11, "every seed"
+    ids = [a["id"] for _, a in page.tags if a.get("id")]
+    assert len(ids) == len(set(ids))
+
+
+def test_page_without_pictures_or_baseline(compared: Comparison):
+    rest = dataclasses.replace(compared, entries=compared.entries[1:])
+    page = Page(build_page(rest, [], "", CLASSES, {}, "The photographs are gone."))
+    assert page.open == [] and "The photographs are gone." in " ".join(page.text)
+    assert "▲" not in "".join(markdown(rest).splitlines()[2:7])
+    assert title(rest) == "NEAR, FAR and ONCE"
+
+
+def test_picture(compared: Comparison, gallery: list):
+    for samples in (gallery, []):
+        with Image.open(io.BytesIO(draw_picture(compared, samples))) as image:
+            assert image.format == "PNG" and image.width == 1600
+            assert 500 < image.height < 2000
+            seen = {c: n for n, c in image.convert("RGB").getcolors(maxcolors=1 << 22) or []}
+        assert seen[0xB0, 0x2A, 0x5B] > 200 and seen[0x0B, 0x75, 0x7C] > 200, "curves"
