@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 from absl import flags
+from fake_recipe import write_recipe
 
 from wsss_jax.config import find_recipe, load_config, parse_flags
 from wsss_jax.errors import UserError

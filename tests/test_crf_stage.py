@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from wsss_jax.context import Context
+from wsss_jax.crf_work import Task
 from wsss_jax.data.cam_files import write_cams
 from wsss_jax.data.crf_files import read_crf, read_crf_mask, write_crf
 from wsss_jax.data.images import decode_mask, encode_mask
@@ -192,16 +193,17 @@ def test_a_worker_tells_of_a_mistake_in_one_line_and_the_rest_is_kept(workdir: P
     assert run_stage(workdir, workers=1)["refined"] == 1
 
 
-def make_task(workdir: Path, index: int = 3, **changes: Any) -> crf.Task:
-    task = crf.Task(
+ALPHA_4 = crf.Refinement(alphas=(4.0,))
+
+
+def make_task(workdir: Path, index: int = 3, **changes: Any) -> Task[crf.Refinement]:
+    task = Task(
         image_id=IDS[index],
         image=Drawn()[index]["image"],
         cams=workdir / f"cam/cams/{IDS[index]}.npz",
         target=workdir / "out.npz",
         num_classes=3,
-        alphas=(4.0,),
-        settings=PSA,
-        fast=False,
+        how=ALPHA_4,
     )
     return dataclasses.replace(task, **changes)
 
@@ -212,7 +214,7 @@ def test_bad_images_and_maps_are_named(workdir: Path):
         crf.refine_file(dataclasses.replace(task, image=task.image[:300]))
     narrow = dataclasses.replace(PSA, bilateral=(1e-6, 13, 10))
     with pytest.raises(UserError, match=r"CRF of image image3: .* widen the kernel"):
-        crf.refine_file(dataclasses.replace(task, settings=narrow))
+        crf.refine_file(dataclasses.replace(task, how=crf.Refinement((4.0,), narrow)))
     maps = draw_cams(3)
     maps[1, 2, 3] = np.nan
     write_cams(task.cams, keys_of(3), maps)
@@ -226,9 +228,9 @@ def test_one_pixel_and_the_fast_mode(workdir: Path):
     write_cams(workdir / "one.npz", np.array([1]), np.full((1, 1, 1), 0.9, np.float32))
     task = make_task(workdir, image=pixel, cams=workdir / "one.npz")
     for fast in (False, True):
-        crf.refine_file(dataclasses.replace(task, fast=fast))
+        crf.refine_file(dataclasses.replace(task, how=crf.Refinement((4.0,), fast=fast)))
         assert read_crf_mask(task.target, 4).tolist() == [[2]]
-    crf.refine_file(make_task(workdir, fast=True))
+    crf.refine_file(make_task(workdir, how=crf.Refinement((4.0,), fast=True)))
     fast = read_crf_mask(workdir / "out.npz", 4)
     assert (fast == np.array([0, 1, 3])[expected_q(3, 4).argmax(0)]).mean() > 0.97
     write_cams(workdir / "none.npz", np.zeros(0, np.int32), np.zeros((0, 0, 0), np.float32))

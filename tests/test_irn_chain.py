@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 from test_random_walk_stage import CLASSES, KEYS, SIZES, Images, context, files, scores_of
 
+from wsss_jax.crf_work import Task
 from wsss_jax.data.cam_files import write_cams
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.walk_files import read_walk
@@ -21,7 +22,7 @@ from wsss_jax.ops.random_walk import random_walk
 from wsss_jax.ops.resize import interpolation_matrix
 from wsss_jax.stages import irn_labels, train
 from wsss_jax.stages import random_walk as stage
-from wsss_jax.stages.irn_labels import HardLabels, Task, label_file, sure_labels
+from wsss_jax.stages.irn_labels import HardLabels, label_file, sure_labels
 from wsss_jax.train import init_variables, variable_shapes
 from wsss_jax.walk import pooled
 from wsss_jax.weights import load_weights, save_weights

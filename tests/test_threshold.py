@@ -137,7 +137,7 @@ def test_mistakes_are_the_users(tmp_path: Path, cams: Path):
     with pytest.raises(UserError, match="'oracle'"):
         evaluate.run(context(tmp_path, "scores"), config, {"pred": cams})
     write_cams(cams / "cams" / "image2.npz", np.array([0]), np.ones((1, 5, 6), np.float32))
-    with pytest.raises(UserError, match="48×48, found 6×5"):
+    with pytest.raises(UserError, match=r"48×48 pixels .*found 6×5"):
         choose(tmp_path, cams)
     (cams / "cams" / "image1.npz").unlink()
     with pytest.raises(UserError, match="image1"):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
-from wsss_jax.data.cam_files import read_cams
+from wsss_jax.data.cam_files import find_cams, read_cams
 from wsss_jax.data.images import decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_json
@@ -171,6 +171,18 @@ def check_all_found(what: str, missing: Sequence[str], total: int, where: Path) 
             f"expected a {what} for each of {total} ids in {where}, found none for {len(missing)}:"
             f" {some}; check the folder and the list"
         )
+
+
+def all_cams(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
+    """The CAM file of each id.
+
+    Raises:
+      UserError: there are ids without one.
+    """
+    found = {image_id: find_cams(folder, image_id) for image_id in ids}
+    missing = [image_id for image_id, path in found.items() if path is None]
+    check_all_found("CAM file", missing, len(ids), folder)
+    return {image_id: path for image_id, path in found.items() if path is not None}
 
 
 def summary(

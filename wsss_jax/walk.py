@@ -14,15 +14,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from wsss_jax.data.augment import resize_image
+from wsss_jax.data.cam_files import image_and_cams
 from wsss_jax.data.source import Source
 from wsss_jax.data.walk_files import Walk
 from wsss_jax.errors import UserError
 from wsss_jax.inference import MultiScale, Network, place
+from wsss_jax.ops.background import with_background
 from wsss_jax.ops.buckets import Size, bucket_of
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.path_index import pair_offsets, paths
 from wsss_jax.ops.random_walk import random_walk
-from wsss_jax.stages.crf import image_and_scores, with_background
 
 _NOTHING = 1e-5
 
@@ -92,7 +93,7 @@ def prepare(
       UserError: the image or its maps are damaged, or of different sizes.
     """
     record = source[index]
-    image, keys, scores = image_and_scores(record["image"], record["id"], cams, len(source.classes))
+    image, keys, scores = image_and_cams(record["image"], record["id"], cams, len(source.classes))
     size = image.shape[0], image.shape[1]
     (scaled,) = how.sizes(size)
     if alpha is not None:

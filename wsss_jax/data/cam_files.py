@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Float, Float32, Int, Int32, UInt8
 
+from wsss_jax.data.images import decode_image
 from wsss_jax.data.portable_pickle import Tensor, dump_numpy_pickle
 from wsss_jax.data.safe_pickle import load_numpy_pickle
 from wsss_jax.errors import UserError
@@ -118,6 +119,28 @@ def read_cams(path: Path, num_classes: int | None = None) -> Cams:
         cam = np.stack(maps) if maps else np.zeros((0, 0, 0), np.float32)
         return _checked(path, np.array([*content], np.int64), cam, num_classes)
     raise _foreign(path, "another object")
+
+
+def image_and_cams(
+    data: bytes, image_id: str, path: Path, num_classes: int
+) -> tuple[UInt8[np.ndarray, "h w 3"], Int32[np.ndarray, " k"], Float32[np.ndarray, "k h w"]]:
+    """An encoded image, and the classes and maps of its CAM file.
+
+    Raises:
+      UserError: one of the two is damaged, or their sizes differ.
+    """
+    image = decode_image(data, image_id)
+    keys, cam = read_cams(path, num_classes)
+    height, width = image.shape[:2]
+    if len(keys) == 0:  # an empty file may not know the image's size
+        cam = np.zeros((0, height, width), np.float32)
+    cam_height, cam_width = cam.shape[1:]
+    if (height, width) != (cam_height, cam_width):
+        raise UserError(
+            f"{path}: expected maps of {width}×{height} pixels as image {image_id} has,"
+            f" found {cam_width}×{cam_height}; make them from the same images"
+        )
+    return image, keys, cam.astype(np.float32)
 
 
 def read_irn_cams(path: Path, num_classes: int | None = None) -> IrnCams:

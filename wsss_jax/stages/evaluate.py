@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from wsss_jax import scoring
 from wsss_jax.context import Context
-from wsss_jax.data.cam_files import find_cams
 from wsss_jax.data.crf_files import read_crf_mask
 from wsss_jax.data.images import decode_mask
 from wsss_jax.data.source import Source
@@ -177,15 +176,12 @@ def _crf_scorer(folder: Path, source: Source, settings: Mapping[str, Any]) -> Sc
 
 
 def _cam_scorer(folder: Path, source: Source) -> ScoreOne:
-    found = {name: find_cams(folder, name) for name in source.ids}
-    missing = [name for name, path in found.items() if path is None]
-    scoring.check_all_found("CAM file", missing, len(source.ids), folder)
+    found = scoring.all_cams(folder, source.ids)
     truth = _truth_reader(source)
 
     def score_one(image_id: str, thresholds: Sequence[float]) -> scoring.Counts:
-        path = found[image_id]
-        assert path is not None
-        return scoring.score_cams(path, truth(image_id), len(source.classes), thresholds)
+        true = truth(image_id)
+        return scoring.score_cams(found[image_id], true, len(source.classes), thresholds)
 
     return score_one
 

@@ -6,8 +6,6 @@ when weak ones, above a low threshold, did.
 """
 
 import dataclasses
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,13 @@ import numpy as np
 from jaxtyping import Float32, Int, UInt8
 from ml_collections import ConfigDict
 
-from wsss_jax import scoring
 from wsss_jax.context import Context
-from wsss_jax.data.cam_files import find_cams
+from wsss_jax.crf_work import Task, crf_settings, on_all_images
+from wsss_jax.data.cam_files import image_and_cams
 from wsss_jax.data.images import IGNORE, encode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
 from wsss_jax.ops.dense_crf import IRN, CrfSettings, DenseCrf, label_unary
-from wsss_jax.stages.crf import crf_settings, image_and_scores
-from wsss_jax.workers import in_processes, worker_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,18 +55,6 @@ class HardLabels:
             raise UserError(f"expected a confidence inside 0…1, found {self.confidence}: change it")
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """One image for a worker: encoded `image`, its CAM file, and where the result goes."""
-
-    image_id: str
-    image: bytes
-    cams: Path
-    target: Path
-    num_classes: int
-    how: HardLabels
-
-
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
     """Runs the stage; see `wsss_jax.stages`.
 
@@ -96,48 +80,25 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         crf=crf_settings(values, IRN),
         fast=bool(values.get("fast", False)),
     )
-    source = ctx.source(values["split"])
-    folder = inputs["cams"] / "cams"
-    found = {name: find_cams(folder, name) for name in source.ids}
-    missing = [name for name, path in found.items() if path is None]
-    scoring.check_all_found("CAM file", missing, len(source.ids), folder)
-    results = ctx.stage_dir / "masks"
-    results.mkdir(exist_ok=True)
-    mine = range(ctx.process_index, len(source), ctx.process_count)
-    left = [i for i in mine if not (results / f"{source.ids[i]}.png").is_file()]
-    workers = worker_count(int(values.get("workers", 0)), len(left))
-
-    def tasks() -> Iterator[Task]:
-        for index in left:
-            name = source.ids[index]
-            path = found[name]
-            assert path is not None
-            target = results / f"{name}.png"
-            yield Task(name, source[index]["image"], path, target, len(source.classes), how)
-
-    start = time.monotonic()
-    done = len(mine) - len(left)
-    with ctx.progress(len(mine), f"labels of {values['split']}", initial=done) as progress:
-        for _ in in_processes(label_file, tasks(), workers):
-            progress.update()
-    seconds = time.monotonic() - start
+    cams = inputs["cams"] / "cams"
+    work = on_all_images(ctx, values, cams, label_file, how, "masks/*.png", "labels")
     return {
-        "images": len(source),
-        "labelled": len(left),
-        "images_per_second": len(left) / seconds if left else None,
+        "images": work.images,
+        "labelled": work.done,
+        "images_per_second": work.images_per_second,
         "foreground": how.foreground,
         "background": how.background,
         "confidence": how.confidence,
     }
 
 
-def label_file(task: Task) -> None:
+def label_file(task: Task[HardLabels]) -> None:
     """Does one image, in a worker process.
 
     Raises:
       UserError: see `run`.
     """
-    image, keys, scores = image_and_scores(task.image, task.image_id, task.cams, task.num_classes)
+    image, keys, scores = image_and_cams(task.image, task.image_id, task.cams, task.num_classes)
     try:
         labels = sure_labels(image, keys, scores, task.how)
     except ValueError as error:

@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from wsss_jax.context import Context
+from wsss_jax.crf_work import crf_settings
 from wsss_jax.data.source import Source
 from wsss_jax.host_memory import keep_freed_memory
 from wsss_jax.inference import MultiScale, chunks, image_sizes, load_network, summed_maps
@@ -33,7 +34,9 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     folder = ctx.stage_dir / "masks"
     folder.mkdir(exist_ok=True)
     how = MultiScale(**{k: v for k, v in settings.items() if k in MultiScale.__dataclass_fields__})
-    crf = crf_settings(settings) if settings.get("crf", False) else None
+    # One update unless told otherwise (PSA, SEAM).
+    one = CrfSettings(iterations=1)
+    crf = crf_settings(settings, one) if settings.get("crf", False) else None
     mine = range(ctx.process_index, len(source), ctx.process_count)
     left = {i for i in mine if not (folder / f"{source.ids[i]}.png").exists()}
     with ctx.progress(
@@ -54,15 +57,6 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         "flip": how.flip,
         "crf": crf is not None,
     }
-
-
-def crf_settings(settings: dict[str, Any]) -> CrfSettings:
-    """The CRF after the network; one update unless told otherwise (PSA, SEAM)."""
-    return CrfSettings(
-        gaussian=tuple(settings.get("gaussian", (3, 3))),
-        bilateral=tuple(settings.get("bilateral", (80, 13, 10))),
-        iterations=int(settings.get("iterations", 1)),
-    )
 
 
 def _tasks(

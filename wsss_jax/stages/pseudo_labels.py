@@ -11,12 +11,13 @@ from ml_collections import ConfigDict
 
 from wsss_jax import scoring
 from wsss_jax.context import Context
-from wsss_jax.data.cam_files import find_cams, read_cams
+from wsss_jax.data.cam_files import read_cams
 from wsss_jax.data.crf_files import read_crf_mask
 from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
+from wsss_jax.ops.background import power_background
 from wsss_jax.ops.confusion import IGNORE, strongest
 
 
@@ -47,7 +48,7 @@ def label_map(
         low, high = map(np.float32, background.ignore_band)
         return np.where(score > high, winner, np.where(score > low, IGNORE, 0)).astype(np.uint8)
     if background.alpha is not None:
-        level = np.power(1 - np.clip(score, 0, 1), np.float32(background.alpha))
+        level = power_background(score, background.alpha)
     else:
         level = np.float32(background.threshold)
     return np.where(score > level, winner, 0).astype(np.uint8)
@@ -120,14 +121,10 @@ def _cam_reader(
     folder: Path, source: Source, background: Background
 ) -> Callable[[str], np.ndarray]:
     """Makes the mask of an image's maps; all files are looked for first."""
-    found = {name: find_cams(folder, name) for name in source.ids}
-    missing = [name for name, path in found.items() if path is None]
-    scoring.check_all_found("CAM file", missing, len(source.ids), folder)
+    found = scoring.all_cams(folder, source.ids)
 
     def read(image_id: str) -> np.ndarray:
-        path = found[image_id]
-        assert path is not None
-        return label_map(*read_cams(path, len(source.classes)), background)
+        return label_map(*read_cams(found[image_id], len(source.classes)), background)
 
     return read
 

@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 
 from wsss_jax import scoring
 from wsss_jax.context import Context
-from wsss_jax.data.cam_files import find_cams
 from wsss_jax.data.source import Source
 from wsss_jax.data.walk_files import write_walk
 from wsss_jax.host_memory import keep_freed_memory
@@ -59,10 +58,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     crf = CrfSettings(iterations=iterations) if values.get("crf", False) else None
     source = ctx.source(values["split"])
     folder = inputs["cams"] / "cams"
-    found = {name: find_cams(folder, name) for name in source.ids}
-    missing = [name for name, path in found.items() if path is None]
-    scoring.check_all_found("CAM file", missing, len(source.ids), folder)
-    cams = {name: path for name, path in found.items() if path is not None}
+    cams = scoring.all_cams(folder, source.ids)
     start = time.monotonic()
     walked = _walk_all(ctx, values, settings, source, cams, inputs["checkpoint"])
     _write_masks(ctx, values, source, crf)

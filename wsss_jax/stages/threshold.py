@@ -8,8 +8,7 @@ from ml_collections import ConfigDict
 
 from wsss_jax import scoring
 from wsss_jax.context import Context
-from wsss_jax.data.cam_files import find_cams, read_cams
-from wsss_jax.data.images import decode_image
+from wsss_jax.data.cam_files import image_and_cams
 from wsss_jax.errors import UserError
 from wsss_jax.ops.contrast import colour_separation
 
@@ -39,28 +38,19 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         raise UserError(f"expected images of at least 1, found {count}: change it")
     drawn = np.random.default_rng(int(whole.seed)).choice(len(source), count, replace=False)
     folder = inputs["cams"] / "cams"
-    found = {int(index): find_cams(folder, source.ids[index]) for index in sorted(drawn)}
-    missing = [source.ids[index] for index, path in found.items() if path is None]
-    scoring.check_all_found("CAM file", missing, count, folder)
+    indices = sorted(map(int, drawn))
+    found = scoring.all_cams(folder, [source.ids[index] for index in indices])
 
     def separation(index: int) -> np.ndarray:
-        record, path = source[index], found[index]
-        assert path is not None
-        keys, cam = read_cams(path, len(source.classes))
-        image = decode_image(record["image"], record["id"])
+        record, path = source[index], found[source.ids[index]]
+        image, keys, cam = image_and_cams(record["image"], record["id"], path, len(source.classes))
         if len(keys) == 0:
             return np.zeros(len(scoring.THRESHOLDS))
-        if cam.shape[1:] != image.shape[:2]:
-            raise UserError(
-                f"{path}: expected maps of the size of image {record['id']},"
-                f" {image.shape[1]}×{image.shape[0]}, found {cam.shape[2]}×{cam.shape[1]}; make"
-                " them from the same images"
-            )
-        return colour_separation(image, cam.astype(np.float32).max(0), scoring.THRESHOLDS)
+        return colour_separation(image, cam.max(0), scoring.THRESHOLDS)
 
     total = np.zeros(len(scoring.THRESHOLDS))
     with ctx.progress(count, ctx.stage) as progress, scoring.thread_pool() as pool:
-        for one in pool.map(separation, found):
+        for one in pool.map(separation, indices):
             total += one
             progress.update()
     best = scoring.THRESHOLDS[int(total.argmax())]
