@@ -132,11 +132,12 @@ def test_runs_go_on_past_a_failure_and_are_not_done_twice(
 
     # A second time nothing is trained, other settings are not taken for these, all else is named.
     done = (workdir / "cam_shapes" / "seed0" / "train" / "_DONE.json").read_bytes()
-    monkeypatch.setattr(comparison_runs, "_child", lambda command: (0, ""))
+    begun: list[Any] = []
+    monkeypatch.setattr(comparison_runs, "_child", lambda command: begun.append(command) or (0, ""))
     command[1] = "--configs=cam_shapes"
     assert compare.main([*command, *TINY]) == 0
     assert (workdir / "cam_shapes" / "seed0" / "train" / "_DONE.json").read_bytes() == done
-    assert read_json(workdir / "compare.json")["missing"] == []
+    assert read_json(workdir / "compare.json")["missing"] == [] and not begun
     command[2] = "--seeds=2"
     assert compare.main([*command, *TINY, "--table_only"]) == 0
     assert "Missing: cam_shapes, seed 1: not begun" in capsys.readouterr().out
@@ -338,7 +339,7 @@ def test_page_without_pictures_or_baseline(compared: Comparison):
     page = Page(build_page(rest, [], "", CLASSES, {}, "The photographs are gone."))
     assert page.open == [] and "The photographs are gone." in " ".join(page.text)
     assert "▲" not in "".join(markdown(rest).splitlines()[2:7])
-    assert title(rest) == "NEAR, FAR and ONCE"
+    assert title(rest) == "NEAR, FAR and ONCE" and title(compared) == "4 recipes"
 
 
 def test_picture(compared: Comparison, gallery: list):

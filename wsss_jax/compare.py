@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 
 from wsss_jax import runtime
-from wsss_jax.comparison_runs import Planned, Recipe, plan, read_recipes, run, state
+from wsss_jax.comparison_runs import Planned, Recipe, complete, plan, read_recipes, run, state
 from wsss_jax.config import parse_flags, shipped_recipes
 from wsss_jax.errors import UserError
 
@@ -100,7 +100,11 @@ def _run(options: dict[str, Any], overrides: list[str], argv: Sequence[str]) -> 
     failed: dict[Planned, str] = {}
     if not options["table_only"]:
         for number, one in enumerate(planned, 1):
-            print(f"\n=== {number}/{len(planned)} {one.name}", flush=True)
+            head = f"\n=== {number}/{len(planned)} {one.name}"
+            if complete(one):
+                print(f"{head}: finished", flush=True)
+                continue
+            print(head, flush=True)
             why = run(one)
             if why:
                 failed[one] = why

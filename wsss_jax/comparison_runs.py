@@ -1,5 +1,6 @@
 """The runs of a comparison: which there are, how far each is, and running one."""
 
+import contextlib
 import dataclasses
 import json
 import signal
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 
 from wsss_jax import graph, stage_folder
 from wsss_jax.config import find_recipe, parse_flags, shipped_recipes
+from wsss_jax.context import Context
 from wsss_jax.errors import UserError
 from wsss_jax.report.comparison import SPLITS
 
@@ -161,21 +163,37 @@ def plan(
 
 def state(planned: Planned) -> tuple[str, str]:
     """``finished``, ``new``, ``begun`` or ``refused`` (with the reason), of what is compared."""
-    plain = json.loads(planned.config.to_json_best_effort())
-    needed = planned.recipe.needed
     try:
-        decisions = stage_folder.decide(
-            planned.recipe.stages, plain, {}, planned.workdir, planned.only
-        )
+        decisions = _decisions(planned)
     except UserError as error:
         return "refused", str(error)
     refused = [f"stage {d.stage.name}: {d.reason}" for d in decisions if d.action == "refuse"]
     if refused:
         return "refused", refused[0]
-    actions = {d.action for d in decisions if d.stage.name in needed}
+    actions = {d.action for d in decisions if d.stage.name in planned.recipe.needed}
     if actions == {"skip"}:
         return "finished", ""
     return ("new", "") if actions == {"run"} else ("begun", "")
+
+
+def complete(planned: Planned) -> bool:
+    """Whether there is nothing left to run, not even of what is not compared."""
+    if state(planned)[0] != "finished":
+        return False
+    return all(d.action == "skip" for d in _decisions(planned) if d.stage.name in planned.only)
+
+
+def _decisions(planned: Planned) -> tuple[stage_folder.Decision, ...]:
+    plain = json.loads(planned.config.to_json_best_effort())
+    stages, folder = planned.recipe.stages, planned.workdir
+    digests: dict[str, str | None] = {}
+    if folder.is_dir():
+        wanted = {split for s in stages if s.name in planned.only for split in s.splits()}
+        # Images that have been moved away are taken as unchanged.
+        with contextlib.suppress(UserError):
+            context = Context(planned.config, folder, "", folder)
+            digests = {split: context.source(split).digest for split in sorted(wanted)}
+    return stage_folder.decide(stages, plain, digests, folder, planned.only)
 
 
 def run(planned: Planned) -> str:

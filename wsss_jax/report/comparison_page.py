@@ -53,11 +53,12 @@ def build_page(
 
 
 def title(comparison: Comparison) -> str:
-    """``CAM, SEAM and 2 more``."""
-    names = [entry.label for entry in comparison.entries if not entry.supervised]
-    names = names or [entry.label for entry in comparison.entries]
+    """``CAM, SSENet and SEAM``; from four on their number."""
+    rivals = [entry for entry in comparison.entries if not entry.supervised] or comparison.entries
+    names = [entry.label for entry in rivals]
     if len(names) > 3:
-        return f"{', '.join(names[:2])} and {len(names) - 2} more"
+        methods = {entry.trials[0].run.method for entry in rivals}
+        return f"{len(names)} {'methods' if len(methods) == len(names) else 'recipes'}"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 

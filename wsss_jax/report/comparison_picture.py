@@ -63,7 +63,7 @@ def draw_picture(comparison: Comparison, samples: Sequence[Sample]) -> bytes:
         for place, view in enumerate(sample.views):
             left = _MARGIN + place * (tile + _TILE_GAP)
             name = f"{view.title} ({sample.group})" if place == 0 else view.title
-            sheet.text(left, top + 12, name, 13.5, SOFT)
+            sheet.text(left, top + 12, wording.shortened(name, int(tile / 8)), 13.5, SOFT)
             # As wide as it is drawn, so that it begins below its name.
             wide = min(tile, (height - 34) * view.picture.shape[1] / view.picture.shape[0])
             sheet.picture(view.picture, left, top + 20, wide, height - 34)
@@ -115,7 +115,13 @@ def _bars(
                 ends = [spread.mean - spread.std, spread.mean + spread.std]
                 axes.plot(ends, [line, line], color=colour, lw=2)
             axes.plot(spread.values, [line] * len(spread.values), "o", color=colour, ms=5.5)
-            _beside(axes, line, entry.label, plus_minus(spread), comparison.better(entry, split))
+            _beside(
+                axes,
+                line,
+                wording.shortened(entry.label, 17),
+                plus_minus(spread),
+                comparison.better(entry, split),
+            )
             line += 1.0
         line += 0.25
     axes.set_ylim(line - 0.5, -0.5)

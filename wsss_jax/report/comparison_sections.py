@@ -42,8 +42,9 @@ def scores(comparison: Comparison) -> Section:
 
 
 def _score_row(comparison: Comparison, entry: Entry) -> Html:
-    note = f"{entry.recipe}, true masks" if entry.supervised else entry.recipe
-    name = element("th", entry.label, element("small", note), scope="row")
+    note = "" if entry.label == entry.recipe else entry.recipe
+    note += ", true masks" if entry.supervised else ""
+    name = element("th", entry.label, element("small", note) if note else None, scope="row")
     cells = [element("td", str(len(entry.trials)), class_="num")]
     for split in SPLITS:
         cells.append(_score_cell(comparison, entry, split))

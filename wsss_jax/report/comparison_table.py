@@ -7,10 +7,12 @@ from wsss_jax.report import wording
 from wsss_jax.report.comparison import SPLITS, Comparison, Entry, Spread, Trial
 
 
-def plus_minus(spread: Spread | None) -> str:
-    """``60.4 ± 1.6``, in per cent; ``60.4 ± —`` for one seed."""
+def plus_minus(spread: Spread | None, *, always: bool = True) -> str:
+    """``60.4 ± 1.6``, in per cent; ``60.4 ± —`` for one seed (``60.4`` unless `always`)."""
     if spread is None:
         return "–"
+    if spread.std is None and not always:
+        return wording.percent(spread.mean)
     return f"{wording.percent(spread.mean)} ± {deviation(spread)}"
 
 
@@ -62,7 +64,7 @@ def markdown(comparison: Comparison) -> str:
             mark = " ▲" if comparison.better(entry, split) else ""
             row.append(plus_minus(entry.score(split)) + mark)
         row += [
-            plus_minus(entry.score(split, key))
+            plus_minus(entry.score(split, key), always=False)
             for split in SPLITS
             for key in ("precision", "recall")
         ]

@@ -102,7 +102,9 @@ def _header(sheet: Sheet, run: Run) -> None:
         right = sheet.text(left, 226, item.value, 44, "#ffffff", bold=True)
         sheet.text(right + 8, 226, item.unit, 17, PALE)
         for number, remark in enumerate(item.note.split("; ")):
-            sheet.text(left, 252 + 20 * number, _shortened(remark, int(column / 7.4)), 13.5, PALE)
+            sheet.text(
+                left, 252 + 20 * number, wording.shortened(remark, int(column / 7.4)), 13.5, PALE
+            )
 
 
 def _curve_chart(axes: Axes, evaluations: Sequence[Evaluation]) -> None:
@@ -166,8 +168,4 @@ def _words(
         colour = "#" + bytes(colours[tag.index]).hex()
         sheet.text(left, base, "●", 15, colour)
         iou = "" if tag.iou is None else f"  {wording.percent(tag.iou)}"
-        sheet.text(left + 18, base, _shortened(tag.name, 12) + iou, 14.5, SOFT)
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+        sheet.text(left + 18, base, wording.shortened(tag.name, 12) + iou, 14.5, SOFT)

@@ -106,6 +106,11 @@ def number(value: int | float) -> str:
     return f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.1e}"
 
 
+def shortened(text: str, length: int) -> str:
+    """At most `length` characters, the last an ellipsis where some are left out."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def count(amount: int | float, noun: str) -> str:
     """``1 image``, ``1,464 images``."""
     return f"{amount:,} {noun}{'' if amount == 1 else 's'}"
