@@ -4,17 +4,23 @@ Every array has its own generator, seeded by its name: kernels are normal with v
 scales and variances uniform in [0.5, 1.5), biases and means normal with deviation 0.1.
 """
 
+import json
 import zlib
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import traverse_util
 
+from wsss_jax.methods.base import MapMethod
+from wsss_jax.models import resnet38
 from wsss_jax.models.import_weights import import_arrays, torch_names
+from wsss_jax.optim import assign_rules, join, split_frozen
 
 
 def draw(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -60,3 +66,59 @@ def torch_norm(value: jax.Array | np.ndarray) -> float:
     squares = np.square(array.ravel())
     squares = np.pad(squares, (0, -squares.size % 8)).reshape(-1, 8)
     return float(np.sqrt(np.cumsum(squares, 0, dtype=np.float32)[-1].sum(dtype=np.float32)))
+
+
+class Reference(NamedTuple):
+    """Reference values, and what this program makes of the same weights and images."""
+
+    golden: dict[str, np.ndarray]
+    terms: dict[str, jax.Array]
+    maps: dict[str, jax.Array]
+    norms: dict[str, float]  # of the gradients, by the parameters' names in PyTorch
+
+    def check_maps(self, theirs: dict[str, str]) -> None:
+        """Our maps are those whose name `theirs` tells."""
+        for ours, name in theirs.items():
+            scale = np.abs(self.golden[name]).max()
+            np.testing.assert_allclose(
+                self.maps[ours], self.golden[name], rtol=1e-4, atol=1e-5 * scale
+            )
+
+    def check_losses(self) -> None:
+        """The same terms with the same values."""
+        expected = json.loads(str(self.golden["losses"]))
+        assert set(self.terms) == set(expected)
+        for name, value in expected.items():
+            assert float(self.terms[name]) == pytest.approx(value, rel=1e-4), name
+
+    def check_gradient_norms(self) -> None:
+        """The same parameters are trained, and their gradients are as long."""
+        expected = json.loads(str(self.golden["grad_norms"]))
+        assert set(self.norms) == set(expected)
+        for name, value in expected.items():
+            assert self.norms[name] == pytest.approx(value, rel=5e-4), name
+
+
+def compute_reference(path: Path, method: MapMethod) -> Reference:
+    """One step of `method`, which has ResNet38 and no dropout, on the file's images."""
+    with np.load(path) as file:
+        golden = dict(file)
+    variables = drawn_variables(method.model(), resnet38, int(golden["seed"]))
+    rules = assign_rules(variables["params"], method.param_rules())
+    trained, frozen = split_frozen(variables["params"], rules)
+
+    def objective(trained, frozen, statistics, image, labels):
+        state = {"params": join(trained, frozen), "batch_stats": statistics}
+        loss, terms, maps = method.objective(state, image, labels, jax.random.key(0))
+        return loss, (terms, maps)
+
+    (_, (terms, maps)), gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))(
+        trained,
+        frozen,
+        variables["batch_stats"],
+        jnp.asarray(golden["image"]),
+        jnp.asarray(golden["labels"]),
+    )
+    names = torch_names(variables, resnet38)
+    norms = {names[f"params/{path}"]: torch_norm(value) for path, value in gradient.items()}
+    return Reference(golden, terms, maps, norms)

@@ -1,20 +1,16 @@
 """SSENet: the reference's maps, losses and gradients; its options."""
 
-import json
-from typing import Any
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
-from golden_weights import drawn_variables, torch_norm
+from golden_weights import Reference, compute_reference, drawn_variables
 
 from wsss_jax.methods.ssenet import SseNet
-from wsss_jax.models import resnet38, tiny
-from wsss_jax.models.import_weights import torch_names
+from wsss_jax.models import tiny
 from wsss_jax.ops.resize import resize_planes
-from wsss_jax.optim import assign_rules
 
 
 def test_loss_is_the_weighted_sum_of_its_terms():
@@ -41,54 +37,19 @@ def test_loss_is_the_weighted_sum_of_its_terms():
 
 
 @pytest.fixture(scope="module")
-def reference(shared) -> Any:
-    """The reference values and what this program makes of the same weights and images."""
-    with np.load(shared / "golden" / "ssenet.npz") as file:
-        golden = dict(file)
+def reference(shared: Path) -> Reference:
     backbone = {"name": "resnet38", "dropout": (0.0, 0.0)}
     method = SseNet(num_classes=20, backbone=backbone, dropout=0.0)
-    variables = drawn_variables(method.model(), resnet38, int(golden["seed"]))
-    rules = assign_rules(variables["params"], method.param_rules())
-    flat = traverse_util.flatten_dict(variables["params"], sep="/")
-    frozen = {path: value for path, value in flat.items() if rules[path].frozen}
-    trained = {path: value for path, value in flat.items() if not rules[path].frozen}
-
-    def objective(trained, frozen, statistics, image, labels):
-        params = traverse_util.unflatten_dict({**trained, **frozen}, sep="/")
-        state = {"params": params, "batch_stats": statistics}
-        loss, terms, maps = method.objective(state, image, labels, jax.random.key(0))
-        return loss, (terms, maps)
-
-    (_, (terms, maps)), gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))(
-        trained,
-        frozen,
-        variables["batch_stats"],
-        jnp.asarray(golden["image"]),
-        jnp.asarray(golden["labels"]),
-    )
-    names = torch_names(variables, resnet38)
-    norms = {names[f"params/{path}"]: torch_norm(value) for path, value in gradient.items()}
-    return golden, terms, maps, norms
+    return compute_reference(shared / "golden" / "ssenet.npz", method)
 
 
-def test_golden_maps(reference):
-    golden, _, maps, _ = reference
-    for name in ("cam", "cam_small"):
-        scale = np.abs(golden[name]).max()
-        np.testing.assert_allclose(maps[name], golden[name], rtol=1e-4, atol=1e-5 * scale)
+def test_golden_maps(reference: Reference):
+    reference.check_maps({"cam": "cam", "cam_small": "cam_small"})
 
 
-def test_golden_losses(reference):
-    golden, terms, _, _ = reference
-    expected = json.loads(str(golden["losses"]))
-    assert set(terms) == set(expected)
-    for name, value in expected.items():
-        assert float(terms[name]) == pytest.approx(value, rel=1e-4), name
+def test_golden_losses(reference: Reference):
+    reference.check_losses()
 
 
-def test_golden_gradient_norms(reference):
-    golden, _, _, norms = reference
-    expected = json.loads(str(golden["grad_norms"]))
-    assert set(norms) == set(expected)  # the same parameters are trained
-    for name, value in expected.items():
-        assert norms[name] == pytest.approx(value, rel=5e-4), name
+def test_golden_gradient_norms(reference: Reference):
+    reference.check_gradient_norms()

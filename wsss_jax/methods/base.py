@@ -74,6 +74,60 @@ class Method(Protocol):
         ...
 
 
+class MapMethod(Method, Protocol):
+    """A method that learns activation maps from images and their labels alone.
+
+    Its dataclass says what the network and `objective` are; the rest is here, to be replaced where
+    a method needs more.
+
+    Attributes:
+      num_classes: foreground classes C.
+      backbone: description of the backbone, see `wsss_jax.models.build`.
+      head_lr: learning rate of the new layers relative to the backbone's.
+    """
+
+    num_classes: int
+    backbone: Mapping[str, Any]
+    head_lr: float
+
+    def param_rules(self) -> tuple[ParamRule, ...]:
+        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
+        return four_groups(self.backbone, self.head_lr)
+
+    def objective(
+        self,
+        variables: PyTree,
+        images: Float[Array, "b h w 3"],
+        labels: Float[Array, "b c"],
+        rng: PRNGKeyArray,
+    ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+        """The loss of normalised images, its named terms, and maps worth looking at."""
+        ...
+
+    def loss(
+        self,
+        params: PyTree,
+        state: PyTree,
+        batch: Batch,
+        rng: PRNGKeyArray,
+        step: Array,
+        extra: PyTree = (),
+    ) -> tuple[Array, Aux]:
+        """`objective` of the batch, at every step alike; see `Method`."""
+        del step, extra
+        images = network_input(batch["image"], batch["valid"], self.backbone)
+        loss, terms, maps = self.objective({"params": params, **state}, images, batch["label"], rng)
+        return loss, Aux(terms=terms, state=state, maps=maps)
+
+    def predict(
+        self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
+    ) -> dict[str, Array]:
+        """Raw maps [b, h', w', C] of a network that gives nothing else; see `Method`."""
+        inputs = network_input(images, valid, self.backbone)
+        cam: Any = self.model().apply(variables, inputs, valid)
+        return {"cam": cam}
+
+
 def network_input(
     images: UInt8[Array, "b h w 3"],
     valid: Bool[Array, "b h w"],

@@ -9,12 +9,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from wsss_jax import losses, models
 from wsss_jax.methods import base
 from wsss_jax.models.layers import Conv
-from wsss_jax.types import Aux, Batch, ParamRule
 
 
 class CamNetwork(nn.Module):
@@ -51,7 +50,7 @@ class CamNetwork(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Cam(base.Method):
+class Cam(base.MapMethod):
     """Hyper-parameters of the baseline.
 
     Attributes:
@@ -71,37 +70,17 @@ class Cam(base.Method):
         """The network; see `CamNetwork`."""
         return CamNetwork(dict(self.backbone), self.num_classes, self.dropout, self.dtype)
 
-    def param_rules(self) -> tuple[ParamRule, ...]:
-        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
-        return base.four_groups(self.backbone, self.head_lr)
-
-    def loss(
+    def objective(
         self,
-        params: PyTree,
-        state: PyTree,
-        batch: Batch,
+        variables: PyTree,
+        images: Float[Array, "b h w 3"],
+        labels: Float[Array, "b c"],
         rng: PRNGKeyArray,
-        step: Array,
-        extra: PyTree = (),
-    ) -> tuple[Array, Aux]:
-        """L_cls of the maps' averages; see `wsss_jax.methods.base.Method`."""
-        del step, extra
-        images = base.network_input(batch["image"], batch["valid"], self.backbone)
-        cam = self.model().apply(
-            {"params": params, **state}, images, train=True, rngs={"dropout": rng}
-        )
-        assert isinstance(cam, jnp.ndarray)
-        loss = losses.multilabel_soft_margin(cam.mean((1, 2)), batch["label"])
-        return loss, Aux(terms={"cls": loss}, state=state, maps={"cam": cam})
-
-    def predict(
-        self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
-    ) -> dict[str, Array]:
-        """Raw maps [b, h', w', C] at the network's stride; see `wsss_jax.methods.base.Method`."""
-        inputs = base.network_input(images, valid, self.backbone)
-        cam = self.model().apply(variables, inputs, valid)
-        assert isinstance(cam, jnp.ndarray)
-        return {"cam": cam}
+    ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+        """L_cls of the maps' averages; see `wsss_jax.methods.base.MapMethod`."""
+        cam: Any = self.model().apply(variables, images, train=True, rngs={"dropout": rng})
+        loss = losses.multilabel_soft_margin(cam.mean((1, 2)), labels)
+        return loss, {"cls": loss}, {"cam": cam}
 
 
 Method = Cam

@@ -20,12 +20,12 @@ from wsss_jax.errors import UserError
 from wsss_jax.methods import base
 from wsss_jax.models.layers import Conv, downsample_valid
 from wsss_jax.models.pcm import pixel_correlation, pixel_correlation_input
+from wsss_jax.models.pcm_features import correlation_features
 from wsss_jax.models.taps import to_size
 from wsss_jax.ops import transforms
 from wsss_jax.ops.max_norm import min_max_norm, winner_only, with_background
 from wsss_jax.ops.present_classes import on_present_classes
 from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, scaled_size
-from wsss_jax.types import Aux, Batch, ParamRule
 
 
 class SeamNetwork(nn.Module):
@@ -82,22 +82,13 @@ class SeamNetwork(nn.Module):
         if not self.use_pcm:
             return {"cam": cam, "cam_rv": cam}
 
-        he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-        wide = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")  # xavier with gain 4
-        parts = [to_size(x, size, valid).astype(dtype)]
-        for name, tap, width in (("f8_3", "conv4", self.dims[0]), ("f8_4", "conv5", self.dims[1])):
-            # No gradient of the correlation reaches the backbone.
-            side = to_size(jax.lax.stop_gradient(taps[tap]), size, valid)
-            parts.append(nn.relu(Conv(width, 1, kernel_init=he, dtype=dtype, name=name)(side)))
-        features = Conv(self.dims[2], 1, kernel_init=wide, dtype=dtype, name="f9")(
-            jnp.concatenate(parts, axis=-1)
-        )
+        features = correlation_features(x, taps, size, valid, self.dims, dtype)
         revised = pixel_correlation(features, pixel_correlation_input(cam, map_valid), map_valid)
         return {"cam": cam, "cam_rv": revised}
 
 
 @dataclasses.dataclass(frozen=True)
-class Seam(base.Method):
+class Seam(base.MapMethod):
     """Hyper-parameters of SEAM; the defaults are the published ones.
 
     Attributes:
@@ -157,25 +148,6 @@ class Seam(base.Method):
             dtype=self.dtype,
         )
 
-    def param_rules(self) -> tuple[ParamRule, ...]:
-        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
-        return base.four_groups(self.backbone, self.head_lr)
-
-    def loss(
-        self,
-        params: PyTree,
-        state: PyTree,
-        batch: Batch,
-        rng: PRNGKeyArray,
-        step: Array,
-        extra: PyTree = (),
-    ) -> tuple[Array, Aux]:
-        """L = L_cls + er_weight·L_ER + ecr_weight·L_ECR; see `wsss_jax.methods.base.Method`."""
-        del step, extra
-        images = base.network_input(batch["image"], batch["valid"], self.backbone)
-        loss, terms, maps = self.objective({"params": params, **state}, images, batch["label"], rng)
-        return loss, Aux(terms=terms, state=state, maps=maps)
-
     def objective(
         self,
         variables: PyTree,
@@ -183,7 +155,7 @@ class Seam(base.Method):
         labels: Float[Array, "b c"],
         rng: PRNGKeyArray,
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-        """The loss of normalised images, its terms, and the upsampled maps of both images.
+        """L = L_cls + er_weight·L_ER + ecr_weight·L_ECR, its terms, and the enlarged maps.
 
         ``1`` names the image and ``2`` its smaller copy. The terms carry no gradient of their own.
         """

@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from wsss_jax import losses
 from wsss_jax.methods import base
@@ -20,11 +20,10 @@ from wsss_jax.methods.cam import CamNetwork
 from wsss_jax.ops.max_norm import max_norm
 from wsss_jax.ops.present_classes import on_present_classes
 from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, scaled_size
-from wsss_jax.types import Aux, Batch, ParamRule
 
 
 @dataclasses.dataclass(frozen=True)
-class SseNet(base.Method):
+class SseNet(base.MapMethod):
     """Hyper-parameters of SSENet; the defaults are the published ones.
 
     Attributes:
@@ -48,25 +47,6 @@ class SseNet(base.Method):
         """The baseline's network; see `CamNetwork`."""
         return CamNetwork(dict(self.backbone), self.num_classes, self.dropout, self.dtype)
 
-    def param_rules(self) -> tuple[ParamRule, ...]:
-        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
-        return base.four_groups(self.backbone, self.head_lr)
-
-    def loss(
-        self,
-        params: PyTree,
-        state: PyTree,
-        batch: Batch,
-        rng: PRNGKeyArray,
-        step: Array,
-        extra: PyTree = (),
-    ) -> tuple[Array, Aux]:
-        """L = ½·L_cls + ½·L_cls of the copy + ser_weight·L_SER."""
-        del step, extra
-        images = base.network_input(batch["image"], batch["valid"], self.backbone)
-        loss, terms, maps = self.objective({"params": params, **state}, images, batch["label"], rng)
-        return loss, Aux(terms=terms, state=state, maps=maps)
-
     def objective(
         self,
         variables: PyTree,
@@ -74,7 +54,7 @@ class SseNet(base.Method):
         labels: Float[Array, "b c"],
         rng: PRNGKeyArray,
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-        """The loss of normalised images, its terms, and the upsampled maps of both scales.
+        """L = ½·L_cls + ½·L_cls of the copy + ser_weight·L_SER, its terms, and enlarged maps.
 
         The term of the equivariance loss carries no gradient of its own.
         """
@@ -120,15 +100,6 @@ class SseNet(base.Method):
     ) -> Float[Array, "b c p q"]:
         cam: Any = self.model().apply(variables, images, train=True, rngs={"dropout": rng})
         return jnp.moveaxis(cam, -1, 1)
-
-    def predict(
-        self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
-    ) -> dict[str, Array]:
-        """Raw maps [b, h', w', C] at the network's stride; see `wsss_jax.methods.base.Method`."""
-        cam: Any = self.model().apply(
-            variables, base.network_input(images, valid, self.backbone), valid
-        )
-        return {"cam": cam}
 
 
 Method = SseNet
