@@ -24,7 +24,8 @@ from wsss_jax.models.pcm import pixel_correlation
 from wsss_jax.models.pcm_features import correlation_features
 from wsss_jax.models.taps import to_size
 from wsss_jax.ops import erasing
-from wsss_jax.ops.max_norm import max_norm, min_max_norm, with_background
+from wsss_jax.ops.max_norm import min_max_norm
+from wsss_jax.ops.peak import peak_norm, with_background
 from wsss_jax.ops.reliable_labels import RULES, reliable_labels
 from wsss_jax.types import Aux, Batch, ParamRule
 
@@ -98,7 +99,7 @@ class EcsNetwork(nn.Module):
 
         map_valid = downsample_valid(valid, stride)
         features = correlation_features(x, taps, size, valid, self.dims, dtype)
-        foreground = max_norm(jnp.moveaxis(cam, -1, 1), map_valid)
+        foreground = peak_norm(jnp.moveaxis(cam, -1, 1), map_valid)
         if not self.train_maps:
             foreground = jax.lax.stop_gradient(foreground)
         if labels is not None:
@@ -255,9 +256,7 @@ class EcsNet(base.Method):
         }
         return loss, Aux(terms={"loss": loss, **terms}, state=state, maps=maps)
 
-    def _look(
-        self, variables: PyTree, images: Float[Array, "b h w 3"], rng: PRNGKeyArray, **how: Any
-    ) -> dict[str, Array]:
+    def _look(self, variables: PyTree, images: Array, rng: Array, **how: Any) -> dict[str, Array]:
         output: Any = self.model().apply(
             variables, images, train=True, rngs={"dropout": rng}, **how
         )
