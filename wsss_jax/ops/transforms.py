@@ -39,29 +39,27 @@ def rotate(x: Float[Array, "b c h w"], degrees: Float[Array, " b"]) -> Moved:
     height, width = x.shape[2:]
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     row, column = jnp.arange(height)[:, None] - middle_y, jnp.arange(width) - middle_x
+    angle = jnp.deg2rad(degrees)[:, None, None]
+    source_y = jnp.cos(angle) * row + jnp.sin(angle) * column + middle_y
+    source_x = jnp.cos(angle) * column - jnp.sin(angle) * row + middle_x
+    inside = (jnp.abs(source_y - middle_y) <= middle_y + _ROUNDING) & (
+        jnp.abs(source_x - middle_x) <= middle_x + _ROUNDING
+    )
+    top, bottom, down = _neighbours(source_y, height)
+    left, right, across = _neighbours(source_x, width)
+    pick = jax.vmap(lambda plane, y, x: plane[y, x])
 
-    def one(pair: tuple[Array, Array]) -> tuple[Array, Array]:
-        image, angle = pair
-        cosine, sine = jnp.cos(jnp.deg2rad(angle)), jnp.sin(jnp.deg2rad(angle))
-        source_y = cosine * row + sine * column + middle_y
-        source_x = cosine * column - sine * row + middle_x
-        inside = (jnp.abs(source_y - middle_y) <= middle_y + _ROUNDING) & (
-            jnp.abs(source_x - middle_x) <= middle_x + _ROUNDING
-        )
-        (top, bottom, down), (left, right, across) = (
-            _neighbours(source_y, height),
-            _neighbours(source_x, width),
-        )
-        upper = image[:, top, left] * (1 - across) + image[:, top, right] * across
-        lower = image[:, bottom, left] * (1 - across) + image[:, bottom, right] * across
-        return jnp.where(inside, upper * (1 - down) + lower * down, 0), inside
+    def of_planes(planes: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
+        upper = pick(planes, top, left) * (1 - across) + pick(planes, top, right) * across
+        lower = pick(planes, bottom, left) * (1 - across) + pick(planes, bottom, right) * across
+        return jnp.where(inside, upper * (1 - down) + lower * down, 0)
 
     # A loop's result is stored. Computed anew for every reader, as a compiler would, it may differ
     # by a rounding, and a reader that looks for a pixel's maximum does not find it again.
-    return jax.lax.map(one, (x, degrees))
+    return jnp.moveaxis(jax.lax.map(of_planes, jnp.moveaxis(x, 1, 0)), 0, 1), inside
 
 
-def _neighbours(source: Float[Array, "h w"], length: int) -> tuple[Array, Array, Array]:
+def _neighbours(source: Float[Array, "b h w"], length: int) -> tuple[Array, Array, Array]:
     """The two pixels between which a source position lies, and the weight of the second."""
     source = jnp.clip(source, 0, length - 1)
     low = jnp.floor(source).astype(jnp.int32)
