@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake_recipe import write_recipe
 from ml_collections import ConfigDict
 
 from wsss_jax import main as program
