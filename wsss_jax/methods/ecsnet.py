@@ -112,9 +112,9 @@ class EcsNetwork(nn.Module):
 class EcsNet(base.Method):
     """Hyper-parameters of ECS-Net.
 
-    Published are the two passes with shared weights, the single erasure of the image where its
-    strongest normalised map exceeds a threshold, the dilated overlay, the refinement, and the
-    supervision by reliable pixels. The values below are this program's.
+    Published are the two passes with shared weights, the single erasure where the strongest
+    normalised map exceeds a threshold, the dilated overlay, the refinement, and the supervision by
+    reliable pixels. The values below are this program's.
 
     Labels and their loss live at the maps' stride: labels at the image's size would be the same
     ones, interpolated, for many times the memory.
@@ -257,10 +257,8 @@ class EcsNet(base.Method):
         return loss, Aux(terms={"loss": loss, **terms}, state=state, maps=maps)
 
     def _look(self, variables: PyTree, images: Array, rng: Array, **how: Any) -> dict[str, Array]:
-        output: Any = self.model().apply(
-            variables, images, train=True, rngs={"dropout": rng}, **how
-        )
-        return output
+        rngs = {"dropout": rng}
+        return self.model().apply(variables, images, train=True, rngs=rngs, **how)  # pyright: ignore
 
     @staticmethod
     def _normalised(
