@@ -186,13 +186,16 @@ def test_a_huge_image_is_walked_on_smaller(inputs: dict[str, Path]):
 
 @pytest.mark.slow
 def test_final_crf(inputs: dict[str, Path], done: Path, tmp_path: Path):
-    settings = ConfigDict(dict(SETTINGS, crf=True, crf_iterations=2, workers=1))
+    settings = ConfigDict(dict(SETTINGS, crf=True, iterations=2, workers=1))
     assert stage.run(context(tmp_path), settings, inputs)["crf"]
     ours, plain = files(tmp_path), files(done)
     for name in (n for n in plain if n.startswith("walk")):
         assert ours[name] == plain[name]
     changed = [n for n in plain if n.startswith("masks") and ours[n] != plain[n]]
     assert "masks/image_0.png" in changed and "masks/image_2.png" not in changed
+    narrow = ConfigDict(dict(settings, bilateral=(10, 5, 4)))
+    stage.run(context(tmp_path / "narrow"), narrow, inputs)
+    assert files(tmp_path / "narrow")["masks/image_0.png"] != ours["masks/image_0.png"]
 
 
 def test_pooling_counts_the_image_alone():
@@ -211,6 +214,7 @@ def test_mistakes_are_the_users(inputs: dict[str, Path], tmp_path: Path):
     refused("alpha above 0, found 0", inputs, alpha=0)
     refused("beta above 0, found -1", inputs, beta=-1)
     refused("steps in 0…65536, found -2", inputs, steps=-2)
+    refused("expected CRF widths above 0", inputs, crf=True, bilateral=(0, 13, 10))
     cams = tmp_path / "cam" / "cams"
     cams.mkdir(parents=True)
     needs = {**inputs, "cams": tmp_path / "cam"}

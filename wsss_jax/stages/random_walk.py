@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from wsss_jax import scoring
 from wsss_jax.context import Context
+from wsss_jax.crf_work import crf_settings
 from wsss_jax.data.source import Source
 from wsss_jax.data.walk_files import write_walk
 from wsss_jax.host_memory import keep_freed_memory
@@ -34,8 +35,9 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
 
     Settings: ``split``; ``network``, ``alpha``, ``beta``, ``steps`` and ``threshold`` (see
     `WalkSettings`); ``max_pixels``, ``max_buckets`` and ``batch_pixels`` (see `MultiScale`);
-    ``crf`` (a final CRF with the widths of PSA; False), ``crf_iterations`` (1), ``crf_fast`` (half
-    resolution) and ``workers`` (processes for it; 0: one for each core).
+    ``crf``: a final dense CRF (False), with ``gaussian`` (sxy, weight), ``bilateral`` (sxy, srgb,
+    weight) and ``iterations`` (1), by default of PSA's widths, ``fast`` (half resolution) and
+    ``workers`` (processes for it; 0: one for each core).
 
     Returns:
       ``images``, ``walked`` (how many this run did), ``images_per_second`` and the settings.
@@ -54,8 +56,8 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         network=str(values.get("network", "affinity")),
         threshold=float(values.get("threshold", 0.25)),
     )
-    iterations = int(values.get("crf_iterations", 1))
-    crf = CrfSettings(iterations=iterations) if values.get("crf", False) else None
+    one = CrfSettings(iterations=1)  # one update unless told otherwise, as PSA does
+    crf = crf_settings(values, one) if values.get("crf", False) else None
     source = ctx.source(values["split"])
     folder = inputs["cams"] / "cams"
     cams = scoring.all_cams(folder, source.ids)
@@ -134,7 +136,7 @@ def _write_masks(
                 num_classes=len(source.classes),
                 image=source[index]["image"] if crf else b"",
                 crf=crf,
-                fast=bool(values.get("crf_fast", False)),
+                fast=bool(values.get("fast", False)),
             )
 
     done = len(mine) - len(left)
