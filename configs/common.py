@@ -51,6 +51,28 @@ def published_augmentation() -> Any:
     )
 
 
+def published_seam(backbone: Mapping[str, Any], **changes: object) -> ConfigDict:
+    """SEAM as in its paper, with all that its ablations change; `changes` are the recipe's."""
+    fields: dict[str, object] = dict(
+        name="seam",
+        backbone=backbone,
+        small_scale=0.3,
+        topk=0.2,
+        er_weight=1.0,
+        ecr_weight=1.0,
+        use_pcm=True,
+        transform="rescale",
+        max_rotation=20.0,
+        max_translation=15,
+        map_stride=0,
+        dims=(64, 128, 192),
+        dropout=0.5,
+        head_lr=10.0,
+        dtype="float32",
+    )
+    return ConfigDict(fields | changes)
+
+
 def published_affinity(backbone: Mapping[str, Any], lr: float = 0.01) -> Any:
     """AffinityNet's training as in its and SEAM's programs: crops of the images as they are."""
     augment = published_augmentation()
@@ -162,18 +184,29 @@ def relu_before_sum(c: Any) -> None:
         c[f"cam_{split}"].relu_each = True
 
 
-def contrast_first(c: Any) -> None:
-    """A training stage without L_MAM before `c.train`, which starts from its weights."""
+def trained_before(c: Any, name: str, need: str) -> Any:
+    """A training stage before `c.train`, as that is now; `c.train` then starts from its weights.
+
+    Args:
+      c: a recipe with all its stages.
+      name: of the new stage, which is returned.
+      need: what is taken over, ``init`` or ``backbone``.
+    """
     weights = c.train.init_weights
     first: Any = ConfigDict(c.train.to_dict())
-    c.train_rcm = first
-    first.method.mam_weight = 0.0
-    c.train.needs = ConfigDict(dict(init="train_rcm"))
+    c[name] = first
+    c.train.needs = ConfigDict({need: name})
     c.train.init_weights = ""
     del c.init_weights
     first.init_weights = weights
-    backbone_weights(c, "train_rcm")
-    finish(c, "train_rcm", *c.stages[:-1])
+    backbone_weights(c, name)
+    finish(c, name, *c.stages[:-1])
+    return first
+
+
+def contrast_first(c: Any) -> None:
+    """A training stage without L_MAM before `c.train`, which starts from its weights."""
+    trained_before(c, "train_rcm", "init").method.mam_weight = 0.0
 
 
 def refined_and_segmented(

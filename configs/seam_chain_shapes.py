@@ -16,7 +16,8 @@ from configs import common, seam_shapes, seg_shapes
 def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
     seeds: Any = seam_shapes.get_config()
-    c: Any = ConfigDict({name: seeds[name] for name in ("name", "seed", "data", "train")})
+    taken = ("name", "seed", "data", "train_classifier", "train")
+    c: Any = ConfigDict({name: seeds[name] for name in taken})
     c.name = "seam_chain_shapes"
     affinity = common.training(
         split="train",
@@ -31,7 +32,7 @@ def get_config() -> Any:
             head_lr=10.0,
             dtype="float32",
         ),
-        optimizer=c.train.optimizer,
+        optimizer=c.train_classifier.optimizer,
     )
     segmentation: Any = seg_shapes.get_config().train
     segmentation.segmentation = False
@@ -48,6 +49,7 @@ def get_config() -> Any:
         alphas=(1.0, 2.0, 4.0),
         bilateral=(20.0, 5.0, 4.0),
     )
+    common.finish(c, "train_classifier", *c.stages[:-1])
     # From scratch: the other networks go on from SEAM's backbone.
     c.train_affinity.needs.backbone = "train"
     c.train_segmentation.needs.backbone = "train"

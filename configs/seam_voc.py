@@ -27,15 +27,7 @@ def get_config() -> Any:
         batch_size=8,
         epochs=8,
         augment=common.published_augmentation(),
-        method=dict(
-            name="seam",
-            backbone=backbone,
-            small_scale=0.3,
-            topk=0.2,
-            er_weight=1.0,
-            ecr_weight=1.0,
-            dtype="float32",
-        ),
+        method=common.published_seam(backbone),
         optimizer=common.published_optimizer(lr=0.01),
     )
     common.refined_and_segmented(

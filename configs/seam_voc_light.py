@@ -32,16 +32,7 @@ def get_config() -> Any:
         batch_size=16,
         epochs=5,
         augment=augment,
-        method=dict(
-            name="seam",
-            backbone=backbone,
-            map_stride=8,
-            small_scale=0.5,
-            topk=0.2,
-            er_weight=1.0,
-            ecr_weight=1.0,
-            dtype="float32",
-        ),
+        method=common.published_seam(backbone, map_stride=8, small_scale=0.5),
         optimizer=optimizer,
     )
     affinity = common.published_affinity(backbone)

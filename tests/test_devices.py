@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-METHODS = ("cam", "ssenet", "seam", "pss", "segmentation")
+METHODS = ("cam", "ssenet", "seam", "pss", "ecsnet", "segmentation")
 PROGRAM = """
 import json
 import sys
@@ -37,6 +37,7 @@ FIELDS = {
     "ssenet": dict(small_scale=0.5),
     # Prototypes and their memory are those of the global batch.
     "pss": dict(features=8, region_stride=4, memory=2, mask_scales=(1.0,), map_scales=(0.5,)),
+    "ecsnet": dict(dims=(4, 6, 8), dilations=(1, 2), fill="noise"),
     "segmentation": dict(head=dict(name="large_fov", features=16, dilation=2)),
 }
 rng = np.random.default_rng(0)

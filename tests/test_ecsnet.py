@@ -1,10 +1,5 @@
 """ECS-Net: every step against slow NumPy versions, and what must not depend on what."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -286,50 +281,3 @@ def test_mistakes_are_the_users():
     ):
         with pytest.raises(UserError, match=message):
             make(**fields)
-
-
-DEVICES = """
-import json, jax, jax.numpy as jnp, numpy as np
-from wsss_jax.methods import build_method
-from wsss_jax.sharding import data_mesh, divided, global_batch, replicated
-from wsss_jax.train import init_variables
-rng = np.random.default_rng(0)
-valid = np.ones((16, 32, 32), bool)
-valid[1, 24:] = False
-label = (rng.random((16, 5)) < 0.5).astype(np.float32)
-label[:, 0] = 1
-image = rng.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8) * valid[..., None]
-batch = dict(image=image, valid=valid, label=label, index=np.arange(16, dtype=np.int32))
-method = build_method(dict(name="ecsnet", backbone=dict(name="tiny", width=8), dims=(4, 6, 8),
-                           dilations=(1, 2), fill="noise"), 5)
-params, _ = init_variables(method, 0, 32)
-found = []
-for mesh in (data_mesh(jax.devices()[:1]), data_mesh()):
-    step = jax.jit(
-        jax.value_and_grad(
-            lambda p, b: method.loss(p, {}, b, jax.random.key(0), jnp.int32(0))[0]
-        ),
-        in_shardings=(replicated(mesh), divided(mesh)),
-        out_shardings=replicated(mesh),
-    )
-    found.append(jax.device_get(step(params, global_batch(batch, mesh))))
-(one, grads), (many, grads8) = found
-gap = jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), grads, grads8))
-scale = max(float(np.abs(a).max()) for a in jax.tree.leaves(grads))
-print(json.dumps([jax.device_count(), float(abs(one - many) / one), max(gap) / scale]))
-"""
-
-
-def test_eight_devices_give_what_one_gives():
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
-    done = subprocess.run(
-        [sys.executable, "-c", DEVICES],
-        cwd=Path(__file__).resolve().parent.parent,
-        env=dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    devices, loss, gradients = json.loads(done.stdout.splitlines()[-1])
-    assert devices == 8 and loss < 1e-5 and gradients < 1e-5

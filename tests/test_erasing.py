@@ -9,7 +9,7 @@ import pytest
 from slow_erasing import label_by_hand, resized
 
 from wsss_jax.models.dilated_overlay import DilatedOverlay, TapConv
-from wsss_jax.ops import erasing, max_norm, peak
+from wsss_jax.ops import erasing
 from wsss_jax.ops.reliable_labels import RULES, reliable_labels
 
 RNG = np.random.default_rng(0)
@@ -119,22 +119,3 @@ def test_overlay_is_the_first_and_the_mean_of_the_others():
     expected = np.asarray(maps[0]) + (np.asarray(maps[1]) + np.asarray(maps[2])) / 2
     found: Any = layer.apply(variables, x, overlaid=True)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_maxima_read_from_their_place():
-    maps = jnp.asarray(RNG.normal(0, 1, (2, 3, 5, 4)), jnp.float32).at[1, 2].set(-1)
-    valid = jnp.ones((2, 5, 4), bool).at[1, 3:].set(False)
-    found = peak.peak_norm(maps, valid)
-    np.testing.assert_array_equal(found, max_norm.max_norm(maps, valid))
-    np.testing.assert_array_equal(peak.with_background(found), max_norm.with_background(found))
-
-    def one(maps: jax.Array) -> jax.Array:
-        return jnp.square(peak.with_background(peak.peak_norm(maps, valid))).sum()
-
-    def other(maps: jax.Array) -> jax.Array:
-        return jnp.square(max_norm.with_background(max_norm.max_norm(maps, valid))).sum()
-
-    # Where nothing is equal the two derivatives are the same; what is equal has gradient too.
-    found = jax.grad(one)(maps)
-    np.testing.assert_allclose(found[0], jax.grad(other)(maps)[0], atol=1e-5)
-    assert jnp.isfinite(found).all() and not found[1, 2].any()

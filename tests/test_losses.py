@@ -125,6 +125,7 @@ def test_background_and_winners():
         lambda x: losses.smallest_response(x, 0.5),
         lambda x: (max_norm(x) ** 2).sum(),
         lambda x: (min_max_norm(x) ** 2).sum(),
+        lambda x: (with_background(max_norm(x)) ** 2).sum(),
     ],
 )
 def test_derivatives(function):

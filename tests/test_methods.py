@@ -79,6 +79,7 @@ def test_loss_is_finite_and_reaches_every_trainable_parameter(name):
     assert all(np.isfinite(v) for v in aux.terms.values()) and aux.terms
     still = [path for path, grad in grads.items() if not np.any(np.asarray(grad))]
     assert not still
+    assert all(np.isfinite(grad).all() for grad in jax.tree.leaves(grads))
     for value in aux.maps.values():
         assert value.shape[0] == BATCH and value.ndim == 4
     same = jax.tree.map(lambda a, b: a.shape == b.shape, aux.state, variables)

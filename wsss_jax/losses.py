@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from wsss_jax.ops.max_norm import strongest
+
 
 def multilabel_soft_margin(
     logits: Float[Array, "b c"], labels: Float[Array, "b c"]
@@ -117,7 +119,7 @@ def smallest_response(maps: Float[Array, "b c h w"], fraction: float = 0.25) -> 
     m = max over channels; the ``⌊fraction·h·w⌋`` smallest m of each image count (SEAM's program,
     a quarter of the pixels).
     """
-    response = maps.max(1).reshape(maps.shape[0], -1)
+    response = strongest(maps).reshape(maps.shape[0], -1)
     count = max(int(response.shape[1] * fraction), 1)
     kept = jax.nn.relu(response) * _smallest_mask(response, count)
     return jnp.mean(jnp.sum(kept, -1) / count)

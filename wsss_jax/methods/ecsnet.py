@@ -24,8 +24,7 @@ from wsss_jax.models.pcm import pixel_correlation
 from wsss_jax.models.pcm_features import correlation_features
 from wsss_jax.models.taps import to_size
 from wsss_jax.ops import erasing
-from wsss_jax.ops.max_norm import min_max_norm
-from wsss_jax.ops.peak import peak_norm, with_background
+from wsss_jax.ops.max_norm import max_norm, min_max_norm, with_background
 from wsss_jax.ops.reliable_labels import RULES, reliable_labels
 from wsss_jax.types import Aux, Batch, ParamRule
 
@@ -99,7 +98,7 @@ class EcsNetwork(nn.Module):
 
         map_valid = downsample_valid(valid, stride)
         features = correlation_features(x, taps, size, valid, self.dims, dtype)
-        foreground = peak_norm(jnp.moveaxis(cam, -1, 1), map_valid)
+        foreground = max_norm(jnp.moveaxis(cam, -1, 1), map_valid)
         if not self.train_maps:
             foreground = jax.lax.stop_gradient(foreground)
         if labels is not None:

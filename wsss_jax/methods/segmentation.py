@@ -4,6 +4,7 @@ DeepLab v1 with a large field of view, v2 and v3+ on any backbone; see `wsss_jax
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -154,7 +155,7 @@ class Segmentation(base.Method):
             state = {**state, **new_state}
             outputs.append(resize_bilinear(logits, size, align_corners=True))
         if self.loss_scales:
-            outputs.append(jnp.stack(outputs).max(0))
+            outputs.append(functools.reduce(jnp.maximum, outputs))
         entropy = losses.balanced_cross_entropy if self.balanced else losses.masked_cross_entropy
         loss = jnp.stack([entropy(logits, batch["segmentation"]) for logits in outputs]).mean()
         maps = {"segmentation": outputs[0]}

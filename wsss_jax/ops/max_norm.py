@@ -6,11 +6,32 @@ then runs along memory, which on a CPU is several times faster than 21 channels 
 All leave a class without positive response at zero: no division by almost nothing.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 EPSILON = 1e-5  # the constant of the SSENet and SEAM programs
+
+
+def brightest(maps: Float[Array, "b c h w"]) -> Float[Array, "b c 1 1"]:
+    """The maximum over the pixels; the first of equal ones has its gradient.
+
+    The derivative of `jnp.max` looks for the entries that equal the maximum and divides by their
+    number. A compiler is free to compute the operand once for the maximum and once more for the
+    comparison, in another order; when rounding then differs, nothing is equal, and the gradient is
+    0/0. Here the place of the maximum is found first and its value read from there.
+    """
+    flat = maps.reshape(*maps.shape[:2], -1)
+    place = jax.lax.stop_gradient(flat).argmax(2, keepdims=True)
+    found = jnp.where(jnp.arange(flat.shape[2]) == place, flat, 0).sum(2)
+    return found[..., None, None]
+
+
+def strongest(maps: Float[Array, "b c h w"]) -> Float[Array, "b 1 h w"]:
+    """The maximum over the classes, with a derivative as safe as that of `brightest`."""
+    return functools.reduce(jnp.maximum, jnp.split(maps, maps.shape[1], 1))
 
 
 def max_norm(
@@ -25,7 +46,7 @@ def max_norm(
     cam = jax.nn.relu(cam)
     if valid is not None:
         cam = jnp.where(valid[:, None], cam, 0)
-    return jax.nn.relu(cam - EPSILON) / (cam.max((2, 3), keepdims=True) + EPSILON)
+    return jax.nn.relu(cam - EPSILON) / (brightest(cam) + EPSILON)
 
 
 def min_max_norm(
@@ -41,23 +62,24 @@ def min_max_norm(
     if valid is not None:
         low = jnp.where(valid[:, None], cam, jnp.inf)
         high = cam = jnp.where(valid[:, None], cam, 0)
-    minimum = low.min((2, 3), keepdims=True)
+    minimum = -brightest(-low)
     if valid is not None:  # an image that is nothing but padding
         minimum = jnp.where(jnp.isfinite(minimum), minimum, 0)
-    maximum = high.max((2, 3), keepdims=True)
+    maximum = brightest(high)
     return jax.nn.relu(cam - minimum - EPSILON) / (maximum - minimum + EPSILON)
 
 
 def with_background(foreground: Float[Array, "b c h w"]) -> Float[Array, "b c1 h w"]:
     """Puts the channel ``1 − max foreground`` before normalised foreground maps."""
-    return jnp.concatenate([1 - foreground.max(1, keepdims=True), foreground], axis=1)
+    return jnp.concatenate([1 - strongest(foreground), foreground], axis=1)
 
 
 def winner_only(maps: Float[Array, "b c1 h w"]) -> Float[Array, "b c1 h w"]:
     """Zeroes the foreground channels that are below the pixel's foreground maximum.
 
-    Channel 0, the background, stays; so do several winners that are equal.
+    Channel 0, the background, stays; so do several winners that are equal, to six digits: compiled
+    code may compute a map twice, with other roundings.
     """
     foreground = maps[:, 1:]
-    best = foreground.max(1, keepdims=True)
+    best = strongest(foreground) * (1 - 1e-6)
     return jnp.concatenate([maps[:, :1], jnp.where(foreground < best, 0, foreground)], axis=1)
