@@ -39,7 +39,7 @@ def get_config() -> Any:
     affinity.update(batch_size=16, epochs=4, optimizer=optimizer)
     affinity.augment.crop = 224
     segmentation = common.published_segmentation(backbone)
-    segmentation.update(batch_size=16, epochs=8, steps=0, optimizer=optimizer)
+    segmentation.update(batch_size=16, epochs=6, steps=0, optimizer=optimizer)
     segmentation.augment.crop = 224
     # A short run: batch norm of the head has to follow quickly, that of the backbone stays.
     segmentation.method.backbone.bn_momentum = 0.0
@@ -48,7 +48,11 @@ def get_config() -> Any:
         c,
         affinity=affinity,
         segmentation=segmentation,
-        walk=dict(alpha=2.0, beta=8.0, steps=64, crf=False),
+        # The walk's maps have stride 8; the CRF after it takes them to the outlines.
+        walk=dict(
+            **dict(alpha=2.0, beta=8.0, steps=64),
+            **dict(crf=True, gaussian=(3, 3), bilateral=(50, 5, 4), iterations=10),
+        ),
         test=dict(scales=(0.75, 1.0, 1.25), flip=True, enlarge="corners"),
         normalise="min_max",
         enlarge="corners",

@@ -12,8 +12,8 @@ from wsss_jax.data.images import decode_mask
 from wsss_jax.files import read_json
 
 STAGES = (
-    *("train", "cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val"),
-    *("crf", "eval_crf_1", "eval_crf_2", "eval_crf_4", "train_affinity", "walk", "eval_walk"),
+    *("train_classifier", "train", "cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val"),
+    *("crf", "eval_crf_2", "eval_crf_4", "eval_crf_8", "train_affinity", "walk", "eval_walk"),
     *("train_segmentation", "masks_val", "eval_masks_val", "report"),
 )
 
@@ -27,6 +27,8 @@ def test_the_built_in_data(
         *("main", "--config=seam_chain_shapes", f"--workdir={workdir}"),
         *("--config.data.train_images=12", "--config.data.val_images=5"),
         *("--config.data.size=64", "--config.train.augment.crop=32"),
+        *("--config.train_classifier.augment.crop=32", "--config.train_classifier.batch_size=4"),
+        "--config.train_classifier.steps=2",
         *("--config.train.batch_size=4", "--config.train.steps=3"),
         *("--config.train_affinity.batch_size=4", "--config.train_affinity.steps=2"),
         *("--config.train_affinity.augment.crop=32", "--config.crf.workers=1"),
@@ -42,13 +44,13 @@ def test_the_built_in_data(
     assert len(ids) == 12
     for name in ids:
         keys, cam = read_cams(workdir / "cam" / "cams" / f"{name}.npz", 6)
-        crf_keys, q = read_crf(workdir / "crf" / "crf" / f"{name}.npz", 2.0, 6)
+        crf_keys, q = read_crf(workdir / "crf" / "crf" / f"{name}.npz", 4.0, 6)
         assert keys.tolist() == crf_keys.tolist() and q.shape == (len(keys) + 1, 64, 64)
         mask = decode_mask((workdir / "walk" / "masks" / f"{name}.png").read_bytes(), name, 6)
         assert mask.shape == cam.shape[1:]
         assert set(np.unique(mask)) <= {0, *(int(key) + 1 for key in keys)}
     assert len(list((workdir / "masks_val" / "masks").glob("*.png"))) == 5
-    for stage in ("eval_crf_4", "eval_walk", "eval_masks_val"):
+    for stage in ("eval_crf_8", "eval_walk", "eval_masks_val"):
         assert 0 < results[stage]["metrics"]["miou"] < 1
         assert 0 <= results[stage]["metrics"]["boundary_miou"] < 1
     chosen = results["threshold"]["metrics"]["best_threshold"]
