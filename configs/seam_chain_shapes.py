@@ -43,7 +43,7 @@ def get_config() -> Any:
         segmentation=segmentation,
         walk=dict(alpha=4.0, beta=8.0, steps=64, crf=False),
         test=dict(scales=(0.75, 1.0), flip=True, enlarge="corners"),
-        scales=(0.75, 1.0),
+        scales=(1.0,),
         normalise="min_max",
         enlarge="corners",
         alphas=(2.0, 4.0, 8.0),

@@ -17,8 +17,8 @@ def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
     c: Any = cam_shapes.get_config()
     c.name = "seam_shapes"
-    common.trained_before(c, "train_classifier", "backbone").epochs = 15
-    c.train.epochs = 5
+    common.trained_before(c, "train_classifier", "backbone").epochs = 12
+    c.train.epochs = 3
     c.train.method = common.published_seam(
         c.train.method.backbone,
         map_stride=4,

@@ -59,4 +59,6 @@ def get_config() -> Any:
         alphas=(1.0, 2.0, 4.0),
         bilateral=(50, 5, 4),
     )
+    # Six epochs are too few from ImageNet: the network goes on from SEAM's backbone.
+    c.train_segmentation.needs.backbone = "train"
     return c

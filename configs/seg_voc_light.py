@@ -3,7 +3,9 @@
     python -m wsss_jax.main --config configs/seg_voc_light.py --workdir runs/seg_voc_light \
         --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2_imagenet.npz
 
-Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names.
+Two CPU cores suffice. Like that network it goes on from SEAM's backbone: given the workdir of a
+finished `seam_voc_light` run with the same values, it does not train SEAM again. `init_weights` are
+ImageNet weights under torchvision's parameter names.
 """
 
 from typing import Any
@@ -20,12 +22,13 @@ def get_config() -> Any:
     c.name = "seg_voc_light"
     c.seed = chain.seed
     c.data = chain.data
-    c.train = ConfigDict(chain.train_segmentation.to_dict())
-    del c.train.needs
-    c.train.segmentation = True
-    c.masks_val = ConfigDict(chain.masks_val.to_dict())
-    c.masks_val.needs = ConfigDict(dict(checkpoint="train"))
-    c.eval_masks_val = common.score(c, "masks_val", "val")
-    common.backbone_weights(c, "train")
-    common.finish(c, "train", "masks_val", "eval_masks_val")
+    c.train = ConfigDict(chain.train.to_dict())
+    c.train_on_masks = ConfigDict(chain.train_segmentation.to_dict())
+    del c.train_on_masks.needs.masks
+    c.train_on_masks.segmentation = True
+    c.bound_val = ConfigDict(chain.masks_val.to_dict())
+    c.bound_val.needs = ConfigDict(dict(checkpoint="train_on_masks"))
+    c.eval_bound_val = common.score(c, "bound_val", "val")
+    common.backbone_weights(c, "train", "train_on_masks")
+    common.finish(c, "train", "train_on_masks", "bound_val", "eval_bound_val")
     return c

@@ -250,6 +250,26 @@ def test_a_run_that_could_not_be_scored_shows_its_masks(tmp_path):
     assert samples[0].view("mask") is not None
 
 
+def test_the_title_is_of_the_network_that_makes_the_maps(tmp_path):
+    ctx = make_run(tmp_path)
+    config: Any = ctx.config
+    config.before = config.train.copy_and_resolve_references()
+    config.before.method = {"name": "cam", "backbone": {"name": "resnet", "depth": 101}}
+    config.train.needs = {"backbone": "before"}
+    config.stages = ("before", *config.stages)
+    (tmp_path / "before").mkdir()
+    write_json(tmp_path / "before" / "config.json", config.before.to_dict())
+    write_json(tmp_path / "before" / "metrics.json", {"images_per_second": 900.0})
+    found = collect(config, tmp_path, "report")
+    assert [t.stage.name for t in found.trainings] == ["before", "train"]
+    assert (wording.title(found), found.backbone) == ("SEAM", "tiny")
+    speed = next(h for h in wording.headlines(found) if h.label == "Training speed")
+    assert speed.value == "50.0"
+    config.cam.needs.checkpoint = "before"
+    found = collect(config, tmp_path, "report")
+    assert (wording.title(found), wording.backbone_name(found.backbone)) == ("CAM", "ResNet-101")
+
+
 def test_pictures_shrink_until_the_page_is_small_enough(made, monkeypatch):
     ctx, text, _ = made
     found = collect(ctx.config, ctx.workdir, "report")

@@ -24,8 +24,8 @@ _COMPARED = ("infer_cam", "predict")  # of a recipe that scores both, the first
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A recipe with the values given on the command line; `method` is the first it trains, or
-    "Upper bound" where that learns from the true masks.
+    """A recipe with the values given on the command line; `method` is the last it trains for
+    what is compared, or "Upper bound" where that learns from the true masks.
 
     `scored` maps train and val to the evaluations that are compared, `needed` are these and all
     stages they are made from.
@@ -131,7 +131,7 @@ def _compared(stages: Sequence[graph.Stage]) -> dict[str, str]:
 def _method(trained: Sequence[graph.Stage]) -> str:
     if any(stage.section.get("segmentation") for stage in trained):
         return "Upper bound"
-    return str(trained[0].section.get("method", {}).get("name", "")) if trained else ""
+    return str(trained[-1].section.get("method", {}).get("name", "")) if trained else ""
 
 
 def _with_makers(stages: Sequence[graph.Stage], names: set[str]) -> tuple[str, ...]:

@@ -183,8 +183,7 @@ def collect(config: ConfigDict, workdir: Path, own_name: str) -> Run:
         if stage.type == "evaluate" and "miou" in stage.metrics
     )
     evaluations = tuple(sorted(evaluations, key=lambda e: _rank(e.scored.type)))
-    first = next((stage.section for stage in results.values() if stage.type == "train"), {})
-    method = _named(first.get("method"))
+    method = _named(_main_training(results).get("method"))
     backbone = _named(method.get("backbone"))
     data: Any = config.get("data")
     return Run(
@@ -197,6 +196,17 @@ def collect(config: ConfigDict, workdir: Path, own_name: str) -> Run:
         trainings=trainings,
         evaluations=evaluations,
     )
+
+
+def _main_training(results: dict[str, StageResult]) -> dict[str, Any]:
+    """Settings of the training whose network makes the maps, else the masks; else of the first."""
+    stages = results.values()
+    makers = [s for kind in ("infer_cam", "predict") for s in stages if s.type == kind]
+    trained = [
+        results[s.needs["checkpoint"]] for s in makers if s.needs.get("checkpoint") in results
+    ]
+    trained += [s for s in stages if s.type == "train"]
+    return trained[0].section if trained else {}
 
 
 def _named(part: Any) -> dict[str, Any]:

@@ -126,6 +126,12 @@ def duration(seconds: int | float) -> tuple[str, str]:
     return f"{total // 3600}:{total % 3600 // 60:02d}", "h"
 
 
+def _trained(training: Training) -> str:
+    """The name of a training's method."""
+    method = training.stage.section.get("method")
+    return str(method.get("name", "")) if isinstance(method, dict) else str(method or "")
+
+
 def threshold_note(evaluation: Evaluation) -> str:
     """``threshold 0.21, fixed beforehand``, or what stands in a threshold's place; maybe empty."""
     threshold = evaluation.find("threshold")
@@ -212,7 +218,9 @@ def headlines(run: Run) -> list[Headline]:
     if any(times):
         value, unit = duration(sum(time or 0.0 for time in times))
         found.append(Headline("Training time", value, unit, _steps_note(run.trainings)))
-    rate = next((t.images_per_second for t in run.trainings if t.images_per_second), None)
+    # Of several trainings, the speed of the one that gives the report its title.
+    ranked = sorted(run.trainings, key=lambda t: _trained(t) != run.method)
+    rate = next((t.images_per_second for t in ranked if t.images_per_second), None)
     if rate is not None:
         speed = f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
         found.append(Headline("Training speed", speed, "images/s", _batch_note(run)))
