@@ -1,7 +1,7 @@
 """The plain CAM with MobileNetV2 at small image sizes: the baseline for a laptop.
 
     python -m wsss_jax.main --config configs/cam_voc_light.py --workdir runs/cam_voc_light \
-        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2_imagenet.npz
+        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz
 
 Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names.
 """

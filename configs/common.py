@@ -73,6 +73,31 @@ def published_seam(backbone: Mapping[str, Any], **changes: object) -> ConfigDict
     return ConfigDict(fields | changes)
 
 
+def published_pss(backbone: Mapping[str, Any], **changes: object) -> ConfigDict:
+    """RCM + MAM as in its paper, with all that its ablations change; `changes` are the recipe's."""
+    fields: dict[str, object] = dict(
+        name="pss",
+        backbone=backbone,
+        features=256,
+        rcm_weight=1.0,
+        mam_weight=1.0,
+        mam_start=0,
+        threshold=0.3,
+        temperature=0.5,
+        decay=0.996,
+        prototypes="leave_one_out",
+        memory=0,
+        foreground_only=False,
+        attention=True,
+        mask_scales=(0.5, 1.0, 1.5, 2.0),
+        map_scales=(0.5, 1.0, 2.0),
+        region_stride=1,
+        head_lr=1.0,
+        dtype="float32",
+    )
+    return ConfigDict(fields | changes)
+
+
 def published_affinity(backbone: Mapping[str, Any], lr: float = 0.01) -> Any:
     """AffinityNet's training as in its and SEAM's programs: crops of the images as they are."""
     augment = published_augmentation()

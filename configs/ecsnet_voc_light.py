@@ -1,11 +1,11 @@
 """ECS-Net with MobileNetV2 at small image sizes: the seeds, on a laptop.
 
     python -m wsss_jax.main --config configs/ecsnet_voc_light.py --workdir runs/ecsnet_voc_light \
-        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2_imagenet.npz
+        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz
 
 Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. As
-in SEAM's light recipe the maps have stride 8 on a backbone of 16; the dilations are half as large,
-for they count features of that stride.
+in SEAM's light recipe the maps have stride 8 on a backbone of 16; the dilations are about half as
+large, for they count features of stride 16.
 """
 
 from typing import Any

@@ -29,17 +29,7 @@ def get_config() -> Any:
         batch_size=8,
         epochs=8,
         augment=augment,
-        method=dict(
-            name="pss",
-            backbone=dict(name="resnet38", dropout=(0.2, 0.2), remat=True),
-            rcm_weight=1.0,
-            mam_weight=1.0,
-            threshold=0.3,
-            decay=0.996,
-            memory=0,
-            region_stride=1,
-            dtype="float32",
-        ),
+        method=common.published_pss(dict(name="resnet38", dropout=(0.2, 0.2), remat=True)),
         optimizer=common.published_optimizer(lr=0.01),
     )
     common.seeds_and_scores(c)

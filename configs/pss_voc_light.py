@@ -1,7 +1,7 @@
 """RCM + MAM with MobileNetV2 at small image sizes: the seeds, on a laptop.
 
     python -m wsss_jax.main --config configs/pss_voc_light.py --workdir runs/pss_voc_light \
-        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2_imagenet.npz
+        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz
 
 Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. The
 two training stages share the epochs of the other light recipes; regions are compared at stride 8,
@@ -10,8 +10,6 @@ and the scales of the published recipe that cost most are left out.
 
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from configs import cam_voc_light, common
 
 
@@ -19,21 +17,13 @@ def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
     c: Any = cam_voc_light.get_config()
     c.name = "pss_voc_light"
-    c.train.method = ConfigDict(
-        dict(
-            name="pss",
-            backbone=c.train.method.backbone,
-            rcm_weight=1.0,
-            mam_weight=1.0,
-            threshold=0.3,
-            decay=0.99,  # a twelfth of the published steps: the support has to follow quicker
-            memory=0,
-            mask_scales=(0.5, 1.0, 1.5),
-            map_scales=(0.5, 1.0),
-            region_stride=8,
-            head_lr=10.0,
-            dtype="float32",
-        )
+    c.train.method = common.published_pss(
+        c.train.method.backbone,
+        decay=0.99,  # a short run: the support has to follow quicker
+        mask_scales=(0.5, 1.0, 1.5),
+        map_scales=(0.5, 1.0),
+        region_stride=8,
+        head_lr=10.0,
     )
     common.contrast_first(c)
     c.train_rcm.epochs, c.train.epochs = 3, 2

@@ -1,13 +1,13 @@
 """SEAM with MobileNetV2 at small image sizes, from labels to a network: on a laptop.
 
     python -m wsss_jax.main --config configs/seam_voc_light.py --workdir runs/seam_voc_light \
-        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2_imagenet.npz
+        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz
 
-Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. What
-differs from the published recipe was chosen on train, see docs/results.md: SEAM's second image is
-half as large (published: 0.3), since a crop of 224 leaves too little of it; the maps have stride 8
-on a backbone of 16, which is three times as fast as one of 8; CRF and walk start from weaker
-backgrounds, as these maps are broader, and the CRF's kernel is narrower, as images are smaller.
+Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. It
+differs from the published recipe, by choices made on train: SEAM's second image is half as large
+(published: 0.3), since a crop of 224 leaves too little of it; the maps have stride 8 on a backbone
+of 16, which is three times as fast as one of 8; CRF and walk start from weaker backgrounds, as
+these maps are broader, and the CRF's kernel is narrower, as images are smaller.
 """
 
 from typing import Any

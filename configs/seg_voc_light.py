@@ -1,7 +1,7 @@
 """The segmentation network of `seam_voc_light` trained on the true masks: its upper bound.
 
     python -m wsss_jax.main --config configs/seg_voc_light.py --workdir runs/seg_voc_light \
-        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2_imagenet.npz
+        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz
 
 Two CPU cores suffice. Like that network it goes on from SEAM's backbone: given the workdir of a
 finished `seam_voc_light` run with the same values, it does not train SEAM again. `init_weights` are

@@ -1,7 +1,7 @@
 """SSENet with MobileNetV2 at small image sizes: the seeds, on a laptop.
 
     python -m wsss_jax.main --config configs/ssenet_voc_light.py --workdir runs/ssenet_voc_light \
-        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2_imagenet.npz
+        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz
 
 Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. The
 second image is half as large (published: 0.3), since a crop of 224 leaves too little of it.

@@ -28,7 +28,7 @@ usage: python -m wsss_jax.compare --configs=A,B,... --workdir=DIR [flags] [--con
 
   --configs=A,B,...     config files or names of shipped recipes, the baseline first:
                         {recipes}
-  --config.KEY=VALUE    replaces a value of all of them (--config.train.epochs=2)
+  --config.KEY=VALUE    replaces a value of all of them (--config.train.batch_size=8)
   --workdir=DIR         compare.html, .png, .md and .json, and every run in RECIPE/seedK
 """
 

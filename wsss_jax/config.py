@@ -161,10 +161,21 @@ def _check_keys(config: ConfigDict, overrides: Iterable[str]) -> None:
         for part in override.split("."):
             if not isinstance(at, ConfigDict) or part not in at:
                 raise UserError(
-                    f"the config has no value {override}{nearest(override, keys)}"
+                    f"the config has no value {override}{_nearest_key(override, keys)}"
                     " (--dry_run lists all values)"
                 )
             at = at[part]
+
+
+def _nearest_key(key: str, keys: Iterable[str]) -> str:
+    """As `nearest`; of a section that exists, only a value whose own name resembles the key's."""
+    section, _, name = key.rpartition(".")
+    siblings = [k for k in keys if k.rpartition(".")[0] == section]
+    if not siblings:
+        return nearest(key, keys)
+    own = {k.rpartition(".")[2]: k for k in siblings}
+    found = difflib.get_close_matches(name, list(own), n=1, cutoff=0.6)
+    return f"; did you mean {own[found[0]]}?" if found else ""
 
 
 def _wrong_type(config: ConfigDict | None, error: Exception) -> str:

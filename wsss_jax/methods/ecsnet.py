@@ -185,7 +185,7 @@ class EcsNet(base.Method):
                 raise UserError(f"expected {name} above 0, found {getattr(self, name)}: raise it")
         if self.tau_bg > self.tau_fg:
             raise UserError(
-                f"expected tau_bg up to tau_fg, found {self.tau_bg} and {self.tau_fg}: lower it"
+                f"expected tau_bg up to tau_fg, found {self.tau_bg} and {self.tau_fg}: lower tau_bg"
             )
         if not self.dilations or len(set(self.dilations)) < len(self.dilations):
             raise UserError(f"expected dilations, each once, found {self.dilations}: change them")
