@@ -33,5 +33,5 @@ def get_config() -> ConfigDict:
         # From scratch Adam finds the heads in a few epochs, where SGD has not begun to.
         optimizer=dict(name="adam", lr=0.001, weight_decay=0.0, schedule="poly", poly_power=0.9),
     )
-    common.seeds_and_scores(c, scales=(1.0,))
+    common.seeds_and_scores(c, scales=(0.75, 1.0))
     return c

@@ -16,8 +16,7 @@ from configs import common, seam_shapes, seg_shapes
 def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
     seeds: Any = seam_shapes.get_config()
-    taken = ("name", "seed", "data", "train_classifier", "train")
-    c: Any = ConfigDict({name: seeds[name] for name in taken})
+    c: Any = ConfigDict({name: seeds[name] for name in ("name", "seed", "data", "train")})
     c.name = "seam_chain_shapes"
     affinity = common.training(
         split="train",
@@ -32,7 +31,7 @@ def get_config() -> Any:
             head_lr=10.0,
             dtype="float32",
         ),
-        optimizer=c.train_classifier.optimizer,
+        optimizer=c.train.optimizer,
     )
     segmentation: Any = seg_shapes.get_config().train
     segmentation.segmentation = False
@@ -43,13 +42,12 @@ def get_config() -> Any:
         segmentation=segmentation,
         walk=dict(alpha=4.0, beta=8.0, steps=64, crf=False),
         test=dict(scales=(0.75, 1.0), flip=True, enlarge="corners"),
-        scales=(1.0,),
+        scales=(0.75, 1.0),
         normalise="min_max",
         enlarge="corners",
         alphas=(2.0, 4.0, 8.0),
         bilateral=(20.0, 5.0, 4.0),
     )
-    common.finish(c, "train_classifier", *c.stages[:-1])
     # From scratch: the other networks go on from SEAM's backbone.
     c.train_affinity.needs.backbone = "train"
     c.train_segmentation.needs.backbone = "train"

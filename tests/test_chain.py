@@ -12,7 +12,7 @@ from wsss_jax.data.images import decode_mask
 from wsss_jax.files import read_json
 
 STAGES = (
-    *("train_classifier", "train", "cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val"),
+    *("train", "cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val"),
     *("crf", "eval_crf_2", "eval_crf_4", "eval_crf_8", "train_affinity", "walk", "eval_walk"),
     *("train_segmentation", "masks_val", "eval_masks_val", "report"),
 )
@@ -27,8 +27,6 @@ def test_the_built_in_data(
         *("main", "--config=seam_chain_shapes", f"--workdir={workdir}"),
         *("--config.data.train_images=12", "--config.data.val_images=5"),
         *("--config.data.size=64", "--config.train.augment.crop=32"),
-        *("--config.train_classifier.augment.crop=32", "--config.train_classifier.batch_size=4"),
-        "--config.train_classifier.steps=2",
         *("--config.train.batch_size=4", "--config.train.steps=3"),
         *("--config.train_affinity.batch_size=4", "--config.train_affinity.steps=2"),
         *("--config.train_affinity.augment.crop=32", "--config.crf.workers=1"),
