@@ -21,8 +21,8 @@ demo: $(VENV)/.installed-demo  ## train on generated images, make masks, score t
 	$(BIN)/python -m wsss_jax.main --config configs/seam_shapes.py --workdir $(WORKDIR) $(ARGS)
 	@for file in $(WORKDIR)/report.html $(WORKDIR)/report.png; do if [ -f "$$file" ]; then echo "Look at $$file"; fi; done
 
-# Fewer images than the recipes have: a seed of all six is done in less than half an hour.
-compare: $(VENV)/.installed-demo  ## all methods on generated images in one table, half an hour (a seed; SEEDS=3)
+# Fewer images than the recipes have, for six recipes take their time.
+compare: $(VENV)/.installed-demo  ## all methods on generated images in one table (one seed; SEEDS=3 for three)
 	$(BIN)/python -m wsss_jax.compare --workdir $(COMPARISON) --seeds $(SEEDS) \
 	    --configs cam_shapes,ssenet_shapes,seam_shapes,pss_shapes,ecsnet_shapes,seg_shapes \
 	    --config.data.train_images=800 $(ARGS)
