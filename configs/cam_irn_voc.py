@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, published
 
 
 def get_config() -> Any:
@@ -107,13 +107,13 @@ def _augmentation(**resize: tuple[float, float]) -> dict[str, Any]:
 
 
 def _optimizer() -> dict[str, Any]:
-    """The momentum is the weight decay's value, as published; see common.published_optimizer."""
+    """The momentum is the weight decay's value, as published; see published.optimizer."""
     return dict(lr=0.1, momentum=1e-4, weight_decay=1e-4, schedule="poly", poly_power=0.9)
 
 
 def _segmentation(backbone: dict[str, Any]) -> Any:
     """DeepLabv2 (arXiv 1606.00915) with its own settings; IRNet's paper gives none."""
-    section = common.published_segmentation(backbone)
+    section = published.segmentation(backbone)
     section.needs = ConfigDict(dict(masks="walk"))
     section.augment.crop = 321
     section.augment.hsv = 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, published
 
 
 def get_config() -> Any:
@@ -21,21 +21,21 @@ def get_config() -> Any:
     c.seed = 0
     c.data = common.voc_data()
     backbone = dict(name="resnet38", remat=False)
-    augment = common.published_augmentation()
+    augment = published.augmentation()
     augment.long_side = (256, 512)
     c.train = common.training(
         batch_size=16,
         epochs=15,
         augment=augment,
         method=dict(name="cam", backbone=backbone, dropout=0.5, dtype="float32"),
-        optimizer=common.published_optimizer(lr=0.1),
+        optimizer=published.optimizer(lr=0.1),
     )
     common.refined_and_segmented(
         c,
-        affinity=common.published_affinity(backbone, lr=0.1),
-        segmentation=common.published_segmentation(backbone),
+        affinity=published.affinity(backbone, lr=0.1),
+        segmentation=published.segmentation(backbone),
         walk=dict(alpha=16.0, beta=8.0, steps=256, crf=False),
-        test=common.PUBLISHED_TEST,
+        test=published.TEST,
         alphas=(4.0, 32.0),
     )
     return c

@@ -7,7 +7,7 @@ Two CPU cores suffice; nothing is downloaded.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, published
 
 
 def get_config() -> ConfigDict:
@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     c.name = "cam_shapes"
     c.seed = 0
     c.data = common.shapes_data()
-    augment = common.published_augmentation()
+    augment = published.augmentation()
     augment.update(crop=96, long_side=(96, 128), hue=0.0)
     c.train = common.training(
         split="train",

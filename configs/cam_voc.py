@@ -9,7 +9,7 @@ One GPU or TPU core with 32 GB, or several devices. Published CAM score on train
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, published
 
 
 def get_config() -> ConfigDict:
@@ -21,11 +21,11 @@ def get_config() -> ConfigDict:
     c.train = common.training(
         batch_size=16,
         epochs=15,
-        augment=common.published_augmentation(),
+        augment=published.augmentation(),
         method=dict(
             name="cam", backbone=dict(name="resnet38", remat=False), dropout=0.5, dtype="float32"
         ),
-        optimizer=common.published_optimizer(lr=0.01),
+        optimizer=published.optimizer(lr=0.01),
     )
     common.seeds_and_scores(c)
     return c

@@ -8,7 +8,7 @@ Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's p
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, published
 
 
 def get_config() -> ConfigDict:
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     c.name = "cam_voc_light"
     c.seed = 0
     c.data = common.voc_data()
-    augment = common.published_augmentation()
+    augment = published.augmentation()
     augment.update(crop=224, long_side=(224, 384))
     c.train = common.training(
         batch_size=16,

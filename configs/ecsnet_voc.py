@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, published
 
 
 def get_config() -> Any:
@@ -24,27 +24,9 @@ def get_config() -> Any:
     c.train = common.training(
         batch_size=8,
         epochs=8,
-        augment=common.published_augmentation(),
-        method=dict(
-            name="ecsnet",
-            backbone=dict(name="resnet38", remat=False),
-            fill="blur",
-            fill_sigma=0.04,
-            erase_threshold=0.6,
-            dilations=(1, 3, 6, 9),
-            overlay_both=False,
-            tau_fg=0.5,
-            tau_bg=0.1,
-            suppression="agree",
-            label_weight=1.0,
-            label_start=0,
-            balanced=True,
-            temperature=0.1,
-            erased_weight=1.0,
-            train_maps=True,
-            dtype="float32",
-        ),
-        optimizer=common.published_optimizer(lr=0.01),
+        augment=published.augmentation(),
+        method=published.ecsnet(dict(name="resnet38", remat=False)),
+        optimizer=published.optimizer(lr=0.01),
     )
     common.seeds_and_scores(c, normalise="min_max", enlarge="corners")
     return c

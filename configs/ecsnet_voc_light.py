@@ -10,9 +10,7 @@ large, for they count features of stride 16.
 
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from configs import cam_voc_light
+from configs import cam_voc_light, published
 
 
 def get_config() -> Any:
@@ -22,27 +20,6 @@ def get_config() -> Any:
     # As the baseline in all but the method and the finish of its maps.
     for stage in (c.cam_train, c.cam_val):
         stage.update(normalise="min_max", enlarge="corners")
-    c.train.method = ConfigDict(
-        dict(
-            name="ecsnet",
-            backbone=dict(name="mobilenet_v2", output_stride=16, taps=(5, 12), remat=False),
-            map_stride=8,
-            fill="blur",
-            fill_sigma=0.04,
-            erase_threshold=0.6,
-            dilations=(1, 2, 3, 4),
-            overlay_both=False,
-            tau_fg=0.5,
-            tau_bg=0.1,
-            suppression="agree",
-            label_weight=1.0,
-            label_start=0,
-            balanced=True,
-            temperature=0.1,
-            erased_weight=1.0,
-            train_maps=True,
-            dropout=0.5,
-            dtype="float32",
-        )
-    )
+    backbone = dict(name="mobilenet_v2", output_stride=16, taps=(5, 12), remat=False)
+    c.train.method = published.ecsnet(backbone, map_stride=8, dilations=(1, 2, 3, 4))
     return c

@@ -7,14 +7,14 @@ Two CPU cores suffice; nothing is downloaded.
 
 from typing import Any
 
-from configs import cam_shapes, common
+from configs import cam_shapes, common, published
 
 
 def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
     c: Any = cam_shapes.get_config()
     c.name = "pss_shapes"
-    c.train.method = common.published_pss(
+    c.train.method = published.pss(
         c.train.method.backbone,
         features=64,
         decay=0.99,

@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, published
 
 
 def get_config() -> Any:
@@ -22,15 +22,15 @@ def get_config() -> Any:
     c.name = "pss_voc"
     c.seed = 0
     c.data = common.voc_data()
-    augment = common.published_augmentation()
+    augment = published.augmentation()
     augment.update(crop=384, long_side=(256, 512), brightness=0.4, contrast=0.4, saturation=0.4)
     augment.update(jitter_p=0.8, grayscale_p=0.1)
     c.train = common.training(
         batch_size=8,
         epochs=8,
         augment=augment,
-        method=common.published_pss(dict(name="resnet38", dropout=(0.2, 0.2), remat=True)),
-        optimizer=common.published_optimizer(lr=0.01),
+        method=published.pss(dict(name="resnet38", dropout=(0.2, 0.2), remat=True)),
+        optimizer=published.optimizer(lr=0.01),
     )
     common.seeds_and_scores(c)
     common.contrast_first(c)

@@ -10,14 +10,14 @@ and the scales of the published recipe that cost most are left out.
 
 from typing import Any
 
-from configs import cam_voc_light, common
+from configs import cam_voc_light, common, published
 
 
 def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
     c: Any = cam_voc_light.get_config()
     c.name = "pss_voc_light"
-    c.train.method = common.published_pss(
+    c.train.method = published.pss(
         c.train.method.backbone,
         decay=0.99,  # a short run: the support has to follow quicker
         mask_scales=(0.5, 1.0, 1.5),

@@ -7,7 +7,7 @@ Two CPU cores suffice; nothing is downloaded. `seam_chain_shapes` goes on to a n
 
 from typing import Any
 
-from configs import cam_shapes, common
+from configs import cam_shapes, published
 
 
 def get_config() -> Any:
@@ -17,5 +17,5 @@ def get_config() -> Any:
     # As the baseline in all but the method and the finish of its maps.
     for stage in (c.cam_train, c.cam_val):
         stage.update(normalise="min_max", enlarge="corners")
-    c.train.method = common.published_seam(c.train.method.backbone, small_scale=0.5, dropout=0.1)
+    c.train.method = published.seam(c.train.method.backbone, small_scale=0.5, dropout=0.1)
     return c

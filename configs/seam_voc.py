@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, published
 
 
 def get_config() -> Any:
@@ -26,16 +26,16 @@ def get_config() -> Any:
     c.train = common.training(
         batch_size=8,
         epochs=8,
-        augment=common.published_augmentation(),
-        method=common.published_seam(backbone),
-        optimizer=common.published_optimizer(lr=0.01),
+        augment=published.augmentation(),
+        method=published.seam(backbone),
+        optimizer=published.optimizer(lr=0.01),
     )
     common.refined_and_segmented(
         c,
-        affinity=common.published_affinity(backbone),
-        segmentation=common.published_segmentation(backbone),
+        affinity=published.affinity(backbone),
+        segmentation=published.segmentation(backbone),
         walk=dict(alpha=6.0, beta=8.0, steps=64, crf=False),
-        test=common.PUBLISHED_TEST,
+        test=published.TEST,
         normalise="min_max",
         enlarge="corners",
     )

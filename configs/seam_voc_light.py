@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, published
 
 
 def get_config() -> Any:
@@ -26,19 +26,19 @@ def get_config() -> Any:
     backbone = dict(name="mobilenet_v2", output_stride=16, taps=(5, 12), remat=False)
     # New layers learn at ten times this rate. Real momentum: the schedule is short.
     optimizer = dict(lr=0.005, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9)
-    augment = common.published_augmentation()
+    augment = published.augmentation()
     augment.update(crop=224, long_side=(224, 384))
     c.train = common.training(
         batch_size=16,
         epochs=5,
         augment=augment,
-        method=common.published_seam(backbone, map_stride=8, small_scale=0.5),
+        method=published.seam(backbone, map_stride=8, small_scale=0.5),
         optimizer=optimizer,
     )
-    affinity = common.published_affinity(backbone)
+    affinity = published.affinity(backbone)
     affinity.update(batch_size=16, epochs=4, optimizer=optimizer)
     affinity.augment.crop = 224
-    segmentation = common.published_segmentation(backbone)
+    segmentation = published.segmentation(backbone)
     segmentation.update(batch_size=16, epochs=6, steps=0, optimizer=optimizer)
     segmentation.augment.crop = 224
     # A short run: batch norm of the head has to follow quickly, that of the backbone stays.

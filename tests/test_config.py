@@ -81,5 +81,6 @@ def test_a_config_elsewhere_uses_its_neighbours_and_the_shipped_recipes(tmp_path
 def test_recipes_are_found_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
     assert find_recipe("seam_voc").name == "seam_voc.py"
-    with pytest.raises(UserError, match="no config file common"):
-        find_recipe("common")
+    for name in ("common", "published"):
+        with pytest.raises(UserError, match=f"no config file {name}"):
+            find_recipe(name)

@@ -25,6 +25,8 @@ _SHIPPED = next(
     (folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir()),
     _PACKAGE.parent / "configs",
 )
+# What recipes share.
+_SHARED = ("common", "published")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 
 
@@ -36,7 +38,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def shipped_recipes() -> tuple[str, ...]:
     """Names of the recipes that come with the program."""
-    return tuple(sorted(p.stem for p in _SHIPPED.glob("*.py") if p.stem not in ("common",)))
+    return tuple(sorted(p.stem for p in _SHIPPED.glob("*.py") if p.stem not in _SHARED))
 
 
 def find_recipe(name: str) -> Path:
