@@ -24,7 +24,7 @@ def get_config() -> Any:
     c.data = chain.data
     c.train = ConfigDict(chain.train.to_dict())
     c.train_on_masks = ConfigDict(chain.train_segmentation.to_dict())
-    del c.train_on_masks.needs.masks
+    c.train_on_masks.needs = ConfigDict(dict(backbone="train"))
     c.train_on_masks.segmentation = True
     c.bound_val = ConfigDict(chain.masks_val.to_dict())
     c.bound_val.needs = ConfigDict(dict(checkpoint="train_on_masks"))
