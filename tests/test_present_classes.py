@@ -10,6 +10,7 @@ import pytest
 
 from wsss_jax.methods.seam import Seam
 from wsss_jax.ops.present_classes import on_present_classes
+from wsss_jax.ops.transforms import draw_transform
 
 CLASSES = 8
 
@@ -26,7 +27,8 @@ def labels_with(*counts: int) -> jax.Array:
 def seam_losses(use_pcm: bool) -> tuple[Any, Any]:
     """SEAM's loss on the present classes and on all, compiled, each with its gradient."""
     method = Seam(CLASSES, {"name": "tiny"}, er_weight=0.7, use_pcm=use_pcm)
-    loss_of = functools.partial(method._consistency, size=(12, 10), small_size=(6, 5))
+    still = draw_transform((), jax.random.key(0), 2)
+    loss_of = functools.partial(method._consistency, size=(12, 10), small_size=(6, 5), move=still)
 
     def on_present(maps: Any, labels: jax.Array):
         loss, terms = on_present_classes(loss_of, maps, labels)
