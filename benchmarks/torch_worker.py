@@ -31,6 +31,17 @@ def parameter_groups(
     ]
 
 
+PLAIN: dict[str, Any] = {
+    "use_pcm": True,
+    "transform": "rescale",
+    "max_rotation": 20.0,
+    "max_translation": 15,
+    "map_stride": 0,
+    "dims": [64, 128, 192],
+    "head_lr": 10.0,
+}
+
+
 def prepare(folder: Path, spec: dict[str, Any]) -> Step:
     """A function that does one step and returns its loss; weights and batch come from `folder`."""
     torch.set_num_threads(spec["threads"])
@@ -38,6 +49,10 @@ def prepare(folder: Path, spec: dict[str, Any]) -> Step:
         keep_memory()
     method = dict(spec["method"])
     half = method.pop("dtype") == "bfloat16"
+    # Written here for these values alone.
+    for name, value in PLAIN.items():
+        if name in method and method.pop(name) != value:
+            raise ValueError(f"expected the method's {name} to be {value} beside PyTorch")
     network = {"cam": Cam, "seam": Seam}[method.pop("name")](spec["num_classes"], **method)
     with np.load(folder / "weights.npz") as file:
         weights = {name: torch.from_numpy(file[name]) for name in file.files}

@@ -24,7 +24,7 @@ import numpy as np
 
 HERE = Path(__file__).parent
 NUM_CLASSES = 20
-DEFAULTS = {"cam_voc_light": (16, 224), "seam_voc_light": (16, 224)}  # batch, crop
+DEFAULTS = {"cam_voc_light": (16, 224)}  # batch, crop
 LARGE = (1, 448)  # ResNet38: what an ordinary machine has memory for
 
 
