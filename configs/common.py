@@ -94,29 +94,18 @@ def relu_before_sum(c: Any) -> None:
         c[f"cam_{split}"].relu_each = True
 
 
-def trained_before(c: Any, name: str, need: str) -> Any:
-    """A training stage before `c.train`, as that is now; `c.train` then starts from its weights.
-
-    Args:
-      c: a recipe with all its stages.
-      name: of the new stage, which is returned.
-      need: what is taken over, ``init`` or ``backbone``.
-    """
+def contrast_first(c: Any) -> None:
+    """A training stage without L_MAM before `c.train`, which starts from its weights."""
     weights = c.train.init_weights
     first: Any = ConfigDict(c.train.to_dict())
-    c[name] = first
-    c.train.needs = ConfigDict({need: name})
+    c.train_rcm = first
+    first.method.mam_weight = 0.0
+    c.train.needs = ConfigDict(dict(init="train_rcm"))
     c.train.init_weights = ""
     del c.init_weights
     first.init_weights = weights
-    backbone_weights(c, name)
-    finish(c, name, *c.stages[:-1])
-    return first
-
-
-def contrast_first(c: Any) -> None:
-    """A training stage without L_MAM before `c.train`, which starts from its weights."""
-    trained_before(c, "train_rcm", "init").method.mam_weight = 0.0
+    backbone_weights(c, "train_rcm")
+    finish(c, "train_rcm", *c.stages[:-1])
 
 
 def refined_and_segmented(
