@@ -44,6 +44,8 @@ def in_processes(
 ) -> Iterator[Result]:
     """Yields ``function(task)`` of all tasks, in the order in which they get done.
 
+    Those that are found done at the same moment come in the order of `tasks`.
+
     `tasks` is asked for the next one when a process is about to need it; two for each process are
     in memory. An exception of the function is raised here and drops the work that has not begun.
 
@@ -56,16 +58,18 @@ def in_processes(
       UserError: a process was killed, as the system does when memory runs out.
     """
     waiting = iter(tasks)
-    pending: set[Future[Result]] = set()
+    pending: list[Future[Result]] = []
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin)
     try:
         while True:
             for task in islice(waiting, 2 * workers - len(pending)):
-                pending.add(pool.submit(function, task))
+                pending.append(pool.submit(function, task))
             if not pending:
                 return
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
+            done = wait(pending, return_when=FIRST_COMPLETED).done
+            finished = [future for future in pending if future in done]
+            pending = [future for future in pending if future not in done]
+            for future in finished:
                 yield future.result()
     except BrokenProcessPool as error:
         raise UserError(
