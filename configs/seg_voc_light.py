@@ -4,8 +4,8 @@
         --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz
 
 Two CPU cores suffice. Like that network it goes on from SEAM's backbone: given the workdir of a
-finished `seam_voc_light` run with the same values, it does not train SEAM again. `init_weights` are
-ImageNet weights under torchvision's parameter names.
+finished `seam_voc_light` run with the same values, it does not train SEAM again, and draws the
+report anew. `init_weights` are ImageNet weights under torchvision's names.
 """
 
 from typing import Any

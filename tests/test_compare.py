@@ -43,6 +43,7 @@ TINY = (
         ),
         (["--configs=cam_shapes", "--config.train.epochs=two"], "expects int, found 'two'"),
         (["--configs=cam_shapes", "--table_only", "--workdir=x"], "finished runs in"),
+        (["--configs=cam_shapes", "--table_only", "--dry_run", "--workdir=x"], "found both"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from adding_stages import adding_config, make_workdir, stages_run
@@ -46,6 +47,22 @@ def test_a_stage_that_ended_before_it_made_anything_may_be_corrected(workdir: Pa
             made.unlink()
     pipeline.run(adding_config(a={"add": 3.0}), workdir, only=("a",))
     assert stages_run(workdir) == ["a"]
+
+
+def test_what_only_draws_is_drawn_anew_for_another_recipe(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stages = workdir.parent / "fake_stages"
+    (stages / "draw.py").write_text((stages / "add.py").read_text())
+    monkeypatch.setattr(stage_folder, "_VIEWS", ("fake_stages.draw",))
+    draws: dict[str, dict[str, Any]] = {"d": {"type": "fake_stages.draw"}}
+    pipeline.run(adding_config(**draws), workdir)
+    stages_run(workdir)
+    draws["d"]["needs"] = {"x": "b", "y": "c"}
+    pipeline.run(adding_config(**draws), workdir)
+    assert stages_run(workdir) == ["d"]
+    with pytest.raises(UserError, match="stage a"):  # what it draws is still protected
+        pipeline.run(adding_config(**draws, a={"add": 2.0}), workdir)
 
 
 def test_only_runs_a_part(workdir: Path):

@@ -93,6 +93,8 @@ def _run(options: dict[str, Any], overrides: list[str], argv: Sequence[str]) -> 
         raise UserError("--workdir is missing: the folder where the results go")
     folder = Path(options["workdir"]).expanduser().resolve()
     seeds = _seeds(options)
+    if options["dry_run"] and options["table_only"]:
+        raise UserError("expected --dry_run (what would run) or --table_only, found both")
     planned = plan(recipes, seeds, folder, options["all_stages"])
     if options["dry_run"]:
         print(_plan(planned, folder))

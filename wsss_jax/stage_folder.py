@@ -24,6 +24,8 @@ _NO_EFFECT = (
     *("log_every", "image_every", "checkpoint_every", "keep"),
     *("num_threads", "prefetch", "workers"),
 )
+# Drawn in seconds from what other stages made, and read by none: done anew whenever it differs.
+_VIEWS = ("report",)
 # Where the data lies; what it holds is in the digests of the splits.
 _LOCATION = ("root", "labels", "data_dir")
 
@@ -157,8 +159,8 @@ def _action(
         return "redo", "--force"
     again = [d.stage.name for d in inputs if d.action in ("run", "resume") and done]
     why = differences(stage, old, parts) or (f"{again[0]} is run again" if again else "")
-    if why and force:
-        return "redo", f"--force; {why}"
+    if why and (force or stage.type in _VIEWS):
+        return "redo", f"--force; {why}" if force else why
     if why:
         return "refuse", (
             f"{folder} holds another run: {why}; choose another --workdir, or --force to delete"
