@@ -54,7 +54,7 @@ def test_the_pictures_are_the_same_everywhere():
     for index, split in itertools.product(range(6), shapes.SPLITS):
         image, mask = shapes.render(index, split, 7, 96)
         digest.update(image.tobytes() + mask.tobytes())
-    assert digest.hexdigest() == "4fcefb657e6eddfd704c8832a8e8060e7393e571f0dfceb565e002c40892ae7e"
+    assert digest.hexdigest() == "126c98bbfc4d0e550dd22550bdf59f77f2425d40587e668e0218e4a86bdaff2c"
 
 
 def test_render_does_not_depend_on_what_was_drawn_before():
@@ -109,7 +109,7 @@ def test_bodies_and_coats_are_shared_by_the_classes(compositions):
     for name in CLASSES:
         coats = [creature.coat for creature in creatures if creature.name == name]
         palettes = Counter(coat.palette for coat in coats)
-        assert len(palettes) >= 4 and len({coat.pattern for coat in coats}) >= 4
+        assert len(palettes) >= 3 and len({coat.pattern for coat in coats}) >= 3
         assert palettes.most_common(1)[0][1] < 0.7 * len(coats)
 
 
@@ -126,7 +126,7 @@ def test_places_go_with_classes_but_do_not_give_them_away(compositions):
         drawn.scene == HOMES[CLASSES[index % len(CLASSES)]]
         for index, drawn in enumerate(compositions)
     ]
-    assert 0.45 < np.mean(homes) < 0.75  # 0.6 ± 3 standard errors
+    assert 0.2 < np.mean(homes) < 0.5  # 0.35 ± 3 standard errors
     for scene in SCENES:
         names = {item.name for drawn in compositions if drawn.scene == scene
                  for item in drawn.creatures}  # fmt: skip

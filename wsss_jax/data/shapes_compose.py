@@ -11,7 +11,7 @@ from wsss_jax.data.shapes_scenes import SCENES, paint_scene
 from wsss_jax.data.shapes_toys import BODIES, PALETTES, PATTERNS, Coat, Toy, build, headless
 
 HOMES = dict(zip(CLASSES, ("night", "forest", "snow", "reef", "desert", "meadow"), strict=True))
-HOME_PROBABILITY = 0.6  # of the first creature; else any other place
+HOME_PROBABILITY = 0.35  # of the first creature; else any other place, 0.13 each
 # Two classes each that tend to wear the same palettes and patterns, as cats and dogs do.
 _KIN = (
     (("owl", "frog"), (0, 3), ("spots", "scales")),
@@ -19,7 +19,7 @@ _KIN = (
     (("panda", "unicorn"), (2, 5), ("wool", "patches")),
 )
 COATS = {name: (palettes, patterns) for names, palettes, patterns in _KIN for name in names}
-COAT_PROBABILITY = 0.5  # else any palette and pattern
+COAT_PROBABILITY = 0.85  # else any palette and pattern
 COUNT_SHARES = (0.6, 0.3, 0.1)  # of pictures with one, two and three creatures
 # Lengths in sizes of the picture: the largest is three times the smallest.
 SHORTEST = 0.56
