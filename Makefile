@@ -17,15 +17,13 @@ BIN := $(VENV)/bin
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.installed-demo  ## train on generated images, make masks, score them, show a report
+demo: $(VENV)/.installed-demo  ## from labels of generated images to masks and a network, with a report
 	$(BIN)/python -m wsss_jax.main --config configs/seam_shapes.py --workdir $(WORKDIR) $(ARGS)
 	@for file in $(WORKDIR)/report.html $(WORKDIR)/report.png; do if [ -f "$$file" ]; then echo "Look at $$file"; fi; done
 
-# Fewer images than the recipes have, for six recipes take their time.
 compare: $(VENV)/.installed-demo  ## all methods on generated images in one table (one seed; SEEDS=3 for three)
 	$(BIN)/python -m wsss_jax.compare --workdir $(COMPARISON) --seeds $(SEEDS) \
-	    --configs cam_shapes,ssenet_shapes,seam_shapes,pss_shapes,ecsnet_shapes,seg_shapes \
-	    --config.data.train_images=800 $(ARGS)
+	    --configs cam_shapes,ssenet_shapes,seam_shapes,pss_shapes,ecsnet_shapes,seg_shapes $(ARGS)
 
 test: $(VENV)/.installed-test  ## the quick tests (ARGS="tests/test_losses.py -k hardest" for a part)
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)

@@ -20,7 +20,7 @@ def voc_data() -> ConfigDict:
 def shapes_data() -> ConfigDict:
     """The built-in data set: generated, with exact masks; `size` is a side in pixels."""
     return ConfigDict(
-        dict(builder="shapes", train_images=1200, val_images=200, size=128, seed=0, data_dir="")
+        dict(builder="shapes", train_images=800, val_images=200, size=128, seed=0, data_dir="")
     )
 
 

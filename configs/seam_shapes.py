@@ -1,21 +1,55 @@
-"""SEAM on the built-in data, a tiny network from scratch: the demo.
+"""SEAM on the built-in data, from labels to a network, tiny and from scratch: the demo.
 
     python -m wsss_jax.main --config configs/seam_shapes.py --workdir runs/seam_shapes
 
-Two CPU cores suffice; nothing is downloaded. `seam_chain_shapes` goes on to a network.
+Two CPU cores suffice; nothing is downloaded.
 """
 
 from typing import Any
 
-from configs import cam_shapes, published
+from ml_collections import ConfigDict
+
+from configs import cam_shapes, common, published, seg_shapes
 
 
 def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
-    c: Any = cam_shapes.get_config()
+    baseline: Any = cam_shapes.get_config()
+    c: Any = ConfigDict({name: baseline[name] for name in ("name", "seed", "data", "train")})
     c.name = "seam_shapes"
     # As the baseline in all but the method and the finish of its maps.
-    for stage in (c.cam_train, c.cam_val):
-        stage.update(normalise="min_max", enlarge="corners")
     c.train.method = published.seam(c.train.method.backbone, small_scale=0.5, dropout=0.1)
+    affinity = common.training(
+        split="train",
+        batch_size=16,
+        epochs=3,
+        augment=ConfigDict(dict(c.train.augment, long_side=())),
+        method=dict(
+            name="affinity",
+            backbone=c.train.method.backbone,
+            dims=(32, 32, 64, 64),
+            map_stride=4,
+            head_lr=10.0,
+            dtype="float32",
+        ),
+        optimizer=c.train.optimizer,
+    )
+    segmentation: Any = seg_shapes.get_config().train
+    segmentation.segmentation = False
+    segmentation.epochs = 5
+    common.refined_and_segmented(
+        c,
+        affinity=affinity,
+        segmentation=segmentation,
+        walk=dict(alpha=8.0, beta=8.0, steps=64, crf=False),
+        test=dict(scales=(0.75, 1.0), flip=True, enlarge="corners"),
+        scales=(0.75, 1.0),
+        normalise="min_max",
+        enlarge="corners",
+        alphas=(4.0, 8.0, 16.0),
+        bilateral=(20.0, 5.0, 4.0),
+    )
+    # From scratch: the other networks go on from SEAM's backbone.
+    c.train_affinity.needs.backbone = "train"
+    c.train_segmentation.needs.backbone = "train"
     return c

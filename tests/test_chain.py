@@ -13,7 +13,7 @@ from wsss_jax.files import read_json
 
 STAGES = (
     *("train", "cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val"),
-    *("crf", "eval_crf_2", "eval_crf_4", "eval_crf_8", "train_affinity", "walk", "eval_walk"),
+    *("crf", "eval_crf_4", "eval_crf_8", "eval_crf_16", "train_affinity", "walk", "eval_walk"),
     *("train_segmentation", "masks_val", "eval_masks_val", "report"),
 )
 
@@ -24,7 +24,7 @@ def test_the_built_in_data(
     monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "data"))
     workdir = tmp_path / "run"
     command = [
-        *("main", "--config=seam_chain_shapes", f"--workdir={workdir}"),
+        *("main", "--config=seam_shapes", f"--workdir={workdir}"),
         *("--config.data.train_images=12", "--config.data.val_images=5"),
         *("--config.data.size=64", "--config.train.augment.crop=32"),
         *("--config.train.batch_size=4", "--config.train.steps=3"),

@@ -125,7 +125,7 @@ def make_builder(data: ConfigDict, split: str) -> Shapes:
         )
     options = _Options(
         split,
-        images=_whole(data, f"{split}_images", {"train": 1200, "val": 200}[split], 1, 10**6),
+        images=_whole(data, f"{split}_images", {"train": 800, "val": 200}[split], 1, 10**6),
         seed=_whole(data, "seed", 0, 0, 2**32 - 1),
         size=_whole(data, "size", 128, 32, 1024),
     )
