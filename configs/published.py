@@ -100,7 +100,7 @@ def ecsnet(backbone: Mapping[str, Any], **changes: object) -> ConfigDict:
         balanced=True,
         temperature=0.1,
         erased_weight=1.0,
-        train_maps=True,
+        train_maps=False,
         map_stride=0,
         dims=(64, 128, 192),
         dropout=0.5,

@@ -60,13 +60,13 @@ def compiled(method: EcsNet) -> Any:
 
 @pytest.fixture(scope="module")
 def step() -> Any:
-    return compiled(make(label_weight=0.5, erased_weight=2.0, label_start=3))
+    return compiled(make(label_weight=0.5, erased_weight=2.0, label_start=3, train_maps=True))
 
 
 @pytest.fixture(scope="module")
 def whole() -> Any:
     """As `step`, but nothing is erased and both branches have the same head."""
-    return compiled(make(erase_threshold=1.01, overlay_both=True))
+    return compiled(make(erase_threshold=1.01, overlay_both=True, train_maps=True))
 
 
 def test_every_term_against_loops(step: Any):
@@ -196,7 +196,7 @@ def differences(step: Any, paths: tuple[tuple[str, ...], ...]) -> None:
 
 
 def test_what_is_erased_and_labelled_carries_no_gradient():
-    method = make(label_weight=1.0, erased_weight=0.0, train_maps=False)
+    method = make(label_weight=1.0, erased_weight=0.0)
     params = params_of(method)
     gradient, aux = jax.jit(jax.grad(lambda p: loss_of(method, p, batch_of()), has_aux=True))(
         params

@@ -56,7 +56,7 @@ class EcsNetwork(nn.Module):
     dims: tuple[int, int, int] = (64, 128, 192)
     dropout: float = 0.5
     map_stride: int = 0
-    train_maps: bool = True
+    train_maps: bool = False
     dtype: str = "float32"
 
     @nn.compact
@@ -140,8 +140,8 @@ class EcsNet(base.Method):
         comes near certainty; a logarithm of the maps themselves has no bounded gradient.
       erased_weight: weight of the copy's classification loss: what is left of the object must be
         recognised, else its maps say nothing.
-      train_maps: the labels train classifiers and backbone through the refinement; without it they
-        could not change where the network looks. See `EcsNetwork`.
+      train_maps: the labels train classifiers and backbone through the refinement too. That spreads
+        the maps until they fill the image, for their normalised copy says so: see docs/methods.
       dims, dropout, map_stride, dtype: see `EcsNetwork`.
       head_lr: learning rate of the new layers relative to the backbone's.
     """
@@ -161,7 +161,7 @@ class EcsNet(base.Method):
     balanced: bool = True
     temperature: float = 0.1
     erased_weight: float = 1.0
-    train_maps: bool = True
+    train_maps: bool = False
     dims: tuple[int, int, int] = (64, 128, 192)
     dropout: float = 0.5
     map_stride: int = 0
