@@ -96,8 +96,18 @@ def choose(per_image: dict[str, float], count: int) -> list[tuple[str, str]]:
     return [(group, name) for group, names in groups for name in names]
 
 
-def make_gallery(evaluation: Evaluation, source: Source, count: int) -> list[Sample]:
+def map_folders(run: Run) -> tuple[Path, ...]:
+    """Where the run has activation maps, of whatever split."""
+    folders = (stage.folder / "cams" for stage in run.stages if stage.type == "infer_cam")
+    return tuple(folder for folder in folders if folder.is_dir())
+
+
+def make_gallery(
+    evaluation: Evaluation, source: Source, count: int, maps: Sequence[Path] = ()
+) -> list[Sample]:
     """The samples of `evaluation`, `count` a group; images of `source` that were not scored: none.
+
+    `maps`: folders of activation maps, shown where the evaluated masks were not made from maps.
 
     Raises:
       UserError: an image or mask is broken.
@@ -111,7 +121,7 @@ def make_gallery(evaluation: Evaluation, source: Source, count: int) -> list[Sam
         chosen = [("sample", name) for name in source.ids if name in made][: 3 * count]
     colours = class_colours(len(source.classes))
     return [
-        make_sample(evaluation, source[position[name]], source.classes, colours, group)
+        make_sample(evaluation, source[position[name]], source.classes, colours, group, maps)
         for group, name in chosen
     ]
 
@@ -122,8 +132,11 @@ def make_sample(
     classes: Sequence[str],
     colours: UInt8[np.ndarray, "n 3"],
     group: str,
+    maps: Sequence[Path] = (),
 ) -> Sample:
     """An image with what `evaluation` scored there; `colours` as of `class_colours`.
+
+    `maps` as of `make_gallery`.
 
     Raises:
       UserError: the image or a mask is broken.
@@ -149,6 +162,8 @@ def make_sample(
     if truth is not None:
         painted = paint_mask(small, _fit_mask(truth, small), colours)
         views.append(View("truth", "Ground truth", f"True mask of {name}: {labels}", painted))
+    others = (_cams(folder, name, image) for folder in maps)
+    cams = cams or next((found for found in others if found is not None), None)
     if cams is not None:
         method = cv2.INTER_AREA if len(small) < len(image) else cv2.INTER_LINEAR
         heat = cv2.resize(_heat(cams.cam, image), small.shape[1::-1], interpolation=method)

@@ -198,9 +198,19 @@ def ground_truth_note(evaluation: Evaluation, run: Run) -> str:
 
 
 def headlines(run: Run) -> list[Headline]:
-    """The figures on top of the page, at most six."""
-    found = []
+    """The figures on top of the page, at most six.
+
+    Of several results of one stage the best; of a long chain the first two and the last two.
+    """
+    best: dict[tuple[str, str], Evaluation] = {}
     for evaluation in run.evaluations:
+        key = evaluation.scored.name, evaluation.split
+        rival = best.setdefault(key, evaluation)
+        if evaluation.stage.metrics["miou"] > rival.stage.metrics["miou"]:
+            best[key] = evaluation
+    shown = list(best.values())
+    found = []
+    for evaluation in shown if len(shown) <= 4 else [*shown[:2], *shown[-2:]]:
         images = evaluation.stage.metrics.get("images")
         remarks = [count(images, "image") if isinstance(images, int) else ""]
         remarks.append(threshold_note(evaluation))
@@ -213,7 +223,6 @@ def headlines(run: Run) -> list[Headline]:
                 score=evaluation.stage.metrics["miou"],
             )
         )
-    found = found[:4]
     times = [training.seconds for training in run.trainings]
     if any(times):
         value, unit = duration(sum(time or 0.0 for time in times))

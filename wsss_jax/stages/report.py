@@ -16,7 +16,7 @@ from wsss_jax.context import Context
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
 from wsss_jax.report.collect import Evaluation, Run, collect
-from wsss_jax.report.gallery import Sample, make_gallery, shown_evaluation
+from wsss_jax.report.gallery import Sample, make_gallery, map_folders, shown_evaluation
 from wsss_jax.report.page import build_page
 from wsss_jax.report.picture import draw_picture
 
@@ -37,7 +37,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     found = collect(ctx.config, ctx.workdir, ctx.stage)
     evaluation = shown_evaluation(found)
     count: Any = config.get("images_per_group", 3)
-    samples, classes, reason = _pictures(ctx, evaluation, count)
+    samples, classes, reason = _pictures(ctx, evaluation, count, map_folders(found))
     if not classes:
         classes = _named_classes(found)
     page = build_page(found, samples, evaluation, classes, _provenance(found), reason)
@@ -59,14 +59,14 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
 
 
 def _pictures(
-    ctx: Context, evaluation: Evaluation | None, count: int
+    ctx: Context, evaluation: Evaluation | None, count: int, maps: tuple[Path, ...]
 ) -> tuple[list[Sample], tuple[str, ...], str]:
     """The gallery, the classes, and why there are no pictures if so."""
     if evaluation is None:
         return [], (), ""
     try:
         source = ctx.source(evaluation.split)
-        return make_gallery(evaluation, source, count), tuple(source.classes), ""
+        return make_gallery(evaluation, source, count, maps), tuple(source.classes), ""
     except UserError as error:
         # The scores are worth a report even when the photographs have been moved away.
         return [], (), f"The pictures are left out: {error}"
