@@ -278,6 +278,9 @@ def test_headlines_of_a_long_chain(tmp_path):
         return [h.value for h in wording.headlines(run) if h.score is not None]
 
     assert figures(chain) == ["50.0", "40.0", "62.0", "64.0"]
+    network = scored(*chain[-1])
+    mixed = dataclasses.replace(network.stage, metrics={"miou": 0.6, "alpha": 8.0})
+    assert wording.threshold_note(dataclasses.replace(network, stage=mixed)) == ""
     assert figures(chain[1:5]) == ["40.0", "60.0", "62.0"]  # the better of the two CRFs
 
 

@@ -134,6 +134,8 @@ def _trained(training: Training) -> str:
 
 def threshold_note(evaluation: Evaluation) -> str:
     """``threshold 0.21, fixed beforehand``, or what stands in a threshold's place; maybe empty."""
+    if evaluation.scored.type == "predict":
+        return ""  # a network decides by itself, whatever its training masks were made with
     threshold = evaluation.find("threshold")
     if isinstance(threshold, int | float):
         how = _threshold_choice(evaluation)
