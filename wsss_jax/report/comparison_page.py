@@ -103,7 +103,7 @@ def _headline(comparison: Comparison, entry: Entry, split: str) -> wording.Headl
     return wording.Headline(
         label=entry.label,
         value=wording.percent(None if spread is None else spread.mean),
-        unit="" if spread is None else f"± {text.deviation(spread)}",
+        unit="" if spread is None else text.deviation(spread),
         note=note,
         score=None if spread is None else spread.mean,
     )

@@ -66,7 +66,7 @@ def _score_cell(comparison: Comparison, entry: Entry, split: str) -> Html:
     return element(
         "td",
         element("b", wording.percent(spread.mean)),
-        f" ± {text.deviation(spread)}",
+        f" {text.deviation(spread)}",
         element("small", signed(gain) + mark) if gain is not None else None,
         class_="num",
     )
@@ -75,7 +75,7 @@ def _score_cell(comparison: Comparison, entry: Entry, split: str) -> Html:
 def _spread_cell(spread: Spread | None) -> Html:
     if spread is None:
         return element("td", "–", class_="num")
-    off = element("small", f"± {text.deviation(spread)}") if spread.std is not None else None
+    off = element("small", text.deviation(spread)) if spread.std is not None else None
     return element("td", wording.percent(spread.mean), off, class_="num")
 
 

@@ -7,18 +7,16 @@ from wsss_jax.report import wording
 from wsss_jax.report.comparison import SPLITS, Comparison, Entry, Spread, Trial
 
 
-def plus_minus(spread: Spread | None, *, always: bool = True) -> str:
-    """``60.4 ± 1.6``, in per cent; ``60.4 ± —`` for one seed (``60.4`` unless `always`)."""
+def plus_minus(spread: Spread | None) -> str:
+    """``60.4 ± 1.6``, in per cent; ``60.4`` for one seed."""
     if spread is None:
         return "–"
-    if spread.std is None and not always:
-        return wording.percent(spread.mean)
-    return f"{wording.percent(spread.mean)} ± {deviation(spread)}"
+    return " ".join(filter(None, (wording.percent(spread.mean), deviation(spread))))
 
 
 def deviation(spread: Spread) -> str:
-    """The standard deviation in per cent, a dash for one seed."""
-    return "—" if spread.std is None else wording.percent(spread.std)
+    """``± 1.6``: the standard deviation in per cent; empty for one seed."""
+    return "" if spread.std is None else f"± {wording.percent(spread.std)}"
 
 
 def gibibytes(count: int | None) -> str:
@@ -64,7 +62,7 @@ def markdown(comparison: Comparison) -> str:
             mark = " ▲" if comparison.better(entry, split) else ""
             row.append(plus_minus(entry.score(split)) + mark)
         row += [
-            plus_minus(entry.score(split, key), always=False)
+            plus_minus(entry.score(split, key))
             for split in SPLITS
             for key in ("precision", "recall")
         ]
