@@ -41,12 +41,12 @@ def get_config() -> Any:
         c,
         affinity=affinity,
         segmentation=segmentation,
-        walk=dict(alpha=8.0, beta=8.0, steps=64, crf=False),
+        walk=dict(alpha=16.0, beta=8.0, steps=64, crf=False),
         test=dict(scales=(0.75, 1.0), flip=True, enlarge="corners"),
         scales=(0.75, 1.0),
         normalise="min_max",
         enlarge="corners",
-        alphas=(4.0, 8.0, 16.0),
+        alphas=(8.0, 24.0),
         bilateral=(20.0, 5.0, 4.0),
     )
     # From scratch: the other networks go on from SEAM's backbone.

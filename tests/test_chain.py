@@ -13,7 +13,7 @@ from wsss_jax.files import read_json
 
 STAGES = (
     *("train", "cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val"),
-    *("crf", "eval_crf_4", "eval_crf_8", "eval_crf_16", "train_affinity", "walk", "eval_walk"),
+    *("crf", "eval_crf_8", "eval_crf_24", "train_affinity", "walk", "eval_walk"),
     *("train_segmentation", "masks_val", "eval_masks_val", "report"),
 )
 
@@ -42,7 +42,7 @@ def test_the_built_in_data(
     assert len(ids) == 12
     for name in ids:
         keys, cam = read_cams(workdir / "cam" / "cams" / f"{name}.npz", 6)
-        crf_keys, q = read_crf(workdir / "crf" / "crf" / f"{name}.npz", 4.0, 6)
+        crf_keys, q = read_crf(workdir / "crf" / "crf" / f"{name}.npz", 8.0, 6)
         assert keys.tolist() == crf_keys.tolist() and q.shape == (len(keys) + 1, 64, 64)
         mask = decode_mask((workdir / "walk" / "masks" / f"{name}.png").read_bytes(), name, 6)
         assert mask.shape == cam.shape[1:]
