@@ -27,7 +27,7 @@ from PIL import Image
 from wsss_jax.files import write_json
 from wsss_jax.report import page as page_module
 from wsss_jax.report import wording
-from wsss_jax.report.collect import Evaluation, collect
+from wsss_jax.report.collect import collect
 from wsss_jax.report.gallery import make_gallery, map_folders, shown_evaluation
 from wsss_jax.report.picture import draw_picture
 from wsss_jax.stages import report
@@ -259,29 +259,6 @@ def test_masks_of_a_network_are_shown_beside_the_maps_of_the_run(tmp_path):
     assert make_gallery(alone, DrawnSource(), 1)[0].view("heat") is None
     sample = make_gallery(alone, DrawnSource(), 1, map_folders(found))[0]
     assert [view.kind for view in sample.views] == ["image", "truth", "heat", "mask"]
-
-
-def test_headlines_of_a_long_chain(tmp_path):
-    found = collect(make_run(tmp_path).config, tmp_path, "report")
-
-    def scored(kind: str, split: str, miou: float) -> Evaluation:
-        stage = dataclasses.replace(found.stages[1], name=kind, type=kind)
-        metrics = {"miou": miou, "split": split}
-        evaluation = dataclasses.replace(found.evaluations[0].stage, metrics=metrics)
-        return Evaluation(evaluation, (stage,), {})
-
-    chain = [("infer_cam", "train", 0.5), ("infer_cam", "val", 0.4), ("crf", "train", 0.56)]
-    chain += [("crf", "train", 0.6), ("random_walk", "train", 0.62), ("predict", "val", 0.64)]
-
-    def figures(evaluations: list[tuple[str, str, float]]) -> list[str]:
-        run = dataclasses.replace(found, evaluations=tuple(scored(*e) for e in evaluations))
-        return [h.value for h in wording.headlines(run) if h.score is not None]
-
-    assert figures(chain) == ["50.0", "40.0", "62.0", "64.0"]
-    network = scored(*chain[-1])
-    mixed = dataclasses.replace(network.stage, metrics={"miou": 0.6, "alpha": 8.0})
-    assert wording.threshold_note(dataclasses.replace(network, stage=mixed)) == ""
-    assert figures(chain[1:5]) == ["40.0", "60.0", "62.0"]  # the better of the two CRFs
 
 
 def test_the_title_is_of_the_network_that_makes_the_maps(tmp_path):

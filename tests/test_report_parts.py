@@ -1,13 +1,16 @@
 """What the report is made of: groups of samples, markup, charts, colours."""
 
+import dataclasses
 import json
 import re
 
 import numpy as np
 import pytest
-from made_up_run import Page
+from made_up_run import Page, make_run
 
+from wsss_jax.report import wording
 from wsss_jax.report.charts import Series, axis, line_chart, smooth
+from wsss_jax.report.collect import Evaluation, collect
 from wsss_jax.report.colours import class_colours, paint_mask
 from wsss_jax.report.gallery import choose
 from wsss_jax.report.markup import Html, element
@@ -93,3 +96,26 @@ def test_painted_mask_shows_class_ignore_and_background():
     assert np.abs(painted[4, 4] - (0.72 * colour + 0.28 * 80)).max() <= 1
     assert (painted[2, 2] == 255).all(), "outline"
     assert painted[8, 4].sum() > painted[0, 0].sum(), "ignored pixels are paler than background"
+
+
+def test_headlines_of_a_long_chain(tmp_path):
+    found = collect(make_run(tmp_path).config, tmp_path, "report")
+
+    def scored(kind: str, split: str, miou: float) -> Evaluation:
+        stage = dataclasses.replace(found.stages[1], name=kind, type=kind)
+        metrics = {"miou": miou, "split": split}
+        evaluation = dataclasses.replace(found.evaluations[0].stage, metrics=metrics)
+        return Evaluation(evaluation, (stage,), {})
+
+    chain = [("infer_cam", "train", 0.5), ("infer_cam", "val", 0.4), ("crf", "train", 0.56)]
+    chain += [("crf", "train", 0.6), ("random_walk", "train", 0.62), ("predict", "val", 0.64)]
+
+    def figures(evaluations: list[tuple[str, str, float]]) -> list[str]:
+        run = dataclasses.replace(found, evaluations=tuple(scored(*e) for e in evaluations))
+        return [h.value for h in wording.headlines(run) if h.score is not None]
+
+    assert figures(chain) == ["50.0", "40.0", "62.0", "64.0"]
+    network = scored(*chain[-1])
+    mixed = dataclasses.replace(network.stage, metrics={"miou": 0.6, "alpha": 8.0})
+    assert wording.threshold_note(dataclasses.replace(network, stage=mixed)) == ""
+    assert figures(chain[1:5]) == ["40.0", "60.0", "62.0"]  # the better of the two CRFs
