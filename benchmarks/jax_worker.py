@@ -18,9 +18,9 @@ from wsss_jax.methods import build_method
 from wsss_jax.methods.base import Method
 from wsss_jax.models import backbone_module
 from wsss_jax.models.import_weights import torch_names
-from wsss_jax.optim import assign_rules
+from wsss_jax.optim import assign_rules, make_optimizer
 from wsss_jax.sharding import data_mesh, global_batch
-from wsss_jax.train import init_state, init_variables, make_optimizer_for, make_train_step
+from wsss_jax.train import init_state, init_variables, make_train_step
 
 _STEPS = 1000  # length of the schedule; a benchmark sees its beginning
 
@@ -54,7 +54,8 @@ def prepare(folder: Path, spec: dict[str, Any]) -> Step:
         keep_memory()
     method, params, variables = build(spec)
     mesh = data_mesh(jax.devices()[:1])
-    optimizer = make_optimizer_for(method, params, spec["optimizer"], _STEPS)
+    rules = assign_rules(params, method.param_rules())
+    optimizer = make_optimizer(spec["optimizer"], rules, _STEPS)
     state = init_state(method, optimizer, params, variables, 0, mesh)
     step_fn = make_train_step(method, optimizer, params, mesh)
     with np.load(folder / "batch.npz") as file:

@@ -16,6 +16,7 @@ from wsss_jax.data.augment import Augment
 from wsss_jax.data.loader import training_batches
 from wsss_jax.data.source import Record
 from wsss_jax.methods import base, build_method
+from wsss_jax.optim import assign_rules, make_optimizer
 from wsss_jax.progress import Progress
 from wsss_jax.sharding import data_mesh, global_batch
 from wsss_jax.train import (
@@ -24,7 +25,6 @@ from wsss_jax.train import (
     fit,
     init_state,
     init_variables,
-    make_optimizer_for,
     make_train_step,
 )
 from wsss_jax.types import Aux, ParamRule, TrainState
@@ -162,7 +162,7 @@ def same(a: Any, b: Any) -> bool:
 def one_step(method: Any, optimizer: dict[str, Any]) -> tuple[TrainState, TrainState, dict, dict]:
     """(state before, state after, metrics, batch) of a single step."""
     params, variables = init_variables(method, 0, CROP)
-    transform = make_optimizer_for(method, params, optimizer, 10)
+    transform = make_optimizer(optimizer, assign_rules(params, method.param_rules()), 10)
     mesh = data_mesh()
     state = init_state(method, transform, params, variables, 0, mesh)
     before = jax.tree.map(jnp.copy, state)  # the step consumes its argument

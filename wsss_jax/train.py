@@ -53,13 +53,6 @@ def init_variables(method: Method, seed: int, crop: int) -> tuple[PyTree, PyTree
     return variables.pop("params"), variables
 
 
-def make_optimizer_for(
-    method: Method, params: PyTree, config: Mapping[str, Any], steps: int
-) -> optax.GradientTransformation:
-    """The optimizer of `config` with the method's parameter groups."""
-    return make_optimizer(config, assign_rules(params, method.param_rules()), steps)
-
-
 def init_state(
     method: Method,
     optimizer: optax.GradientTransformation,
@@ -161,7 +154,8 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
       Interrupted: SIGINT or SIGTERM came; the step was finished and everything saved.
       UserError: the loss is not finite; the step and the images are named.
     """
-    optimizer = make_optimizer_for(run.method, params, run.optimizer_config, run.schedule.steps)
+    rules = assign_rules(params, run.method.param_rules())
+    optimizer = make_optimizer(run.optimizer_config, rules, run.schedule.steps)
     state = init_state(run.method, optimizer, params, variables, seed, run.mesh)
     restored = run.checkpoints.restore(state, run.batches, run.log)
     start = 0
