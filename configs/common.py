@@ -11,10 +11,12 @@ def voc_data() -> ConfigDict:
 
     `root`: the VOCdevkit folder or its parent. `labels`: a file of image-level labels
     (cls_labels.npy, .npz or .csv); empty takes the annotations, else the masks. `masks`: a folder
-    of masks, empty for the devkit's own. `data_dir`: where the prepared set goes; empty is
-    ~/.cache/wsss_jax.
+    of masks, empty for the devkit's own. `classes`: a file of other class names than VOC's, one
+    per line. `data_dir`: where the prepared set goes; empty is ~/.cache/wsss_jax.
     """
-    return ConfigDict(dict(builder="voc2012_wsss", root="", labels="", masks="", data_dir=""))
+    return ConfigDict(
+        dict(builder="voc2012_wsss", root="", labels="", masks="", classes="", data_dir="")
+    )
 
 
 def shapes_data() -> ConfigDict:

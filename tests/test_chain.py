@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photographs import few_photographs
 
 from wsss_jax import main
 from wsss_jax.data.cam_files import read_cams
@@ -66,30 +67,12 @@ FEW = 4  # photographs
 
 @pytest.mark.slow
 def test_the_published_recipe_on_a_handful_of_photographs(
-    shared: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """ResNet38 with all its 105 M parameters through every stage; small crops and few steps."""
-    monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "data"))
-    source = shared / "data" / "voc_mini" / "VOCdevkit" / "VOC2012"
-    devkit = tmp_path / "VOCdevkit" / "VOC2012"
-    lists = devkit / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True)
-    for folder in ("JPEGImages", "SegmentationClass", "SegmentationClassAug"):
-        (devkit / folder).symlink_to(source / folder)
-    for split in ("train", "val"):
-        ids = (source / "ImageSets/Segmentation" / f"{split}.txt").read_text().split()[:FEW]
-        (lists / f"{split}.txt").write_text("\n".join(ids))
-        (lists / ("train_aug.txt" if split == "train" else "test.txt")).write_text("\n".join(ids))
     workdir = tmp_path / "run"
-    command = [
-        *("main", "--config=seam_voc_test", f"--workdir={workdir}"),
-        f"--config.data.root={devkit}",
-        f"--config.data.labels={shared / 'data/lists/cls_labels.npy'}",
-        "--config.protocol=present",
-    ]
+    command = ["main", "--config=seam_voc_test", f"--workdir={workdir}"]
+    command += few_photographs(shared, tmp_path, FEW)
     for stage in ("train", "train_affinity", "train_segmentation"):
         command += [f"--config.{stage}.{key}" for key in ("batch_size=2", "steps=1")]
         command += [f"--config.{stage}.augment.crop=64", f"--config.{stage}.keep=1"]

@@ -17,9 +17,9 @@ from flax import traverse_util
 from golden_weights import drawn_variables
 
 from wsss_jax.data.augment import resize_image
+from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import decode_image
 from wsss_jax.data.labels import read_label_file
-from wsss_jax.data.voc_folder import VOC_CLASSES
 from wsss_jax.methods.base import network_input
 from wsss_jax.models import mobilenet_v2
 from wsss_jax.models.import_weights import import_arrays, read_arrays

@@ -9,10 +9,10 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import decode_image, decode_mask, encode_mask
 from wsss_jax.data.prepared import PreparedSource
 from wsss_jax.data.source import Source, open_source
-from wsss_jax.data.voc_folder import VOC_CLASSES
 from wsss_jax.errors import UserError
 
 IDS = ("2007_000001", "2007_000002", "2007_000003")
@@ -94,6 +94,41 @@ def devkit(tmp_path: Path) -> Devkit:
 def _names(source: Source) -> list[set[str]]:
     labels = (source[index]["label"] for index in range(len(source)))
     return [{source.classes[k] for k in np.flatnonzero(label)} for label in labels]
+
+
+def test_classes_of_ones_own(devkit: Devkit) -> None:
+    """Three classes with an index of their own each, images that are PNGs or `.jpeg`."""
+    for name, suffix in zip(IDS, (".png", ".jpeg", ".jpg"), strict=True):
+        content = devkit.image(name).read_bytes()
+        if suffix == ".png":
+            file = io.BytesIO()
+            Image.fromarray(decode_image(content, name)).save(file, "PNG")
+            content = file.getvalue()
+        devkit.image(name).unlink()
+        devkit.image(name).with_suffix(suffix).write_bytes(content)
+        devkit.mask(name).write_bytes(encode_mask(_mask((1, 3))))
+    classes = devkit.labels("background\ncrack\nmoss\nrust\n", "names.txt")
+    source = devkit.open(classes=classes)
+    assert source.classes == ("crack", "moss", "rust")
+    assert _names(source) == [{"crack", "rust"}] * 3
+    assert decode_image(source[0]["image"], "").shape == (12, 16, 3)
+
+    # Another name for the same index is another data set.
+    renamed = devkit.labels("crack\nmoss\nstain\n", "renamed.txt")
+    again = devkit.open(classes=renamed)
+    assert again.classes == ("crack", "moss", "stain") and again.digest != source.digest
+
+    rows = "".join(f"{name},crack\n" for name in IDS)
+    labels = devkit.labels(f"id,class\n{rows}{IDS[1]},3\n")
+    assert _names(devkit.open(classes=classes, labels=labels))[:2] == [{"crack"}, {"crack", "rust"}]
+
+
+def test_an_unknown_class_says_where_names_come_from(devkit: Devkit) -> None:
+    labels = devkit.labels(f"{IDS[0]},rust\n")
+    assert "data.classes" in devkit.refuse(labels=labels)
+    assert "names.txt" in devkit.refuse(classes=str(devkit.folder / "names.txt"))
+    two = devkit.labels("crack\nrust\n", "two.txt")
+    assert "expected class indices 0 to 2 or 255, found 8" in devkit.refuse(classes=two)
 
 
 def test_records(devkit: Devkit) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from wsss_jax import scoring
 from wsss_jax.data.cam_files import find_cams
+from wsss_jax.data.class_names import VOC_CLASSES, read_classes
 from wsss_jax.data.images import decode_mask
-from wsss_jax.data.voc_folder import VOC_CLASSES
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.progress import Progress
@@ -109,23 +109,6 @@ def read_list(path: Path) -> list[str]:
         twice = next(name for index, name in enumerate(ids) if name in ids[:index])
         raise UserError(f"expected each id once in {path}, found {twice} twice; remove one")
     return ids
-
-
-def read_classes(value: str) -> tuple[str, ...]:
-    """Foreground names: of VOC for `voc`, else the lines of the file `value` without background.
-
-    Raises:
-      UserError: no such file, or no names in it.
-    """
-    if value == "voc":
-        return VOC_CLASSES
-    text = scoring.read_bytes(Path(value)).decode(errors="replace")
-    names = [line.strip() for line in text.splitlines() if line.strip()]
-    if names and names[0].lower() == "background":
-        names = names[1:]
-    if not names or len(set(names)) < len(names) or len(names) > 254:
-        raise UserError(f"expected 1 to 254 different class names in {value}, one per line")
-    return tuple(names)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -205,5 +205,5 @@ def _class(text: str, path: Path, classes: Sequence[str]) -> int:
         return int(text) - 1
     raise UserError(
         f"expected a class name or an index of 1 to {len(classes)} (0 is the background), found"
-        f" {text!r} in {path}: the classes are {', '.join(classes)}"
+        f" {text!r} in {path}: the classes are {', '.join(classes)}; data.classes names others"
     )

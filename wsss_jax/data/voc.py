@@ -7,6 +7,7 @@ Options of the data section:
   annotations where there are any, else the masks.
 - `masks`: a folder of the devkit, or ``none`` to do without; "" takes each mask from
   SegmentationClassAug, else from SegmentationClass.
+- `classes`: a text file of the foreground classes' names, one per line; "" are VOC's twenty.
 - `data_dir`: where the prepared records go.
 
 A split is a list of ImageSets/Segmentation. `test` needs neither masks nor labels: an
@@ -26,7 +27,7 @@ from wsss_jax.data.images import decode_image, decode_mask, encode_mask
 from wsss_jax.data.labels import first, mask_label, read_annotations, read_label_file, select
 from wsss_jax.data.prepared import PreparedSource, RecordBuilder, prepare, prepared_root
 from wsss_jax.data.source import Record
-from wsss_jax.data.voc_folder import VOC_CLASSES, Listing, list_split
+from wsss_jax.data.voc_folder import Listing, list_split
 from wsss_jax.errors import UserError
 
 
@@ -45,7 +46,7 @@ def make_builder(data: ConfigDict, split: str) -> "Voc2012Wsss":
     Raises:
       UserError: the folder or a list is not as it should be, or a listed file is missing.
     """
-    options = {name: str(data.get(name, "")) for name in ("root", "labels", "masks")}
+    options = {name: str(data.get(name, "")) for name in ("root", "labels", "masks", "classes")}
     return Voc2012Wsss(prepared_root(data), list_split(split=split, **options))
 
 
@@ -61,7 +62,7 @@ class Voc2012Wsss(RecordBuilder, skip_registration=True):
             split=listing.split,
             fingerprint=listing.fingerprint,
             ids=listing.ids,
-            classes=VOC_CLASSES,
+            classes=listing.classes,
             masks=listing.masks is not None,
         )
 
@@ -100,7 +101,7 @@ class Voc2012Wsss(RecordBuilder, skip_registration=True):
             image = decode_image(data, str(path))
             if listing.masks is not None:
                 path = listing.masks[position]
-                mask = decode_mask(path.read_bytes(), str(path), len(VOC_CLASSES))
+                mask = decode_mask(path.read_bytes(), str(path), len(listing.classes))
                 _check_size(image, mask, path)
         except UserError as error:
             return error
@@ -108,7 +109,7 @@ class Voc2012Wsss(RecordBuilder, skip_registration=True):
             return UserError(f"expected a readable file, found {error.strerror} at {path}: mend it")
         if label is None:
             assert mask is not None  # the listing has one or the other
-            label = mask_label(mask, len(VOC_CLASSES))
+            label = mask_label(mask, len(listing.classes))
         return Record(
             id=listing.ids[position],
             image=data,
@@ -132,12 +133,12 @@ def _read_labels(listing: Listing) -> Float[np.ndarray, "n c"] | None:
     if listing.labels is None and listing.masks is not None:
         return None
     if listing.labels is None:
-        return np.zeros((len(listing.ids), len(VOC_CLASSES)), np.float32)
+        return np.zeros((len(listing.ids), len(listing.classes)), np.float32)
     if listing.labels.is_dir():
-        labels = read_annotations(listing.labels, listing.ids, VOC_CLASSES)
+        labels = read_annotations(listing.labels, listing.ids, listing.classes)
     else:
-        labels = read_label_file(listing.labels, VOC_CLASSES)
+        labels = read_label_file(listing.labels, listing.classes)
     if listing.split == "test":
-        nothing = np.zeros(len(VOC_CLASSES), np.float32)
+        nothing = np.zeros(len(listing.classes), np.float32)
         labels = {name: labels.get(name, nothing) for name in listing.ids}
     return select(labels, listing.ids, listing.labels)

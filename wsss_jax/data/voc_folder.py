@@ -8,15 +8,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsss_jax.data.class_names import read_classes
 from wsss_jax.data.labels import first
 from wsss_jax.errors import UserError
 
-VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
-    "tvmonitor",
-)  # fmt: skip
-"""Foreground classes in the order of the masks' indices 1 to 20."""
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 # SBD's masks cover VOC's own images too, so this folder alone is often all there is.
 _MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
@@ -29,10 +25,11 @@ class Listing:
     `masks` is None where the split has none. `labels` is a label file, the folder of XML
     annotations, or None to take them from the masks. Labels and masks of VOC's test images are
     secret: of the split `test` both may be lacking. `fingerprint` (hexadecimal) covers the ids, the
-    label file, and name, size and time of every other file.
+    classes, the label file, and name, size and time of every other file.
     """
 
     split: str
+    classes: tuple[str, ...]
     ids: tuple[str, ...]
     images: tuple[Path, ...]
     masks: tuple[Path, ...] | None
@@ -40,24 +37,27 @@ class Listing:
     fingerprint: str
 
 
-def list_split(root: str, split: str, labels: str = "", masks: str = "") -> Listing:
-    """Finds the files of `split` below `root`; `labels` and `masks` as in `wsss_jax.data.voc`.
+def list_split(
+    root: str, split: str, labels: str = "", masks: str = "", classes: str = ""
+) -> Listing:
+    """Finds the files of `split` below `root`; the other options as in `wsss_jax.data.voc`.
 
     Raises:
-      UserError: no VOC2012 folder, no such list, a listed id without image or mask, or no labels.
+      UserError: no VOC2012 folder, no such list, a listed id without image or mask, no labels, or
+        no class names.
     """
     devkit = find_devkit(root)
+    names = read_classes(classes or "voc")
     ids = _read_list(devkit / "ImageSets" / "Segmentation", split)
-    digest = hashlib.sha256(json.dumps([split, ids]).encode())
-    images = _find(devkit, ("JPEGImages",), ids, ".jpg", digest)
+    digest = hashlib.sha256(json.dumps([split, ids, names]).encode())
+    images = _find(devkit, ("JPEGImages",), ids, _IMAGE_SUFFIXES, digest)
     if len(images) < len(ids):
         folder = devkit / "JPEGImages"
         raise _lacking("an image", split, ids, images, folder, "add them or shorten the list")
     mask_files = None if masks == "none" else _find_masks(devkit, split, ids, masks, digest)
     source = _choose_labels(devkit, split, ids, labels, mask_files is not None, digest)
-    return Listing(
-        split, tuple(ids), tuple(images.values()), mask_files, source, digest.hexdigest()
-    )
+    files = tuple(images.values())
+    return Listing(split, names, tuple(ids), files, mask_files, source, digest.hexdigest())
 
 
 def find_devkit(root: str) -> Path:
@@ -112,7 +112,7 @@ def _find_masks(
     devkit: Path, split: str, ids: Sequence[str], masks: str, digest: Any
 ) -> tuple[Path, ...] | None:
     folders = (masks,) if masks else _MASK_FOLDERS
-    found = _find(devkit, folders, ids, ".png", digest)
+    found = _find(devkit, folders, ids, (".png",), digest)
     if len(found) == len(ids):
         return tuple(found.values())
     if split == "test":
@@ -130,7 +130,7 @@ def _choose_labels(
             digest.update(b"labels" + path.read_bytes())
         return path
     annotations = devkit / "Annotations"
-    if labels != "masks" and (_find(devkit, (annotations.name,), ids, ".xml", digest) or labels):
+    if labels != "masks" and (_find(devkit, (annotations.name,), ids, (".xml",), digest) or labels):
         return annotations
     if not has_masks and split != "test":
         raise UserError(
@@ -141,12 +141,17 @@ def _choose_labels(
 
 
 def _find(
-    devkit: Path, folders: Sequence[str], ids: Sequence[str], suffix: str, digest: Any
+    devkit: Path,
+    folders: Sequence[str],
+    ids: Sequence[str],
+    suffixes: Sequence[str],
+    digest: Any,
 ) -> dict[str, Path]:
     """The file of each id in the first of `folders` that has it; name, size and time digested."""
+    places = [(folder, suffix) for folder in folders for suffix in suffixes]
     found = {}
     for name in ids:
-        for folder in folders:
+        for folder, suffix in places:
             path = devkit / folder / f"{name}{suffix}"
             try:
                 status = path.stat()

@@ -1,0 +1,47 @@
+"""Every published recipe takes a real step: its backbone, its crop, photographs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flax import traverse_util
+from photographs import few_photographs
+
+from wsss_jax import main
+from wsss_jax.config import load_config
+from wsss_jax.methods import build_method
+from wsss_jax.optim import assign_rules
+from wsss_jax.train import init_variables
+from wsss_jax.writer import read_metrics
+
+RECIPES = ("cam_voc", "ssenet_voc", "seam_voc", "pss_voc", "ecsnet_voc", "cam_irn_voc")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_at_the_published_crop(
+    name: str, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    recipe: Any = load_config(name)
+    stages = [stage for stage in ("train_rcm", "train") if stage in recipe.stages]
+    command = ["main", f"--config={name}", f"--workdir={tmp_path}", f"--only={','.join(stages)}"]
+    command += few_photographs(shared, tmp_path / "few", 2)
+    for stage in stages:
+        # Two images, since regional contrast takes an image's prototypes from the others.
+        command += [f"--config.{stage}.{value}" for value in ("batch_size=2", "steps=1", "keep=1")]
+    assert main.main(command) == 0, capsys.readouterr().err
+
+    method = build_method(recipe.train.method.to_dict(), 20)
+    params, _ = init_variables(method, recipe.seed, recipe.train.augment.crop)
+    rules = assign_rules(params, method.param_rules())
+    before: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
+    for stage in stages:
+        (row,) = read_metrics(tmp_path / stage)
+        assert all(np.isfinite(value) for value in row.values()), row
+        with np.load(tmp_path / stage / "weights.npz") as file:
+            after = {path: file[f"params/{path}"] for path in before}
+        for path, rule in rules.items():
+            assert np.isfinite(after[path]).all(), path
+            assert np.array_equal(after[path], before[path]) == rule.frozen, path
+        before = after
