@@ -75,7 +75,7 @@ def test_masks_and_the_keys_of_the_json(folders: Path, capsys: pytest.CaptureFix
 def test_curve_equals_thresholding_again_and_again(folders: Path):
     assert evaluate.main(command(folders, "--curve", pred=str(folders / "maps/cams"))) == 0
     scores = json.loads((folders / "out.json").read_text())
-    assert scores["thresholds"] == [i / 100 for i in range(60)]
+    assert scores["thresholds"] == [i / 100 for i in range(100)]
     for position in (0, 17, 40, 59):
         confusion = expected_confusion(folders, IDS, position / 100)
         expected = confusion_scores(confusion)["miou"]
@@ -94,7 +94,7 @@ def test_a_fixed_threshold_off_the_grid(folders: Path):
     assert "miou_curve" not in scores
     assert evaluate.main(command(folders, "--threshold=0.333", "--curve", pred=pred)) == 0
     both = json.loads((folders / "out.json").read_text())
-    assert both["miou"] == scores["miou"] and len(both["miou_curve"]) == 60
+    assert both["miou"] == scores["miou"] and len(both["miou_curve"]) == 100
 
 
 @pytest.mark.parametrize("public", ["seam", "irn"])

@@ -90,7 +90,7 @@ def test_fixed_threshold(folders: Path, threshold: float | str):
     metrics = run_stage(folders, "maps", threshold=threshold)
     assert metrics["threshold"] == float(threshold)
     assert metrics["threshold_choice"] == "fixed"
-    assert len(metrics["miou_curve"]) == 60
+    assert len(metrics["miou_curve"]) == 100
     expected = confusion_scores(expected_confusion(folders, IDS, float(threshold)))
     assert metrics["miou"] == pytest.approx(expected["miou"], abs=1e-12)
 

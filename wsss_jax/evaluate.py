@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--list", type=Path, required=True, metavar="FILE", help="the ids to score, one per line")
     add("--json", type=Path, metavar="OUT", help="write the scores there, fractions 0 to 1")
     add("--threshold", type=float, metavar="T", help="CAM files: background score")
-    add("--curve", action="store_true", help="CAM files: all thresholds 0, 0.01 … 0.59")
+    add("--curve", action="store_true", help="CAM files: all thresholds 0, 0.01 … 0.99")
     add(
         "--protocol",
         choices=("strict", "present"),

@@ -27,7 +27,7 @@ _NO_EFFECT = (
 # Drawn in seconds from what other stages made, and read by none: done anew whenever it differs.
 _VIEWS = ("report",)
 # Where the data lies; what it holds is in the digests of the splits.
-_LOCATION = ("root", "labels", "data_dir")
+_LOCATION = ("root", "labels", "classes", "data_dir")
 
 
 @dataclasses.dataclass(frozen=True)
