@@ -100,6 +100,7 @@ def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
     [
         ("a.txt", "a,cat", r"\.npy, \.npz or \.csv"),
         ("a.csv", "a,lion", "'lion'"),
+        ("a.csv", "a;cat\nb;dog", "'a;cat': put commas"),
         ("a.csv", "a,0", "0 is the background"),
         ("a.csv", "a,4", "index of 1 to 3"),
         ("a.csv", "id,cat,dog\na,1,0", r"\(potted plant\)"),
@@ -139,6 +140,8 @@ def test_select_orders_and_names_what_is_lacking() -> None:
     ids = ["b", *(f"x{number}" for number in range(7))]
     with pytest.raises(UserError, match=r"8 listed ids.* 7 of them .*x0, x1, x2, x3, x4, \.\.\."):
         select(labels, ids, Path("f"))
+    with pytest.raises(UserError, match=r"'b', which is not listed"):
+        select({"b": labels["b"]}, ["a"], Path("f"))
 
 
 ANNOTATION = """<annotation><filename>a.jpg</filename>
@@ -162,7 +165,7 @@ def test_wrong_annotations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.xml.*no XML"):
         read_annotations(tmp_path, ["a"], CLASSES)
     (tmp_path / "a.xml").write_text(ANNOTATION.replace("dog", "lion"))
-    with pytest.raises(UserError, match=r"'lion' in .*a\.xml"):
+    with pytest.raises(UserError, match=r"'lion' for a in .*a\.xml"):
         read_annotations(tmp_path, ["a"], CLASSES)
 
 

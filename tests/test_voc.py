@@ -123,9 +123,29 @@ def test_classes_of_ones_own(devkit: Devkit) -> None:
     assert _names(devkit.open(classes=classes, labels=labels))[:2] == [{"crack"}, {"crack", "rust"}]
 
 
+def test_optional_masks(devkit: Devkit) -> None:
+    """A split has masks where all its images have one, and none otherwise."""
+    devkit.mask(IDS[2]).unlink()
+    devkit.list("val", *IDS[:2])
+    labels = devkit.labels("".join(f"{name},cat\n" for name in IDS))
+    assert "data.masks=optional" in devkit.refuse(labels=labels)
+    assert all(
+        record["segmentation"] is None for record in devkit.open(labels=labels, masks="optional")
+    )
+    for record in devkit.open("val", labels=labels, masks="optional"):
+        assert record["segmentation"] is not None
+
+
+def test_suffixes_in_upper_case(devkit: Devkit) -> None:
+    devkit.image(IDS[0]).rename(devkit.image(IDS[0]).with_suffix(".JPG"))
+    devkit.mask(IDS[0]).rename(devkit.mask(IDS[0]).with_suffix(".PNG"))
+    assert devkit.open().ids == list(IDS)
+
+
 def test_an_unknown_class_says_where_names_come_from(devkit: Devkit) -> None:
     labels = devkit.labels(f"{IDS[0]},rust\n")
-    assert "data.classes" in devkit.refuse(labels=labels)
+    message = devkit.refuse(labels=labels)
+    assert "data.classes" in message and f"'rust' for {IDS[0]}" in message
     assert "names.txt" in devkit.refuse(classes=str(devkit.folder / "names.txt"))
     two = devkit.labels("crack\nrust\n", "two.txt")
     assert "expected class indices 0 to 2 or 255, found 8" in devkit.refuse(classes=two)

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from wsss_jax import graph, pipeline, stage_folder
 from wsss_jax.config import flatten
 from wsss_jax.data import source
+from wsss_jax.data.loader import check_batch_size
 from wsss_jax.data.prepared import PreparedSource
 from wsss_jax.errors import UserError
 from wsss_jax.methods import build_method
@@ -112,6 +113,8 @@ def _data(
 def _training(section: dict[str, Any], size: tuple[int, int] | None) -> list[str]:
     images, classes = size or (None, _VOC_CLASSES)
     check_divisible(section["batch_size"], data_mesh())
+    if images is not None:
+        check_batch_size(section["batch_size"], images)
     method = build_method(section["method"], classes)
     cost = step_cost(method, section)
     optimizer, crop = section["optimizer"], section["augment"]["crop"]

@@ -187,7 +187,7 @@ def differences(stage: Stage, old: dict[str, Any], new: dict[str, Any]) -> str:
     lines = []
     for split, digest in new["images"].items():
         if digest != old["images"].get(split, digest):
-            lines.append(f"the images of split {split} changed")
+            lines.append(f"the images, labels, masks or classes of split {split} changed")
     for key, digest in new["files"].items():
         if digest != old.get("files", {}).get(key, digest):
             lines.append(f"the file {stage.name}.{key} changed")

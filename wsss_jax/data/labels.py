@@ -57,9 +57,11 @@ def select(
     """
     lacking = [name for name in ids if name not in labels]
     if lacking:
+        others = sorted(set(labels).difference(ids))
+        has = f"; it has {others[0]!r}, which is not listed" if others else ""
         raise UserError(
             f"expected a label for each of the {len(ids)} listed ids, found none for"
-            f" {len(lacking)} of them in {source} ({first(lacking)}): complete the labels or"
+            f" {len(lacking)} of them in {source} ({first(lacking)}{has}): complete the labels or"
             " shorten the list"
         )
     return np.stack([labels[name] for name in ids])
@@ -88,7 +90,7 @@ def read_annotations(folder: Path, ids: Iterable[str], classes: Sequence[str]) -
         label = labels[name] = np.zeros(len(classes), np.float32)
         # Only direct children: the parts of a person have names as well.
         for object_name in root.findall("object/name"):
-            label[_class(object_name.text or "", path, classes)] = 1
+            label[_class(object_name.text or "", name, path, classes)] = 1
     return labels
 
 
@@ -167,6 +169,11 @@ def _read_csv(path: Path, classes: Sequence[str]) -> dict[str, Any]:
             f"expected comma-separated text in {path}, found something else ({error}): save it as"
             " UTF-8 text"
         ) from error
+    if rows and all(len(row) == 1 and ";" in row[0] for row in rows):
+        raise UserError(
+            f"expected rows id,class,class,... in {path}, found {rows[0][0]!r}: put commas in place"
+            " of semicolons"
+        )
     header = rows[0] if rows and rows[0][0].lower() == "id" else []
     if header and set(header[1:]) & set(classes):
         return _read_multi_hot(path, header, rows[1:], classes)
@@ -174,7 +181,7 @@ def _read_csv(path: Path, classes: Sequence[str]) -> dict[str, Any]:
     for name, *found in rows[1:] if header else rows:
         label = labels.setdefault(name, np.zeros(len(classes), np.float32))
         for cell in filter(None, found):
-            label[_class(cell, path, classes)] = 1
+            label[_class(cell, name, path, classes)] = 1
     return labels
 
 
@@ -197,7 +204,7 @@ def _read_multi_hot(
     return {row[0]: [row[column] for column in columns] for row in rows}
 
 
-def _class(text: str, path: Path, classes: Sequence[str]) -> int:
+def _class(text: str, image: str, path: Path, classes: Sequence[str]) -> int:
     """Position among the foreground classes of a class name or an index of the masks."""
     if text in classes:
         return classes.index(text)
@@ -205,5 +212,6 @@ def _class(text: str, path: Path, classes: Sequence[str]) -> int:
         return int(text) - 1
     raise UserError(
         f"expected a class name or an index of 1 to {len(classes)} (0 is the background), found"
-        f" {text!r} in {path}: the classes are {', '.join(classes)}; data.classes names others"
+        f" {text!r} for {image} in {path}: the classes are {', '.join(classes)}; for others set"
+        " data.classes to a file of their names"
     )

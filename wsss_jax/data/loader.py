@@ -144,6 +144,15 @@ def training_batches(
     return dataset.__iter__()
 
 
+def check_batch_size(batch_size: int, images: int) -> None:
+    """Raises UserError where a split of so many images has no whole batch."""
+    if not 1 <= batch_size <= images:
+        raise UserError(
+            f"expected a batch size of 1 to {images} (the images of the split), found {batch_size}:"
+            " change batch_size"
+        )
+
+
 def _check(
     size: int, batch_size: int, process_count: int, epochs: int | None, steps: int | None
 ) -> None:
@@ -151,11 +160,7 @@ def _check(
         raise ValueError("give epochs or steps, not both")
     if size == 0:
         raise UserError("expected images to train on, found an empty split: choose another split")
-    if not 1 <= batch_size <= size:
-        raise UserError(
-            f"expected a batch size of 1 to {size} (the images of the split), found {batch_size}:"
-            " change batch_size"
-        )
+    check_batch_size(batch_size, size)
     if batch_size % process_count:
         raise UserError(
             f"expected a batch size divisible by the {process_count} processes, found"

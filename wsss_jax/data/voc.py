@@ -6,7 +6,8 @@ Options of the data section:
 - `labels`: a label file (see `wsss_jax.data.labels`), ``xml`` or ``masks``; "" takes the XML
   annotations where there are any, else the masks.
 - `masks`: a folder of the devkit, or ``none`` to do without; "" takes each mask from
-  SegmentationClassAug, else from SegmentationClass.
+  SegmentationClassAug, else from SegmentationClass. ``optional``: the same, but a split in which
+  masks are missing has none at all instead of being refused.
 - `classes`: a text file of the foreground classes' names, one per line; "" are VOC's twenty.
 - `data_dir`: where the prepared records go.
 

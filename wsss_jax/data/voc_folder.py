@@ -12,7 +12,7 @@ from wsss_jax.data.class_names import read_classes
 from wsss_jax.data.labels import first
 from wsss_jax.errors import UserError
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 # SBD's masks cover VOC's own images too, so this folder alone is often all there is.
 _MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
@@ -111,13 +111,13 @@ def _read_list(folder: Path, split: str) -> list[str]:
 def _find_masks(
     devkit: Path, split: str, ids: Sequence[str], masks: str, digest: Any
 ) -> tuple[Path, ...] | None:
-    folders = (masks,) if masks else _MASK_FOLDERS
-    found = _find(devkit, folders, ids, (".png",), digest)
+    folders = (masks,) if masks not in ("", "optional") else _MASK_FOLDERS
+    found = _find(devkit, folders, ids, (".png", ".PNG"), digest)
     if len(found) == len(ids):
         return tuple(found.values())
-    if split == "test":
+    if split == "test" or masks == "optional":
         return None
-    advice = "add them, shorten the list or set data.masks=none to do without"
+    advice = "add them, shorten the list or set data.masks=optional to do without where some lack"
     raise _lacking("a mask", split, ids, found, devkit / " or ".join(folders), advice)
 
 
