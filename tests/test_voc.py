@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from devkits import COW, DOG, IDS, OBJECTS, Devkit, jpeg, objects_mask, shown
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -15,140 +16,10 @@ from wsss_jax.data.prepared import PreparedSource
 from wsss_jax.data.source import Source, open_source
 from wsss_jax.errors import UserError
 
-IDS = ("2007_000001", "2007_000002", "2007_000003")
-CAT, COW, DOG = (VOC_CLASSES.index(name) + 1 for name in ("cat", "cow", "dog"))
-OBJECTS = {"2007_000001": (CAT,), "2007_000002": (CAT, DOG), "2007_000003": ()}
-
-
-def _jpeg(seed: int, height: int = 12, width: int = 16) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG")
-    return file.getvalue()
-
-
-def _mask(objects: tuple[int, ...], height: int = 12, width: int = 16) -> np.ndarray:
-    mask = np.zeros((height, width), np.uint8)
-    mask[0] = 255
-    for row, index in enumerate(objects, 1):
-        mask[row, :5] = index
-    return mask
-
-
-class Devkit:
-    """A VOCdevkit with three images, in `train.txt`, and prepared records beside it."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.voc = folder / "VOCdevkit" / "VOC2012"
-        for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-            (self.voc / name).mkdir(parents=True)
-        for seed, name in enumerate(IDS):
-            self.image(name).write_bytes(_jpeg(seed))
-            self.mask(name).write_bytes(encode_mask(_mask(OBJECTS[name])))
-        self.list("train", *IDS)
-
-    def image(self, name: str) -> Path:
-        return self.voc / "JPEGImages" / f"{name}.jpg"
-
-    def mask(self, name: str, folder: str = "SegmentationClass") -> Path:
-        return self.voc / folder / f"{name}.png"
-
-    def list(self, split: str, *lines: str) -> None:
-        path = self.voc / "ImageSets" / "Segmentation" / f"{split}.txt"
-        path.write_text("".join(f"{line}\n" for line in lines))
-
-    def labels(self, text: str, name: str = "labels.csv") -> str:
-        (self.folder / name).write_text(text)
-        return str(self.folder / name)
-
-    def annotate(self, name: str, *objects: str) -> None:
-        path = self.voc / "Annotations" / f"{name}.xml"
-        path.parent.mkdir(exist_ok=True)
-        inner = "".join(f"<object><name>{text}</name></object>" for text in objects)
-        path.write_text(f"<annotation>{inner}</annotation>")
-
-    def open(self, split: str = "train", **options: str) -> Source:
-        data = {
-            "builder": "voc2012_wsss",
-            "root": str(self.voc.parent),
-            "labels": "",
-            "data_dir": str(self.folder / "prepared"),
-        }
-        return open_source(ConfigDict(data | options), split)
-
-    def refuse(self, split: str = "train", **options: str) -> str:
-        with pytest.raises(UserError) as caught:
-            self.open(split, **options)
-        message = str(caught.value)
-        assert "expected" in message and "found" in message and "\n" not in message
-        assert not list(self.folder.glob("prepared/*/*/*.0.0")), "something was left behind"
-        return message
-
 
 @pytest.fixture
 def devkit(tmp_path: Path) -> Devkit:
     return Devkit(tmp_path)
-
-
-def _names(source: Source) -> list[set[str]]:
-    labels = (source[index]["label"] for index in range(len(source)))
-    return [{source.classes[k] for k in np.flatnonzero(label)} for label in labels]
-
-
-def test_classes_of_ones_own(devkit: Devkit) -> None:
-    """Three classes with an index of their own each, images that are PNGs or `.jpeg`."""
-    for name, suffix in zip(IDS, (".png", ".jpeg", ".jpg"), strict=True):
-        content = devkit.image(name).read_bytes()
-        if suffix == ".png":
-            file = io.BytesIO()
-            Image.fromarray(decode_image(content, name)).save(file, "PNG")
-            content = file.getvalue()
-        devkit.image(name).unlink()
-        devkit.image(name).with_suffix(suffix).write_bytes(content)
-        devkit.mask(name).write_bytes(encode_mask(_mask((1, 3))))
-    classes = devkit.labels("background\ncrack\nmoss\nrust\n", "names.txt")
-    source = devkit.open(classes=classes)
-    assert source.classes == ("crack", "moss", "rust")
-    assert _names(source) == [{"crack", "rust"}] * 3
-    assert decode_image(source[0]["image"], "").shape == (12, 16, 3)
-
-    # Another name for the same index is another data set.
-    renamed = devkit.labels("crack\nmoss\nstain\n", "renamed.txt")
-    again = devkit.open(classes=renamed)
-    assert again.classes == ("crack", "moss", "stain") and again.digest != source.digest
-
-    rows = "".join(f"{name},crack\n" for name in IDS)
-    labels = devkit.labels(f"id,class\n{rows}{IDS[1]},3\n")
-    assert _names(devkit.open(classes=classes, labels=labels))[:2] == [{"crack"}, {"crack", "rust"}]
-
-
-def test_optional_masks(devkit: Devkit) -> None:
-    """A split has masks where all its images have one, and none otherwise."""
-    devkit.mask(IDS[2]).unlink()
-    devkit.list("val", *IDS[:2])
-    labels = devkit.labels("".join(f"{name},cat\n" for name in IDS))
-    assert "data.masks=optional" in devkit.refuse(labels=labels)
-    assert all(
-        record["segmentation"] is None for record in devkit.open(labels=labels, masks="optional")
-    )
-    for record in devkit.open("val", labels=labels, masks="optional"):
-        assert record["segmentation"] is not None
-
-
-def test_suffixes_in_upper_case(devkit: Devkit) -> None:
-    devkit.image(IDS[0]).rename(devkit.image(IDS[0]).with_suffix(".JPG"))
-    devkit.mask(IDS[0]).rename(devkit.mask(IDS[0]).with_suffix(".PNG"))
-    assert devkit.open().ids == list(IDS)
-
-
-def test_an_unknown_class_says_where_names_come_from(devkit: Devkit) -> None:
-    labels = devkit.labels(f"{IDS[0]},rust\n")
-    message = devkit.refuse(labels=labels)
-    assert "data.classes" in message and f"'rust' for {IDS[0]}" in message
-    assert "names.txt" in devkit.refuse(classes=str(devkit.folder / "names.txt"))
-    two = devkit.labels("crack\nrust\n", "two.txt")
-    assert "expected class indices 0 to 2 or 255, found 8" in devkit.refuse(classes=two)
 
 
 def test_records(devkit: Devkit) -> None:
@@ -165,8 +36,8 @@ def test_records(devkit: Devkit) -> None:
         with Image.open(io.BytesIO(record["segmentation"])) as stored:
             assert stored.mode == "L"
         mask = decode_mask(record["segmentation"], name, 20)
-        np.testing.assert_array_equal(mask, _mask(OBJECTS[name]))
-    assert _names(source) == [{"cat"}, {"cat", "dog"}, set()]
+        np.testing.assert_array_equal(mask, objects_mask(OBJECTS[name]))
+    assert shown(source) == [{"cat"}, {"cat", "dog"}, set()]
 
 
 @pytest.mark.parametrize("root", [".", "VOCdevkit", "VOCdevkit/VOC2012"])
@@ -187,9 +58,9 @@ def test_lists_of_paths_and_blank_lines(devkit: Devkit) -> None:
 def test_masks_come_from_the_augmented_folder_first(devkit: Devkit) -> None:
     augmented = devkit.mask(IDS[0], "SegmentationClassAug")
     augmented.parent.mkdir()
-    augmented.write_bytes(encode_mask(_mask((COW,))))
-    assert _names(devkit.open()) == [{"cow"}, {"cat", "dog"}, set()]
-    assert _names(devkit.open(masks="SegmentationClass"))[0] == {"cat"}
+    augmented.write_bytes(encode_mask(objects_mask((COW,))))
+    assert shown(devkit.open()) == [{"cow"}, {"cat", "dog"}, set()]
+    assert shown(devkit.open(masks="SegmentationClass"))[0] == {"cat"}
     with pytest.raises(UserError, match=r"for 2 \(2007_000002, 2007_000003\)"):
         devkit.open(masks="SegmentationClassAug")
 
@@ -198,10 +69,10 @@ def test_label_sources_in_order(devkit: Devkit) -> None:
     for name, objects in zip(IDS, ((), ("horse", "horse"), ("bus", "car")), strict=True):
         devkit.annotate(name, *objects)
     labels = devkit.labels(f"{IDS[0]},sofa\n{IDS[1]},1,2\n{IDS[2]}\nother,sheep\n")
-    assert _names(devkit.open(labels=labels)) == [{"sofa"}, {"aeroplane", "bicycle"}, set()]
-    assert _names(devkit.open()) == [set(), {"horse"}, {"bus", "car"}]
-    assert _names(devkit.open(labels="xml")) == [set(), {"horse"}, {"bus", "car"}]
-    assert _names(devkit.open(labels="masks")) == [{"cat"}, {"cat", "dog"}, set()]
+    assert shown(devkit.open(labels=labels)) == [{"sofa"}, {"aeroplane", "bicycle"}, set()]
+    assert shown(devkit.open()) == [set(), {"horse"}, {"bus", "car"}]
+    assert shown(devkit.open(labels="xml")) == [set(), {"horse"}, {"bus", "car"}]
+    assert shown(devkit.open(labels="masks")) == [{"cat"}, {"cat", "dog"}, set()]
 
 
 def test_masks_are_optional_with_other_labels(devkit: Devkit) -> None:
@@ -214,14 +85,14 @@ def test_masks_are_optional_with_other_labels(devkit: Devkit) -> None:
 
 
 def test_test_split_needs_no_masks_and_no_labels(devkit: Devkit) -> None:
-    devkit.image("2008_000001").write_bytes(_jpeg(9))
+    devkit.image("2008_000001").write_bytes(jpeg(9))
     devkit.list("test", IDS[0], "2008_000001")
     source = devkit.open("test")
     assert source.ids == [IDS[0], "2008_000001"]
-    assert _names(source) == [set(), set()]
+    assert shown(source) == [set(), set()]
     assert source[0]["segmentation"] is None
     labels = devkit.labels(f"{IDS[0]},cat")
-    assert _names(devkit.open("test", labels=labels)) == [{"cat"}, set()]
+    assert shown(devkit.open("test", labels=labels)) == [{"cat"}, set()]
     devkit.list("test", IDS[0])
     assert devkit.open("test")[0]["segmentation"] is not None
 
@@ -251,9 +122,9 @@ def test_reused_until_something_changes(devkit: Devkit) -> None:
     devkit.labels(f"{IDS[0]},cat\n{IDS[1]},dog\n{IDS[2]},bus\n")
     expect_new(devkit.open(labels=labels))
     expect_new(devkit.open())
-    devkit.image(IDS[1]).write_bytes(_jpeg(77))
+    devkit.image(IDS[1]).write_bytes(jpeg(77))
     expect_new(devkit.open())
-    devkit.mask(IDS[1]).write_bytes(encode_mask(_mask((DOG,))))
+    devkit.mask(IDS[1]).write_bytes(encode_mask(objects_mask((DOG,))))
     expect_new(devkit.open())
     devkit.list("train", *IDS[1:])
     expect_new(devkit.open())
@@ -262,7 +133,7 @@ def test_reused_until_something_changes(devkit: Devkit) -> None:
     devkit.annotate(IDS[1], "bus")
     devkit.annotate(IDS[2], "bus")
     expect_new(devkit.open())
-    assert _names(devkit.open()) == [{"bus"}, {"bus"}]
+    assert shown(devkit.open()) == [{"bus"}, {"bus"}]
 
 
 def test_missing_root(devkit: Devkit) -> None:
@@ -298,9 +169,9 @@ def test_listed_without_image_or_mask(devkit: Devkit) -> None:
 def test_broken_files_are_collected(devkit: Devkit) -> None:
     ids = [f"2009_{number:06}" for number in range(9)]
     for number, name in enumerate(ids):
-        data = _jpeg(number)
+        data = jpeg(number)
         devkit.image(name).write_bytes(data[: len(data) // 2] if number > 1 else data)
-        devkit.mask(name).write_bytes(encode_mask(_mask(())))
+        devkit.mask(name).write_bytes(encode_mask(objects_mask(())))
     devkit.list("train", *ids)
     message = devkit.refuse()
     assert str(devkit.image(ids[2])) in message and "truncated" in message
@@ -308,7 +179,7 @@ def test_broken_files_are_collected(devkit: Devkit) -> None:
 
 
 def test_mask_of_another_size(devkit: Devkit) -> None:
-    devkit.mask(IDS[1]).write_bytes(encode_mask(_mask((), 16, 12)))
+    devkit.mask(IDS[1]).write_bytes(encode_mask(objects_mask((), 16, 12)))
     message = devkit.refuse()
     assert "16 x 12" in message and "12 x 16" in message and str(devkit.mask(IDS[1])) in message
 
@@ -318,7 +189,7 @@ def test_mask_of_colours_or_unknown_classes(devkit: Devkit) -> None:
         colours = mask.convert("RGB")
     colours.save(devkit.mask(IDS[2]))
     assert "RGB pixels" in devkit.refuse() and str(devkit.mask(IDS[2])) in devkit.refuse()
-    devkit.mask(IDS[2]).write_bytes(encode_mask(_mask((21,))))
+    devkit.mask(IDS[2]).write_bytes(encode_mask(objects_mask((21,))))
     assert "found 21" in devkit.refuse() and str(devkit.mask(IDS[2])) in devkit.refuse()
 
 

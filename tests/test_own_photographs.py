@@ -1,0 +1,70 @@
+"""VOC-shaped folders with classes, suffixes and masks of one's own."""
+
+import io
+from pathlib import Path
+
+import pytest
+from devkits import IDS, Devkit, objects_mask, shown
+from PIL import Image
+
+from wsss_jax.data.images import decode_image, encode_mask
+
+
+@pytest.fixture
+def devkit(tmp_path: Path) -> Devkit:
+    return Devkit(tmp_path)
+
+
+def test_classes_of_ones_own(devkit: Devkit) -> None:
+    """Three classes with an index of their own each, images that are PNGs or `.jpeg`."""
+    for name, suffix in zip(IDS, (".png", ".jpeg", ".jpg"), strict=True):
+        content = devkit.image(name).read_bytes()
+        if suffix == ".png":
+            file = io.BytesIO()
+            Image.fromarray(decode_image(content, name)).save(file, "PNG")
+            content = file.getvalue()
+        devkit.image(name).unlink()
+        devkit.image(name).with_suffix(suffix).write_bytes(content)
+        devkit.mask(name).write_bytes(encode_mask(objects_mask((1, 3))))
+    classes = devkit.labels("background\ncrack\nmoss\nrust\n", "names.txt")
+    source = devkit.open(classes=classes)
+    assert source.classes == ("crack", "moss", "rust")
+    assert shown(source) == [{"crack", "rust"}] * 3
+    assert decode_image(source[0]["image"], "").shape == (12, 16, 3)
+
+    # Another name for the same index is another data set.
+    renamed = devkit.labels("crack\nmoss\nstain\n", "renamed.txt")
+    again = devkit.open(classes=renamed)
+    assert again.classes == ("crack", "moss", "stain") and again.digest != source.digest
+
+    rows = "".join(f"{name},crack\n" for name in IDS)
+    labels = devkit.labels(f"id,class\n{rows}{IDS[1]},3\n")
+    assert shown(devkit.open(classes=classes, labels=labels))[:2] == [{"crack"}, {"crack", "rust"}]
+
+
+def test_optional_masks(devkit: Devkit) -> None:
+    """A split has masks where all its images have one, and none otherwise."""
+    devkit.mask(IDS[2]).unlink()
+    devkit.list("val", *IDS[:2])
+    labels = devkit.labels("".join(f"{name},cat\n" for name in IDS))
+    assert "data.masks=optional" in devkit.refuse(labels=labels)
+    assert all(
+        record["segmentation"] is None for record in devkit.open(labels=labels, masks="optional")
+    )
+    for record in devkit.open("val", labels=labels, masks="optional"):
+        assert record["segmentation"] is not None
+
+
+def test_suffixes_in_upper_case(devkit: Devkit) -> None:
+    devkit.image(IDS[0]).rename(devkit.image(IDS[0]).with_suffix(".JPG"))
+    devkit.mask(IDS[0]).rename(devkit.mask(IDS[0]).with_suffix(".PNG"))
+    assert devkit.open().ids == list(IDS)
+
+
+def test_an_unknown_class_says_where_names_come_from(devkit: Devkit) -> None:
+    labels = devkit.labels(f"{IDS[0]},rust\n")
+    message = devkit.refuse(labels=labels)
+    assert "data.classes" in message and f"'rust' for {IDS[0]}" in message
+    assert "names.txt" in devkit.refuse(classes=str(devkit.folder / "names.txt"))
+    two = devkit.labels("crack\nrust\n", "two.txt")
+    assert "expected class indices 0 to 2 or 255, found 8" in devkit.refuse(classes=two)
