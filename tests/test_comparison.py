@@ -81,6 +81,17 @@ def test_spread_and_what_is_more_than_it(compared: Comparison):
     assert curve is not None and max(curve[1]) == pytest.approx(0.42)
 
 
+def test_curves_of_different_length_share_their_beginning(compared: Comparison):
+    """Evaluations of an older version stopped at a lower threshold."""
+    cam = compared.entries[0]
+    metrics = cam.trials[0].scored["train"].stage.metrics
+    whole = len(metrics["miou_curve"])
+    for key in ("thresholds", "miou_curve"):
+        metrics[key] = metrics[key][:40]
+    curve = cam.curve("train")
+    assert whole > 40 and curve is not None and len(curve[0]) == len(curve[1]) == 40
+
+
 def test_figures_of_the_training(trial: Trial, compared: Comparison):
     assert trial.seconds == 187.2 and trial.images_per_second == 50.0
     assert compared.entries[0].peak_memory == 3 << 30

@@ -119,8 +119,9 @@ class Entry:
         curves = [m["miou_curve"] for m in found if m.get("miou_curve")]
         if not curves:
             return None
-        mean = np.mean(np.array(curves, np.float64), axis=0)
-        return list(map(float, found[0]["thresholds"])), mean.tolist()
+        shared = min(map(len, curves))  # some versions try more thresholds than others
+        mean = np.mean([curve[:shared] for curve in curves], axis=0, dtype=np.float64)
+        return list(map(float, found[0]["thresholds"][:shared])), mean.tolist()
 
     @property
     def peak_memory(self) -> int | None:
