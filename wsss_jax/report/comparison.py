@@ -120,7 +120,7 @@ class Entry:
         if not curves:
             return None
         shared = min(map(len, curves))  # some versions try more thresholds than others
-        mean = np.mean([curve[:shared] for curve in curves], axis=0, dtype=np.float64)
+        mean = np.array([curve[:shared] for curve in curves], np.float64).mean(0)
         return list(map(float, found[0]["thresholds"][:shared])), mean.tolist()
 
     @property
