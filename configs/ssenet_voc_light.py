@@ -5,7 +5,7 @@
 
 Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. The
 second image is half as large (published: 0.3), since a crop of 224 leaves too little of it. The
-equivariance loss counts five times: as published its gradient is too weak to matter in a short run.
+equivariance loss counts five times, chosen on train: as published it hardly falls in a short run.
 """
 
 from typing import Any

@@ -76,7 +76,7 @@ def test_curve_equals_thresholding_again_and_again(folders: Path):
     assert evaluate.main(command(folders, "--curve", pred=str(folders / "maps/cams"))) == 0
     scores = json.loads((folders / "out.json").read_text())
     assert scores["thresholds"] == [i / 100 for i in range(100)]
-    for position in (0, 17, 40, 59):
+    for position in (0, 17, 40, 59, 80, 99):
         confusion = expected_confusion(folders, IDS, position / 100)
         expected = confusion_scores(confusion)["miou"]
         assert scores["miou_curve"][position] == pytest.approx(expected, abs=1e-12)
