@@ -39,11 +39,24 @@ def test_equals_the_automatic_derivative(monkeypatch, size, stride, dilation, pa
         np.testing.assert_allclose(own, reference, atol=1e-4)
 
 
-@pytest.mark.parametrize(("channels", "products"), [(module.WIDE, 9), (module.WIDE - 1, 0)])
-def test_only_wide_kernels_get_a_product_per_tap(channels, products):
+@pytest.mark.parametrize(("channels", "products"), [(module.WIDE, 1), (module.WIDE - 1, 0)])
+def test_only_wide_kernels_get_a_product_of_matrices(channels, products):
     x, kernel = jnp.ones((1, 4, 4, channels)), jnp.ones((3, 3, channels, 128))
     gradient = jax.jit(jax.grad(lambda k: conv(x, k, padding=((1, 1), (1, 1))).sum()))
     assert gradient.lower(kernel).as_text().count("stablehlo.dot_general") == products
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize(("size", "stride", "dilation", "padding"), CASES[:4])
+def test_blocks_of_rows_add_up(monkeypatch, size, stride, dilation, padding, rows):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 9, 12, 4), np.float32))
+    kernel = jnp.asarray(rng.standard_normal((size, size, 4, 6), np.float32))
+    y, backward = jax.vjp(lambda k: _plain(x, k, stride, dilation, padding), kernel)
+    row_bytes = 4 * 2 * y.shape[2] * size * size * 4
+    monkeypatch.setattr(module, "BLOCK_BYTES", rows * row_bytes)
+    found = module._product_per_rows(x, y, (size, size), stride, dilation, padding)
+    np.testing.assert_allclose(found, backward(y)[0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_pointwise_kernel_is_a_product_of_matrices():

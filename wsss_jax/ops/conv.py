@@ -2,7 +2,8 @@
 
 On a CPU XLA turns the kernel gradient of a wide convolution into one convolution with a kernel as
 large as the image, three to six times slower than the forward pass of the same number of
-operations. One matrix product per tap is as fast as the forward pass.
+operations. A few rows of the image at a time, small enough for the cache, with what every tap sees
+of them side by side and one matrix product, it is nearly as fast as the forward pass.
 
 A 1×1 convolution is a product of two matrices, and has to be written as one: of a contraction over
 three axes XLA's CPU compiler makes a transposed copy, fused with whatever made the gradient, which
@@ -20,6 +21,9 @@ from wsss_jax.ops.depthwise import Padding
 
 WIDE = 128
 """Channels on both sides from which the products win; measured, see docs/benchmarks.md."""
+
+BLOCK_BYTES = 4 << 20
+"""What all taps see of a block of rows; measured."""
 
 
 def conv(
@@ -75,7 +79,7 @@ def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array)
         return to_kernel(g)[0]
 
     def products(x: Array, g: Array) -> Array:
-        gradient = _product_per_tap(x, g, kernel.shape[:2], stride, dilation, padding)
+        gradient = _product_per_rows(x, g, kernel.shape[:2], stride, dilation, padding)
         return gradient.astype(kernel.dtype)
 
     return to_x(g)[0], lax.platform_dependent(x, g, cpu=products, default=automatic)
@@ -84,30 +88,44 @@ def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array)
 _wide.defvjp(_forward, _backward)
 
 
-def _product_per_tap(
+def _product_per_rows(
     x: Array, g: Array, taps: tuple[int, ...], stride: int, dilation: int, padding: Padding
 ) -> Array:
-    """[k, l, c, d]: what each tap saw, [c, pixels], times the output's gradient, [pixels, d]."""
+    """[k, l, c, d]: for some rows at a time the output's gradient, [d, pixels], times [pixels, klc].
+
+    All images of the batch take part in each product: a batch that is divided among devices stays
+    divided.
+    """
     batch, height, width, outputs = g.shape
     inputs = x.shape[-1]
-    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    pixels = g.reshape(-1, outputs)
-    products = []
-    for i in range(taps[0]):
-        for j in range(taps[1]):
-            top, left = i * dilation, j * dilation
-            seen = lax.slice(
-                padded,
-                (0, top, left, 0),
-                (batch, top + (height - 1) * stride + 1, left + (width - 1) * stride + 1, inputs),
-                (1, stride, stride, 1),
-            )
-            products.append(
-                lax.dot_general(
-                    seen.reshape(-1, inputs),
-                    pixels,
-                    (((0,), (0,)), ((), ())),
-                    preferred_element_type=jnp.float32,
-                )
-            )
-    return jnp.stack(products).reshape(*taps, inputs, outputs)
+    row_bytes = 4 * batch * width * taps[0] * taps[1] * inputs
+    blocks = -(-height // max(1, BLOCK_BYTES // row_bytes))
+    rows = -(-height // blocks)
+    blocks = -(-height // rows)
+    # Rows of zeros, so that all blocks are alike, and the images' rows below them.
+    added = blocks * rows - height
+    g = jnp.pad(g, ((0, 0), (0, added), (0, 0), (0, 0)))
+    (top, bottom), sides = padding
+    padded = jnp.pad(x, ((0, 0), (top, bottom + added * stride), sides, (0, 0)))
+    seen_rows = (rows - 1) * stride + (taps[0] - 1) * dilation + 1
+
+    def add_block(total: Array, block: Array) -> tuple[Array, None]:
+        seen = lax.dynamic_slice_in_dim(padded, block * (rows * stride), seen_rows, 1)
+        parts = []
+        for i in range(taps[0]):
+            for j in range(taps[1]):
+                first, left = i * dilation, j * dilation
+                last = first + (rows - 1) * stride + 1
+                right = left + (width - 1) * stride + 1
+                parts.append(seen[:, first:last:stride, left:right:stride])
+        product = lax.dot_general(
+            lax.dynamic_slice_in_dim(g, block * rows, rows, 1).reshape(-1, outputs),
+            jnp.concatenate(parts, -1).reshape(batch * rows * width, -1),
+            (((0,), (0,)), ((), ())),
+            preferred_element_type=jnp.float32,
+        )
+        return total + product, None
+
+    zeros = jnp.zeros((outputs, taps[0] * taps[1] * inputs), jnp.float32)
+    total, _ = lax.scan(add_block, zeros, jnp.arange(blocks))
+    return total.T.reshape(*taps, inputs, outputs)
