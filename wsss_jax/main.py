@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from wsss_jax import runtime
 from wsss_jax.config import parse_flags, shipped_recipes
 from wsss_jax.errors import Interrupted, UserError
+from wsss_jax.host_memory import share_one_heap
 
 _USAGE = """\
 usage: python -m wsss_jax.main --config=RECIPE --workdir=DIR [flags] [--config.KEY=VALUE ...]
@@ -108,6 +109,7 @@ def _run(options: dict[str, Any], config: ConfigDict) -> int:
 
         print(plan.describe(config, workdir, only, options["force"]))
         return 0
+    share_one_heap()
     runtime.compilation_cache()
     runtime.join_processes(
         options["distributed"],

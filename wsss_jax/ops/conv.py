@@ -91,7 +91,7 @@ _wide.defvjp(_forward, _backward)
 def _product_per_rows(
     x: Array, g: Array, taps: tuple[int, ...], stride: int, dilation: int, padding: Padding
 ) -> Array:
-    """[k, l, c, d]: for some rows at a time the output's gradient, [d, pixels], times [pixels, klc].
+    """[k, l, c, d]: for some rows at a time what the taps see, [klc, pixels], times [pixels, d].
 
     All images of the batch take part in each product: a batch that is divided among devices stays
     divided.
@@ -99,7 +99,9 @@ def _product_per_rows(
     batch, height, width, outputs = g.shape
     inputs = x.shape[-1]
     row_bytes = 4 * batch * width * taps[0] * taps[1] * inputs
-    blocks = -(-height // max(1, BLOCK_BYTES // row_bytes))
+    # Of a large kernel fewer and larger blocks: each adds a whole kernel to the sum.
+    block_bytes = max(BLOCK_BYTES, 4 * taps[0] * taps[1] * inputs * outputs // 3)
+    blocks = -(-height // max(1, block_bytes // row_bytes))
     rows = -(-height // blocks)
     blocks = -(-height // rows)
     # Rows of zeros, so that all blocks are alike, and the images' rows below them.
@@ -108,6 +110,10 @@ def _product_per_rows(
     (top, bottom), sides = padding
     padded = jnp.pad(x, ((0, 0), (top, bottom + added * stride), sides, (0, 0)))
     seen_rows = (rows - 1) * stride + (taps[0] - 1) * dilation + 1
+
+    # The product is quickest with the shorter side first. A kernel that grows much larger than what
+    # it sees is left as it is: to transpose it would take longer.
+    transposed = inputs >= outputs
 
     def add_block(total: Array, block: Array) -> tuple[Array, None]:
         seen = lax.dynamic_slice_in_dim(padded, block * (rows * stride), seen_rows, 1)
@@ -118,14 +124,18 @@ def _product_per_rows(
                 last = first + (rows - 1) * stride + 1
                 right = left + (width - 1) * stride + 1
                 parts.append(seen[:, first:last:stride, left:right:stride])
-        product = lax.dot_general(
-            lax.dynamic_slice_in_dim(g, block * rows, rows, 1).reshape(-1, outputs),
+        pair = (
             jnp.concatenate(parts, -1).reshape(batch * rows * width, -1),
+            lax.dynamic_slice_in_dim(g, block * rows, rows, 1).reshape(-1, outputs),
+        )
+        product = lax.dot_general(
+            *(pair[::-1] if transposed else pair),
             (((0,), (0,)), ((), ())),
             preferred_element_type=jnp.float32,
         )
         return total + product, None
 
-    zeros = jnp.zeros((outputs, taps[0] * taps[1] * inputs), jnp.float32)
+    shape = (taps[0] * taps[1] * inputs, outputs)
+    zeros = jnp.zeros(shape[::-1] if transposed else shape, jnp.float32)
     total, _ = lax.scan(add_block, zeros, jnp.arange(blocks))
-    return total.T.reshape(*taps, inputs, outputs)
+    return (total.T if transposed else total).reshape(*taps, inputs, outputs)
