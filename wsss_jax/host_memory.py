@@ -15,8 +15,8 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # fro
 def share_one_heap() -> bool:
     """Lets threads that start from now on share the process's heap; False without glibc.
 
-    A thread's own heap is given back whenever it is empty, whatever `keep_freed_memory` says, and
-    XLA's threads empty theirs after every step. To be called before JAX starts its threads.
+    A thread's own heap has no room for blocks above 64 MiB: they come from the kernel one by one,
+    whatever `keep_freed_memory` says. To be called before JAX starts its threads.
     """
     return _set((_M_ARENA_MAX, 1))
 

@@ -124,12 +124,13 @@ def _product_per_rows(
                 last = first + (rows - 1) * stride + 1
                 right = left + (width - 1) * stride + 1
                 parts.append(seen[:, first:last:stride, left:right:stride])
-        pair = (
-            jnp.concatenate(parts, -1).reshape(batch * rows * width, -1),
-            lax.dynamic_slice_in_dim(g, block * rows, rows, 1).reshape(-1, outputs),
-        )
+        left_side = jnp.concatenate(parts, -1).reshape(batch * rows * width, -1)
+        right_side = lax.dynamic_slice_in_dim(g, block * rows, rows, 1).reshape(-1, outputs)
+        if transposed:
+            left_side, right_side = right_side, left_side
         product = lax.dot_general(
-            *(pair[::-1] if transposed else pair),
+            left_side,
+            right_side,
             (((0,), (0,)), ((), ())),
             preferred_element_type=jnp.float32,
         )
