@@ -68,3 +68,25 @@ def test_an_unknown_class_says_where_names_come_from(devkit: Devkit) -> None:
     assert "names.txt" in devkit.refuse(classes=str(devkit.folder / "names.txt"))
     two = devkit.labels("crack\nrust\n", "two.txt")
     assert "expected class indices 0 to 2 or 255, found 8" in devkit.refuse(classes=two)
+
+
+def test_two_images_of_one_id(devkit: Devkit) -> None:
+    image = devkit.image(IDS[1])
+    image.with_suffix(".png").write_bytes(image.read_bytes())
+    message = devkit.refuse()
+    assert f"{IDS[1]}.jpg and {IDS[1]}.png" in message and "keep one" in message
+
+
+def test_a_link_to_nowhere_is_no_image(devkit: Devkit) -> None:
+    devkit.image(IDS[1]).unlink()
+    devkit.image(IDS[1]).symlink_to("nowhere.jpg")
+    assert f"({IDS[1]})" in devkit.refuse()
+
+
+def test_images_without_class_are_mentioned(
+    devkit: Devkit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = devkit.open(labels=devkit.labels(f"{IDS[0]},cat\n{IDS[1]},\n{IDS[2]},cow\n"))
+    assert shown(source) == [{"cat"}, set(), {"cow"}]
+    note = capsys.readouterr().err
+    assert f"1 of 3 images of train have no class in {devkit.folder}" in note and IDS[1] in note

@@ -16,6 +16,7 @@ image without gets zeros.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -142,4 +143,12 @@ def _read_labels(listing: Listing) -> Float[np.ndarray, "n c"] | None:
     if listing.split == "test":
         nothing = np.zeros(len(listing.classes), np.float32)
         labels = {name: labels.get(name, nothing) for name in listing.ids}
-    return select(labels, listing.ids, listing.labels)
+    selected = select(labels, listing.ids, listing.labels)
+    empty = [name for name, label in zip(listing.ids, selected, strict=True) if not label.any()]
+    if empty and listing.split != "test":
+        print(
+            f"note: {len(empty)} of {len(listing.ids)} images of {listing.split} have no class in"
+            f" {listing.labels} ({first(empty)}): they count as background only",
+            file=sys.stderr,
+        )
+    return selected

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -43,8 +44,8 @@ def list_split(
     """Finds the files of `split` below `root`; the other options as in `wsss_jax.data.voc`.
 
     Raises:
-      UserError: no VOC2012 folder, no such list, a listed id without image or mask, no labels, or
-        no class names.
+      UserError: no VOC2012 folder, no such list, a listed id without image or mask or with two, no
+        labels, or no class names.
     """
     devkit = find_devkit(root)
     names = read_classes(classes or "voc")
@@ -147,21 +148,36 @@ def _find(
     suffixes: Sequence[str],
     digest: Any,
 ) -> dict[str, Path]:
-    """The file of each id in the first of `folders` that has it; name, size and time digested."""
-    places = [(folder, suffix) for folder in folders for suffix in suffixes]
+    """The file of each id in the first of `folders` that has it; name, size and time digested.
+
+    Raises:
+      UserError: a folder has two files of one id.
+    """
     found = {}
+    there = {folder: _names(devkit / folder) for folder in folders}
     for name in ids:
-        for folder, suffix in places:
-            path = devkit / folder / f"{name}{suffix}"
+        for folder in folders:
+            candidates = [name + suffix for suffix in suffixes if name + suffix in there[folder]]
+            if len(candidates) > 1:
+                raise UserError(
+                    f"expected one file of {name} in {devkit / folder}, found"
+                    f" {' and '.join(candidates)}: keep one"
+                )
+            if not candidates:
+                continue
+            path = devkit / folder / candidates[0]
             try:
                 status = path.stat()
-            except OSError:
+            except OSError:  # a link to nowhere
                 continue
             found[name] = path
-            facts = f"{folder}/{path.name} {status.st_size} {status.st_mtime_ns}\n"
-            digest.update(facts.encode())
+            digest.update(f"{folder}/{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
             break
     return found
+
+
+def _names(folder: Path) -> set[str]:
+    return set(os.listdir(folder)) if folder.is_dir() else set()
 
 
 def _lacking(
