@@ -4,6 +4,8 @@ import types
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from wsss_jax import graph, main, plan
@@ -185,6 +187,19 @@ def test_step_cost_counts_what_is_known():
     assert four.activations == pytest.approx(2 * two.activations, rel=0.02)
     # No more than every layer's maps a few times over, no less than its convolutions' inputs.
     assert 2**20 < two.activations < 2**26
+
+
+def test_step_cost_counts_loops_in_full():
+    """A step with wide layers, whose gradients are loops on a CPU, is three forward passes."""
+    c = _load("cam_voc")
+    c.train.batch_size, c.train.augment.crop = 1, 320
+    method = build_method(c.train.method.to_dict(), 20)
+    network = method.model()
+    image = jax.ShapeDtypeStruct((1, 320, 320, 3), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), image)
+    counted: Any = jax.jit(network.apply).lower(variables, image).cost_analysis()
+    # The first two levels are frozen: they are run once only.
+    assert 2.4 < plan.step_cost(method, c.train.to_dict()).flops / counted["flops"] < 3.1
 
 
 @pytest.mark.slow

@@ -111,8 +111,8 @@ def _product_per_rows(
     padded = jnp.pad(x, ((0, 0), (top, bottom + added * stride), sides, (0, 0)))
     seen_rows = (rows - 1) * stride + (taps[0] - 1) * dilation + 1
 
-    # The product is quickest with the shorter side first. A kernel that grows much larger than what
-    # it sees is left as it is: to transpose it would take longer.
+    # The product is quickest with the long side, that of all taps, second. With more outputs than
+    # inputs the kernel is large, and transposing it afterwards would take longer than that saves.
     transposed = inputs >= outputs
 
     def add_block(total: Array, block: Array) -> tuple[Array, None]:
