@@ -77,16 +77,7 @@ def get_config() -> Any:
     )
     c.eval_walk = common.score(c, "walk", "train")
     c.train_segmentation = _segmentation(dict(backbone, output_stride=8, dilated=True))
-    c.masks_val = ConfigDict(
-        dict(
-            type="predict",
-            needs=dict(checkpoint="train_segmentation"),
-            split="val",
-            scales=(0.5, 0.75, 1.0),
-            flip=True,
-            enlarge="corners",
-        )
-    )
+    c.masks_val = common.network_masks("train_segmentation", dict(scales=(0.5, 0.75, 1.0)))
     c.eval_masks_val = common.score(c, "masks_val", "val")
     c.protocol = "present"  # as IRNet's program counts; see common.score
     common.backbone_weights(c, "train", "train_irnet", "train_segmentation")

@@ -176,9 +176,7 @@ def refined_and_segmented(
     c.eval_walk = score(c, "walk", "train")
     c.train_segmentation = segmentation
     c.train_segmentation.needs = ConfigDict(dict(masks="walk"))
-    c.masks_val = ConfigDict(
-        dict(type="predict", needs=dict(checkpoint="train_segmentation"), split="val", **test)
-    )
+    c.masks_val = network_masks("train_segmentation", test)
     c.eval_masks_val = score(c, "masks_val", "val")
     backbone_weights(c, "train", "train_affinity", "train_segmentation")
     finish(
@@ -189,6 +187,26 @@ def refined_and_segmented(
         *("train_affinity", "walk", "eval_walk"),
         *("train_segmentation", "masks_val", "eval_masks_val"),
     )
+
+
+def network_masks(checkpoint: str, test: Mapping[str, Any]) -> ConfigDict:
+    """Masks of val by the network of stage `checkpoint`; `test` are scales, CRF and the like.
+
+    Unless it says otherwise there is no CRF; ``crf=True`` adds that of PSA's and SEAM's networks.
+    """
+    fields: dict[str, object] = dict(
+        type="predict",
+        needs=dict(checkpoint=checkpoint),
+        split="val",
+        flip=True,
+        enlarge="corners",
+        crf=False,
+        gaussian=(3, 3),
+        bilateral=(80, 13, 10),
+        iterations=1,
+        workers=0,
+    )
+    return ConfigDict(fields | dict(test))
 
 
 def submission(c: Any, competition: str = "comp6") -> None:
