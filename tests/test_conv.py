@@ -46,12 +46,13 @@ def test_only_wide_kernels_get_a_product_of_matrices(channels, products):
     assert gradient.lower(kernel).as_text().count("stablehlo.dot_general") == products
 
 
+@pytest.mark.parametrize("outputs", [3, 6])  # fewer and more than the inputs: two ways round
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize(("size", "stride", "dilation", "padding"), CASES[:4])
-def test_blocks_of_rows_add_up(monkeypatch, size, stride, dilation, padding, rows):
+def test_blocks_of_rows_add_up(monkeypatch, size, stride, dilation, padding, rows, outputs):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, 9, 12, 4), np.float32))
-    kernel = jnp.asarray(rng.standard_normal((size, size, 4, 6), np.float32))
+    kernel = jnp.asarray(rng.standard_normal((size, size, 4, outputs), np.float32))
     y, backward = jax.vjp(lambda k: _plain(x, k, stride, dilation, padding), kernel)
     row_bytes = 4 * 2 * y.shape[2] * size * size * 4
     monkeypatch.setattr(module, "BLOCK_BYTES", rows * row_bytes)

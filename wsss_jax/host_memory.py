@@ -2,8 +2,8 @@
 
 XLA asks for a step's working memory in one large block and gives it back after the step. The C
 library passes blocks of that size straight to the kernel, so every step would fault in, zeroed, a
-gigabyte of pages again: a tenth to a third of the step's time, and more on a virtual machine that
-returns free pages to its host.
+gigabyte of pages again: a tenth to a third of the step's time, and more after a pause, as virtual
+machines may return free pages to their host.
 """
 
 import ctypes
