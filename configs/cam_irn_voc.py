@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common, published
+from configs import chains, common, published
 
 
 def get_config() -> Any:
@@ -33,61 +33,25 @@ def get_config() -> Any:
         ),
         optimizer=_optimizer(),
     )
-    split = c.train.split
-    common.cams(c, {"cam": split, "cam_val": "val"}, (0.5, 1.0, 1.5, 2.0), "max", "direct")
-    c.cam.relu_each = c.cam_val.relu_each = True
-    common.seed_scores(c, "cam")
-    c.irn_labels = ConfigDict(
-        dict(
-            type="irn_labels",
-            needs=dict(cams="cam"),
-            split=split,
-            foreground=0.3,
-            background=0.05,
-            confidence=0.7,
-            gaussian=(3, 3),
-            bilateral=(50, 5, 10),
-            iterations=10,
-            fast=False,
-            workers=0,
-        )
-    )
-    c.train_irnet = common.training(
-        needs=dict(masks="irn_labels"),
-        batch_size=32,
-        epochs=3,
-        augment=_augmentation(scale=(0.5, 1.5)),
-        # The canvas is the crop: group norm shall see as much padding as it did in training.
-        method=dict(
-            name="irnet", backbone=backbone, radius=10, flip=True, canvas=512, dtype="float32"
-        ),
-        optimizer=_optimizer(),
-    )
-    c.walk = ConfigDict(
-        dict(
-            type="random_walk",
-            needs=dict(checkpoint="train_irnet", cams="cam"),
-            split=split,
-            network="boundary",
-            beta=10.0,
-            steps=256,
-            threshold=0.25,
-            crf=False,
-        )
-    )
-    c.eval_walk = common.score(c, "walk", "train")
-    c.train_segmentation = _segmentation(dict(backbone, output_stride=8, dilated=True))
-    c.masks_val = common.network_masks("train_segmentation", dict(scales=(0.5, 0.75, 1.0)))
-    c.eval_masks_val = common.score(c, "masks_val", "val")
-    c.protocol = "present"  # as IRNet's program counts; see common.score
-    common.backbone_weights(c, "train", "train_irnet", "train_segmentation")
-    common.finish(
+    chains.with_boundaries(
         c,
-        "train",
-        *("cam", "eval_cam_train", "cam_val", "eval_cam_val"),
-        *("irn_labels", "train_irnet", "walk", "eval_walk"),
-        *("train_segmentation", "masks_val", "eval_masks_val"),
+        labels={},
+        irnet=common.training(
+            batch_size=32,
+            epochs=3,
+            augment=_augmentation(scale=(0.5, 1.5)),
+            # The canvas is the crop: group norm shall see as much padding as it did in training.
+            method=dict(
+                name="irnet", backbone=backbone, radius=10, flip=True, canvas=512, dtype="float32"
+            ),
+            optimizer=_optimizer(),
+        ),
+        segmentation=_segmentation(dict(backbone, output_stride=8, dilated=True)),
+        walk=dict(beta=10.0, steps=256, threshold=0.25, crf=False),
+        test=dict(scales=(0.5, 0.75, 1.0)),
+        relu_each=True,
     )
+    c.protocol = "present"  # as IRNet's program counts; see common.score
     return c
 
 
@@ -105,7 +69,6 @@ def _optimizer() -> dict[str, Any]:
 def _segmentation(backbone: dict[str, Any]) -> Any:
     """DeepLabv2 (arXiv 1606.00915) with its own settings; IRNet's paper gives none."""
     section = published.segmentation(backbone)
-    section.needs = ConfigDict(dict(masks="walk"))
     section.augment.crop = 321
     section.augment.hsv = 0
     section.method.backbone.bn_momentum = 0.0

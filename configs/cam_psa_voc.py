@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common, published
+from configs import chains, common, published
 
 
 def get_config() -> Any:
@@ -30,7 +30,7 @@ def get_config() -> Any:
         method=dict(name="cam", backbone=backbone, dropout=0.5, dtype="float32"),
         optimizer=published.optimizer(lr=0.1),
     )
-    common.refined_and_segmented(
+    chains.with_affinities(
         c,
         affinity=published.affinity(backbone, lr=0.1),
         segmentation=published.segmentation(backbone),

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import cam_shapes, common, published, seg_shapes
+from configs import cam_shapes, chains, common, published, seg_shapes
 
 
 def get_config() -> Any:
@@ -37,7 +37,7 @@ def get_config() -> Any:
     segmentation: Any = seg_shapes.get_config().train
     segmentation.segmentation = False
     segmentation.epochs = 5
-    common.refined_and_segmented(
+    chains.with_affinities(
         c,
         affinity=affinity,
         segmentation=segmentation,

@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common, published
+from configs import chains, common, published
 
 
 def get_config() -> Any:
@@ -30,7 +30,7 @@ def get_config() -> Any:
         method=published.seam(backbone),
         optimizer=published.optimizer(lr=0.01),
     )
-    common.refined_and_segmented(
+    chains.with_affinities(
         c,
         affinity=published.affinity(backbone),
         segmentation=published.segmentation(backbone),

@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common, published
+from configs import chains, common, published
 
 
 def get_config() -> Any:
@@ -47,7 +47,7 @@ def get_config() -> Any:
     segmentation.method.backbone.bn_momentum = 0.0
     segmentation.method.head.update(features=256, dilation=6, dropout=0.1, bn_momentum=0.02)
     crf: Any = dict(gaussian=(3, 3), bilateral=(50, 5, 4), iterations=10)
-    common.refined_and_segmented(
+    chains.with_affinities(
         c,
         affinity=affinity,
         segmentation=segmentation,

@@ -9,12 +9,12 @@ VOCdevkit needs the test images and ``ImageSets/Segmentation/test.txt``.
 
 from typing import Any
 
-from configs import common, seam_voc
+from configs import chains, seam_voc
 
 
 def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
     c = seam_voc.get_config()
     c.name = "seam_voc_test"
-    common.submission(c)
+    chains.submission(c)
     return c

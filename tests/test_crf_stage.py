@@ -168,6 +168,9 @@ def test_results_are_scored_and_made_into_masks(workdir: Path):
         path = workdir / stage / "masks/image3.png"
         mask = decode_mask(path.read_bytes(), "mask", 3)
         np.testing.assert_array_equal(mask, read_crf_mask(workdir / "crf/crf/image3.npz", alpha))
+        sure = decode_mask((workdir / stage / "confidence/image3.png").read_bytes(), "sure", None)
+        q = read_crf(workdir / "crf/crf/image3.npz", alpha)[1].astype(np.float32)
+        assert np.abs(sure - 255 * q.max(0)).max() < 0.7  # stored probabilities are rounded
     assert shares[24] < shares[4]  # a low background lets more become foreground
     for module, need in ((evaluate, "pred"), (pseudo_labels, "crf")):
         with pytest.raises(UserError, match="set alpha"):

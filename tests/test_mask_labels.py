@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from wsss_jax.data.augment import Augment
+from wsss_jax.data.confidence import write_confidence
 from wsss_jax.data.images import encode_mask
 from wsss_jax.data.mask_labels import MaskLabels
 from wsss_jax.errors import UserError
@@ -26,6 +27,24 @@ def test_a_mask_is_cut_with_its_image_and_unknown_beyond(tmp_path: Path):
     found = labels("a", (10, 14), placement)["segmentation"]
     windows = [mask[y : y + 8, x : x + 8][:, ::-1].tolist() for y in range(3) for x in range(7)]
     assert found.tolist() in windows
+
+
+def test_pixels_that_are_not_sure_teach_nothing(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    mask, sure = rng.integers(0, 4, (9, 9)).astype(np.uint8), rng.integers(0, 256, (9, 9))
+    (tmp_path / "a.png").write_bytes(encode_mask(mask))
+    write_confidence(tmp_path / "sure" / "a.png", sure.astype(np.uint8))
+    whole = Augment(crop=9, long_side=None, flip=0.0, random_position=False)
+    placement = whole.place((9, 9), np.random.default_rng(0))
+    found = MaskLabels(tmp_path, 3, 0.7, tmp_path / "sure")("a", (9, 9), placement)
+    expected = np.where(sure / 255 < 0.7, 255, mask)
+    assert 0 < (expected == 255).mean() < 1
+    np.testing.assert_array_equal(found["segmentation"], expected)
+    write_confidence(tmp_path / "sure" / "a.png", np.zeros((9, 8), np.uint8))
+    with pytest.raises(UserError, match="9×9 pixels as the mask has, found 8×9"):
+        MaskLabels(tmp_path, 3, 0.7, tmp_path / "sure")("a", (9, 9), placement)
+    with pytest.raises(UserError, match="expected the confidence of a mask at"):
+        MaskLabels(tmp_path, 3, 0.7, tmp_path / "nowhere")("a", (9, 9), placement)
 
 
 def test_mistakes_are_the_users(tmp_path: Path):

@@ -15,7 +15,7 @@ from wsss_jax.data.cam_files import write_cams
 from wsss_jax.data.images import VOC_PALETTE
 from wsss_jax.errors import UserError
 from wsss_jax.ops.confusion import confusion_matrix, threshold_confusions
-from wsss_jax.stages.pseudo_labels import Background, label_map, run
+from wsss_jax.stages.pseudo_labels import Background, label_confidence, label_map, run
 
 IDS = [f"image{i}" for i in range(5)]
 SHAPE = (8, 6)
@@ -47,6 +47,28 @@ def test_hand_made_ignore_band():
     cam = np.array([[[0.05, 0.1, 0.2, 0.3, 0.31]]], np.float32)
     mask = label_map(np.array([1]), cam, Background(ignore_band=(0.1, 0.3)))
     np.testing.assert_array_equal(mask, [[0, 0, 255, 255, 2]])
+
+
+@pytest.mark.parametrize(
+    ("background", "expected"),
+    [
+        (Background(threshold=0.3), [0.6 / 1.2, 0.3 / 0.5, 1]),
+        (Background(alpha=2.0), [0.6 / 1.06, 0.64 / 0.84, 1]),
+        (Background(ignore_band=(0.2, 0.4)), [0.6 / 1.2, 0.3 / 0.5, 1]),
+    ],
+)
+def test_hand_made_confidence(background: Background, expected: list[float]):
+    cam = np.array([[[0.6, 0.2, 0.0]], [[0.3, 0.0, 0.0]]], np.float32)
+    sure = label_confidence(cam, background)
+    assert sure.dtype == np.uint8
+    np.testing.assert_array_equal(sure, np.rint(255 * np.array([expected])))
+
+
+def test_where_nothing_scores_no_class_is_surer_than_another():
+    cam = np.zeros((3, 2, 2), np.float32)
+    sure = label_confidence(cam, Background(threshold=0.0))
+    np.testing.assert_array_equal(sure, np.full((2, 2), 64))
+    assert (label_confidence(cam[:0], Background(threshold=0.0)) == 255).all()
 
 
 @settings(deadline=None)
@@ -145,6 +167,9 @@ def test_masks_are_palette_pngs_of_every_image(workdir: Path):
         stored = cam.astype(np.float16).astype(np.float32)
         expected = label_map(keys, stored, Background(threshold=0.4))
         np.testing.assert_array_equal(masks[name], expected)
+        with Image.open(workdir / f"labels/confidence/{name}.png") as image:
+            sure = label_confidence(stored, Background(threshold=0.4))
+            np.testing.assert_array_equal(np.array(image), sure)
     with Image.open(workdir / "labels/masks/image1.png") as image:
         assert image.mode == "P"
         palette = np.array(image.getpalette()).reshape(-1, 3)

@@ -14,6 +14,7 @@ from wsss_jax.context import Context
 from wsss_jax.data.cam_files import write_cams
 from wsss_jax.data.crf_files import write_crf
 from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.mask_labels import MaskLabels
 from wsss_jax.data.source import Record
 from wsss_jax.data.walk_files import Walk, read_walk, write_walk
 from wsss_jax.errors import UserError
@@ -102,6 +103,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.glob("*/*"))}
 
 
+PNGS = ("masks", "confidence")
+
+
 def one_by_one(inputs: dict[str, Path], index: int) -> np.ndarray:
     """Walked scores [labels, h, w] of one image at its own size, as one would write it first."""
     method = build_method(METHOD, 4)
@@ -136,6 +140,20 @@ def test_batches_equal_single_images(index: int, inputs: dict[str, Path], done: 
     winner = np.array([0, *(k + 1 for k in KEYS[index])])[full.argmax(0)]
     assert mask.shape == (height, width) and clear.mean() > 0.9
     np.testing.assert_array_equal(mask[clear], winner[clear])
+    sure = decode_mask((done / "confidence" / f"image_{index}.png").read_bytes(), "sure", None)
+    assert np.abs(sure - 255 * best[-1] / full.sum(0)).max() < 0.51
+
+
+def test_a_mask_without_its_confidence_is_made_again(
+    inputs: dict[str, Path], done: Path, tmp_path: Path
+):
+    whole = files(done)
+    for name, content in whole.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "confidence/image_3.png").unlink()
+    assert stage.run(context(tmp_path), ConfigDict(SETTINGS), inputs)["walked"] == 0
+    assert files(tmp_path) == whole
 
 
 def test_the_walk_goes_somewhere(inputs: dict[str, Path], done: Path):
@@ -156,8 +174,8 @@ def test_finished_images_are_kept_and_results_do_not_depend_on_them(
     inputs: dict[str, Path], done: Path, tmp_path: Path
 ):
     whole = files(done)
-    assert len(whole) == 12
-    for name in ("walk/image_0.npz", "walk/image_3.npz", "masks/image_3.png"):
+    assert len(whole) == 18
+    for name in ("walk/image_0.npz", "walk/image_3.npz", *(f"{f}/image_3.png" for f in PNGS)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(whole[name])
     stamp = (tmp_path / "masks/image_3.png").stat().st_mtime_ns
@@ -281,7 +299,7 @@ def test_the_chain_from_crf_results_to_masks(inputs: dict[str, Path], tmp_path: 
     write_json(folder / "config.json", {"method": METHOD})
     out = tmp_path / "walk"
     stage.run(context(out), ConfigDict(SETTINGS), {**inputs, "checkpoint": folder})
-    assert len(files(out)) == 12
+    assert len(files(out)) == 18
     with pytest.raises(UserError, match="expected affinity_alphas in the training stage"):
         train.run(context(tmp_path / "b"), training(affinity_alphas=()), {})
 
@@ -297,4 +315,21 @@ def test_labels_are_asked_for_before_training(tmp_path: Path):
         train.labels_of_stages(settings, method, source, {})
     (tmp_path / "crf" / "image_4.npz").unlink()
     with pytest.raises(UserError, match=r"for each of 6 ids .* found none for 1: image_4"):
+        train.labels_of_stages(settings, method, source, needs)
+
+
+def test_confidences_are_asked_for_before_training(inputs: dict[str, Path], tmp_path: Path):
+    folder = tmp_path / "walk"
+    stage.run(context(folder), ConfigDict(SETTINGS), inputs)
+    source, method, needs = Images(), build_method(METHOD, 4), {"masks": folder}
+    settings = {"least_confidence": 0.6}
+    labels = train.labels_of_stages(settings, method, source, needs)
+    assert isinstance(labels, MaskLabels)
+    assert (labels.least, labels.confidence) == (0.6, folder / "confidence")
+    plain = train.labels_of_stages({}, method, source, needs)
+    assert isinstance(plain, MaskLabels) and plain.confidence is None
+    with pytest.raises(UserError, match=r"least_confidence in 0…1, found 60\.0: change it"):
+        train.labels_of_stages({"least_confidence": 60}, method, source, needs)
+    (folder / "confidence" / "image_4.png").unlink()
+    with pytest.raises(UserError, match=r"confidence \(\.png\) for each of 6 ids .* image_4"):
         train.labels_of_stages(settings, method, source, needs)

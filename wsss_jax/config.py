@@ -26,7 +26,7 @@ _SHIPPED = next(
     _PACKAGE.parent / "configs",
 )
 # What recipes share.
-_SHARED = ("common", "published")
+_SHARED = ("chains", "common", "published")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsss_jax.data.confidence import confidence, write_confidence
 from wsss_jax.data.images import decode_image, encode_mask
 from wsss_jax.data.walk_files import read_walk
 from wsss_jax.errors import UserError
@@ -14,7 +15,7 @@ from wsss_jax.ops.dense_crf import CrfSettings, DenseCrf, score_unary
 
 @dataclasses.dataclass(frozen=True)
 class MaskTask:
-    """One image: the file of its walk, where the mask goes, and the final CRF if there is one.
+    """One image: its walk, where mask and confidence go, and the final CRF if there is one.
 
     `image` is the encoded image, which only the CRF needs.
     """
@@ -22,6 +23,7 @@ class MaskTask:
     image_id: str
     walk: Path
     target: Path
+    confidence: Path
     num_classes: int
     image: bytes = b""
     crf: CrfSettings | None = None
@@ -36,6 +38,7 @@ def write_mask(task: MaskTask) -> None:
     """
     walk = read_walk(task.walk, task.num_classes)
     scores = walk.enlarged()
+    chosen = scores.argmax(0)
     if task.crf is not None and len(walk.keys):
         image = decode_image(task.image, task.image_id)
         if image.shape[:2] != walk.size:
@@ -46,7 +49,8 @@ def write_mask(task: MaskTask) -> None:
         how = task.crf
         crf = DenseCrf(image, gaussian=how.gaussian, bilateral=how.bilateral, fast=task.fast)
         q = crf.infer(np.moveaxis(score_unary(scores), 0, 2), how.iterations)
-        scores = np.moveaxis(q, 2, 0)
+        chosen = q.argmax(2)
+    write_confidence(task.confidence, confidence(scores, chosen))
     classes = np.concatenate([[0], walk.keys + 1]).astype(np.uint8)
     with atomic_write(task.target) as file:
-        file.write(encode_mask(classes[scores.argmax(0)]))
+        file.write(encode_mask(classes[chosen]))

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from wsss_jax.data.augment import Placement
-from wsss_jax.data.images import decode_mask
+from wsss_jax.data.confidence import unsure
+from wsss_jax.data.images import IGNORE, decode_mask
 from wsss_jax.errors import UserError
 
 
@@ -18,10 +19,15 @@ class MaskLabels:
     Attributes:
       folder: with the files.
       num_classes: foreground classes C.
+      least: pixels whose confidence (0…1) is below it teach nothing either; 0 asks for no files
+        of confidence.
+      confidence: the folder with these files, see `wsss_jax.data.confidence`.
     """
 
     folder: Path
     num_classes: int
+    least: float = 0.0
+    confidence: Path | None = None
 
     def __call__(
         self, image_id: str, size: tuple[int, int], placement: Placement
@@ -34,7 +40,7 @@ class MaskLabels:
           placement: what part of the image the crop shows.
 
         Raises:
-          UserError: no or no fitting file.
+          UserError: no or no fitting file of either kind.
         """
         path = self.folder / f"{image_id}.png"
         try:
@@ -49,4 +55,6 @@ class MaskLabels:
                 f"{path}: expected {size[1]}×{size[0]} pixels as the image has, found"
                 f" {mask.shape[1]}×{mask.shape[0]}: make the masks from the same images"
             )
+        if self.confidence is not None:
+            mask[unsure(self.confidence / path.name, size, self.least)] = IGNORE
         return {"segmentation": placement.mask(mask)}

@@ -1,4 +1,7 @@
-"""Turns class activation maps or CRF results into masks: ``masks/<id>.png``."""
+"""Turns class activation maps or CRF results into masks: ``masks/<id>.png``.
+
+``confidence/<id>.png`` says how sure they are.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -12,13 +15,17 @@ from ml_collections import ConfigDict
 from wsss_jax import scoring
 from wsss_jax.context import Context
 from wsss_jax.data.cam_files import read_cams
-from wsss_jax.data.crf_files import read_crf_mask
+from wsss_jax.data.confidence import CONFIDENCE_FOLDER, confidence, write_confidence
+from wsss_jax.data.crf_files import read_crf, strongest_label
 from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
 from wsss_jax.ops.background import power_background
 from wsss_jax.ops.confusion import IGNORE, strongest
+
+# Mask and confidence of the image with an id.
+_Reader = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +54,24 @@ def label_map(
     if background.ignore_band is not None:
         low, high = map(np.float32, background.ignore_band)
         return np.where(score > high, winner, np.where(score > low, IGNORE, 0)).astype(np.uint8)
+    return np.where(score > _level(score, background), winner, 0).astype(np.uint8)
+
+
+def label_confidence(
+    cam: Float[np.ndarray, "k h w"], background: Background
+) -> UInt8[np.ndarray, "h w"]:
+    """How sure the labels of `label_map` are; a band counts as the background in its middle."""
+    score = np.asarray(cam, np.float32).max(0, initial=0)
+    scores = np.concatenate([_level(score, background)[None], cam])
+    return confidence(scores, scores.argmax(0))
+
+
+def _level(score: Float[np.ndarray, "h w"], background: Background) -> Float[np.ndarray, "h w"]:
+    """The background's score where the strongest class has `score`."""
     if background.alpha is not None:
-        level = power_background(score, background.alpha)
-    else:
-        level = np.float32(background.threshold)
-    return np.where(score > level, winner, 0).astype(np.uint8)
+        return power_background(score, background.alpha)
+    band = background.ignore_band
+    return np.full_like(score, sum(band) / 2 if band is not None else background.threshold)
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
@@ -85,10 +105,12 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
 
     def make(image_id: str) -> np.ndarray:
         target = ctx.stage_dir / "masks" / f"{image_id}.png"
-        if target.is_file():  # written atomically, so it is whole
+        confident = ctx.stage_dir / CONFIDENCE_FOLDER / f"{image_id}.png"
+        if target.is_file() and confident.is_file():  # written atomically, so they are whole
             mask = decode_mask(target.read_bytes(), str(target), num_classes)
         else:
-            mask = read(image_id)
+            mask, sure = read(image_id)
+            write_confidence(confident, sure)
             with atomic_write(target) as file:
                 file.write(encode_mask(mask))
         return np.bincount(mask.ravel(), minlength=IGNORE + 1)
@@ -117,21 +139,20 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     return result
 
 
-def _cam_reader(
-    folder: Path, source: Source, background: Background
-) -> Callable[[str], np.ndarray]:
+def _cam_reader(folder: Path, source: Source, background: Background) -> _Reader:
     """Makes the mask of an image's maps; all files are looked for first."""
     found = scoring.all_cams(folder, source.ids)
 
-    def read(image_id: str) -> np.ndarray:
-        return label_map(*read_cams(found[image_id], len(source.classes)), background)
+    def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        keys, cam = read_cams(found[image_id], len(source.classes))
+        return label_map(keys, cam, background), label_confidence(cam, background)
 
     return read
 
 
 def _crf_reader(
     folder: Path, source: Source, settings: Mapping[str, Any]
-) -> tuple[Callable[[str], np.ndarray], dict[str, Any]]:
+) -> tuple[_Reader, dict[str, Any]]:
     """As `_cam_reader` for CRF results, with what is to be said of them in the metrics."""
     alpha = settings.get("alpha")
     if not alpha:
@@ -141,8 +162,12 @@ def _crf_reader(
     missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
     scoring.check_all_found("CRF result", missing, len(source.ids), folder)
 
-    def read(image_id: str) -> np.ndarray:
-        return read_crf_mask(folder / f"{image_id}.npz", alpha, len(source.classes))
+    def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        keys, q = read_crf(folder / f"{image_id}.npz", alpha, len(source.classes))
+        q = q.astype(
+            np.float32
+        )  # NumPy compares float16 by converting every pair: ten times slower
+        return strongest_label(keys, q), confidence(q, q.argmax(0))
 
     return read, {"alpha": float(alpha), "crf": True}
 

@@ -2,7 +2,8 @@
 
 Ahn & Kwak, CVPR 2018; Ahn et al., CVPR 2019.
 
-``walk/<id>.npz`` are the scores, see `wsss_jax.data.walk_files`, ``masks/<id>.png`` the results.
+``walk/<id>.npz`` are the scores, see `wsss_jax.data.walk_files`, ``masks/<id>.png`` the results,
+``confidence/<id>.png`` how sure they are.
 """
 
 import time
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 from wsss_jax import scoring
 from wsss_jax.context import Context
 from wsss_jax.crf_work import crf_settings
+from wsss_jax.data.confidence import CONFIDENCE_FOLDER
 from wsss_jax.data.source import Source
 from wsss_jax.data.walk_files import write_walk
 from wsss_jax.host_memory import keep_freed_memory
@@ -120,11 +122,14 @@ def _walk_all(
 def _write_masks(
     ctx: Context, values: dict[str, Any], source: Source, crf: CrfSettings | None
 ) -> None:
-    """Writes ``masks/<id>.png`` from the walks: with a CRF in processes, otherwise in threads."""
-    folder = ctx.stage_dir / "masks"
+    """Writes masks and confidences from the walks: with a CRF in processes, else in threads."""
+    folder, sure = ctx.stage_dir / "masks", ctx.stage_dir / CONFIDENCE_FOLDER
     folder.mkdir(exist_ok=True)
+    sure.mkdir(exist_ok=True)
     mine = range(ctx.process_index, len(source), ctx.process_count)
-    left = [i for i in mine if not (folder / f"{source.ids[i]}.png").exists()]
+    left = [
+        i for i in mine if not all((f / f"{source.ids[i]}.png").exists() for f in (folder, sure))
+    ]
 
     def tasks() -> Iterator[MaskTask]:
         for index in left:
@@ -133,6 +138,7 @@ def _write_masks(
                 image_id=name,
                 walk=ctx.stage_dir / "walk" / f"{name}.npz",
                 target=folder / f"{name}.png",
+                confidence=sure / f"{name}.png",
                 num_classes=len(source.classes),
                 image=source[index]["image"] if crf else b"",
                 crf=crf,

@@ -13,6 +13,7 @@ from wsss_jax.checkpoints import Checkpoints
 from wsss_jax.context import Context
 from wsss_jax.data.affinity_labels import AffinityLabels
 from wsss_jax.data.augment import Augment
+from wsss_jax.data.confidence import CONFIDENCE_FOLDER
 from wsss_jax.data.loader import CropLabels, training_batches
 from wsss_jax.data.mask_labels import MaskLabels
 from wsss_jax.data.source import Source
@@ -39,14 +40,21 @@ def labels_of_stages(
     """What other stages made to learn from: masks, or AffinityNet's labels from CRF results.
 
     Raises:
-      UserError: an image has no mask or CRF result, or affinity_alphas no need ``labels``.
+      UserError: an image has no mask, confidence or CRF result, a setting makes no sense, or
+        affinity_alphas has no need ``labels``.
     """
     alphas = tuple(float(alpha) for alpha in settings.get("affinity_alphas", ()))
     if "masks" in inputs:
         folder = inputs["masks"] / "masks"
-        missing = [name for name in source.ids if not (folder / f"{name}.png").is_file()]
-        scoring.check_all_found("mask (.png)", missing, len(source.ids), folder)
-        return MaskLabels(folder, len(source.classes))
+        _check_pngs("mask", folder, source)
+        least = float(settings.get("least_confidence", 0))
+        if not 0 <= least <= 1:
+            raise UserError(f"expected least_confidence in 0…1, found {least}: change it")
+        if not least:
+            return MaskLabels(folder, len(source.classes))
+        sure = inputs["masks"] / CONFIDENCE_FOLDER
+        _check_pngs("confidence", sure, source)
+        return MaskLabels(folder, len(source.classes), least, sure)
     if not alphas:
         return None
     if "labels" not in inputs:
@@ -62,6 +70,11 @@ def labels_of_stages(
     return labels
 
 
+def _check_pngs(what: str, folder: Path, source: Source) -> None:
+    missing = [name for name in source.ids if not (folder / f"{name}.png").is_file()]
+    scoring.check_all_found(f"{what} (.png)", missing, len(source.ids), folder)
+
+
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
     """Runs the stage; see `wsss_jax.stages`.
 
@@ -70,7 +83,8 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     need ``init`` all weights start from that training stage's, with ``backbone`` those of the
     backbone. With ``affinity_alphas`` (two, the smaller first) AffinityNet's labels come from the
     crf stage of the need ``labels``. A segmentation network learns from the masks of the need
-    ``masks``, or with ``segmentation`` from the data's own.
+    ``masks``, where they are as sure as ``least_confidence`` (0…1), or with ``segmentation`` from
+    the data's own.
     """
     if jax.default_backend() == "cpu":
         keep_freed_memory()

@@ -1,0 +1,49 @@
+"""A plain CAM with IRNet's whole chain on the built-in data, tiny and from scratch.
+
+    python -m wsss_jax.main --config configs/cam_irn_shapes.py --workdir runs/cam_irn_shapes
+
+Two CPU cores suffice; nothing is downloaded.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import cam_psa_shapes, chains, common
+
+
+def get_config() -> Any:
+    """The recipe; every value can be replaced on the command line."""
+    psa = cam_psa_shapes.get_config()
+    c: Any = ConfigDict()
+    c.name = "cam_irn_shapes"
+    c.seed = psa.seed
+    c.data = psa.data
+    c.train = ConfigDict(psa.train.to_dict())
+    chains.with_boundaries(
+        c,
+        labels=dict(foreground=0.5, background=0.2, bilateral=psa.crf.bilateral),
+        irnet=common.training(
+            split=c.train.split,
+            batch_size=16,
+            epochs=3,
+            augment=ConfigDict(psa.train_affinity.augment.to_dict()),
+            method=dict(
+                name="irnet",
+                backbone=psa.train_affinity.method.backbone,
+                radius=5,
+                flip=True,
+                canvas=0,
+                dtype="float32",
+            ),
+            optimizer=ConfigDict(psa.train.optimizer.to_dict()),
+        ),
+        segmentation=ConfigDict(psa.train_segmentation.to_dict()),
+        walk=dict(beta=10.0, steps=64, threshold=0.25, crf=False),
+        test=psa.masks_val.to_dict(),
+        scales=psa.cam.scales,
+    )
+    # From scratch: the other networks go on from the classifier's backbone.
+    c.train_irnet.needs.backbone = "train"
+    c.train_segmentation.needs.backbone = "train"
+    return c

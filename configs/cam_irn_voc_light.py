@@ -1,0 +1,51 @@
+"""A plain CAM with IRNet's whole chain, MobileNetV2 at small image sizes: on a laptop.
+
+    python -m wsss_jax.main --config configs/cam_irn_voc_light.py --workdir runs/cam_irn_voc_light \
+        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz
+
+Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. As
+`cam_psa_voc_light` but for what stands between the maps and the network's masks.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import cam_psa_voc_light, chains, common
+
+
+def get_config() -> Any:
+    """The recipe; every value can be replaced on the command line."""
+    psa = cam_psa_voc_light.get_config()
+    c: Any = ConfigDict()
+    c.name = "cam_irn_voc_light"
+    c.seed = psa.seed
+    c.data = psa.data
+    c.train = ConfigDict(psa.train.to_dict())
+    augment = dict(psa.train_affinity.augment, crop=256, scale=(0.75, 1.5))
+    still = dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+    crf: Any = {name: psa.walk[name] for name in ("gaussian", "bilateral", "iterations")}
+    chains.with_boundaries(
+        c,
+        labels=dict(crf, foreground=0.5, background=0.2),
+        irnet=common.training(
+            batch_size=16,
+            epochs=4,
+            augment=augment | still,
+            method=dict(
+                name="irnet",
+                backbone=psa.train_affinity.method.backbone,
+                radius=10,
+                flip=True,
+                canvas=256,
+                dtype="float32",
+            ),
+            optimizer=dict(psa.train.optimizer, lr=0.01),
+        ),
+        segmentation=ConfigDict(psa.train_segmentation.to_dict()),
+        walk=dict(beta=10.0, steps=256, threshold=0.25, crf=True, **crf),
+        test=psa.masks_val.to_dict(),
+    )
+    # As there.
+    c.train_segmentation.needs.backbone = "train"
+    return c

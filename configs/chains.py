@@ -1,0 +1,173 @@
+"""What the recipes of whole chains share: from trained maps to a segmentation network."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+SCALES = (0.5, 1.0, 1.5, 2.0)
+
+
+def with_affinities(
+    c: Any,
+    *,
+    affinity: Any,
+    segmentation: Any,
+    walk: Mapping[str, Any],
+    test: Mapping[str, Any],
+    scales: tuple[float, ...] = SCALES,
+    normalise: str = "max",
+    enlarge: str = "direct",
+    alphas: tuple[float, ...] = (4.0, 24.0),
+    bilateral: tuple[float, float, float] = (80, 13, 10),
+) -> None:
+    """Adds the chain of AffinityNet after `c.train`: seeds, dense CRF, AffinityNet, walk, network.
+
+    Everything is made for the images of the training split and scored on train, which is a part of
+    it; the segmentation network is scored on val, where the seeds are too. The threshold of the
+    seeds is the best on train; beside it stands the one that needs no ground truth.
+
+    Args:
+      c: the recipe so far.
+      affinity: the training stage of AffinityNet.
+      segmentation: the training stage of the network.
+      walk: settings of the random walk.
+      test: scales and the like of the network's masks.
+      scales, normalise, enlarge: as in `common.seeds_and_scores`.
+      alphas: backgrounds of the CRF, ascending; each result is scored, the first and the last make
+        AffinityNet's labels.
+      bilateral: widths and weight of the CRF's bilateral kernel; see the stage.
+    """
+    seeds = _seeds(c, scales, normalise, enlarge)
+    c.crf = ConfigDict(
+        dict(
+            type="crf",
+            needs=dict(cams="cam"),
+            split=c.train.split,
+            alphas=alphas,
+            gaussian=(3, 3),
+            bilateral=bilateral,
+            iterations=10,
+            fast=False,
+            workers=0,
+        )
+    )
+    scored = ["eval_crf_" + f"{alpha:g}".replace(".", "_") for alpha in alphas]
+    for name, alpha in zip(scored, alphas, strict=True):
+        c[name] = common.score(c, "crf", "train", alpha=alpha)
+    c.train_affinity = affinity
+    c.train_affinity.needs = ConfigDict(dict(labels="crf"))
+    c.train_affinity.affinity_alphas = (alphas[0], alphas[-1])
+    walked = _walked_and_segmented(c, "train_affinity", walk, segmentation, test)
+    common.backbone_weights(c, "train", "train_affinity", "train_segmentation")
+    common.finish(c, *seeds, "crf", *scored, "train_affinity", *walked)
+
+
+def with_boundaries(
+    c: Any,
+    *,
+    labels: Mapping[str, Any],
+    irnet: Any,
+    segmentation: Any,
+    walk: Mapping[str, Any],
+    test: Mapping[str, Any],
+    scales: tuple[float, ...] = SCALES,
+    normalise: str = "max",
+    enlarge: str = "direct",
+    relu_each: bool = False,
+) -> None:
+    """Adds the chain of IRNet after `c.train`: seeds, sure labels, IRNet, walk, network.
+
+    Scores are those of `with_affinities`.
+
+    Args:
+      c: the recipe so far.
+      labels: settings of the stage ``irn_labels`` that differ from the published ones.
+      irnet: the training stage of IRNet.
+      segmentation: the training stage of the network.
+      walk: settings of the random walk.
+      test: scales and the like of the network's masks.
+      scales, normalise, enlarge: as in `common.seeds_and_scores`.
+      relu_each: negative responses are dropped at every scale.
+    """
+    seeds = _seeds(c, scales, normalise, enlarge)
+    if relu_each:
+        c.cam.relu_each = c.cam_val.relu_each = True
+    fields: dict[str, object] = dict(
+        type="irn_labels",
+        needs=dict(cams="cam"),
+        split=c.train.split,
+        foreground=0.3,
+        background=0.05,
+        confidence=0.7,
+        gaussian=(3, 3),
+        bilateral=(50, 5, 10),
+        iterations=10,
+        fast=False,
+        workers=0,
+    )
+    c.irn_labels = ConfigDict(fields | dict(labels))
+    c.train_irnet = irnet
+    c.train_irnet.needs = ConfigDict(dict(masks="irn_labels"))
+    boundary = dict(network="boundary") | dict(walk)
+    walked = _walked_and_segmented(c, "train_irnet", boundary, segmentation, test)
+    common.backbone_weights(c, "train", "train_irnet", "train_segmentation")
+    common.finish(c, *seeds, "irn_labels", "train_irnet", *walked)
+
+
+def _seeds(c: Any, scales: tuple[float, ...], normalise: str, enlarge: str) -> tuple[str, ...]:
+    """Adds maps and their scores; returns the names of the stages so far."""
+    split = c.train.split
+    common.cams(c, {"cam": split, "cam_val": "val"}, scales, normalise, enlarge)
+    common.seed_scores(c, "cam")
+    c.threshold = ConfigDict(dict(type="threshold", needs=dict(cams="cam"), split=split))
+    c.eval_cam_train.needs.threshold = "threshold"
+    c.eval_cam_train.compare = ConfigDict(dict(contrast="from:threshold"))
+    return "train", "cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val"
+
+
+def _walked_and_segmented(
+    c: Any, network: str, walk: Mapping[str, Any], segmentation: Any, test: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Adds the walk along what `network` says and all after it; returns the stages' names."""
+    needs = dict(checkpoint=network, cams="cam")
+    c.walk = ConfigDict(dict(type="random_walk", needs=needs, split=c.train.split, **walk))
+    c.eval_walk = common.score(c, "walk", "train")
+    c.train_segmentation = segmentation
+    c.train_segmentation.needs = ConfigDict(dict(masks="walk"))
+    c.train_segmentation.least_confidence = 0.0  # above 0: pixels less sure than that are left out
+    c.masks_val = network_masks("train_segmentation", test)
+    c.eval_masks_val = common.score(c, "masks_val", "val")
+    return "walk", "eval_walk", "train_segmentation", "masks_val", "eval_masks_val"
+
+
+def network_masks(checkpoint: str, test: Mapping[str, Any]) -> ConfigDict:
+    """Masks of val by the network of stage `checkpoint`; `test` are scales, CRF and the like.
+
+    Unless it says otherwise there is no CRF; ``crf=True`` adds that of PSA's and SEAM's networks.
+    """
+    fields: dict[str, object] = dict(
+        type="predict",
+        needs=dict(checkpoint=checkpoint),
+        split="val",
+        flip=True,
+        enlarge="corners",
+        crf=False,
+        gaussian=(3, 3),
+        bilateral=(80, 13, 10),
+        iterations=1,
+        workers=0,
+    )
+    return ConfigDict(fields | dict(test))
+
+
+def submission(c: Any, competition: str = "comp6") -> None:
+    """Adds masks of the test split and the server's archive before the report."""
+    c.masks_test = ConfigDict(c.masks_val.to_dict())
+    c.masks_test.split = "test"
+    c.submit = ConfigDict(
+        dict(type="submit", needs=dict(pred="masks_test"), split="test", competition=competition)
+    )
+    common.finish(c, *c.stages[:-1], "masks_test", "submit")

@@ -1,0 +1,63 @@
+"""How sure pseudo labels are: ``confidence/<id>.png`` beside ``masks/<id>.png``, grey, 0 to 255.
+
+255 times the share that a pixel's class has of the scores of all classes, background included.
+After a walk these are the walk's scores, even where a dense CRF had the last word: it makes nearly
+every pixel certain, right or wrong. Without a walk they are the CRF's probabilities.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from wsss_jax.data.images import decode_mask, encode_mask
+from wsss_jax.errors import UserError
+from wsss_jax.files import atomic_write
+
+CONFIDENCE_FOLDER = "confidence"
+_CERTAIN = 255
+
+
+def confidence(
+    scores: Float[np.ndarray, "labels h w"], chosen: Int[np.ndarray, "h w"]
+) -> UInt8[np.ndarray, "h w"]:
+    """The share of the `chosen` label's score; where nothing scores, of one among equals."""
+    total = scores.sum(0, dtype=np.float32)
+    own = np.take_along_axis(scores, chosen[None], 0)[0].astype(np.float32)
+    equal = np.full_like(total, 1 / len(scores))
+    share = np.divide(own, total, out=equal, where=total > 0)
+    return np.rint(_CERTAIN * share).astype(np.uint8)
+
+
+def write_confidence(path: Path, values: UInt8[np.ndarray, "h w"]) -> None:
+    """Writes the file, whole."""
+    with atomic_write(path) as file:
+        file.write(encode_mask(values, palette=False))
+
+
+def unsure(
+    path: Path, size: tuple[int, int], least: float
+) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    """Where a file's confidence is below `least` (0…1).
+
+    Args:
+      path: the file.
+      size: height and width of its mask.
+      least: a share.
+
+    Raises:
+      UserError: missing or damaged file, or another size.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"expected the confidence of a mask at {path}: {error.strerror}; make its masks again"
+        ) from error
+    values = decode_mask(content, str(path), None)
+    if values.shape != size:
+        raise UserError(
+            f"{path}: expected {size[1]}×{size[0]} pixels as the mask has, found"
+            f" {values.shape[1]}×{values.shape[0]}; delete both and make them again"
+        )
+    return values < least * _CERTAIN
