@@ -27,6 +27,7 @@ def test_a_recipe_is_complete(name: str):
     stages = {stage.name: stage for stage in graph.stages(c)}
     assert c.name == name
     assert set(stages) == set(c.stages)
+    graph.check(c, tuple(stages.values()))
     assert next(iter(stages)).startswith("train") and [*stages][-1] == "report"
     for stage in stages.values():
         assert callable(stage.module().run)

@@ -328,7 +328,7 @@ def test_confidences_are_asked_for_before_training(inputs: dict[str, Path], tmp_
     assert (labels.least, labels.confidence) == (0.6, folder / "confidence")
     plain = train.labels_of_stages({}, method, source, needs)
     assert isinstance(plain, MaskLabels) and plain.confidence is None
-    with pytest.raises(UserError, match=r"least_confidence in 0…1, found 60\.0: change it"):
+    with pytest.raises(UserError, match=r"least_confidence in 0…1, found 60: change it"):
         train.labels_of_stages({"least_confidence": 60}, method, source, needs)
     (folder / "confidence" / "image_4.png").unlink()
     with pytest.raises(UserError, match=r"confidence \(\.png\) for each of 6 ids .* image_4"):

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 import wsss_jax.stages
 from wsss_jax.config import nearest
 from wsss_jax.errors import UserError
+from wsss_jax.needs import Need
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,33 @@ def stages(config: ConfigDict) -> tuple[Stage, ...]:
                     f" ({', '.join(names)}){nearest(need, names)}"
                 )
     return _in_order(found)
+
+
+def check(config: ConfigDict, all_stages: tuple[Stage, ...]) -> None:
+    """Asks every stage whether its settings, and the stages it needs, make sense.
+
+    Raises:
+      UserError: one says no.
+    """
+    by_name = {stage.name: stage for stage in all_stages}
+    sections: Any = config
+    for stage in all_stages:
+        module = stage.module()
+        if not hasattr(module, "check"):
+            continue
+        needs = {
+            name: Need(
+                other,
+                by_name[other].type,
+                sections[other].to_dict(),
+                getattr(by_name[other].module(), "MAKES", None),
+            )
+            for name, other in stage.needs.items()
+        }
+        try:
+            module.check(sections[stage.name], needs)
+        except UserError as error:
+            raise UserError(f"stage {stage.name}: {error}") from error
 
 
 def downstream(all_stages: tuple[Stage, ...], names: set[str]) -> set[str]:

@@ -106,7 +106,8 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
         predicted = method.predict(weights, images, valid)
         if output not in predicted:
             raise UserError(
-                f"expected output to be one of {', '.join(predicted)}, found {output!r}: change it"
+                f"expected output to be one of {', '.join(predicted)}, which the network of"
+                f" {checkpoint} predicts, found {output!r}: change it or the checkpoint"
             )
         return predicted[output]
 

@@ -42,6 +42,7 @@ def run(
       Interrupted: a stage stopped on request after saving.
     """
     stages = selected(graph.stages(config), only)
+    graph.check(config, stages)
     plain = json.loads(config.to_json_best_effort())
     # What can be refused without the data is refused before they are prepared.
     beforehand = stage_folder.decide(stages, plain, {}, workdir, only, force)

@@ -58,6 +58,7 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
       UserError: the config is wrong, or the devices cannot share its batch.
     """
     stages = pipeline.selected(graph.stages(config), only)
+    graph.check(config, stages)
     sizes, digests, remarks = _data(config, stages)
     plain = json.loads(config.to_json_best_effort())
     decisions = stage_folder.decide(stages, plain, digests, workdir, only, force)

@@ -62,6 +62,10 @@ class WalkSettings:
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise UserError(f"expected {name} above 0, found {value}: change it")
+        if self.network == "boundary" and self.threshold >= 1:
+            raise UserError(
+                f"expected threshold below 1, the strongest score, found {self.threshold}: lower it"
+            )
         if not 0 <= self.steps <= 1 << 16:
             raise UserError(f"expected steps in 0…65536, found {self.steps}: change it")
 

@@ -45,6 +45,18 @@ class AffinityLabels:
                 " of the crf stage's"
             )
 
+    def check_crop(self, crop: int) -> None:
+        """Refuses a side that does not consist of blocks.
+
+        Raises:
+          UserError: it does not.
+        """
+        if crop % self.stride:
+            raise UserError(
+                f"expected a crop of a multiple of {self.stride} pixels, found {crop}:"
+                " change augment.crop"
+            )
+
     def __call__(
         self, image_id: str, size: tuple[int, int], placement: Placement
     ) -> dict[str, UInt8[np.ndarray, "s s"]]:
@@ -58,11 +70,7 @@ class AffinityLabels:
         Raises:
           UserError: no or no fitting file, or a crop that does not consist of blocks.
         """
-        if placement.crop % self.stride:
-            raise UserError(
-                f"expected a crop of a multiple of {self.stride} pixels, found {placement.crop}:"
-                " change augment.crop"
-            )
+        self.check_crop(placement.crop)
         path = self.folder / f"{image_id}.npz"
         labels, known = [], np.True_
         for alpha in self.alphas:

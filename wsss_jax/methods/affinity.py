@@ -83,6 +83,17 @@ class Affinity(base.Method):
     dtype: str = "float32"
     head_lr: float = 10.0
 
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+          UserError: they make no sense.
+        """
+        if len(self.dims) != 4 or min(self.dims) < 1:
+            raise UserError(f"expected four dims above 0, found {tuple(self.dims)}: change them")
+        if self.map_stride < 1:
+            raise UserError(f"expected a map_stride of at least 1, found {self.map_stride}")
+
     def model(self) -> nn.Module:
         """The network; see `AffinityNetwork`."""
         return AffinityNetwork(dict(self.backbone), self.dims, self.map_stride, self.dtype)

@@ -84,6 +84,15 @@ class IrNet(base.Method):
     displacement_lr: float = 10.0
     dtype: str = "float32"
 
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+          UserError: the radius leaves no pair.
+        """
+        if self.radius < 2:
+            raise UserError(f"expected a radius of at least 2, found {self.radius}: raise it")
+
     def model(self) -> nn.Module:
         """The network; see `IrNetwork`."""
         return IrNetwork(dict(self.backbone), self.dtype)

@@ -1,1 +1,1 @@
-"""Pipeline stages: one file each, exporting `run`."""
+"""Pipeline stages: one file each, exporting `run`, and what `wsss_jax.needs` tells of."""

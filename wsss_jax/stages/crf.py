@@ -12,6 +12,7 @@ from wsss_jax.crf_work import Task, crf_settings, on_all_images
 from wsss_jax.data.cam_files import image_and_cams
 from wsss_jax.data.crf_files import write_crf
 from wsss_jax.errors import UserError
+from wsss_jax.needs import Needs, expect
 from wsss_jax.ops.background import with_background
 from wsss_jax.ops.dense_crf import PSA, CrfSettings, DenseCrf, score_unary
 
@@ -40,6 +41,23 @@ class Refinement:
             raise UserError(f"expected alphas above 0, such as (4, 24), found {self.alphas}")
 
 
+MAKES = ("crf/",)
+
+
+def check(config: ConfigDict, needs: Needs) -> None:
+    """Refuses what cannot work; see `wsss_jax.needs`."""
+    expect(needs, "cams", "cams/")
+    _refinement(config.to_dict())
+
+
+def _refinement(values: dict[str, Any]) -> Refinement:
+    return Refinement(
+        alphas=tuple(float(alpha) for alpha in values.get("alphas", Refinement.alphas)),
+        crf=crf_settings(values),
+        fast=bool(values.get("fast", False)),
+    )
+
+
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
     """Runs the stage; see `wsss_jax.stages`.
 
@@ -61,11 +79,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         make no sense.
     """
     values: dict[str, Any] = config.to_dict()
-    how = Refinement(
-        alphas=tuple(float(alpha) for alpha in values.get("alphas", Refinement.alphas)),
-        crf=crf_settings(values),
-        fast=bool(values.get("fast", False)),
-    )
+    how = _refinement(values)
     cams = inputs["cams"] / "cams"
     work = on_all_images(ctx, values, cams, refine_file, how, "crf/*.npz", "CRF")
     return {

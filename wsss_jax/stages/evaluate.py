@@ -1,7 +1,7 @@
 """Scores masks, CRF results or class activation maps against the ground truth of a split."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from wsss_jax.data.images import decode_mask
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
-from wsss_jax.ops.confusion import confusion_scores
+from wsss_jax.needs import Needs, expect, expect_alpha
+from wsss_jax.ops.confusion import Protocol, confusion_scores
 
 ScoreOne = Callable[[str, Sequence[float]], scoring.Counts]
 
@@ -26,6 +27,35 @@ class _Choice:
 
     name: str
     value: float | None = None
+
+
+MAKES = ("metrics.json",)
+
+
+def check(config: ConfigDict, needs: Needs) -> None:
+    """Refuses what cannot work; see `wsss_jax.needs`."""
+    settings: dict[str, Any] = config.to_dict()
+    expect(needs, "pred", "masks/", "crf/", "cams/")
+    _protocol(settings)
+    made = needs["pred"].makes or ()
+    if "crf/" in made:
+        if not settings.get("alpha"):
+            raise UserError(
+                f"{needs['pred'].stage} has a result for each alpha: set alpha to one of them"
+            )
+        expect_alpha(needs, "pred", settings["alpha"])
+    if "cams/" in made:
+        for setting in (settings.get("threshold", "oracle"), *dict(_compared(settings)).values()):
+            _need_of(setting, needs)
+
+
+def _protocol(settings: Mapping[str, Any]) -> Protocol:
+    protocol = settings.get("protocol", "strict")
+    if protocol not in ("strict", "present"):
+        raise UserError(
+            f"expected protocol strict or present, found {protocol!r}: set --config.protocol"
+        )
+    return protocol
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
@@ -63,9 +93,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         return {}
     settings: dict[str, Any] = config.to_dict()
     source = ctx.source(settings["split"])
-    protocol = settings.get("protocol", "strict")
-    if protocol not in ("strict", "present"):
-        raise UserError(f"expected protocol strict or present, found {protocol!r}")
+    protocol = _protocol(settings)
     names = ("background", *source.classes)
     folder = inputs["pred"]
     result: dict[str, Any]
@@ -217,19 +245,28 @@ def _fixed(setting: Any, inputs: dict[str, Path]) -> float:
 def _parse_choice(setting: Any, inputs: dict[str, Path]) -> _Choice:
     if setting in ("oracle", "held_out"):
         return _Choice(setting)
+    need = _need_of(setting, inputs)
+    value = scoring.best_threshold(inputs[need])[0] if need else float(setting)
+    return _Choice("fixed", value)
+
+
+def _need_of(setting: Any, needs: Collection[str]) -> str:
+    """The need that a threshold comes from; empty where it is a number or a way to choose one."""
     if isinstance(setting, str) and setting.startswith("from:"):
         need = setting.removeprefix("from:")
-        if need not in inputs:
+        if need not in needs:
             raise UserError(
-                f"threshold {setting!r} names no need of the stage ({', '.join(inputs)})"
+                f"threshold {setting!r} names no need of the stage ({', '.join(needs)})"
             )
-        return _Choice("fixed", scoring.best_threshold(inputs[need])[0])
+        return need
     try:
-        return _Choice("fixed", float(setting))
+        if setting not in ("oracle", "held_out"):
+            float(setting)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"expected a number, oracle, held_out or from:NEED as threshold, found {setting!r}"
         ) from error
+    return ""
 
 
 def _split_off(ids: Sequence[str], count: int, seed: int) -> tuple[list[str], list[str]]:

@@ -13,8 +13,26 @@ from wsss_jax.data.cam_files import write_cams
 from wsss_jax.errors import UserError
 from wsss_jax.host_memory import keep_freed_memory
 from wsss_jax.inference import MultiScale, chunks, image_sizes, load_network, summed_maps
+from wsss_jax.needs import Needs, expect
 
 _EPSILON = 1e-5  # of the published programs
+
+
+MAKES = ("cams/",)
+
+
+def check(config: ConfigDict, needs: Needs) -> None:
+    """Refuses what cannot work; see `wsss_jax.needs`."""
+    expect(needs, "checkpoint", "weights.npz")
+    _settings(config.to_dict())
+
+
+def _settings(values: dict[str, Any]) -> tuple[MultiScale, str]:
+    how = MultiScale(**{k: v for k, v in values.items() if k in MultiScale.__dataclass_fields__})
+    kind = values.get("normalise", "min_max")
+    if kind not in ("min_max", "max"):
+        raise UserError(f"expected normalise to be min_max or max, found {kind!r}: change it")
+    return how, kind
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
@@ -30,10 +48,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     source = ctx.source(settings["split"])
     folder = ctx.stage_dir / "cams"
     folder.mkdir(exist_ok=True)
-    how = MultiScale(**{k: v for k, v in settings.items() if k in MultiScale.__dataclass_fields__})
-    kind = settings.get("normalise", "min_max")
-    if kind not in ("min_max", "max"):
-        raise UserError(f"expected normalise to be min_max or max, found {kind!r}: change it")
+    how, kind = _settings(settings)
     sizes = image_sizes(source)
     buckets = how.buckets(set(sizes))
     output = settings.get("output", "cam")

@@ -19,6 +19,7 @@ from wsss_jax.data.cam_files import image_and_cams
 from wsss_jax.data.images import IGNORE, encode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
+from wsss_jax.needs import Needs, expect
 from wsss_jax.ops.dense_crf import IRN, CrfSettings, DenseCrf, label_unary
 
 
@@ -55,6 +56,24 @@ class HardLabels:
             raise UserError(f"expected a confidence inside 0…1, found {self.confidence}: change it")
 
 
+MAKES = ("masks/",)
+
+
+def check(config: ConfigDict, needs: Needs) -> None:
+    """Refuses what cannot work; see `wsss_jax.needs`."""
+    expect(needs, "cams", "cams/")
+    _hard_labels(config.to_dict())
+
+
+def _hard_labels(values: dict[str, Any]) -> HardLabels:
+    known = ("foreground", "background", "confidence")
+    return HardLabels(
+        **{name: float(values[name]) for name in known if name in values},
+        crf=crf_settings(values, IRN),
+        fast=bool(values.get("fast", False)),
+    )
+
+
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
     """Runs the stage; see `wsss_jax.stages`.
 
@@ -74,12 +93,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         make no sense.
     """
     values: dict[str, Any] = config.to_dict()
-    known = ("foreground", "background", "confidence")
-    how = HardLabels(
-        **{name: float(values[name]) for name in known if name in values},
-        crf=crf_settings(values, IRN),
-        fast=bool(values.get("fast", False)),
-    )
+    how = _hard_labels(values)
     cams = inputs["cams"] / "cams"
     work = on_all_images(ctx, values, cams, label_file, how, "masks/*.png", "labels")
     return {

@@ -14,8 +14,23 @@ from wsss_jax.data.source import Source
 from wsss_jax.host_memory import keep_freed_memory
 from wsss_jax.inference import MultiScale, chunks, image_sizes, load_network, summed_maps
 from wsss_jax.logit_masks import LogitTask, write_logit_mask
+from wsss_jax.needs import Needs, expect
 from wsss_jax.ops.dense_crf import CrfSettings
 from wsss_jax.workers import in_processes, worker_count
+
+MAKES = ("masks/",)
+
+
+def check(config: ConfigDict, needs: Needs) -> None:
+    """Refuses what cannot work; see `wsss_jax.needs`."""
+    expect(needs, "checkpoint", "weights.npz")
+    _settings(config.to_dict())
+
+
+def _settings(values: dict[str, Any]) -> tuple[MultiScale, CrfSettings | None]:
+    how = MultiScale(**{k: v for k, v in values.items() if k in MultiScale.__dataclass_fields__})
+    one = CrfSettings(iterations=1)  # one update unless told otherwise (PSA, SEAM)
+    return how, crf_settings(values, one) if values.get("crf", False) else None
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
@@ -33,10 +48,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     source = ctx.source(settings["split"])
     folder = ctx.stage_dir / "masks"
     folder.mkdir(exist_ok=True)
-    how = MultiScale(**{k: v for k, v in settings.items() if k in MultiScale.__dataclass_fields__})
-    # One update unless told otherwise (PSA, SEAM).
-    one = CrfSettings(iterations=1)
-    crf = crf_settings(settings, one) if settings.get("crf", False) else None
+    how, crf = _settings(settings)
     mine = range(ctx.process_index, len(source), ctx.process_count)
     left = {i for i in mine if not (folder / f"{source.ids[i]}.png").exists()}
     with ctx.progress(

@@ -21,6 +21,7 @@ from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
+from wsss_jax.needs import Needs, expect, expect_alpha
 from wsss_jax.ops.background import power_background
 from wsss_jax.ops.confusion import IGNORE, strongest
 
@@ -72,6 +73,20 @@ def _level(score: Float[np.ndarray, "h w"], background: Background) -> Float[np.
         return power_background(score, background.alpha)
     band = background.ignore_band
     return np.full_like(score, sum(band) / 2 if band is not None else background.threshold)
+
+
+MAKES = ("masks/", "confidence/")
+
+
+def check(config: ConfigDict, needs: Needs) -> None:
+    """Refuses what cannot work; see `wsss_jax.needs`."""
+    settings: dict[str, Any] = config.to_dict()
+    if "crf" in needs:
+        expect(needs, "crf", "crf/")
+        if settings.get("alpha"):
+            expect_alpha(needs, "crf", settings["alpha"])
+    else:
+        expect(needs, "cams", "cams/")
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:

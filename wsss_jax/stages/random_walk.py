@@ -21,12 +21,43 @@ from wsss_jax.crf_work import crf_settings
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
 from wsss_jax.data.source import Source
 from wsss_jax.data.walk_files import write_walk
+from wsss_jax.errors import UserError
 from wsss_jax.host_memory import keep_freed_memory
 from wsss_jax.inference import MultiScale, chunks, image_sizes, load_network
+from wsss_jax.needs import Needs, expect
 from wsss_jax.ops.dense_crf import CrfSettings
 from wsss_jax.walk import Prepared, WalkSettings, prepare, walk_images
 from wsss_jax.walk_masks import MaskTask, write_mask
 from wsss_jax.workers import in_processes, worker_count
+
+MAKES = ("masks/", "confidence/", "walk/")
+
+_NETWORKS = {"affinity": "affinity", "irnet": "boundary"}
+
+
+def check(config: ConfigDict, needs: Needs) -> None:
+    """Refuses what cannot work; see `wsss_jax.needs`."""
+    expect(needs, "cams", "cams/")
+    expect(needs, "checkpoint", "weights.npz")
+    settings, _ = _settings(config.to_dict())
+    method = needs["checkpoint"].settings.get("method", {}).get("name")
+    if _NETWORKS.get(method, settings.network) != settings.network:
+        raise UserError(
+            f"expected network={_NETWORKS[method]!r} for {needs['checkpoint'].stage}, which trains"
+            f" {method}, found {settings.network!r}: change it, or needs.checkpoint"
+        )
+
+
+def _settings(values: dict[str, Any]) -> tuple[WalkSettings, CrfSettings | None]:
+    settings = WalkSettings(
+        alpha=float(values.get("alpha", 16)),
+        beta=float(values.get("beta", 8)),
+        steps=int(values.get("steps", 256)),
+        network=str(values.get("network", "affinity")),
+        threshold=float(values.get("threshold", 0.25)),
+    )
+    one = CrfSettings(iterations=1)  # one update unless told otherwise, as PSA does
+    return settings, crf_settings(values, one) if values.get("crf", False) else None
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
@@ -51,15 +82,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     values: dict[str, Any] = config.to_dict()
-    settings = WalkSettings(
-        alpha=float(values.get("alpha", 16)),
-        beta=float(values.get("beta", 8)),
-        steps=int(values.get("steps", 256)),
-        network=str(values.get("network", "affinity")),
-        threshold=float(values.get("threshold", 0.25)),
-    )
-    one = CrfSettings(iterations=1)  # one update unless told otherwise, as PSA does
-    crf = crf_settings(values, one) if values.get("crf", False) else None
+    settings, crf = _settings(values)
     source = ctx.source(values["split"])
     folder = inputs["cams"] / "cams"
     cams = scoring.all_cams(folder, source.ids)

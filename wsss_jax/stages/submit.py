@@ -11,7 +11,16 @@ from wsss_jax.context import Context
 from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.inference import image_sizes
-from wsss_jax.submission import check_archive, mask_fault, write_archive
+from wsss_jax.needs import Needs, expect
+from wsss_jax.submission import check_archive, folder_in_archive, mask_fault, write_archive
+
+MAKES = ("submission.tar.gz",)
+
+
+def check(config: ConfigDict, needs: Needs) -> None:
+    """Refuses what cannot work; see `wsss_jax.needs`."""
+    folder_in_archive(str(config.get("competition", "comp6")))
+    expect(needs, "pred", "masks/")
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:

@@ -10,7 +10,16 @@ from wsss_jax import scoring
 from wsss_jax.context import Context
 from wsss_jax.data.cam_files import image_and_cams
 from wsss_jax.errors import UserError
+from wsss_jax.needs import Needs, expect
 from wsss_jax.ops.contrast import colour_separation
+
+MAKES = ("metrics.json",)
+
+
+def check(config: ConfigDict, needs: Needs) -> None:
+    """Refuses what cannot work; see `wsss_jax.needs`."""
+    del config
+    expect(needs, "cams", "cams/")
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:

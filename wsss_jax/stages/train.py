@@ -21,6 +21,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.host_memory import keep_freed_memory
 from wsss_jax.methods import build_method
 from wsss_jax.models.import_weights import import_backbone
+from wsss_jax.needs import Needs, expect, expect_alpha
 from wsss_jax.optim import assign_rules, parameter_count, split_frozen
 from wsss_jax.sharding import check_divisible, data_mesh
 from wsss_jax.train import Run, Schedule, fit, init_variables
@@ -34,6 +35,44 @@ def steps_of(config: Mapping[str, Any], images: int) -> int:
     return max(images // config["batch_size"], 1) * config["epochs"]
 
 
+MAKES = ("weights.npz",)
+
+
+def check(config: ConfigDict, needs: Needs) -> None:
+    """Refuses what cannot work; see `wsss_jax.needs`."""
+    settings: dict[str, Any] = config.to_dict()
+    method = build_method(settings["method"], 1)
+    augment = Augment(**settings["augment"])
+    for name in {"init", "backbone"} & set(needs):
+        expect(needs, name, "weights.npz")
+    if "masks" in needs:
+        expect(needs, "masks", "masks/")
+    if _least_confidence(settings):
+        expect(needs, "masks", "confidence/")
+    alphas = _alphas(settings)
+    if alphas and "masks" not in needs:
+        AffinityLabels(Path(), alphas, 1, _block(method)).check_crop(augment.crop)
+        expect(needs, "labels", "crf/")
+        for alpha in alphas:
+            expect_alpha(needs, "labels", alpha)
+
+
+def _alphas(settings: Mapping[str, Any]) -> tuple[float, ...]:
+    return tuple(float(alpha) for alpha in settings.get("affinity_alphas", ()))
+
+
+def _least_confidence(settings: Mapping[str, Any]) -> float:
+    least = float(settings.get("least_confidence", 0))
+    if not 0 <= least <= 1:
+        raise UserError(f"expected least_confidence in 0…1, found {least:g}: change it")
+    return least
+
+
+def _block(method: Any) -> int:
+    """Side of the blocks of AffinityNet's labels, in pixels."""
+    return getattr(method, "map_stride", 0) or 8
+
+
 def labels_of_stages(
     settings: Mapping[str, Any], method: Any, source: Source, inputs: Mapping[str, Path]
 ) -> CropLabels | None:
@@ -43,13 +82,11 @@ def labels_of_stages(
       UserError: an image has no mask, confidence or CRF result, a setting makes no sense, or
         affinity_alphas has no need ``labels``.
     """
-    alphas = tuple(float(alpha) for alpha in settings.get("affinity_alphas", ()))
+    alphas = _alphas(settings)
     if "masks" in inputs:
         folder = inputs["masks"] / "masks"
         _check_pngs("mask", folder, source)
-        least = float(settings.get("least_confidence", 0))
-        if not 0 <= least <= 1:
-            raise UserError(f"expected least_confidence in 0…1, found {least}: change it")
+        least = _least_confidence(settings)
         if not least:
             return MaskLabels(folder, len(source.classes))
         sure = inputs["masks"] / CONFIDENCE_FOLDER
@@ -63,8 +100,7 @@ def labels_of_stages(
             " needs=dict(labels='...')"
         )
     folder = inputs["labels"] / "crf"
-    stride = getattr(method, "map_stride", 0) or 8
-    labels = AffinityLabels(folder, alphas, len(source.classes), stride)
+    labels = AffinityLabels(folder, alphas, len(source.classes), _block(method))
     missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
     scoring.check_all_found("CRF result", missing, len(source.ids), folder)
     return labels

@@ -1,0 +1,92 @@
+"""What can be seen to be wrong in a recipe is refused before its first stage."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsss_jax import graph, main
+from wsss_jax.config import load_config
+from wsss_jax.errors import UserError
+
+WRONG = [
+    ("seam_shapes", "crf.alphas", (8.0, 0.0), "stage crf: expected alphas above 0"),
+    ("seam_shapes", "crf.alphas", (8.0, 16.0), "stage eval_crf_24: expected one of the alphas of"),
+    ("seam_shapes", "crf.bilateral", (0, 5, 4), "stage crf: expected CRF widths above 0"),
+    ("seam_shapes", "crf.needs.cams", "train", "stage crf: .* makes cams/, found train, which"),
+    ("seam_shapes", "cam.normalise", "mean", "stage cam: expected normalise to be min_max or max"),
+    ("seam_shapes", "cam.scales", (), "stage cam: expected positive scales"),
+    ("seam_shapes", "masks_val.needs.checkpoint", "walk", "stage masks_val: .* makes weights.npz"),
+    ("seam_shapes", "eval_cam_train.threshold", "best", "stage eval_cam_train: expected a number"),
+    ("seam_shapes", "eval_cam_val.threshold", "from:crf", "stage eval_cam_val: .* names no need"),
+    ("seam_shapes", "protocol", "loose", "expected protocol strict or present"),
+    ("seam_shapes", "train_affinity.affinity_alphas", (24.0, 8.0), "the smaller first"),
+    ("seam_shapes", "train_affinity.affinity_alphas", (4.0, 24.0), "alphas of crf, 8, 24, found 4"),
+    (
+        "seam_shapes",
+        "train_affinity.augment.crop",
+        98,
+        "a crop of a multiple of 4 pixels, found 98",
+    ),
+    ("seam_shapes", "train_affinity.method.map_stride", 0, "a map_stride of at least 1, found 0"),
+    ("seam_shapes", "train_affinity.method.dims", (32, 32, 64, 0), "expected four dims above 0"),
+    ("seam_shapes", "train_affinity.needs.labels", "cam", "needs.labels .* makes crf/, found cam"),
+    ("seam_shapes", "walk.beta", 0.0, "stage walk: expected beta above 0"),
+    ("seam_shapes", "walk.needs.checkpoint", "crf", "stage walk: .* found crf, which makes crf/"),
+    ("cam_irn_shapes", "walk.network", "affinity", "expected network='boundary' for train_irnet"),
+    ("cam_irn_shapes", "walk.threshold", 1.5, "stage walk: expected threshold below 1"),
+    ("cam_irn_shapes", "irn_labels.foreground", 0.1, "stage irn_labels: expected thresholds 0 <="),
+    ("cam_irn_shapes", "train_irnet.method.radius", 1, "a radius of at least 2, found 1"),
+    (
+        "cam_irn_shapes",
+        "train_irnet.needs.masks",
+        "train",
+        "needs.masks to name a stage that makes",
+    ),
+    ("seam_shapes", "train_segmentation.least_confidence", 60.0, "in 0…1, found 60: change it"),
+    ("seam_shapes", "train_segmentation.needs.masks", "crf", "makes masks/, found crf"),
+    ("seam_voc_test", "submit.competition", "comp7", "stage submit: expected competition comp5"),
+    ("seam_own_light", "pseudo_labels.needs.cams", "train", "stage pseudo_labels: .* cams/"),
+]
+
+
+@pytest.mark.parametrize(("recipe", "key", "value", "message"), WRONG)
+def test_a_mistake_in_any_stage_is_refused_at_once(recipe: str, key: str, value: Any, message: str):
+    c: Any = load_config(recipe)
+    graph.check(c, graph.stages(c))
+    with c.unlocked():
+        section, _, name = key.rpartition(".")
+        part = c
+        for step in section.split(".") if section else ():
+            part = part[step]
+        part[name] = value
+    with pytest.raises(UserError, match=message):
+        graph.check(c, graph.stages(c))
+
+
+def test_confidence_is_asked_of_stages_that_tell_it():
+    c: Any = load_config("cam_irn_shapes")
+    with c.unlocked():
+        c.train_irnet.least_confidence = 0.5
+    with pytest.raises(UserError, match="makes confidence/, found irn_labels, which makes"):
+        graph.check(c, graph.stages(c))
+    with c.unlocked():
+        del c.train_irnet.needs.masks
+    with pytest.raises(UserError, match=r"expected needs\.masks, a stage that makes conf"):
+        graph.check(c, graph.stages(c))
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry_run"]])
+def test_nothing_is_begun(
+    dry: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "data"))
+    command = ["main", "--config=seam_shapes", f"--workdir={tmp_path / 'run'}", *dry]
+    assert main.main([*command, "--config.walk.beta=-1.0"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: stage walk: expected beta above 0, found -1.0: change it"
+    ]
+    assert not list(tmp_path.iterdir())
