@@ -6,7 +6,7 @@
 Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. It
 differs from the published recipe, by choices made on train: SEAM's second image is half as large
 (published: 0.3), since a crop of 224 leaves too little of it; the maps have stride 8 on a backbone
-of 16, which is three times as fast as one of 8; CRF and walk start from weaker backgrounds, as
+of 16, which is three times as fast as one of 8; CRF and walk start from stronger backgrounds, as
 these maps are broader, and the CRF's kernel is narrower, as images are smaller; the walk follows
 strong affinities only (beta 16, published: 8) for twice as many steps. The segmentation network's
 crop, epochs, scales and CRF were chosen with its score on val in sight.

@@ -100,8 +100,10 @@ def test_needs_are_checked_before_the_data_are_prepared(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(pipeline, "_digests", lambda *_: pytest.fail("prepared"))
-    with pytest.raises(UserError, match="it needs a, which is not finished"):
+    with pytest.raises(UserError, match="it needs a, which is not finished: add a to --only"):
         pipeline.run(adding_config(), workdir, only=("b",))
+    with pytest.raises(UserError, match="it needs b, which is not finished: add a,b to --only"):
+        pipeline.run(adding_config(), workdir, only=("c",))
 
 
 def test_weights_are_looked_for_before_the_data_are_prepared(

@@ -123,6 +123,7 @@ def _run(options: dict[str, Any], config: ConfigDict) -> int:
 
     # Grain's worker processes ask for parsed flags of absl's own collection.
     flags.FLAGS(["wsss_jax"], known_only=True)
+    pipeline.checked(config, only)  # before the working directory is made
     previous = signal.signal(signal.SIGTERM, _terminate)
     first = jax.process_index() == 0
     try:

@@ -41,8 +41,7 @@ def run(
       UserError: the config is wrong, or the folder holds results of another config.
       Interrupted: a stage stopped on request after saving.
     """
-    stages = selected(graph.stages(config), only)
-    graph.check(config, stages)
+    stages = checked(config, only)
     plain = json.loads(config.to_json_best_effort())
     # What can be refused without the data is refused before they are prepared.
     beforehand = stage_folder.decide(stages, plain, {}, workdir, only, force)
@@ -86,12 +85,13 @@ def _refuse_missing_weights(decisions: tuple[stage_folder.Decision, ...]) -> Non
                 )
 
 
-def selected(stages: tuple[graph.Stage, ...], only: tuple[str, ...]) -> tuple[graph.Stage, ...]:
-    """`stages`, after checking that `only` names some of them.
+def checked(config: ConfigDict, only: tuple[str, ...]) -> tuple[graph.Stage, ...]:
+    """The stages of `config` in order, after looking for all that is wrong without the data.
 
     Raises:
-      UserError: a name in `only` is no stage.
+      UserError: the config is wrong, or a name in `only` is no stage.
     """
+    stages = graph.stages(config)
     names = [stage.name for stage in stages]
     for name in only:
         if name not in names:
@@ -99,6 +99,7 @@ def selected(stages: tuple[graph.Stage, ...], only: tuple[str, ...]) -> tuple[gr
                 f"--only names {name}, which is no stage of this config ({', '.join(names)})"
                 f"{nearest(name, names)}"
             )
+    graph.check(config, stages)
     return stages
 
 

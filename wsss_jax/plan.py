@@ -57,8 +57,7 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
     Raises:
       UserError: the config is wrong, or the devices cannot share its batch.
     """
-    stages = pipeline.selected(graph.stages(config), only)
-    graph.check(config, stages)
+    stages = pipeline.checked(config, only)
     sizes, digests, remarks = _data(config, stages)
     plain = json.loads(config.to_json_best_effort())
     decisions = stage_folder.decide(stages, plain, digests, workdir, only, force)

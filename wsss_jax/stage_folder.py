@@ -143,7 +143,7 @@ def _action(
         return "leave", "finished, not asked for" if done else "not asked for"
     inputs = [upstream[name] for name in stage.needs.values()]
     for needed in inputs:
-        if needed.action == "leave" and (unfit := _unfit(needed, workdir)):
+        if needed.action == "leave" and (unfit := _unfit(needed, workdir, upstream)):
             return "refuse", f"it needs {needed.stage.name}, {unfit}"
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         return "refuse", f"expected a folder at {folder}: choose another --workdir"
@@ -173,13 +173,22 @@ def _has_results(folder: Path) -> bool:
     return any(p.name not in (START, "config.json") for p in folder.iterdir())
 
 
-def _unfit(needed: Decision, workdir: Path) -> str:
+def _unfit(needed: Decision, workdir: Path, upstream: dict[str, Decision]) -> str:
     folder = workdir / needed.stage.name
     old = recorded(folder)
     if old is None or not (folder / DONE).is_file():
-        return f"which is not finished: add {needed.stage.name} to --only"
+        missing = _unfinished(needed, workdir, upstream)
+        return f"which is not finished: add {','.join(dict.fromkeys(missing))} to --only"
     difference = differences(needed.stage, old, needed.parts)
     return f"which holds another run: {difference}" if difference else ""
+
+
+def _unfinished(needed: Decision, workdir: Path, upstream: dict[str, Decision]) -> list[str]:
+    """`needed` and what it needs itself, as far as it is not asked for and not finished."""
+    if needed.action != "leave" or (workdir / needed.stage.name / DONE).is_file():
+        return []
+    before = [_unfinished(upstream[n], workdir, upstream) for n in needed.stage.needs.values()]
+    return [*(name for names in before for name in names), needed.stage.name]
 
 
 def differences(stage: Stage, old: dict[str, Any], new: dict[str, Any]) -> str:

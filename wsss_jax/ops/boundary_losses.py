@@ -27,7 +27,7 @@ def boundary_losses(
 
     The affinity a of a pair is 1 − the strongest boundary on the path between the two. Pairs start
     where all pairs of a pixel end inside the map; on a map with a side below 2·radius + 1 the
-    radius is ``(side − 1) // 2`` of the shorter side (ours, as AffinityNet has it).
+    radius is ``(side − 1) // 2`` of the shorter side (ours, as SEAM's AffinityNet has it).
 
     Args:
       boundary: probabilities.

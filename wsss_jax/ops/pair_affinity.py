@@ -60,7 +60,7 @@ def partner_values(
 def pair_mask(
     shape: tuple[int, int], size: Int[Array, "b 2"], radius: int = RADIUS
 ) -> Bool[Array, "b h w o"]:
-    """Which of the pairs `pair_offsets` AffinityNet's program compares.
+    """Which of the pairs `pair_offsets` AffinityNet's program compares, in SEAM's copy.
 
     It starts no pair in the last `radius` − 1 rows or as many columns on either side, so that all
     pairs of a pixel end inside the map. On a map with a side below 2·radius + 1 the radius is

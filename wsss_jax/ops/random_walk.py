@@ -32,7 +32,7 @@ def random_walk(
     steps: int,
     valid: Bool[Array, "b h w"] | None = None,
 ) -> Float[Array, "b h w k"]:
-    """``scores · T^steps``, T = the symmetric matrix of affinity^beta with columns of sum 1.
+    """``scores · T^steps``, T = the matrix of affinity^beta, its columns divided by their sums.
 
     One step replaces the score of a pixel by the mean over itself (weight 1) and its partners
     (weight affinity^beta). Pairs that leave the map or the valid part weigh nothing; pixels outside
