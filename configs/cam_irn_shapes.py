@@ -39,7 +39,13 @@ def get_config() -> Any:
             optimizer=ConfigDict(psa.train.optimizer.to_dict()),
         ),
         segmentation=ConfigDict(psa.train_segmentation.to_dict()),
-        walk=dict(beta=10.0, steps=64, threshold=0.25, crf=False),
+        walk=dict(
+            beta=10.0,
+            steps=64,
+            threshold=0.25,
+            bilateral=psa.walk.bilateral,
+            iterations=psa.walk.iterations,
+        ),
         test=psa.masks_val.to_dict(),
         scales=psa.cam.scales,
     )

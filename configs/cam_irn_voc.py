@@ -47,7 +47,7 @@ def get_config() -> Any:
             optimizer=_optimizer(),
         ),
         segmentation=_segmentation(dict(backbone, output_stride=8, dilated=True)),
-        walk=dict(beta=10.0, steps=256, threshold=0.25, crf=False),
+        walk=dict(beta=10.0, steps=256, threshold=0.25),
         test=dict(scales=(0.5, 0.75, 1.0)),
         relu_each=True,
     )

@@ -34,7 +34,7 @@ def get_config() -> Any:
         c,
         affinity=published.affinity(backbone, lr=0.1),
         segmentation=published.segmentation(backbone),
-        walk=dict(alpha=16.0, beta=8.0, steps=256, crf=False),
+        walk=dict(alpha=16.0, beta=8.0, steps=256),
         test=published.TEST,
         alphas=(4.0, 32.0),
     )

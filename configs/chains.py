@@ -9,6 +9,11 @@ from configs import common
 
 SCALES = (0.5, 1.0, 1.5, 2.0)
 
+# No final CRF; ``crf=True`` adds that of PSA's and SEAM's networks.
+_NO_CRF: dict[str, object] = dict(
+    crf=False, gaussian=(3, 3), bilateral=(80, 13, 10), iterations=1, workers=0
+)
+
 
 def with_affinities(
     c: Any,
@@ -132,8 +137,13 @@ def _walked_and_segmented(
     c: Any, network: str, walk: Mapping[str, Any], segmentation: Any, test: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Adds the walk along what `network` says and all after it; returns the stages' names."""
-    needs = dict(checkpoint=network, cams="cam")
-    c.walk = ConfigDict(dict(type="random_walk", needs=needs, split=c.train.split, **walk))
+    fields: dict[str, object] = dict(
+        type="random_walk",
+        needs=dict(checkpoint=network, cams="cam"),
+        split=c.train.split,
+        **_NO_CRF,
+    )
+    c.walk = ConfigDict(fields | dict(walk))
     c.eval_walk = common.score(c, "walk", "train")
     c.train_segmentation = segmentation
     c.train_segmentation.needs = ConfigDict(dict(masks="walk"))
@@ -146,7 +156,7 @@ def _walked_and_segmented(
 def network_masks(checkpoint: str, test: Mapping[str, Any]) -> ConfigDict:
     """Masks of val by the network of stage `checkpoint`; `test` are scales, CRF and the like.
 
-    Unless it says otherwise there is no CRF; ``crf=True`` adds that of PSA's and SEAM's networks.
+    Unless it says otherwise there is no CRF.
     """
     fields: dict[str, object] = dict(
         type="predict",
@@ -154,11 +164,7 @@ def network_masks(checkpoint: str, test: Mapping[str, Any]) -> ConfigDict:
         split="val",
         flip=True,
         enlarge="corners",
-        crf=False,
-        gaussian=(3, 3),
-        bilateral=(80, 13, 10),
-        iterations=1,
-        workers=0,
+        **_NO_CRF,
     )
     return ConfigDict(fields | dict(test))
 

@@ -37,17 +37,18 @@ def get_config() -> Any:
     segmentation: Any = seg_shapes.get_config().train
     segmentation.segmentation = False
     segmentation.epochs = 5
+    crf: Any = dict(bilateral=(20.0, 5.0, 4.0), iterations=10)  # where crf=True asks for one
     chains.with_affinities(
         c,
         affinity=affinity,
         segmentation=segmentation,
-        walk=dict(alpha=16.0, beta=8.0, steps=64, crf=False),
-        test=dict(scales=(0.75, 1.0), flip=True, enlarge="corners"),
+        walk=dict(alpha=16.0, beta=8.0, steps=64, **crf),
+        test=dict(scales=(0.75, 1.0), flip=True, enlarge="corners", **crf),
         scales=(0.75, 1.0),
         normalise="min_max",
         enlarge="corners",
         alphas=(8.0, 24.0),
-        bilateral=(20.0, 5.0, 4.0),
+        bilateral=crf["bilateral"],
     )
     # From scratch: the other networks go on from SEAM's backbone.
     c.train_affinity.needs.backbone = "train"

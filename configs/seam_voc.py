@@ -34,7 +34,7 @@ def get_config() -> Any:
         c,
         affinity=published.affinity(backbone),
         segmentation=published.segmentation(backbone),
-        walk=dict(alpha=6.0, beta=8.0, steps=64, crf=False),
+        walk=dict(alpha=6.0, beta=8.0, steps=64),
         test=published.TEST,
         normalise="min_max",
         enlarge="corners",
