@@ -2,7 +2,8 @@
 
     python -m wsss_jax.main --config configs/cam_irn_shapes.py --workdir runs/cam_irn_shapes
 
-Two CPU cores suffice; nothing is downloaded.
+Two CPU cores suffice; nothing is downloaded. Thresholds, walk and its final CRF were chosen on
+train.
 """
 
 from typing import Any
@@ -40,9 +41,10 @@ def get_config() -> Any:
         ),
         segmentation=ConfigDict(psa.train_segmentation.to_dict()),
         walk=dict(
-            beta=10.0,
-            steps=64,
-            threshold=0.25,
+            beta=20.0,
+            steps=8,
+            threshold=0.3,
+            crf=True,
             bilateral=psa.walk.bilateral,
             iterations=psa.walk.iterations,
         ),

@@ -2,7 +2,8 @@
 
     python -m wsss_jax.main --config configs/cam_psa_shapes.py --workdir runs/cam_psa_shapes
 
-Two CPU cores suffice; nothing is downloaded.
+Two CPU cores suffice; nothing is downloaded. Backgrounds, walk and its final CRF were chosen on
+train.
 """
 
 from typing import Any
@@ -14,11 +15,10 @@ from configs import cam_shapes, seam_shapes
 
 def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
-    c: Any = seam_shapes.get_config()
-    c.name = "cam_psa_shapes"
-    # As that chain in all but the method and the finish of its maps.
     plain: Any = cam_shapes.get_config()
-    c.train.method = ConfigDict(plain.train.method.to_dict())
-    for stage in (c.cam, c.cam_val):
-        stage.update(normalise="max", enlarge="direct")
+    c: Any = ConfigDict({name: plain[name] for name in ("name", "seed", "data", "train")})
+    c.name = "cam_psa_shapes"
+    walk = dict(alpha=3.0, beta=16.0, steps=16, crf=True)
+    finish = dict(normalise="max", enlarge="direct")
+    seam_shapes.chain(c, alphas=(3.0, 8.0), walk=walk, finish=finish)
     return c

@@ -5,6 +5,7 @@
 Two CPU cores suffice; nothing is downloaded.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -19,6 +20,22 @@ def get_config() -> Any:
     c.name = "seam_shapes"
     # As the baseline in all but the method and the finish of its maps.
     c.train.method = published.seam(c.train.method.backbone, small_scale=0.5, dropout=0.1)
+    finish = dict(normalise="min_max", enlarge="corners")
+    chain(c, alphas=(8.0, 24.0), walk=dict(alpha=16.0, beta=8.0, steps=64), finish=finish)
+    return c
+
+
+def chain(
+    c: Any, *, alphas: tuple[float, ...], walk: Mapping[str, Any], finish: Mapping[str, Any]
+) -> None:
+    """Adds the chain of AffinityNet after `c.train`, with networks as tiny as that one.
+
+    Args:
+      c: the recipe so far.
+      alphas: backgrounds of the CRF.
+      walk: settings of the random walk.
+      finish: how maps are finished, see `chains.with_affinities`.
+    """
     affinity = common.training(
         split="train",
         batch_size=16,
@@ -42,15 +59,13 @@ def get_config() -> Any:
         c,
         affinity=affinity,
         segmentation=segmentation,
-        walk=dict(alpha=16.0, beta=8.0, steps=64, **crf),
+        walk=crf | dict(walk),
         test=dict(scales=(0.75, 1.0), flip=True, enlarge="corners", **crf),
         scales=(0.75, 1.0),
-        normalise="min_max",
-        enlarge="corners",
-        alphas=(8.0, 24.0),
+        alphas=alphas,
         bilateral=crf["bilateral"],
+        **finish,
     )
-    # From scratch: the other networks go on from SEAM's backbone.
+    # From scratch: the other networks go on from the classifier's backbone.
     c.train_affinity.needs.backbone = "train"
     c.train_segmentation.needs.backbone = "train"
-    return c
