@@ -114,7 +114,9 @@ def test_normalised_maps():
 
 def test_mistakes_are_the_users(trained: Callable, tmp_path: Path):
     folder = trained("cam", "tiny").folder
-    with pytest.raises(UserError, match="output to be one of cam, found 'logits'"):
+    with pytest.raises(
+        UserError, match=r"one of cam, which the network of .*cam.* predicts, found 'logits'"
+    ):
         load_network(folder, CLASSES, "logits")
     with pytest.raises(UserError, match="found another one's"):
         load_network(folder, CLASSES + 1, "cam")
