@@ -179,9 +179,7 @@ def _crf_reader(
 
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         keys, q = read_crf(folder / f"{image_id}.npz", alpha, len(source.classes))
-        q = q.astype(
-            np.float32
-        )  # NumPy compares float16 by converting every pair: ten times slower
+        q = q.astype(np.float32)  # comparing float16 is ten times slower
         return strongest_label(keys, q), confidence(q, q.argmax(0))
 
     return read, {"alpha": float(alpha), "crf": True}

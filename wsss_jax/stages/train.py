@@ -43,8 +43,9 @@ def check(config: ConfigDict, needs: Needs) -> None:
     settings: dict[str, Any] = config.to_dict()
     method = build_method(settings["method"], 1)
     augment = Augment(**settings["augment"])
-    for name in {"init", "backbone"} & set(needs):
-        expect(needs, name, "weights.npz")
+    for name in ("init", "backbone"):
+        if name in needs:
+            expect(needs, name, "weights.npz")
     if "masks" in needs:
         expect(needs, "masks", "masks/")
     if _least_confidence(settings):
