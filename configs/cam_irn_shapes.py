@@ -15,12 +15,9 @@ from configs import cam_psa_shapes, chains, common
 
 def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
-    psa = cam_psa_shapes.get_config()
-    c: Any = ConfigDict()
+    psa: Any = cam_psa_shapes.get_config()
+    c: Any = ConfigDict({name: psa[name] for name in ("name", "seed", "data", "train")})
     c.name = "cam_irn_shapes"
-    c.seed = psa.seed
-    c.data = psa.data
-    c.train = ConfigDict(psa.train.to_dict())
     chains.with_boundaries(
         c,
         labels=dict(foreground=0.5, background=0.2, bilateral=psa.crf.bilateral),
@@ -49,7 +46,7 @@ def get_config() -> Any:
             iterations=psa.walk.iterations,
         ),
         test=psa.masks_val.to_dict(),
-        scales=psa.cam.scales,
+        maps=dict(scales=psa.cam.scales),
     )
     # From scratch: the other networks go on from the classifier's backbone.
     c.train_irnet.needs.backbone = "train"

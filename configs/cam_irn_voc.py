@@ -49,8 +49,8 @@ def get_config() -> Any:
         segmentation=_segmentation(dict(backbone, output_stride=8, dilated=True)),
         walk=dict(beta=10.0, steps=256, threshold=0.25),
         test=dict(scales=(0.5, 0.75, 1.0)),
-        relu_each=True,
     )
+    common.relu_before_sum(c)
     c.protocol = "present"  # as IRNet's program counts; see common.score
     return c
 

@@ -16,12 +16,9 @@ from configs import cam_psa_voc_light, chains, common
 
 def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
-    psa = cam_psa_voc_light.get_config()
-    c: Any = ConfigDict()
+    psa: Any = cam_psa_voc_light.get_config()
+    c: Any = ConfigDict({name: psa[name] for name in ("name", "seed", "data", "train")})
     c.name = "cam_irn_voc_light"
-    c.seed = psa.seed
-    c.data = psa.data
-    c.train = ConfigDict(psa.train.to_dict())
     augment = dict(psa.train_affinity.augment, crop=256, scale=(0.75, 1.5))
     still = dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
     crf: Any = {name: psa.walk[name] for name in ("gaussian", "bilateral", "iterations")}

@@ -7,7 +7,10 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-SCALES = (0.5, 1.0, 1.5, 2.0)
+PSA_MAPS: dict[str, Any] = dict(scales=(0.5, 1.0, 1.5, 2.0), normalise="max", enlarge="direct")
+"""Maps as AffinityNet's program makes them."""
+SEAM_MAPS: dict[str, Any] = PSA_MAPS | dict(normalise="min_max", enlarge="corners")
+"""Maps as SEAM's program makes them."""
 
 # No final CRF; ``crf=True`` adds that of PSA's and SEAM's networks.
 _NO_CRF: dict[str, object] = dict(
@@ -22,9 +25,7 @@ def with_affinities(
     segmentation: Any,
     walk: Mapping[str, Any],
     test: Mapping[str, Any],
-    scales: tuple[float, ...] = SCALES,
-    normalise: str = "max",
-    enlarge: str = "direct",
+    maps: Mapping[str, Any] = PSA_MAPS,
     alphas: tuple[float, ...] = (4.0, 24.0),
     bilateral: tuple[float, float, float] = (80, 13, 10),
 ) -> None:
@@ -40,12 +41,13 @@ def with_affinities(
       segmentation: the training stage of the network.
       walk: settings of the random walk.
       test: scales and the like of the network's masks.
-      scales, normalise, enlarge: as in `common.seeds_and_scores`.
+      maps: scales and finish of the maps, see `common.seeds_and_scores`; what is not named is as
+        in AffinityNet's program.
       alphas: backgrounds of the CRF, ascending; each result is scored, the first and the last make
         AffinityNet's labels.
       bilateral: widths and weight of the CRF's bilateral kernel; see the stage.
     """
-    seeds = _seeds(c, scales, normalise, enlarge)
+    seeds = _seeds(c, maps)
     c.crf = ConfigDict(
         dict(
             type="crf",
@@ -78,10 +80,7 @@ def with_boundaries(
     segmentation: Any,
     walk: Mapping[str, Any],
     test: Mapping[str, Any],
-    scales: tuple[float, ...] = SCALES,
-    normalise: str = "max",
-    enlarge: str = "direct",
-    relu_each: bool = False,
+    maps: Mapping[str, Any] = PSA_MAPS,
 ) -> None:
     """Adds the chain of IRNet after `c.train`: seeds, sure labels, IRNet, walk, network.
 
@@ -94,12 +93,9 @@ def with_boundaries(
       segmentation: the training stage of the network.
       walk: settings of the random walk.
       test: scales and the like of the network's masks.
-      scales, normalise, enlarge: as in `common.seeds_and_scores`.
-      relu_each: negative responses are dropped at every scale.
+      maps: as in `with_affinities`.
     """
-    seeds = _seeds(c, scales, normalise, enlarge)
-    if relu_each:
-        c.cam.relu_each = c.cam_val.relu_each = True
+    seeds = _seeds(c, maps)
     fields: dict[str, object] = dict(
         type="irn_labels",
         needs=dict(cams="cam"),
@@ -122,10 +118,10 @@ def with_boundaries(
     common.finish(c, *seeds, "irn_labels", "train_irnet", *walked)
 
 
-def _seeds(c: Any, scales: tuple[float, ...], normalise: str, enlarge: str) -> tuple[str, ...]:
+def _seeds(c: Any, maps: Mapping[str, Any]) -> tuple[str, ...]:
     """Adds maps and their scores; returns the names of the stages so far."""
     split = c.train.split
-    common.cams(c, {"cam": split, "cam_val": "val"}, scales, normalise, enlarge)
+    common.cams(c, {"cam": split, "cam_val": "val"}, **(PSA_MAPS | dict(maps)))
     common.seed_scores(c, "cam")
     c.threshold = ConfigDict(dict(type="threshold", needs=dict(cams="cam"), split=split))
     c.eval_cam_train.needs.threshold = "threshold"

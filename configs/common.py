@@ -92,8 +92,9 @@ def seeds_and_scores(
 
 def relu_before_sum(c: Any) -> None:
     """Negative responses are dropped at every scale, not in the sum: as SSENet's program does."""
-    for split in ("train", "val"):
-        c[f"cam_{split}"].relu_each = True
+    for stage in c.stages:
+        if c[stage].type == "infer_cam":
+            c[stage].relu_each = True
 
 
 def contrast_first(c: Any) -> None:

@@ -20,13 +20,13 @@ def get_config() -> Any:
     c.name = "seam_shapes"
     # As the baseline in all but the method and the finish of its maps.
     c.train.method = published.seam(c.train.method.backbone, small_scale=0.5, dropout=0.1)
-    finish = dict(normalise="min_max", enlarge="corners")
-    chain(c, alphas=(8.0, 24.0), walk=dict(alpha=16.0, beta=8.0, steps=64), finish=finish)
+    walk = dict(alpha=16.0, beta=8.0, steps=64)
+    chain(c, alphas=(8.0, 24.0), walk=walk, maps=chains.SEAM_MAPS)
     return c
 
 
 def chain(
-    c: Any, *, alphas: tuple[float, ...], walk: Mapping[str, Any], finish: Mapping[str, Any]
+    c: Any, *, alphas: tuple[float, ...], walk: Mapping[str, Any], maps: Mapping[str, Any]
 ) -> None:
     """Adds the chain of AffinityNet after `c.train`, with networks as tiny as that one.
 
@@ -34,7 +34,7 @@ def chain(
       c: the recipe so far.
       alphas: backgrounds of the CRF.
       walk: settings of the random walk.
-      finish: how maps are finished, see `chains.with_affinities`.
+      maps: how maps are finished, see `chains.with_affinities`.
     """
     affinity = common.training(
         split="train",
@@ -61,10 +61,9 @@ def chain(
         segmentation=segmentation,
         walk=crf | dict(walk),
         test=dict(scales=(0.75, 1.0), flip=True, enlarge="corners", **crf),
-        scales=(0.75, 1.0),
+        maps=dict(maps) | dict(scales=(0.75, 1.0)),
         alphas=alphas,
         bilateral=crf["bilateral"],
-        **finish,
     )
     # From scratch: the other networks go on from the classifier's backbone.
     c.train_affinity.needs.backbone = "train"

@@ -36,7 +36,6 @@ def get_config() -> Any:
         segmentation=published.segmentation(backbone),
         walk=dict(alpha=6.0, beta=8.0, steps=64),
         test=published.TEST,
-        normalise="min_max",
-        enlarge="corners",
+        maps=chains.SEAM_MAPS,
     )
     return c

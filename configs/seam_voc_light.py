@@ -54,8 +54,7 @@ def get_config() -> Any:
         # The walk's maps have stride 8; the CRF after it takes them to the outlines.
         walk=dict(alpha=2.0, beta=16.0, steps=128, crf=True, **crf),
         test=dict(scales=(0.75, 1.0, 1.25, 1.5), crf=True, **crf),
-        normalise="min_max",
-        enlarge="corners",
+        maps=chains.SEAM_MAPS,
         alphas=(1.0, 2.0, 4.0),
         bilateral=crf["bilateral"],
     )

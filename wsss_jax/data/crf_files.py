@@ -108,13 +108,7 @@ def read_crf_mask(
     Raises:
       UserError: as `read_crf`.
     """
-    return strongest_label(*read_crf(path, alpha, num_classes))
-
-
-def strongest_label(
-    keys: Int32[np.ndarray, " k"], q: Float[np.ndarray, "labels h w"]
-) -> UInt8[np.ndarray, "h w"]:
-    """The most probable class of each pixel: 0 background, key + 1 foreground."""
+    keys, q = read_crf(path, alpha, num_classes)
     classes = np.concatenate([[0], keys + 1]).astype(np.uint8)
     # NumPy compares float16 by converting every pair; as float32 this is ten times faster.
     return classes[q.astype(np.float32).argmax(0)]

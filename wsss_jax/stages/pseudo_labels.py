@@ -16,7 +16,7 @@ from wsss_jax import scoring
 from wsss_jax.context import Context
 from wsss_jax.data.cam_files import read_cams
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER, confidence, write_confidence
-from wsss_jax.data.crf_files import read_crf, strongest_label
+from wsss_jax.data.crf_files import read_crf
 from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
@@ -180,7 +180,9 @@ def _crf_reader(
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         keys, q = read_crf(folder / f"{image_id}.npz", alpha, len(source.classes))
         q = q.astype(np.float32)  # comparing float16 is ten times slower
-        return strongest_label(keys, q), confidence(q, q.argmax(0))
+        chosen = q.argmax(0)
+        classes = np.concatenate([[0], keys + 1]).astype(np.uint8)
+        return classes[chosen], confidence(q, chosen)
 
     return read, {"alpha": float(alpha), "crf": True}
 
