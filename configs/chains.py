@@ -12,6 +12,9 @@ PSA_MAPS: dict[str, Any] = dict(scales=(0.5, 1.0, 1.5, 2.0), normalise="max", en
 SEAM_MAPS: dict[str, Any] = PSA_MAPS | dict(normalise="min_max", enlarge="corners")
 """Maps as SEAM's program makes them."""
 
+CHOSEN = "from:threshold"
+"""As an alpha: the background that meets the maps at the threshold chosen without ground truth."""
+
 # No final CRF; ``crf=True`` adds that of PSA's and SEAM's networks.
 _NO_CRF: dict[str, object] = dict(
     crf=False, gaussian=(3, 3), bilateral=(80, 13, 10), iterations=1, workers=0
@@ -27,6 +30,7 @@ def with_affinities(
     test: Mapping[str, Any],
     maps: Mapping[str, Any] = PSA_MAPS,
     alphas: tuple[float, ...] = (4.0, 24.0),
+    alpha_unit: float | str = 1.0,
     bilateral: tuple[float, float, float] = (80, 13, 10),
 ) -> None:
     """Adds the chain of AffinityNet after `c.train`: seeds, dense CRF, AffinityNet, walk, network.
@@ -45,15 +49,17 @@ def with_affinities(
         in AffinityNet's program.
       alphas: backgrounds of the CRF, ascending; each result is scored, the first and the last make
         AffinityNet's labels.
+      alpha_unit: what they are multiples of, a number or `CHOSEN`.
       bilateral: widths and weight of the CRF's bilateral kernel; see the stage.
     """
     seeds = _seeds(c, maps)
     c.crf = ConfigDict(
         dict(
             type="crf",
-            needs=dict(cams="cam"),
+            needs=dict(cams="cam") | _chosen(alpha_unit),
             split=c.train.split,
             alphas=alphas,
+            alpha_unit=alpha_unit,
             gaussian=(3, 3),
             bilateral=bilateral,
             iterations=10,
@@ -135,7 +141,7 @@ def _walked_and_segmented(
     """Adds the walk along what `network` says and all after it; returns the stages' names."""
     fields: dict[str, object] = dict(
         type="random_walk",
-        needs=dict(checkpoint=network, cams="cam"),
+        needs=dict(checkpoint=network, cams="cam") | _chosen(walk.get("alpha")),
         split=c.train.split,
         **_NO_CRF,
     )
@@ -147,6 +153,11 @@ def _walked_and_segmented(
     c.masks_val = network_masks("train_segmentation", test)
     c.eval_masks_val = common.score(c, "masks_val", "val")
     return "walk", "eval_walk", "train_segmentation", "masks_val", "eval_masks_val"
+
+
+def _chosen(alpha: object) -> dict[str, str]:
+    """What a stage needs for this alpha."""
+    return {"threshold": "threshold"} if alpha == CHOSEN else {}
 
 
 def network_masks(checkpoint: str, test: Mapping[str, Any]) -> ConfigDict:

@@ -16,6 +16,7 @@ from wsss_jax.data.crf_files import read_crf, read_crf_mask, write_crf
 from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
+from wsss_jax.files import write_json
 from wsss_jax.ops.confusion import confusion_matrix, confusion_scores
 from wsss_jax.ops.dense_crf import PSA, dense_crf, score_unary
 from wsss_jax.stages import crf, evaluate, pseudo_labels
@@ -145,6 +146,22 @@ def test_results_are_those_of_the_crf_whatever_the_workers(workdir: Path):
     assert (folder / "image1.npz").stat().st_mtime_ns == untouched
 
 
+def test_backgrounds_can_follow_a_threshold(workdir: Path):
+    found = {"best_threshold": 0.36, "threshold_choice": "contrast"}
+    write_json(workdir / "threshold/metrics.json", found)
+    needs = {"cams": "cam", "threshold": "threshold"}
+    metrics = run_stage(
+        workdir, needs=needs, alphas=(0.5, 1.0), alpha_unit="from:threshold", workers=1
+    )
+    unit = metrics["alpha_unit"]
+    assert 0.64**unit == pytest.approx(0.36, rel=1e-12) and metrics["alphas"] == [0.5, 1.0]
+    for multiple in (0.5, 1.0):
+        q = read_crf(workdir / "crf/crf/image3.npz", multiple)[1]
+        np.testing.assert_allclose(q, expected_q(3, multiple * unit), atol=1 / 2048)
+    with pytest.raises(UserError, match="expected alpha_unit above 0, found -2"):
+        run_stage(workdir, alpha_unit=-2)
+
+
 def test_results_are_scored_and_made_into_masks(workdir: Path):
     for index, name in enumerate(IDS):
         for_alpha = {alpha: expected_q(index, alpha) for alpha in (4.0, 24.0)}
@@ -217,7 +234,7 @@ def test_bad_images_and_maps_are_named(workdir: Path):
         crf.refine_file(dataclasses.replace(task, image=task.image[:300]))
     narrow = dataclasses.replace(PSA, bilateral=(1e-6, 13, 10))
     with pytest.raises(UserError, match=r"CRF of image image3: .* widen the kernel"):
-        crf.refine_file(dataclasses.replace(task, how=crf.Refinement((4.0,), narrow)))
+        crf.refine_file(dataclasses.replace(task, how=crf.Refinement((4.0,), crf=narrow)))
     maps = draw_cams(3)
     maps[1, 2, 3] = np.nan
     write_cams(task.cams, keys_of(3), maps)

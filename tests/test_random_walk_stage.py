@@ -153,6 +153,25 @@ def test_a_mask_without_its_confidence_is_made_again(
     assert files(tmp_path) == whole
 
 
+def test_the_background_can_follow_a_threshold(inputs: dict[str, Path], done: Path, tmp_path: Path):
+    """(1 − 0.27550804)^4 = 0.27550804: with that threshold the walks are those of alpha 4."""
+    needs = {**inputs, "chosen": tmp_path / "chosen"}
+
+    def walk(threshold: float) -> dict[str, Any]:
+        found = {"best_threshold": threshold, "threshold_choice": "contrast"}
+        write_json(tmp_path / "chosen/metrics.json", found)
+        settings = dict(SETTINGS, alpha="from:chosen")
+        return stage.run(context(tmp_path / "walks"), ConfigDict(settings), needs)
+
+    assert walk(0.27550804)["alpha"] == pytest.approx(4, abs=1e-6)
+    for name in Images.ids:
+        ours, expected = (read_walk(f / "walk" / f"{name}.npz") for f in (tmp_path / "walks", done))
+        np.testing.assert_allclose(ours.scores, expected.scores, atol=1e-3)
+    for useless in (0.0, 1.0):
+        with pytest.raises(UserError, match=r"expected a threshold between 0 and 1 in .*chosen"):
+            walk(useless)
+
+
 def test_the_walk_goes_somewhere(inputs: dict[str, Path], done: Path):
     maps = scores_of(0)
     before = pooled(np.concatenate([(1 - maps.max(0, keepdims=True)) ** 4, maps]), 8)

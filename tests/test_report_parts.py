@@ -10,7 +10,7 @@ from made_up_run import Page, make_run
 
 from wsss_jax.report import wording
 from wsss_jax.report.charts import Series, axis, line_chart, smooth
-from wsss_jax.report.collect import Evaluation, collect
+from wsss_jax.report.collect import Evaluation, StageResult, collect
 from wsss_jax.report.colours import class_colours, paint_mask
 from wsss_jax.report.gallery import choose
 from wsss_jax.report.markup import Html, element
@@ -119,3 +119,20 @@ def test_headlines_of_a_long_chain(tmp_path):
     mixed = dataclasses.replace(network.stage, metrics={"miou": 0.6, "alpha": 8.0})
     assert wording.threshold_note(dataclasses.replace(network, stage=mixed)) == ""
     assert figures(chain[1:5]) == ["40.0", "60.0", "62.0"]  # the better of the two CRFs
+
+
+def test_backgrounds_are_told_as_they_were(tmp_path):
+    found = collect(make_run(tmp_path).config, tmp_path, "report")
+
+    def made(kind: str, **metrics: float) -> StageResult:
+        return dataclasses.replace(found.stages[1], type=kind, section={}, metrics=metrics)
+
+    def note(*chain: StageResult, **scores: float) -> str:
+        stage = dataclasses.replace(found.evaluations[0].stage, metrics=scores, section={})
+        return wording.threshold_note(Evaluation(stage, chain, {}))
+
+    crf = made("crf", alpha_unit=2.5)
+    assert note(crf, alpha=0.5) == "background (1 − max)^1.25"
+    assert note(made("pseudo_labels", alpha=0.5), crf) == "background (1 − max)^1.25"
+    assert note(made("random_walk", alpha=3.0), made("train"), crf) == "background (1 − max)^3"
+    assert note(made("crf"), alpha=24.0) == "background (1 − max)^24"

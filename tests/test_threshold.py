@@ -18,6 +18,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.ops.contrast import colour_separation
 from wsss_jax.stages import evaluate, threshold
+from wsss_jax.taken_over import best_threshold
 
 SIZE = 48
 
@@ -115,7 +116,7 @@ def test_the_stage_finds_the_outline_and_evaluation_compares(tmp_path: Path, cam
     assert result["images"] == 6 and result["threshold_choice"] == "contrast"
     curve = result["separation_curve"]
     assert scoring.THRESHOLDS[int(np.argmax(curve))] == result["best_threshold"]
-    assert scoring.best_threshold(tmp_path / "threshold") == (result["best_threshold"], "contrast")
+    assert best_threshold(tmp_path / "threshold") == (result["best_threshold"], "contrast")
 
     compare = dict(contrast="from:threshold", low=0.1)
     config = ConfigDict(dict(type="evaluate", split="train", compare=compare))

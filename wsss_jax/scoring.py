@@ -17,7 +17,6 @@ from jaxtyping import Float64, Int64, UInt8
 from wsss_jax.data.cam_files import find_cams, read_cams
 from wsss_jax.data.images import decode_mask
 from wsss_jax.errors import UserError
-from wsss_jax.files import read_json
 from wsss_jax.ops.boundary_iou import boundary_counts, boundary_scores
 from wsss_jax.ops.confusion import (
     IGNORE,
@@ -232,27 +231,6 @@ def curve(
         "recall_curve": scores["mean_recall"].tolist(),
         "best_threshold": thresholds[int(scores["miou"].argmax())],
     }
-
-
-def best_threshold(evaluation: Path) -> tuple[float, str]:
-    """The threshold that a stage found, and how: `contrast`, `held_out` or `oracle`.
-
-    Args:
-      evaluation: folder of an evaluation of CAMs, or of a threshold stage.
-
-    Raises:
-      UserError: no finished stage there, or an evaluation of masks.
-    """
-    metrics = read_json(evaluation / "metrics.json")
-    if "best_threshold" not in metrics:
-        raise UserError(
-            f"expected the scores of CAMs in {evaluation}, found those of masks, which have no"
-            " threshold; need an evaluation of infer_cam, or give a number"
-        )
-    choice = metrics["threshold_choice"]
-    # Whatever threshold an evaluation scored with, its best one was found by looking at the truth.
-    known = choice in ("contrast", "held_out")
-    return float(metrics["best_threshold"]), choice if known else "oracle"
 
 
 def table(scores: dict[str, Any]) -> str:

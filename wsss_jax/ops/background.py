@@ -1,5 +1,7 @@
 """The background that score maps leave: (1 − max)^α, as PSA and SEAM have it."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float, Float32
 
@@ -16,3 +18,11 @@ def with_background(
 ) -> Float[np.ndarray, "labels h w"]:
     """The scores behind their background (1 − max)^alpha, which is 1 where there are none."""
     return np.concatenate([power_background(scores.max(0, initial=0), alpha)[None], scores])
+
+
+def alpha_of_threshold(threshold: float) -> float:
+    """The α whose background equals a score of `threshold`: (1 − threshold)^α = threshold.
+
+    Scores above it exceed their background, those below do not; `threshold` lies between 0 and 1.
+    """
+    return math.log(threshold) / math.log1p(-threshold)

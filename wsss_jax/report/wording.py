@@ -144,7 +144,12 @@ def threshold_note(evaluation: Evaluation) -> str:
     if band:
         low, high = band
         return f"threshold {high:g}, ignored down to {low:g}"
-    return f"background (1 − max)^{alpha:g}" if alpha else ""
+    if not alpha:
+        return ""
+    # A CRF's result, or masks of one: its alphas may be multiples of another.
+    crf = (stage for stage in evaluation.makers[:2] if stage.type == "crf")
+    unit = next((stage.metrics.get("alpha_unit", 1.0) for stage in crf), 1.0)
+    return f"background (1 − max)^{alpha * unit:.3g}"
 
 
 def _threshold_choice(evaluation: Evaluation) -> str:

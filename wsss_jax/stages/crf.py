@@ -15,6 +15,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.needs import Needs, expect
 from wsss_jax.ops.background import with_background
 from wsss_jax.ops.dense_crf import PSA, CrfSettings, DenseCrf, score_unary
+from wsss_jax.taken_over import alpha, check_alpha
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Refinement:
 
     Attributes:
       alphas: exponents of the background (1 − max)^α, above 0; each has its own result.
+      alpha_unit: what they are multiples of, above 0.
       crf: widths, weights and iterations.
       fast: half the resolution, see `DenseCrf`.
     """
 
     alphas: tuple[float, ...] = (4.0, 24.0)
+    alpha_unit: float = 1.0
     crf: CrfSettings = PSA
     fast: bool = False
 
@@ -39,6 +42,8 @@ class Refinement:
         """
         if not self.alphas or not all(0 < alpha < np.inf for alpha in self.alphas):
             raise UserError(f"expected alphas above 0, such as (4, 24), found {self.alphas}")
+        if not 0 < self.alpha_unit < np.inf:
+            raise UserError(f"expected alpha_unit above 0, found {self.alpha_unit:g}: change it")
 
 
 MAKES = ("crf/",)
@@ -47,12 +52,14 @@ MAKES = ("crf/",)
 def check(config: ConfigDict, needs: Needs) -> None:
     """Refuses what cannot work; see `wsss_jax.needs`."""
     expect(needs, "cams", "cams/")
-    _refinement(config.to_dict())
+    values: dict[str, Any] = config.to_dict()
+    _refinement(values, check_alpha(values.get("alpha_unit", 1.0), needs))
 
 
-def _refinement(values: dict[str, Any]) -> Refinement:
+def _refinement(values: dict[str, Any], unit: float) -> Refinement:
     return Refinement(
         alphas=tuple(float(alpha) for alpha in values.get("alphas", Refinement.alphas)),
+        alpha_unit=unit,
         crf=crf_settings(values),
         fast=bool(values.get("fast", False)),
     )
@@ -66,7 +73,9 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     for what is written). Finished images are kept. Processes share the images, and each hands
     its part to worker processes.
 
-    Settings: ``split``; ``alphas``; ``gaussian`` (sxy, weight), ``bilateral`` (sxy, srgb, weight)
+    Settings: ``split``; ``alphas``, and ``alpha_unit`` (1), which they are multiples of: a number,
+    or ``from:NEED`` (see `wsss_jax.taken_over.alpha`); results keep the names of ``alphas``;
+    ``gaussian`` (sxy, weight), ``bilateral`` (sxy, srgb, weight)
     and ``iterations`` (see `CrfSettings`; PSA's by default); ``fast`` (half resolution, see
     `DenseCrf`); ``workers`` (0: one for each core), which does not change the results.
 
@@ -79,7 +88,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         make no sense.
     """
     values: dict[str, Any] = config.to_dict()
-    how = _refinement(values)
+    how = _refinement(values, alpha(values.get("alpha_unit", 1.0), inputs))
     cams = inputs["cams"] / "cams"
     work = on_all_images(ctx, values, cams, refine_file, how, "crf/*.npz", "CRF")
     return {
@@ -88,6 +97,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         "workers": work.workers,
         "images_per_second": work.images_per_second,
         "alphas": list(how.alphas),
+        "alpha_unit": how.alpha_unit,
     }
 
 
@@ -104,8 +114,8 @@ def refine_file(task: Task[Refinement]) -> None:
     except ValueError as error:
         raise UserError(f"CRF of image {task.image_id}: {error}") from error
     results = {}
-    for alpha in task.how.alphas:
-        unary = score_unary(with_background(scores, alpha))
+    for multiple in task.how.alphas:
+        unary = score_unary(with_background(scores, multiple * task.how.alpha_unit))
         q = crf.infer(np.moveaxis(unary, 0, 2), how.iterations)
-        results[alpha] = np.moveaxis(q, 2, 0)
+        results[multiple] = np.moveaxis(q, 2, 0)
     write_crf(task.target, keys, results)

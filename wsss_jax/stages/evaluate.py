@@ -17,6 +17,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.needs import Needs, expect, expect_alpha
 from wsss_jax.ops.confusion import Protocol, confusion_scores
+from wsss_jax.taken_over import best_threshold, named_need
 
 ScoreOne = Callable[[str, Sequence[float]], scoring.Counts]
 
@@ -246,27 +247,21 @@ def _parse_choice(setting: Any, inputs: dict[str, Path]) -> _Choice:
     if setting in ("oracle", "held_out"):
         return _Choice(setting)
     need = _need_of(setting, inputs)
-    value = scoring.best_threshold(inputs[need])[0] if need else float(setting)
+    value = best_threshold(inputs[need])[0] if need else float(setting)
     return _Choice("fixed", value)
 
 
-def _need_of(setting: Any, needs: Collection[str]) -> str:
-    """The need that a threshold comes from; empty where it is a number or a way to choose one."""
-    if isinstance(setting, str) and setting.startswith("from:"):
-        need = setting.removeprefix("from:")
-        if need not in needs:
-            raise UserError(
-                f"threshold {setting!r} names no need of the stage ({', '.join(needs)})"
-            )
-        return need
+def _need_of(setting: Any, needs: Collection[str]) -> str | None:
+    """The need that a threshold comes from; None where it is a number or a way to choose one."""
+    need = named_need(setting, needs)
     try:
-        if setting not in ("oracle", "held_out"):
+        if need is None and setting not in ("oracle", "held_out"):
             float(setting)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"expected a number, oracle, held_out or from:NEED as threshold, found {setting!r}"
         ) from error
-    return ""
+    return need
 
 
 def _split_off(ids: Sequence[str], count: int, seed: int) -> tuple[list[str], list[str]]:

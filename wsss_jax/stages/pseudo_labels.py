@@ -24,6 +24,7 @@ from wsss_jax.files import atomic_write
 from wsss_jax.needs import Needs, expect, expect_alpha
 from wsss_jax.ops.background import power_background
 from wsss_jax.ops.confusion import IGNORE, strongest
+from wsss_jax.taken_over import best_threshold, named_need
 
 # Mask and confidence of the image with an id.
 _Reader = Callable[[str], tuple[np.ndarray, np.ndarray]]
@@ -202,13 +203,9 @@ def _background(
         return Background(alpha=float(alpha)), {"alpha": float(alpha)}
     others = [need for need in inputs if need != "cams"]
     setting = settings.get("threshold", f"from:{others[0]}" if len(others) == 1 else None)
-    if isinstance(setting, str) and setting.startswith("from:"):
-        need = setting.removeprefix("from:")
-        if need not in inputs:
-            raise UserError(
-                f"threshold {setting!r} names no need of the stage ({', '.join(inputs)})"
-            )
-        threshold, choice = scoring.best_threshold(inputs[need])
+    need = named_need(setting, inputs)
+    if need is not None:
+        threshold, choice = best_threshold(inputs[need])
     else:
         try:
             threshold, choice = float(setting), "fixed"

@@ -26,12 +26,14 @@ from wsss_jax.host_memory import keep_freed_memory
 from wsss_jax.inference import MultiScale, chunks, image_sizes, load_network
 from wsss_jax.needs import Needs, expect
 from wsss_jax.ops.dense_crf import CrfSettings
+from wsss_jax.taken_over import alpha, check_alpha
 from wsss_jax.walk import Prepared, WalkSettings, prepare, walk_images
 from wsss_jax.walk_masks import MaskTask, write_mask
 from wsss_jax.workers import in_processes, worker_count
 
 MAKES = ("masks/", "confidence/", "walk/")
 
+_ALPHA = 16.0
 _NETWORKS = {"affinity": "affinity", "irnet": "boundary"}
 
 
@@ -39,7 +41,8 @@ def check(config: ConfigDict, needs: Needs) -> None:
     """Refuses what cannot work; see `wsss_jax.needs`."""
     expect(needs, "cams", "cams/")
     expect(needs, "checkpoint", "weights.npz")
-    settings, _ = _settings(config.to_dict())
+    values: dict[str, Any] = config.to_dict()
+    settings, _ = _settings(values, check_alpha(values.get("alpha", _ALPHA), needs))
     method = needs["checkpoint"].settings.get("method", {}).get("name")
     if _NETWORKS.get(method, settings.network) != settings.network:
         raise UserError(
@@ -48,9 +51,9 @@ def check(config: ConfigDict, needs: Needs) -> None:
         )
 
 
-def _settings(values: dict[str, Any]) -> tuple[WalkSettings, CrfSettings | None]:
+def _settings(values: dict[str, Any], power: float) -> tuple[WalkSettings, CrfSettings | None]:
     settings = WalkSettings(
-        alpha=float(values.get("alpha", 16)),
+        alpha=power,
         beta=float(values.get("beta", 8)),
         steps=int(values.get("steps", 256)),
         network=str(values.get("network", "affinity")),
@@ -67,7 +70,8 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     have classes its file of maps has. Finished images are kept. Processes share the images.
 
     Settings: ``split``; ``network``, ``alpha``, ``beta``, ``steps`` and ``threshold`` (see
-    `WalkSettings`); ``max_pixels``, ``max_buckets`` and ``batch_pixels`` (see `MultiScale`);
+    `WalkSettings`; ``alpha`` may be ``from:NEED``, see `wsss_jax.taken_over.alpha`);
+    ``max_pixels``, ``max_buckets`` and ``batch_pixels`` (see `MultiScale`);
     ``crf``: a final dense CRF (False), with ``gaussian`` (sxy, weight), ``bilateral`` (sxy, srgb,
     weight) and ``iterations`` (1), by default of PSA's widths, ``fast`` (half resolution) and
     ``workers`` (processes for it; 0: one for each core).
@@ -82,7 +86,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     values: dict[str, Any] = config.to_dict()
-    settings, crf = _settings(values)
+    settings, crf = _settings(values, alpha(values.get("alpha", _ALPHA), inputs))
     source = ctx.source(values["split"])
     folder = inputs["cams"] / "cams"
     cams = scoring.all_cams(folder, source.ids)
@@ -120,13 +124,13 @@ def _walk_all(
     sizes = image_sizes(source)
     buckets = how.buckets(set(sizes))
     network = load_network(checkpoint, len(source.classes), settings.network)
-    alpha = settings.alpha if settings.network == "affinity" else None
+    power = settings.alpha if settings.network == "affinity" else None
     mine = range(ctx.process_index, len(source), ctx.process_count)
     walked = 0
 
     def load(index: int) -> Prepared:
         path = cams[source.ids[index]]
-        return prepare(source, index, path, how, alpha, network.stride)
+        return prepare(source, index, path, how, power, network.stride)
 
     with ctx.progress(len(mine), f"random walk of {values['split']}") as bar:
         for chunk in chunks(mine, sizes):
