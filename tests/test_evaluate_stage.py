@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from scored_folders import CLASSES, IDS, draw_folders, expected_confusion
+from scored_folders import CLASSES, IDS, SHAPE, draw_folders, expected_confusion, read_png
 
 from wsss_jax import scoring
 from wsss_jax.context import Context
 from wsss_jax.data.cam_files import write_seam_cams
+from wsss_jax.data.confidence import write_confidence
 from wsss_jax.errors import UserError
 from wsss_jax.ops.confusion import confusion_scores
 from wsss_jax.stages.evaluate import run
@@ -157,3 +158,35 @@ def test_an_empty_cam_file_is_all_background(tmp_path: Path):
 def test_nothing_to_score_is_refused():
     with pytest.raises(UserError, match="empty list"):
         scoring.score_images([], lambda _: scoring.Counts(np.zeros((1, 2, 2), np.int64)))
+
+
+def test_the_surer_pixels_of_masks_are_scored_alone(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Confidences that tell right from wrong: the pixels kept are right, and so many."""
+    assert "by_confidence" not in run_stage(folders, "pred")
+    (folders / "pred/confidence").mkdir()
+    right = scored = 0
+    for index, name in enumerate(IDS):
+        truth, mask = (read_png(folders / f"{f}/{name}.png") for f in ("gt", "pred/masks"))
+        sure = np.random.default_rng(index).integers(0, 255 * 7 // 10, truth.shape)
+        sure[mask == truth] += 255 * 3 // 10
+        write_confidence(folders / f"pred/confidence/{name}.png", sure.astype(np.uint8))
+        right += ((mask == truth) & (truth < 255) & (sure >= 0.9 * 255)).sum()
+        scored += (truth < 255).sum()
+    metrics = run_stage(folders, "pred", protocol="present")
+    parts = {part["least"]: part for part in metrics["by_confidence"]}
+    assert parts[0.9]["kept"] == pytest.approx(right / scored) and parts[0.9]["miou"] == 1
+    assert metrics["miou"] < parts[0.5]["miou"] < parts[0.6]["miou"] < 1
+    assert 1 > parts[0.5]["kept"] > parts[0.6]["kept"] > parts[0.9]["kept"] > 0
+    assert parts[0.99]["kept"] < 0.1
+    confusion = expected_confusion(folders, IDS)
+    assert metrics["miou"] == pytest.approx(confusion_scores(confusion, "present")["miou"])
+    assert "the surer pixels alone" in capsys.readouterr().out
+    for name in IDS:
+        write_confidence(folders / f"pred/confidence/{name}.png", np.zeros(SHAPE, np.uint8))
+    nobody = run_stage(folders, "pred")["by_confidence"]
+    assert all(part["kept"] == 0 and part["miou"] is None for part in nobody)
+    (folders / f"pred/confidence/{IDS[2]}.png").unlink()
+    with pytest.raises(UserError, match=f"confidence of a mask at .*{IDS[2]}.png"):
+        run_stage(folders, "pred")

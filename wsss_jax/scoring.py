@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
 from wsss_jax.data.cam_files import find_cams, read_cams
+from wsss_jax.data.confidence import CERTAIN, read_confidence
 from wsss_jax.data.images import decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.ops.boundary_iou import boundary_counts, boundary_scores
@@ -27,6 +28,7 @@ from wsss_jax.ops.confusion import (
 )
 
 THRESHOLDS = tuple(i / 100 for i in range(100))
+CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Background scores of the threshold curve. The published programs stop at 0.59, which is enough
 for their maps; maps that cover objects evenly, such as ECS-Net's, have their best above."""
 
@@ -96,8 +98,12 @@ def score_mask(
     truth: UInt8[np.ndarray, "h w"],
     num_classes: int,
     ignore_as_background: bool = False,
+    confidence: Path | None = None,
 ) -> Counts:
     """The counts of one mask file.
+
+    With a file of its `confidence`, the confusion matrices of the pixels that are at least as sure
+    as each of `CONFIDENCES` follow that of all pixels.
 
     Raises:
       UserError: missing or damaged file, another size than `truth`, an index above C, or 255,
@@ -114,7 +120,15 @@ def score_mask(
             )
         prediction[undecided] = 0
     check_size(path, prediction.shape, truth)
-    return mask_counts(prediction, truth, num_classes)
+    counts = mask_counts(prediction, truth, num_classes)
+    if confidence is None:
+        return counts
+    sure = read_confidence(confidence, truth.shape)
+    parts = [
+        confusion_matrix(prediction, np.where(sure < least * CERTAIN, IGNORE, truth), num_classes)
+        for least in CONFIDENCES
+    ]
+    return Counts(np.stack([counts.confusion[0], *parts]), counts.boundary)
 
 
 def mask_counts(
@@ -233,6 +247,27 @@ def curve(
     }
 
 
+def by_confidence(
+    confusions: Int64[np.ndarray, "t n n"], protocol: Protocol
+) -> list[dict[str, float | None]]:
+    """How good the surer pixels are, from the matrices of `score_mask`, for JSON.
+
+    Returns:
+      For each of `CONFIDENCES`, ``least``: ``kept``, the share of the scored pixels that are so
+      sure, and their ``miou``, None where there are none.
+    """
+    every, *parts = confusions
+    scored = max(int(every.sum()), 1)
+    return [
+        {
+            "least": least,
+            "kept": int(part.sum()) / scored,
+            "miou": float(confusion_scores(part, protocol)["miou"]) if part.any() else None,
+        }
+        for least, part in zip(CONFIDENCES, parts, strict=True)
+    ]
+
+
 def table(scores: dict[str, Any]) -> str:
     """The per-class table of `summary` as text, in per cent."""
     columns = ("IoU", "precision", "recall", "FP rate", "FN rate")
@@ -246,6 +281,15 @@ def table(scores: dict[str, Any]) -> str:
     if "boundary_miou" in scores:
         lines.append(f"boundary mIoU {100 * scores['boundary_miou']:.2f}")
     return "\n".join(lines)
+
+
+def confidence_table(parts: Sequence[dict[str, float | None]]) -> str:
+    """What `by_confidence` returns as text, in per cent."""
+    rows = {"confidence": "least", "pixels": "kept", "mIoU": "miou"}
+    return "\n".join(
+        f"{name:<{len('background')}}" + "".join(_cell(part[key]) for part in parts)
+        for name, key in rows.items()
+    )
 
 
 def _number(value: np.floating) -> float | None:

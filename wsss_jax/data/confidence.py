@@ -15,7 +15,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
 
 CONFIDENCE_FOLDER = "confidence"
-_CERTAIN = 255
+CERTAIN = 255
 
 
 def confidence(
@@ -26,7 +26,7 @@ def confidence(
     own = np.take_along_axis(scores, chosen[None], 0)[0].astype(np.float32)
     equal = np.full_like(total, 1 / len(scores))
     share = np.divide(own, total, out=equal, where=total > 0)
-    return np.rint(_CERTAIN * share).astype(np.uint8)
+    return np.rint(CERTAIN * share).astype(np.uint8)
 
 
 def write_confidence(path: Path, values: UInt8[np.ndarray, "h w"]) -> None:
@@ -35,15 +35,8 @@ def write_confidence(path: Path, values: UInt8[np.ndarray, "h w"]) -> None:
         file.write(encode_mask(values, palette=False))
 
 
-def unsure(
-    path: Path, size: tuple[int, int], least: float
-) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    """Where a file's confidence is below `least` (0…1).
-
-    Args:
-      path: the file.
-      size: height and width of its mask.
-      least: a share.
+def read_confidence(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    """The values of a file, 0 to `CERTAIN`; `size` are height and width of its mask.
 
     Raises:
       UserError: missing or damaged file, or another size.
@@ -60,4 +53,4 @@ def unsure(
             f"{path}: expected {size[1]}×{size[0]} pixels as the mask has, found"
             f" {values.shape[1]}×{values.shape[0]}; delete both and make them again"
         )
-    return values < least * _CERTAIN
+    return values

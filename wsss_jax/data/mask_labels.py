@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from wsss_jax.data.augment import Placement
-from wsss_jax.data.confidence import unsure
+from wsss_jax.data.confidence import CERTAIN, read_confidence
 from wsss_jax.data.images import IGNORE, decode_mask
 from wsss_jax.errors import UserError
 
@@ -56,5 +56,6 @@ class MaskLabels:
                 f" {mask.shape[1]}×{mask.shape[0]}: make the masks from the same images"
             )
         if self.confidence is not None:
-            mask[unsure(self.confidence / path.name, size, self.least)] = IGNORE
+            sure = read_confidence(self.confidence / path.name, size)
+            mask[sure < self.least * CERTAIN] = IGNORE
         return {"segmentation": placement.mask(mask)}

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from wsss_jax import scoring
 from wsss_jax.context import Context
+from wsss_jax.data.confidence import CONFIDENCE_FOLDER
 from wsss_jax.data.crf_files import read_crf_mask
 from wsss_jax.data.images import decode_mask
 from wsss_jax.data.source import Source
@@ -82,7 +83,8 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
 
     Returns:
       The scores as fractions (`scoring.summary`; masks get boundary IoUs too), ``images``,
-      ``protocol``, ``split``; for maps also ``threshold`` with ``threshold_choice``,
+      ``protocol``, ``split``; for masks with confidences ``by_confidence``, see
+      `scoring.by_confidence`; for maps also ``threshold`` with ``threshold_choice``,
       ``compared``, the curves over `scoring.THRESHOLDS` on the scored images, and
       ``best_threshold``: the best on the held-out sample if there is one, otherwise on the
       scored images.
@@ -99,9 +101,11 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     folder = inputs["pred"]
     result: dict[str, Any]
     if (folder / "masks").is_dir():
-        score_one = _mask_scorer(folder / "masks", source, settings)
+        score_one = _mask_scorer(folder, source, settings)
         scored = _score(ctx, source.ids, score_one, ())
         result, column = {}, 0
+        if len(scored.confusion) > 1:
+            result["by_confidence"] = scoring.by_confidence(scored.confusion, protocol)
     elif (folder / "crf").is_dir():
         scored = _score(ctx, source.ids, _crf_scorer(folder / "crf", source, settings), ())
         result, column = {"alpha": float(settings["alpha"])}, 0
@@ -128,6 +132,8 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     ctx.log(
         f"{result['split']}: {result['images']} images, {protocol}{chosen}\n{scoring.table(result)}"
     )
+    if "by_confidence" in result:
+        ctx.log("the surer pixels alone\n" + scoring.confidence_table(result["by_confidence"]))
     return result
 
 
@@ -173,14 +179,17 @@ def _score(
 
 
 def _mask_scorer(folder: Path, source: Source, settings: Mapping[str, Any]) -> ScoreOne:
-    missing = [name for name in source.ids if not (folder / f"{name}.png").is_file()]
-    scoring.check_all_found("mask (.png)", missing, len(source.ids), folder)
+    masks, sure = folder / "masks", folder / CONFIDENCE_FOLDER
+    missing = [name for name in source.ids if not (masks / f"{name}.png").is_file()]
+    scoring.check_all_found("mask (.png)", missing, len(source.ids), masks)
     truth = _truth_reader(source)
     lenient = bool(settings.get("ignore_as_background", False))
+    known = sure.is_dir()
 
     def score_one(image_id: str, thresholds: Sequence[float]) -> scoring.Counts:
-        path = folder / f"{image_id}.png"
-        return scoring.score_mask(path, truth(image_id), len(source.classes), lenient)
+        name = f"{image_id}.png"
+        true, confidence = truth(image_id), sure / name if known else None
+        return scoring.score_mask(masks / name, true, len(source.classes), lenient, confidence)
 
     return score_one
 
