@@ -13,6 +13,7 @@ from wsss_jax.report.comparison import Comparison, Entry, Trial, labels
 from wsss_jax.report.comparison_gallery import make_gallery, shown_split
 from wsss_jax.report.comparison_page import build_page, title
 from wsss_jax.report.comparison_picture import draw_picture
+from wsss_jax.report.comparison_sections import curves
 from wsss_jax.report.comparison_table import as_json, markdown, plus_minus
 
 
@@ -90,6 +91,12 @@ def test_curves_of_different_length_share_their_beginning(compared: Comparison):
         metrics[key] = metrics[key][:40]
     curve = cam.curve("train")
     assert whole > 40 and curve is not None and len(curve[0]) == len(curve[1]) == 40
+    section = curves(compared)
+    assert section is not None
+    (figure,) = Page(str(section.markup())).named("figure", class_="chart")
+    chart = json.loads(str(figure["data-chart"]))
+    assert len(chart["x"]) == whole == len(chart["s"][1]["y"]), "as far as the longest"
+    assert chart["s"][0]["y"][39] is not None and chart["s"][0]["y"][40:] == [None] * (whole - 40)
 
 
 def test_figures_of_the_training(trial: Trial, compared: Comparison):

@@ -103,16 +103,21 @@ def _curve_chart(comparison: Comparison, split: str) -> Html | None:
     curves = [(place, e, curve) for place, e, curve in found if curve is not None]
     if not curves:
         return None
+    # Some versions try more thresholds than others: short lines end early.
+    thresholds = max((curve[0] for _, _, curve in curves), key=len)
     series = [
-        Series(entry.label, [100 * value for value in curve[1]], shade(place))
-        for place, entry, curve in curves
+        Series(
+            entry.label,
+            [100 * value for value in scores] + [None] * (len(thresholds) - len(scores)),
+            shade(place),
+        )
+        for place, entry, (_, scores) in curves
     ]
     note = ""
     for entry in comparison.entries:
         spread = entry.score(split)
         if entry.supervised and spread is not None:
             note = f"{entry.label} from true masks: {wording.percent(spread.mean)}."
-    thresholds = curves[0][2][0]
     return line_chart(
         f"mIoU on {split}", thresholds, series, x_name="background threshold", note=note, zero=True
     )
