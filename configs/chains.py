@@ -35,8 +35,9 @@ def with_affinities(
 ) -> None:
     """Adds the chain of AffinityNet after `c.train`: seeds, dense CRF, AffinityNet, walk, network.
 
-    Everything is made for the images of the training split and scored on train, which is a part of
-    it; the segmentation network is scored on val, where the seeds are too. The threshold of the
+    Everything is made for the images of ``c.train.split`` (setting that of one stage sets all) and
+    scored on train, which is a part of it; the segmentation network is scored on val, where the
+    seeds are too. The threshold of the
     seeds is the best on train; beside it stands the one that needs no ground truth.
 
     Args:
@@ -52,12 +53,13 @@ def with_affinities(
       alpha_unit: what they are multiples of, a number or `CHOSEN`.
       bilateral: widths and weight of the CRF's bilateral kernel; see the stage.
     """
+    split = c.train.get_ref("split")
     seeds = _seeds(c, maps)
     c.crf = ConfigDict(
         dict(
             type="crf",
             needs=dict(cams="cam") | _chosen(alpha_unit),
-            split=c.train.split,
+            split=split,
             alphas=alphas,
             alpha_unit=alpha_unit,
             gaussian=(3, 3),
@@ -71,6 +73,7 @@ def with_affinities(
     for name, alpha in zip(scored, alphas, strict=True):
         c[name] = common.score(c, "crf", "train", alpha=alpha)
     c.train_affinity = affinity
+    c.train_affinity.split = split
     c.train_affinity.needs = ConfigDict(dict(labels="crf"))
     c.train_affinity.affinity_alphas = (alphas[0], alphas[-1])
     walked = _walked_and_segmented(c, "train_affinity", walk, segmentation, test)
@@ -101,11 +104,12 @@ def with_boundaries(
       test: scales and the like of the network's masks.
       maps: as in `with_affinities`.
     """
+    split = c.train.get_ref("split")
     seeds = _seeds(c, maps)
     fields: dict[str, object] = dict(
         type="irn_labels",
         needs=dict(cams="cam"),
-        split=c.train.split,
+        split=split,
         foreground=0.3,
         background=0.05,
         confidence=0.7,
@@ -117,6 +121,7 @@ def with_boundaries(
     )
     c.irn_labels = ConfigDict(fields | dict(labels))
     c.train_irnet = irnet
+    c.train_irnet.split = split
     c.train_irnet.needs = ConfigDict(dict(masks="irn_labels"))
     boundary = dict(network="boundary") | dict(walk)
     walked = _walked_and_segmented(c, "train_irnet", boundary, segmentation, test)
@@ -126,7 +131,7 @@ def with_boundaries(
 
 def _seeds(c: Any, maps: Mapping[str, Any]) -> tuple[str, ...]:
     """Adds maps and their scores; returns the names of the stages so far."""
-    split = c.train.split
+    split = c.train.get_ref("split")
     common.cams(c, {"cam": split, "cam_val": "val"}, **(PSA_MAPS | dict(maps)))
     common.seed_scores(c, "cam")
     c.threshold = ConfigDict(dict(type="threshold", needs=dict(cams="cam"), split=split))
@@ -142,12 +147,13 @@ def _walked_and_segmented(
     fields: dict[str, object] = dict(
         type="random_walk",
         needs=dict(checkpoint=network, cams="cam") | _chosen(walk.get("alpha")),
-        split=c.train.split,
+        split=c.train.get_ref("split"),
         **_NO_CRF,
     )
     c.walk = ConfigDict(fields | dict(walk))
     c.eval_walk = common.score(c, "walk", "train")
     c.train_segmentation = segmentation
+    c.train_segmentation.split = c.train.get_ref("split")
     c.train_segmentation.needs = ConfigDict(dict(masks="walk"))
     c.train_segmentation.least_confidence = 0.0  # above 0: pixels less sure than that are left out
     c.masks_val = network_masks("train_segmentation", test)

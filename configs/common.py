@@ -9,10 +9,12 @@ from ml_collections import ConfigDict, FieldReference
 def voc_data() -> ConfigDict:
     """PASCAL VOC 2012 or a folder laid out like it; ``data.root`` is given on the command line.
 
-    `root`: the VOCdevkit folder or its parent. `labels`: a file of image-level labels
-    (cls_labels.npy, .npz or .csv); empty takes the annotations, else the masks. `masks`: a folder
-    of masks, empty for the devkit's own. `classes`: a file of other class names than VOC's, one
-    per line. `data_dir`: where the prepared set goes; empty is ~/.cache/wsss_jax.
+    `root`: VOC2012, the VOCdevkit that holds it or its parent, or any folder with JPEGImages.
+    `labels`: a file of image-level labels (cls_labels.npy, .npz or .csv); empty takes the
+    annotations, else the masks. `masks`: a folder of masks, empty for the devkit's own, ``none``,
+    or ``optional``: where a split has them all. `classes`: a file of other class names than VOC's,
+    one per line. `data_dir`: where the prepared set goes; empty is $WSSS_JAX_DATA, else
+    ~/.cache/wsss_jax.
     """
     return ConfigDict(
         dict(builder="voc2012_wsss", root="", labels="", masks="", classes="", data_dir="")
@@ -105,6 +107,7 @@ def contrast_first(c: Any) -> None:
     first.method.mam_weight = 0.0
     c.train.needs = ConfigDict(dict(init="train_rcm"))
     c.train.init_weights = ""
+    first.split = c.train.get_ref("split")
     del c.init_weights
     first.init_weights = weights
     backbone_weights(c, "train_rcm")
@@ -113,12 +116,12 @@ def contrast_first(c: Any) -> None:
 
 def cams(
     c: Any,
-    splits: Mapping[str, str],
+    splits: Mapping[str, object],
     scales: tuple[float, ...],
     normalise: str,
     enlarge: str,
 ) -> None:
-    """Maps of the images of `splits`, by stage name, after `c.train`."""
+    """Maps of the images of `splits`, by stage name, after `c.train`; splits may be references."""
     for name, split in splits.items():
         c[name] = ConfigDict(
             dict(

@@ -1,13 +1,15 @@
-"""Masks of photographs of one's own, from image-level labels alone: SEAM with MobileNetV2.
+"""Photographs of one's own, from image-level labels alone to masks and a network: on a laptop.
 
     python -m wsss_jax.main --config configs/seam_own_light.py --workdir runs/seam_own_light \
         --config.data.root=DIR --config.data.labels=labels.csv --config.data.classes=classes.txt \
         --config.init_weights=mobilenet_v2.npz
 
-No mask is needed or looked at: the background threshold is the one at which the maps' outlines
-follow the colours of the images best. `DIR` holds `JPEGImages/` and
-`ImageSets/Segmentation/train.txt`. Training as in `seam_voc_light`: five epochs are enough for a
-thousand images, fewer images want more. Two CPU cores suffice.
+`seam_voc_light` where no mask is needed or looked at: the background of maps, CRF and walk comes
+from the threshold at which the maps' outlines follow the colours of the images best. `DIR` holds
+`JPEGImages/` and `ImageSets/Segmentation/train.txt`. For a first look there are the masks of the
+maps (`pseudo_labels`); those of the walk (`walk`) are better, and the network's of the same images
+are in `masks_train`. The epochs are enough for a thousand images, fewer images want more. Two CPU
+cores suffice.
 """
 
 from typing import Any
@@ -19,25 +21,24 @@ from configs import common, seam_voc_light
 
 def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
-    whole = seam_voc_light.get_config()
-    c: Any = ConfigDict()
+    c: Any = seam_voc_light.get_config()
     c.name = "seam_own_light"
-    c.seed = 0
-    c.data = common.voc_data()
     c.data.masks = "none"
-    c.train, c.cam, c.threshold = (
-        ConfigDict(whole[name].to_dict()) for name in ("train", "cam", "threshold")
-    )
-    for stage in (c.train, c.cam, c.threshold):
-        stage.split = "train"
+    c.train.split = "train"
     c.pseudo_labels = ConfigDict(
         dict(
             type="pseudo_labels",
             needs=dict(cams="cam", chosen="threshold"),
-            split="train",
+            split=c.train.get_ref("split"),
             threshold="from:chosen",
         )
     )
-    common.backbone_weights(c, "train")
-    common.finish(c, "train", "cam", "threshold", "pseudo_labels")
+    c.masks_train = ConfigDict(c.masks_val.to_dict())
+    c.masks_train.split = c.train.get_ref("split")
+    # What looks at masks or at images of val.
+    for name in ("cam_val", "masks_val", *(n for n in c.stages if c[n].type == "evaluate")):
+        del c[name]
+    del c.protocol
+    walked = ("crf", "train_affinity", "walk", "train_segmentation", "masks_train")
+    common.finish(c, "train", "cam", "threshold", "pseudo_labels", *walked)
     return c

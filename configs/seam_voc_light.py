@@ -7,10 +7,10 @@ Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's p
 differs from the published recipe, by choices made on train: SEAM's second image is half as large
 (published: 0.3), since a crop of 224 leaves too little of it; the maps have stride 8 on a backbone
 of 16, which is three times as fast as one of 8; CRF and walk start from the background that the
-threshold chosen without ground truth stands for, and from half and twice its power, as fixed powers
-fit some data and miss others; the CRF's kernel is narrower, as images are smaller; the walk follows
-strong affinities only (beta 16, published: 8) for twice as many steps. The segmentation network's
-crop, epochs, scales and CRF were chosen with its score on val in sight.
+threshold chosen without ground truth stands for, the CRF also from half and twice its power, as
+fixed powers fit some data and miss others; the CRF's kernel is narrower, as images are smaller; the
+walk follows strong affinities only (beta 16, published: 8) for twice as many steps. The
+segmentation network's crop, epochs, scales and CRF were chosen with its score on val in sight.
 """
 
 from typing import Any

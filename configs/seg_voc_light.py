@@ -26,6 +26,7 @@ def get_config() -> Any:
     c.train_on_masks = ConfigDict(chain.train_segmentation.to_dict())
     c.train_on_masks.needs = ConfigDict(dict(backbone="train"))
     c.train_on_masks.segmentation = True
+    c.train_on_masks.split = c.train.get_ref("split")
     del c.train_on_masks.least_confidence
     c.bound_val = ConfigDict(chain.masks_val.to_dict())
     c.bound_val.needs = ConfigDict(dict(checkpoint="train_on_masks"))

@@ -99,6 +99,24 @@ def test_a_whole_chain_is_the_published_one(name: str):
     assert c.init_weights == c.train.init_weights == segmentation.init_weights == "weights.npz"
 
 
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("seam_voc", "cam threshold crf train_affinity walk train_segmentation"),
+        ("cam_irn_voc_light", "cam threshold irn_labels train_irnet walk train_segmentation"),
+        ("seam_own_light", "cam pseudo_labels crf train_affinity walk masks_train"),
+        ("pss_voc", "train_rcm"),
+        ("seg_voc_light", "train_on_masks"),
+    ],
+)
+def test_images_to_train_on_are_named_once(name: str, others: str):
+    c = _load(name)
+    scored = {n: c[n].split for n in c.stages if c[n].type == "evaluate"}
+    c.train.split = "mine"
+    assert {c[other].split for other in others.split()} == {"mine"}
+    assert {n: c[n].split for n in scored} == scored
+
+
 def test_irnets_chain_is_the_published_one():
     c = _load("cam_irn_voc")
     rate = dict(lr=0.1, momentum=1e-4, weight_decay=1e-4, schedule="poly", poly_power=0.9)

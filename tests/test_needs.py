@@ -51,6 +51,12 @@ WRONG = [
     ("seam_shapes", "train_segmentation.least_confidence", 60.0, "in 0…1, found 60: change it"),
     ("seam_shapes", "train_segmentation.needs.masks", "crf", "makes masks/, found crf"),
     ("seam_voc_test", "submit.competition", "comp7", "stage submit: expected competition comp5"),
+    ("seam_own_light", "pseudo_labels.threshold", "some", "stage pseudo_labels: .* found 'some'"),
+    ("seam_own_light", "pseudo_labels.threshold", "from:cat", "'from:cat' names no need of the"),
+    ("seam_own_light", "pseudo_labels.alpha", "from:chosen", "expected an alpha above 0 .*'from:c"),
+    ("seam_own_light", "pseudo_labels.ignore_band", (0.5, 0.2), "expected ignore_band .low, high"),
+    ("seam_own_light", "threshold.images", 0, "stage threshold: expected images of at least 1"),
+    ("seam_voc", "train_segmentation.optimizer.schedule", "step", "poly, cosine or constant"),
     ("seam_own_light", "pseudo_labels.needs.cams", "train", "stage pseudo_labels: .* cams/"),
 ]
 

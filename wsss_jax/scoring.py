@@ -28,9 +28,11 @@ from wsss_jax.ops.confusion import (
 )
 
 THRESHOLDS = tuple(i / 100 for i in range(100))
-CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Background scores of the threshold curve. The published programs stop at 0.59, which is enough
 for their maps; maps that cover objects evenly, such as ECS-Net's, have their best above."""
+
+CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+"""How sure pixels have to be that are scored apart, see `by_confidence`."""
 
 PER_CLASS = ("iou", "precision", "recall", "fp_rate", "fn_rate")
 

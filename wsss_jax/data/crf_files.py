@@ -1,8 +1,9 @@
 """Files of dense-CRF results: ``<id>.npz`` with one distribution for each background.
 
-`keys` int32 [K] are the foreground classes 0…C−1 of the image, ascending. For each α, the power of
-the background (1 − max)^α that the CRF started from, `q_<α>` (``q_4``, ``q_24``) is float16
-[K + 1, H, W]: the background's probability first, then those of the keys, at the image's size.
+`keys` int32 [K] are the foreground classes 0…C−1 of the image, ascending. For each α of the stage,
+the power of the background (1 − max)^α that the CRF started from or a multiple of its
+``alpha_unit``, `q_<α>` (``q_4``, ``q_24``) is float16 [K + 1, H, W]: the background's probability
+first, then those of the keys, at the image's size.
 
 Values are multiples of 2⁻¹¹, as fine as float16 is just below 1: without the digits that small
 values would have, files are six times smaller.

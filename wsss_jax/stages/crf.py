@@ -23,8 +23,8 @@ class Refinement:
     """How maps are refined.
 
     Attributes:
-      alphas: exponents of the background (1 − max)^α, above 0; each has its own result.
-      alpha_unit: what they are multiples of, above 0.
+      alphas: multiples of `alpha_unit`, above 0; each has its own result.
+      alpha_unit: their products with it are the exponents of the background (1 − max)^α.
       crf: widths, weights and iterations.
       fast: half the resolution, see `DenseCrf`.
     """

@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,7 @@ def check(config: ConfigDict, needs: Needs) -> None:
             expect_alpha(needs, "crf", settings["alpha"])
     else:
         expect(needs, "cams", "cams/")
+        _choice(settings, needs)
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
@@ -99,13 +100,13 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
 
     Settings: ``split``, and one kind of background (see `Background`): ``ignore_band`` (two
     numbers) if given, else ``alpha`` if above 0, else ``threshold``: a number, or ``from:NEED``,
-    the best threshold of that evaluation. Without ``threshold``, it comes from the one need
-    besides ``cams``.
+    the best threshold of that evaluation or threshold stage. Without ``threshold``, it comes from
+    the one need besides ``cams``.
 
     Returns:
       ``images``, ``class_shares`` (class name → share of this process's pixels, with ``ignore``),
-      and ``threshold`` with ``threshold_choice`` (``fixed``, ``held_out``, ``oracle``), or
-      ``alpha``, or ``ignore_band``.
+      and ``threshold`` with ``threshold_choice`` (``fixed``, ``contrast``, ``held_out``,
+      ``oracle``), or ``alpha``, or ``ignore_band``.
 
     Raises:
       UserError: a CAM file is missing or damaged, or the settings make no sense.
@@ -192,28 +193,40 @@ def _background(
     settings: Mapping[str, Any], inputs: dict[str, Path]
 ) -> tuple[Background, dict[str, Any]]:
     """The background and how it came about, for the metrics."""
+    choice = _choice(settings, inputs)
+    if isinstance(choice, str):
+        threshold, how = best_threshold(inputs[choice])
+        return Background(threshold=threshold), {"threshold": threshold, "threshold_choice": how}
+    found = {name: v for name, v in dataclasses.asdict(choice).items() if v is not None}
+    return choice, found | ({"threshold_choice": "fixed"} if "threshold" in found else {})
+
+
+def _choice(settings: Mapping[str, Any], needs: Collection[str]) -> Background | str:
+    """The background of the settings, or the need whose best threshold it is.
+
+    Raises:
+      UserError: the settings make no sense.
+    """
     band, alpha = tuple(settings.get("ignore_band", ())), settings.get("alpha", 0)
     if band:
         if len(band) != 2 or not 0 <= band[0] <= band[1]:
             raise UserError(f"expected ignore_band (low, high) with 0 ≤ low ≤ high, found {band}")
-        return Background(ignore_band=(float(band[0]), float(band[1]))), {"ignore_band": band}
+        return Background(ignore_band=(float(band[0]), float(band[1])))
     if alpha:
-        if alpha < 0:
-            raise UserError(f"expected an alpha above 0 (or 0 for none), found {alpha}")
-        return Background(alpha=float(alpha)), {"alpha": float(alpha)}
-    others = [need for need in inputs if need != "cams"]
+        if not isinstance(alpha, int | float) or alpha < 0:
+            raise UserError(f"expected an alpha above 0 (or 0 for none), found {alpha!r}")
+        return Background(alpha=float(alpha))
+    others = [need for need in needs if need != "cams"]
     setting = settings.get("threshold", f"from:{others[0]}" if len(others) == 1 else None)
-    need = named_need(setting, inputs)
+    need = named_need(setting, needs)
     if need is not None:
-        threshold, choice = best_threshold(inputs[need])
-    else:
-        try:
-            threshold, choice = float(setting), "fixed"
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"expected a number or from:NEED as threshold, found {setting!r}"
-            ) from error
-    return Background(threshold=threshold), {"threshold": threshold, "threshold_choice": choice}
+        return need
+    try:
+        return Background(threshold=float(setting))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"expected a number or from:NEED as threshold, found {setting!r}"
+        ) from error
 
 
 def _describe(how: dict[str, Any]) -> str:

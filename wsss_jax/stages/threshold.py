@@ -1,5 +1,6 @@
 """Chooses the background threshold of activation maps without any ground truth."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,15 @@ MAKES = ("metrics.json",)
 
 def check(config: ConfigDict, needs: Needs) -> None:
     """Refuses what cannot work; see `wsss_jax.needs`."""
-    del config
     expect(needs, "cams", "cams/")
+    _images(config.to_dict())
+
+
+def _images(settings: Mapping[str, Any]) -> int:
+    count = int(settings.get("images", 500))
+    if count < 1:
+        raise UserError(f"expected images of at least 1, found {count}: change it")
+    return count
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
@@ -42,9 +50,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     settings: dict[str, Any] = config.to_dict()
     source = ctx.source(settings["split"])
     whole: Any = ctx.config
-    count = min(int(settings.get("images", 500)), len(source))
-    if count < 1:
-        raise UserError(f"expected images of at least 1, found {count}: change it")
+    count = min(_images(settings), len(source))
     drawn = np.random.default_rng(int(whole.seed)).choice(len(source), count, replace=False)
     folder = inputs["cams"] / "cams"
     indices = sorted(map(int, drawn))

@@ -22,7 +22,7 @@ from wsss_jax.host_memory import keep_freed_memory
 from wsss_jax.methods import build_method
 from wsss_jax.models.import_weights import import_backbone
 from wsss_jax.needs import Needs, expect, expect_alpha
-from wsss_jax.optim import assign_rules, parameter_count, split_frozen
+from wsss_jax.optim import assign_rules, make_optimizer, parameter_count, split_frozen
 from wsss_jax.sharding import check_divisible, data_mesh
 from wsss_jax.train import Run, Schedule, fit, init_variables
 from wsss_jax.weights import load_weights, save_weights
@@ -43,6 +43,7 @@ def check(config: ConfigDict, needs: Needs) -> None:
     settings: dict[str, Any] = config.to_dict()
     method = build_method(settings["method"], 1)
     augment = Augment(**settings["augment"])
+    make_optimizer(settings["optimizer"], {}, 1)
     for name in ("init", "backbone"):
         if name in needs:
             expect(needs, name, "weights.npz")
