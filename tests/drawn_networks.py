@@ -105,10 +105,13 @@ class Trained:
                 value = 0.1 * value + path.endswith(("scale", "var"))
             drawn[path] = value.astype(np.float32)
         self.weights = traverse_util.unflatten_dict(drawn, sep="/")
+        self._programs: dict[tuple[int, int], Any] = {}
+        if name == "segmentation":  # or one class would be best everywhere
+            logits = self._predict(Images((40, 40)).pixels(0))["logits"]
+            self.weights["params"]["head"]["classifier"]["bias"] -= np.mean(logits, (0, 1, 2))
         others = {k: v for k, v in self.weights.items() if k != "params"}
         save_weights(folder / "weights.npz", self.weights["params"], others)
         write_json(folder / "config.json", {"method": description})
-        self._programs: dict[tuple[int, int], Any] = {}
 
     def _predict(self, image: np.ndarray) -> dict[str, Any]:
         """The method's prediction for one image, in a program of exactly its size."""

@@ -94,3 +94,10 @@ def read_json(path: Path | str) -> Any:
         raise UserError(f"expected a JSON file at {path}, found none") from error
     except ValueError as error:
         raise UserError(f"expected JSON in {path}, found something else ({error})") from error
+
+
+def with_tuples(value: Any) -> Any:
+    """What `read_json` gave with tuples for lists, as settings have them; JSON knows lists only."""
+    if isinstance(value, dict):
+        return {name: with_tuples(one) for name, one in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list) else value

@@ -10,7 +10,6 @@ import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +20,7 @@ from wsss_jax.data.augment import resize_image
 from wsss_jax.data.images import decode_image
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
-from wsss_jax.files import read_json
+from wsss_jax.files import read_json, with_tuples
 from wsss_jax.methods import build_method
 from wsss_jax.ops.buckets import Size, bucket_of, choose_buckets
 from wsss_jax.ops.resize import interpolation_matrix
@@ -94,7 +93,7 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
     Raises:
       UserError: the folder holds no weights, or the method predicts no `output`.
     """
-    description = _with_tuples(read_json(checkpoint / "config.json")["method"])
+    description = with_tuples(read_json(checkpoint / "config.json")["method"])
     method = build_method(description, num_classes)
     shapes = variable_shapes(method)
     params, variables = load_weights(checkpoint / "weights.npz", *shapes)
@@ -129,13 +128,6 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
         jax.ShapeDtypeStruct((1, 256, 256), bool),
     )
     return Network(predict, 256 // probe.shape[1])
-
-
-def _with_tuples(value: Any) -> Any:
-    # JSON has no tuples; fields of a method have no lists.
-    if isinstance(value, dict):
-        return {name: _with_tuples(one) for name, one in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def image_sizes(source: Source) -> list[Size]:

@@ -192,4 +192,5 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         "parameters": parameter_count(params),
         "trainable_parameters": parameter_count(trainable),
         "images": len(source),
+        "classes": list(source.classes),
     }

@@ -1,0 +1,177 @@
+"""Masks of a folder of photographs: as the stage makes them; resuming; mistakes."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from drawn_networks import Images, Trained, context
+from ml_collections import ConfigDict
+
+from wsss_jax import segment
+from wsss_jax.files import write_json
+from wsss_jax.report.colours import class_colours
+from wsss_jax.report.labelled import labelled_mask
+from wsss_jax.stages import predict
+
+PHOTOS = Images((40, 40), (33, 47), (48, 30))
+SETTINGS = dict(type="predict", scales=(0.5, 1.0), flip=True, max_buckets=1, batch_pixels=1 << 14)
+SETTINGS |= dict(crf=False, bilateral=(20, 60, 30), iterations=5)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with one trained network and one stage that made masks with it."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "network").mkdir()
+    Trained(folder / "network", "segmentation", "tiny")
+    write_json(folder / "network/metrics.json", {"classes": Images.classes})
+    write_json(folder / "network/_DONE.json", {})
+    needs = {"checkpoint": "network"}
+    write_json(folder / "masks_val/config.json", SETTINGS | {"split": "val", "needs": needs})
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index, name in enumerate(PHOTOS.ids):
+        (folder / f"{name}.PNG").write_bytes(PHOTOS[index]["image"])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def call(workdir: Path, photos: Path, out: Path, *more: str) -> int:
+    paths = ("--workdir", str(workdir), "--images", str(photos), "--out", str(out))
+    return segment.main([*paths, "--workers", "1", *more])
+
+
+def content(out: Path) -> dict[str, bytes]:
+    return {p.relative_to(out).as_posix(): p.read_bytes() for p in sorted(out.glob("*/*"))}
+
+
+def test_masks_are_those_of_the_stage(workdir: Path, photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    assert call(workdir, photos, out) == 0
+    inputs = {"checkpoint": workdir / "network"}
+    settings = ConfigDict(SETTINGS | {"split": "val"})
+    predict.run(context(tmp_path / "stage", PHOTOS), settings, inputs)
+    made = content(out)
+    for name in PHOTOS.ids:
+        expected = (tmp_path / "stage/masks" / f"{name}.png").read_bytes()
+        assert made[f"masks/{name}.png"] == expected
+        height, width = cv2.imread(str(out / "overlays" / f"{name}.jpg")).shape[:2]  # pyright: ignore
+        assert (height - 24, width) == PHOTOS.sizes[PHOTOS.ids.index(name)]
+    assert len(made) == 6
+    record = json.loads((out / "segment.json").read_text())
+    assert record["classes"] == ["background", *Images.classes]
+    assert record["settings"]["scales"] == [0.5, 1.0] and set(record["images"]) == set(PHOTOS.ids)
+
+
+def test_the_same_command_goes_on(workdir: Path, photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    assert call(workdir, photos, out) == 0
+    whole = content(out)
+    kept = out / "masks/image_0.png"
+    stamp = kept.stat().st_mtime_ns
+    (out / "masks/image_1.png").unlink()
+    (out / "overlays/image_1.jpg").unlink()
+    assert call(workdir, photos, out) == 0
+    assert content(out) == whole and kept.stat().st_mtime_ns == stamp
+    # Another image under a known name is another image.
+    (photos / "image_0.PNG").write_bytes(PHOTOS[1]["image"])
+    assert call(workdir, photos, out) == 0
+    assert content(out)["masks/image_0.png"] == whole["masks/image_1.png"]
+
+
+def test_results_of_other_settings_are_not_mixed(
+    workdir: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "out"
+    assert call(workdir, photos, out) == 0
+    whole = content(out)
+    assert call(workdir, photos, out, "--scales", "1") == 2
+    assert "made with other settings: choose another --out" in capsys.readouterr().err
+    (tmp_path / "names.txt").write_text("horse\ndog\ncow\n")
+    assert call(workdir, photos, out, "--classes", str(tmp_path / "names.txt")) == 2
+    assert "made with other classes" in capsys.readouterr().err
+    assert content(out) == whole
+    assert call(workdir, photos, tmp_path / "other", "--scales", "1") == 0
+    assert content(tmp_path / "other") != whole
+    (out / "segment.json").unlink()
+    assert call(workdir, photos, out) == 2
+    assert "found masks of unknown origin" in capsys.readouterr().err
+
+
+def test_a_crf_can_be_asked_for(workdir: Path, photos: Path, tmp_path: Path):
+    assert call(workdir, photos, tmp_path / "plain") == 0
+    assert call(workdir, photos, tmp_path / "crf", "--crf") == 0
+    plain, crf = content(tmp_path / "plain"), content(tmp_path / "crf")
+    assert plain.keys() == crf.keys()
+    assert any(plain[name] != crf[name] for name in plain if name.startswith("masks/"))
+
+
+def test_damaged_images_are_named_and_left_out(
+    workdir: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (photos / "cut.jpg").write_bytes((photos / "image_0.PNG").read_bytes()[:200])
+    assert call(workdir, photos, tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert "left out: expected an image" in said.err and "cut.jpg" in said.err
+    assert "3 masks in" in said.out
+    assert len(content(tmp_path / "out")) == 6
+    for path in photos.glob("image*"):
+        path.write_bytes(b"")
+    assert call(workdir, photos, tmp_path / "none") == 2
+    assert "found 4 damaged files" in capsys.readouterr().err
+
+
+def test_mistakes_are_told_in_a_line(
+    workdir: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def refused(words: str, where: Path, images: Path, out: Path, *more: str) -> None:
+        assert call(where, images, out, *more) == 2
+        said = capsys.readouterr().err
+        assert words in said and said.count("\n") == 1, said
+
+    out = tmp_path / "out"
+    refused("expected a folder of images at", workdir, tmp_path / "nowhere", out)
+    refused("expected images (.jpg, .jpeg, .png) in", workdir, workdir, out)
+    refused("another folder than --images", workdir, photos, photos)
+    refused("found none: run a recipe with one first", tmp_path, photos, out)
+    refused("found masks_val: name one with --stage", workdir, photos, out, "--stage", "walk")
+    refused("expected positive scales", workdir, photos, out, "--scales", "0")
+    (photos / "image_1.jpg").write_bytes(b"")
+    refused("found image_1.PNG and image_1.jpg", workdir, photos, out)
+    (photos / "image_1.jpg").unlink()
+
+    other = tmp_path / "run"
+    for name in ("masks_val", "masks_test"):
+        write_json(other / name / "config.json", SETTINGS | {"needs": {"checkpoint": "network"}})
+    refused("found masks_test, masks_val: name one", other, photos, out)
+    refused("found an unfinished stage", other, photos, out, "--stage", "masks_val")
+    write_json(other / "network/_DONE.json", {})
+    write_json(other / "network/metrics.json", {})
+    refused("give a file of them with --classes", other, photos, out, "--stage", "masks_val")
+    assert not out.exists()
+
+
+def test_names_stand_below_the_picture():
+    image = np.full((60, 300, 3), 90, np.uint8)
+    mask = np.zeros((60, 300), np.uint8)
+    names = ["cat", "dog", "cow"]
+    empty = labelled_mask(image, mask, names)
+    mask[:30], mask[30:40, :50] = 3, 1
+    picture = labelled_mask(image, mask, names)
+    assert picture.shape == empty.shape == (84, 300, 3)
+
+    def shows(index: int) -> int:
+        """The first column of the line below where the class's colour is."""
+        found = (picture[60:] == class_colours(3)[index]).all(-1).any(0)
+        return int(found.argmax()) if found.any() else -1
+
+    assert 0 < shows(3) < shows(1) and shows(2) == -1, "what covers more stands first"
+    narrow = labelled_mask(image[:, :60], np.tile(np.array([1, 2, 3], np.uint8), (60, 20)), names)
+    assert narrow.shape == (84, 60, 3)

@@ -1,0 +1,91 @@
+"""The images of a folder as they are: no list, no labels, no masks."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.source import Record
+from wsss_jax.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class Photographs:
+    """A source (see `wsss_jax.data.source.Source`) of image files; ids are their names' stems.
+
+    `digests` has the beginning of each file's SHA-256, in the order of the ids.
+    """
+
+    def __init__(self, paths: Iterable[Path], digests: Iterable[str], classes: tuple[str, ...]):
+        self._paths = list(paths)
+        self.ids = [path.stem for path in self._paths]
+        self.classes = classes
+        self.digests = list(digests)
+        self.digest = hashlib.sha256("".join([*self.ids, *self.digests]).encode()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Record:
+        label = np.zeros(len(self.classes), np.float32)
+        image = self._paths[index].read_bytes()
+        return Record(id=self.ids[index], image=image, label=label, segmentation=None)
+
+
+def open_photographs(
+    folder: Path,
+    classes: tuple[str, ...],
+    skipped: Callable[[UserError], None],
+    looked_at: Callable[[int], None],
+) -> Photographs:
+    """The images of `folder`, not of folders in it, by name.
+
+    Args:
+      folder: with files ``.jpg``, ``.jpeg`` or ``.png`` in any case; others are passed over.
+      classes: foreground names that the source is to have.
+      skipped: told of each file that is no image or a damaged one, and is left out.
+      looked_at: told how many files there are in all, once.
+
+    Raises:
+      UserError: no folder, no image in it, or two images of one name.
+    """
+    if not folder.is_dir():
+        raise UserError(f"expected a folder of images at {folder}, found none: check the path")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not paths:
+        raise UserError(f"expected images ({', '.join(SUFFIXES)}) in {folder}, found none")
+    by_stem: dict[str, Path] = {}
+    for path in paths:
+        other = by_stem.setdefault(path.stem, path)
+        if other is not path:
+            raise UserError(
+                f"expected one image of each name, found {other.name} and {path.name} in {folder},"
+                " whose masks would have one name: rename one"
+            )
+    looked_at(len(paths))
+    good: list[tuple[Path, str]] = []
+    with ThreadPoolExecutor(4) as pool:
+        for path, found in zip(paths, pool.map(_digest, paths), strict=True):
+            if isinstance(found, UserError):
+                skipped(found)
+            else:
+                good.append((path, found))
+    if not good:
+        raise UserError(f"expected images in {folder}, found {len(paths)} damaged files")
+    return Photographs((path for path, _ in good), (digest for _, digest in good), classes)
+
+
+def _digest(path: Path) -> str | UserError:
+    """Of a whole image; the mistake where it is none."""
+    try:
+        data = path.read_bytes()
+        decode_image(data, str(path))
+    except UserError as error:
+        return error
+    except OSError as error:
+        return UserError(f"expected an image at {path}: {error.strerror}")
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -1,0 +1,232 @@
+"""Command line: masks of a folder of photographs by the network that a run has trained.
+
+    python -m wsss_jax.segment --workdir runs/light --images PHOTOS --out RESULT
+
+Network, scales and CRF are those of the run's stage of type predict (`masks_val`, say). Writes
+``masks/<name>.png`` (indices with VOC's palette), ``overlays/<name>.jpg`` to look at, and
+``segment.json``, which says what they were made with and names the classes. The same command goes
+on where it was interrupted, and does images anew that have changed. Damaged images are named and
+left out (exit status 1); mistakes are told in one line (exit status 2).
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from wsss_jax import runtime
+from wsss_jax.data.class_names import read_classes
+from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.photographs import Photographs, open_photographs
+from wsss_jax.errors import UserError
+from wsss_jax.files import (
+    atomic_write,
+    read_json,
+    remove_unfinished,
+    with_tuples,
+    write_json,
+)
+from wsss_jax.host_memory import keep_freed_memory, share_one_heap
+from wsss_jax.progress import Progress
+from wsss_jax.report.labelled import labelled_mask
+from wsss_jax.scoring import thread_pool
+
+RECORD = "segment.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network and how its masks are made.
+
+    Attributes:
+      checkpoint: folder of its training stage.
+      settings: of the stage that made masks with it.
+      classes: foreground names.
+    """
+
+    checkpoint: Path
+    settings: dict[str, Any]
+    classes: tuple[str, ...]
+
+
+def find_network(workdir: Path, stage: str = "", classes: str = "") -> Trained:
+    """The network of a run.
+
+    Args:
+      workdir: of the run.
+      stage: one of its stages of type predict; empty where there is only one.
+      classes: a file of class names, for a run that does not say which it has.
+
+    Raises:
+      UserError: no such stage, or its network is not finished.
+    """
+    found = {
+        path.parent.name: settings
+        for path in sorted(workdir.glob("*/config.json"))
+        if (settings := with_tuples(read_json(path))).get("type") == "predict"
+    }
+    if (stage and stage not in found) or (not stage and len(found) != 1):
+        names = ", ".join(found) or "none"
+        asked = f"a stage {stage}" if stage else "one stage"
+        raise UserError(
+            f"expected {asked} that makes a network's masks (of type predict) in {workdir}, found"
+            f" {names}: " + ("name one with --stage" if found else "run a recipe with one first")
+        )
+    settings = found[stage or next(iter(found))]
+    checkpoint = workdir / settings["needs"]["checkpoint"]
+    if not (checkpoint / "_DONE.json").is_file():
+        raise UserError(f"expected a trained network in {checkpoint}, found an unfinished stage")
+    if classes:
+        return Trained(checkpoint, settings, tuple(read_classes(classes)))
+    names = read_json(checkpoint / "metrics.json").get("classes")
+    if not names:
+        raise UserError(
+            f"expected the names of the classes in {checkpoint / 'metrics.json'}, found none, as an"
+            " older version wrote it: give a file of them with --classes (or voc)"
+        )
+    return Trained(checkpoint, settings, tuple(names))
+
+
+def segment(network: Trained, images: Path, out: Path) -> tuple[int, list[str]]:
+    """Masks and overlays of the images of a folder.
+
+    Returns:
+      How many images there are masks of, and what was said of those that were left out.
+
+    Raises:
+      UserError: no images, or `out` holds masks of another network or other settings.
+    """
+    from wsss_jax.network_masks import mask_settings, write_network_masks
+
+    settings = mask_settings(network.settings)
+    if images.resolve() in (out.resolve(), (out / "masks").resolve()):
+        raise UserError("expected --out to be another folder than --images, found the same")
+    masks = out / "masks"
+    if masks.is_dir():
+        remove_unfinished(out)
+    skipped: list[str] = []
+    source = open_photographs(
+        images,
+        network.classes,
+        lambda error: skipped.append(str(error)),
+        lambda count: print(f"{count} images in {images}"),
+    )
+    _take_up(out, network, source)
+    done = sum((masks / f"{name}.png").is_file() for name in source.ids)
+    masks.mkdir(parents=True, exist_ok=True)
+    everything = range(len(source))
+    with Progress(len(source), "masks", initial=done) as progress:
+        write_network_masks(source, everything, network.checkpoint, masks, settings, progress)
+    missing = [i for i in everything if not (out / "overlays" / f"{source.ids[i]}.jpg").is_file()]
+    initial = len(source) - len(missing)
+    with Progress(len(source), "overlays", initial=initial) as progress, thread_pool() as pool:
+        for _ in pool.map(lambda i: _overlay(source, i, out), missing):
+            progress.update()
+    return len(source), skipped
+
+
+def _overlay(source: Photographs, index: int, out: Path) -> None:
+    name = source.ids[index]
+    image = decode_image(source[index]["image"], name)
+    path = out / "masks" / f"{name}.png"
+    mask = decode_mask(path.read_bytes(), str(path), len(source.classes))
+    with atomic_write(out / "overlays" / f"{name}.jpg") as file:
+        picture = Image.fromarray(labelled_mask(image, mask, source.classes))
+        picture.save(file, "JPEG", quality=90, subsampling=0)
+
+
+def _take_up(out: Path, network: Trained, source: Photographs) -> None:
+    """Says in `out` what its masks are made with; masks of images that have changed are removed.
+
+    Raises:
+      UserError: what is there was made with something else, or nothing says with what.
+    """
+    weights = (network.checkpoint / "weights.npz").read_bytes()
+    no_effect = ("split", "needs", "type", "workers")
+    record = {
+        "network": hashlib.sha256(weights).hexdigest()[:16],
+        "settings": {k: v for k, v in network.settings.items() if k not in no_effect},
+        "classes": ("background", *network.classes),
+        "images": dict(zip(source.ids, source.digests, strict=True)),
+    }
+    found = (out / RECORD).is_file()
+    before: dict[str, Any] = with_tuples(read_json(out / RECORD)) if found else {}
+    if not before and any((out / "masks").glob("*.png")):
+        raise UserError(
+            f"expected an empty folder or results of this program in {out}, found masks of"
+            " unknown origin: choose another --out"
+        )
+    for name in ("network", "classes", "settings"):
+        if before and before[name] != record[name]:
+            raise UserError(
+                f"{out} holds masks that were made with other {name}: choose another --out, or"
+                " delete it"
+            )
+    old = before.get("images", {})
+    for name, digest in old.items():
+        if record["images"].get(name, digest) != digest:
+            for path in (out / "masks" / f"{name}.png", out / "overlays" / f"{name}.jpg"):
+                path.unlink(missing_ok=True)
+    write_json(out / RECORD, record | {"images": old | record["images"]})
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command line and returns the exit status, see above."""
+    options = _parser().parse_args(arguments)
+    try:
+        network = find_network(options.workdir, options.stage, options.classes)
+        changes: dict[str, Any] = {"workers": options.workers}
+        if options.scales:
+            changes["scales"] = options.scales
+        if options.crf is not None:
+            changes["crf"] = options.crf
+        network = dataclasses.replace(network, settings=network.settings | changes)
+        share_one_heap()
+        runtime.compilation_cache()
+        keep_freed_memory()
+        count, skipped = segment(network, options.images, options.out)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; finished masks are kept, the same command goes on", file=sys.stderr)
+        return 130
+    for message in skipped:
+        print(f"left out: {message}", file=sys.stderr)
+    print(f"{count} masks in {options.out / 'masks'}, to look at in {options.out / 'overlays'}")
+    return 1 if skipped else 0
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m wsss_jax.segment",
+        description="Masks of a folder of photographs by a trained segmentation network.",
+    )
+    add = parser.add_argument
+    add("--workdir", type=Path, required=True, metavar="DIR", help="of the run that trained it")
+    add("--images", type=Path, required=True, metavar="DIR", help=".jpg, .jpeg and .png files")
+    add("--out", type=Path, required=True, metavar="DIR", help="for masks/ and overlays/")
+    add("--stage", default="", metavar="NAME", help="of type predict, if the run has several")
+    add("--scales", type=_scales, metavar="S,S", help="in place of the stage's, such as 0.75,1,1.5")
+    add(
+        "--crf",
+        action=argparse.BooleanOptionalAction,
+        help="with or without the final dense CRF, whatever the stage has",
+    )
+    add("--classes", default="", metavar="FILE", help="class names, where the run lacks them")
+    add("--workers", type=int, default=0, metavar="N", help="processes for the CRF (0: all cores)")
+    return parser
+
+
+if __name__ == "__main__":
+    runtime.quiet()
+    sys.exit(main(sys.argv[1:]))
