@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from photographs import few_photographs
+from PIL import Image
 
-from wsss_jax import main
+from wsss_jax import main, segment
 from wsss_jax.data.cam_files import read_cams
 from wsss_jax.data.crf_files import read_crf
 from wsss_jax.data.images import decode_mask
@@ -61,8 +62,42 @@ def test_the_built_in_data(
     assert main.main(command) == 0
     assert read_json(workdir / "results.json")["stages"] == results
 
+    # The network knows its classes, and masks images of another folder.
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
+    Image.fromarray(image).save(photos / "new.png")
+    assert segment.main([f"--workdir={workdir}", f"--images={photos}", f"--out={out}"]) == 0
+    assert decode_mask((out / "masks/new.png").read_bytes(), "new", 6).shape == (50, 70)
+    assert read_json(out / "segment.json")["classes"][0] == "background"
+
 
 FEW = 4  # photographs
+
+
+@pytest.mark.slow
+def test_photographs_without_masks(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    workdir = tmp_path / "run"
+    command = ["main", "--config=seam_own_light", f"--workdir={workdir}"]
+    command += few_photographs(shared, tmp_path, FEW)
+    command.remove("--config.protocol=present")  # nothing is scored
+    (tmp_path / "VOCdevkit/VOC2012/SegmentationClass").unlink()
+    for stage in ("train", "train_affinity", "train_segmentation"):
+        command += [f"--config.{stage}.{key}" for key in ("batch_size=2", "steps=1")]
+        command += [f"--config.{stage}.augment.crop=64"]
+    command += [f"--config.{stage}.scales=(0.5,)" for stage in ("cam", "masks_train")]
+    assert main.main(command) == 0, capsys.readouterr().err
+    results = read_json(workdir / "results.json")["stages"]
+    threshold = results["threshold"]["metrics"]["best_threshold"]
+    assert results["pseudo_labels"]["metrics"]["threshold"] == threshold
+    alpha = results["walk"]["metrics"]["alpha"]
+    assert alpha == results["crf"]["metrics"]["alpha_unit"]
+    assert (1 - threshold) ** alpha == pytest.approx(threshold)
+    for stage in ("pseudo_labels", "walk", "masks_train"):
+        assert len(list((workdir / stage / "masks").glob("*.png"))) == FEW
+    assert (workdir / "report.html").is_file()
 
 
 @pytest.mark.slow

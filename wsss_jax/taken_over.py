@@ -46,7 +46,7 @@ def best_threshold(evaluation: Path) -> tuple[float, str]:
 
 
 def check_alpha(setting: Any, needs: Needs) -> float:
-    """The value of a setting as of `alpha`, or 1 where another stage has to run first.
+    """The value of a setting as of `resolved_alpha`, or 1 where another stage has to run first.
 
     Raises:
       UserError: neither a number nor ``from:NEED`` with the name of a stage that makes scores.
@@ -58,7 +58,7 @@ def check_alpha(setting: Any, needs: Needs) -> float:
     return 1.0
 
 
-def alpha(setting: Any, inputs: dict[str, Path]) -> float:
+def resolved_alpha(setting: Any, inputs: dict[str, Path]) -> float:
     """A power of the background (1 − max)^α: a number, or ``from:NEED``.
 
     The latter is the α whose background meets the score at the threshold that the other stage

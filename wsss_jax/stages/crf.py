@@ -15,7 +15,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.needs import Needs, expect
 from wsss_jax.ops.background import with_background
 from wsss_jax.ops.dense_crf import PSA, CrfSettings, DenseCrf, score_unary
-from wsss_jax.taken_over import alpha, check_alpha
+from wsss_jax.taken_over import check_alpha, resolved_alpha
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +74,10 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     its part to worker processes.
 
     Settings: ``split``; ``alphas``, and ``alpha_unit`` (1), which they are multiples of: a number,
-    or ``from:NEED`` (see `wsss_jax.taken_over.alpha`); results keep the names of ``alphas``;
-    ``gaussian`` (sxy, weight), ``bilateral`` (sxy, srgb, weight)
-    and ``iterations`` (see `CrfSettings`; PSA's by default); ``fast`` (half resolution, see
-    `DenseCrf`); ``workers`` (0: one for each core), which does not change the results.
+    or ``from:NEED`` (see `wsss_jax.taken_over.resolved_alpha`); results go by ``alphas``.
+    ``gaussian`` (sxy, weight), ``bilateral`` (sxy, srgb, weight) and ``iterations`` (see
+    `CrfSettings`; PSA's by default); ``fast`` (half resolution, see `DenseCrf`); ``workers`` (0: one
+    for each core), which does not change the results.
 
     Returns:
       ``images``; ``refined``, how many this run did; ``workers`` and ``images_per_second`` of this
@@ -88,7 +88,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         make no sense.
     """
     values: dict[str, Any] = config.to_dict()
-    how = _refinement(values, alpha(values.get("alpha_unit", 1.0), inputs))
+    how = _refinement(values, resolved_alpha(values.get("alpha_unit", 1.0), inputs))
     cams = inputs["cams"] / "cams"
     work = on_all_images(ctx, values, cams, refine_file, how, "crf/*.npz", "CRF")
     return {

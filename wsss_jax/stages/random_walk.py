@@ -26,7 +26,7 @@ from wsss_jax.host_memory import keep_freed_memory
 from wsss_jax.inference import MultiScale, chunks, image_sizes, load_network
 from wsss_jax.needs import Needs, expect
 from wsss_jax.ops.dense_crf import CrfSettings
-from wsss_jax.taken_over import alpha, check_alpha
+from wsss_jax.taken_over import check_alpha, resolved_alpha
 from wsss_jax.walk import Prepared, WalkSettings, prepare, walk_images
 from wsss_jax.walk_masks import MaskTask, write_mask
 from wsss_jax.workers import in_processes, worker_count
@@ -70,7 +70,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     have classes its file of maps has. Finished images are kept. Processes share the images.
 
     Settings: ``split``; ``network``, ``alpha``, ``beta``, ``steps`` and ``threshold`` (see
-    `WalkSettings`; ``alpha`` may be ``from:NEED``, see `wsss_jax.taken_over.alpha`);
+    `WalkSettings`; ``alpha`` may be ``from:NEED``, see `wsss_jax.taken_over.resolved_alpha`);
     ``max_pixels``, ``max_buckets`` and ``batch_pixels`` (see `MultiScale`);
     ``crf``: a final dense CRF (False), with ``gaussian`` (sxy, weight), ``bilateral`` (sxy, srgb,
     weight) and ``iterations`` (1), by default of PSA's widths, ``fast`` (half resolution) and
@@ -86,7 +86,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     values: dict[str, Any] = config.to_dict()
-    settings, crf = _settings(values, alpha(values.get("alpha", _ALPHA), inputs))
+    settings, crf = _settings(values, resolved_alpha(values.get("alpha", _ALPHA), inputs))
     source = ctx.source(values["split"])
     folder = inputs["cams"] / "cams"
     cams = scoring.all_cams(folder, source.ids)
