@@ -76,8 +76,8 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     Settings: ``split``; ``alphas``, and ``alpha_unit`` (1), which they are multiples of: a number,
     or ``from:NEED`` (see `wsss_jax.taken_over.resolved_alpha`); results go by ``alphas``.
     ``gaussian`` (sxy, weight), ``bilateral`` (sxy, srgb, weight) and ``iterations`` (see
-    `CrfSettings`; PSA's by default); ``fast`` (half resolution, see `DenseCrf`); ``workers`` (0: one
-    for each core), which does not change the results.
+    `CrfSettings`; PSA's by default); ``fast`` (half resolution, see `DenseCrf`); ``workers`` (0:
+    one for each core), which does not change the results.
 
     Returns:
       ``images``; ``refined``, how many this run did; ``workers`` and ``images_per_second`` of this
