@@ -109,13 +109,7 @@ def segment(network: Trained, images: Path, out: Path) -> tuple[int, list[str]]:
     masks = out / "masks"
     if masks.is_dir():
         remove_unfinished(out)
-    skipped: list[str] = []
-    source = open_photographs(
-        images,
-        network.classes,
-        lambda error: skipped.append(str(error)),
-        lambda count: print(f"{count} images in {images}"),
-    )
+    source, damaged = open_photographs(images, network.classes)
     _take_up(out, network, source)
     done = sum((masks / f"{name}.png").is_file() for name in source.ids)
     masks.mkdir(parents=True, exist_ok=True)
@@ -127,7 +121,7 @@ def segment(network: Trained, images: Path, out: Path) -> tuple[int, list[str]]:
     with Progress(len(source), "overlays", initial=initial) as progress, thread_pool() as pool:
         for _ in pool.map(lambda i: _overlay(source, i, out), missing):
             progress.update()
-    return len(source), skipped
+    return len(source), [str(error) for error in damaged]
 
 
 def _overlay(source: Photographs, index: int, out: Path) -> None:

@@ -1,7 +1,7 @@
 """The images of a folder as they are: no list, no labels, no masks."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 from wsss_jax.data.images import decode_image
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
+from wsss_jax.progress import Progress
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -36,19 +37,12 @@ class Photographs:
         return Record(id=self.ids[index], image=image, label=label, segmentation=None)
 
 
-def open_photographs(
-    folder: Path,
-    classes: tuple[str, ...],
-    skipped: Callable[[UserError], None],
-    looked_at: Callable[[int], None],
-) -> Photographs:
-    """The images of `folder`, not of folders in it, by name.
+def open_photographs(folder: Path, classes: tuple[str, ...]) -> tuple[Photographs, list[UserError]]:
+    """The images of `folder`, not of folders in it, by name, and what is wrong with the others.
 
     Args:
       folder: with files ``.jpg``, ``.jpeg`` or ``.png`` in any case; others are passed over.
       classes: foreground names that the source is to have.
-      skipped: told of each file that is no image or a damaged one, and is left out.
-      looked_at: told how many files there are in all, once.
 
     Raises:
       UserError: no folder, no image in it, or two images of one name.
@@ -66,17 +60,18 @@ def open_photographs(
                 f"expected one image of each name, found {other.name} and {path.name} in {folder},"
                 " whose masks would have one name: rename one"
             )
-    looked_at(len(paths))
-    good: list[tuple[Path, str]] = []
-    with ThreadPoolExecutor(4) as pool:
+    good: dict[Path, str] = {}
+    damaged: list[UserError] = []
+    with Progress(len(paths), "looking at images") as progress, ThreadPoolExecutor(4) as pool:
         for path, found in zip(paths, pool.map(_digest, paths), strict=True):
             if isinstance(found, UserError):
-                skipped(found)
+                damaged.append(found)
             else:
-                good.append((path, found))
+                good[path] = found
+            progress.update()
     if not good:
         raise UserError(f"expected images in {folder}, found {len(paths)} damaged files")
-    return Photographs((path for path, _ in good), (digest for _, digest in good), classes)
+    return Photographs(good, good.values(), classes), damaged
 
 
 def _digest(path: Path) -> str | UserError:
