@@ -127,10 +127,31 @@ def test_masks_after_a_crf(trained: Callable, tmp_path: Path):
     assert (tmp_path / "masks" / f"{images.ids[0]}.png").exists()
 
 
+@pytest.mark.parametrize("crf", [False, True])
+def test_masks_can_be_kept_to_the_labels(trained: Callable, tmp_path: Path, crf: bool):
+    """Images without a class, with the first, the second, and both of them."""
+    network = trained("segmentation", "tiny")
+    images = Images((40, 40), (33, 47), (40, 30), (36, 36))
+    settings = ConfigDict(dict(SETTINGS, type="predict", known_labels=True, crf=crf, workers=1))
+    predict.run(context(tmp_path, images), settings, {"checkpoint": network.folder})
+    how = MultiScale(scales=(0.5, 1.0))
+    for index, name in enumerate(images.ids):
+        data = (tmp_path / "masks" / f"{name}.png").read_bytes()
+        mask = decode_mask(data, name, CLASSES)
+        shown = np.concatenate([[0], np.flatnonzero(images.label(index)) + 1])
+        assert set(np.unique(mask)) <= set(shown.tolist())
+        if not crf:
+            logits = network.one_by_one("logits", images.pixels(index), shown, how)
+            clear = np.diff(np.sort(logits, 0)[-2:], axis=0)[0] > 1e-3 if index else mask == 0
+            assert clear.mean() > 0.9
+            np.testing.assert_array_equal(mask[clear], shown[logits.argmax(0)][clear])
+
+
 def test_a_crf_changes_masks_of_noise(tmp_path: Path):
     images = Images((33, 47))
     logits = np.random.default_rng(0).normal(0, 1, (CLASSES + 1, 33, 47)).astype(np.float32)
-    task = LogitTask("a", logits, tmp_path / "a.png", images[0]["image"])
+    every = np.arange(CLASSES + 1)
+    task = LogitTask("a", logits, every, tmp_path / "a.png", images[0]["image"])
     write_logit_mask(task)
     np.testing.assert_array_equal(
         decode_mask(task.target.read_bytes(), "a", CLASSES), logits.argmax(0)

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int
 
 from wsss_jax.data.images import decode_image, encode_mask
 from wsss_jax.files import atomic_write
@@ -15,11 +15,13 @@ from wsss_jax.ops.dense_crf import CrfSettings, DenseCrf, score_unary
 class LogitTask:
     """One image: its mean logits, where the mask goes, and the CRF in between if there is one.
 
-    `image` is the encoded image, which only the CRF needs.
+    `classes` are the mask's indices of the logits' planes. `image` is the encoded image, which only
+    the CRF needs.
     """
 
     image_id: str
     logits: Float32[np.ndarray, "labels h w"]
+    classes: Int[np.ndarray, " labels"]
     target: Path
     image: bytes = b""
     crf: CrfSettings | None = None
@@ -35,4 +37,4 @@ def write_logit_mask(task: LogitTask) -> None:
         crf = DenseCrf(image, gaussian=task.crf.gaussian, bilateral=task.crf.bilateral)
         scores = np.moveaxis(crf.infer(np.moveaxis(unary, 0, 2), task.crf.iterations), 2, 0)
     with atomic_write(task.target) as file:
-        file.write(encode_mask(scores.argmax(0).astype(np.uint8)))
+        file.write(encode_mask(task.classes.astype(np.uint8)[scores.argmax(0)]))

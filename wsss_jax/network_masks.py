@@ -27,15 +27,17 @@ class MaskSettings:
       how: scales, flip and the like.
       crf: a dense CRF over all classes on the softmax of the mean logits; None for none.
       workers: processes for it; 0: one for each core.
+      known_labels: a mask has classes of its image's label only, and background.
     """
 
     how: MultiScale
     crf: CrfSettings | None
     workers: int = 0
+    known_labels: bool = False
 
 
 def mask_settings(values: dict[str, Any]) -> MaskSettings:
-    """Those of a stage: the fields of `MultiScale`, ``crf`` with its own, and ``workers``.
+    """Those of a stage: the fields of `MultiScale` and `MaskSettings`, and those of the CRF.
 
     Raises:
       UserError: they make no sense.
@@ -43,7 +45,8 @@ def mask_settings(values: dict[str, Any]) -> MaskSettings:
     how = MultiScale(**{k: v for k, v in values.items() if k in MultiScale.__dataclass_fields__})
     one = CrfSettings(iterations=1)  # one update unless told otherwise (PSA, SEAM)
     crf = crf_settings(values, one) if values.get("crf", False) else None
-    return MaskSettings(how, crf, int(values.get("workers", 0)))
+    known = bool(values.get("known_labels", False))
+    return MaskSettings(how, crf, int(values.get("workers", 0)), known)
 
 
 def write_network_masks(
@@ -95,16 +98,20 @@ def _tasks(
     sizes = image_sizes(source)
     buckets = how.buckets(set(sizes))
     network = load_network(checkpoint, len(source.classes), "logits")
-    everything = np.arange(len(source.classes) + 1)
     looks = len(how.scales) * (2 if how.flip else 1)
+
+    def classes(label: np.ndarray) -> np.ndarray:
+        shown = np.flatnonzero(label) if settings.known_labels else np.arange(len(label))
+        return np.concatenate([[0], shown + 1])
+
     for chunk in chunks(positions, sizes):
         missing = left.intersection(chunk)
         if not missing:
             continue
-        maps = summed_maps(source, chunk, lambda _: everything, network, how, buckets)
-        for index, _, total in maps:
+        maps = summed_maps(source, chunk, classes, network, how, buckets)
+        for index, kept, total in maps:
             if index in missing:
                 name = source.ids[index]
                 image = source[index]["image"] if crf is not None else b""
                 target = folder / f"{name}.png"
-                yield LogitTask(name, total / np.float32(looks), target, image, crf)
+                yield LogitTask(name, total / np.float32(looks), kept, target, image, crf)
