@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,9 @@ from wsss_jax.report.labelled import labelled_mask
 from wsss_jax.stages import predict
 
 PHOTOS = Images((40, 40), (33, 47), (48, 30))
-SETTINGS = dict(type="predict", scales=(0.5, 1.0), flip=True, max_buckets=1, batch_pixels=1 << 14)
+SETTINGS: dict[str, Any] = dict(
+    type="predict", scales=(0.5, 1.0), flip=True, max_buckets=1, batch_pixels=1 << 14
+)
 SETTINGS |= dict(crf=False, bilateral=(20, 60, 30), iterations=5)
 
 
@@ -28,9 +31,17 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Trained(folder / "network", "segmentation", "tiny")
     write_json(folder / "network/metrics.json", {"classes": Images.classes})
     write_json(folder / "network/_DONE.json", {})
-    needs = {"checkpoint": "network"}
-    write_json(folder / "masks_val/config.json", SETTINGS | {"split": "val", "needs": needs})
+    write_json(folder / "results.json", {"config": config_of("masks_train", "masks_val")})
     return folder
+
+
+def config_of(*stages: str) -> dict[str, Any]:
+    """A recipe whose last stages make masks; the last of all at other scales than the others."""
+    config: dict[str, Any] = {"network": {"type": "train"}, "stages": ["network", *stages]}
+    for name in stages:
+        needs = {"checkpoint": "network"}
+        config[name] = SETTINGS | {"needs": needs, "scales": (1.0,), "known_labels": True}
+    return config | {stages[-1]: config[stages[-1]] | {"scales": SETTINGS["scales"]}}
 
 
 @pytest.fixture
@@ -140,21 +151,23 @@ def test_mistakes_are_told_in_a_line(
     refused("expected a folder of images at", workdir, tmp_path / "nowhere", out)
     refused("expected images (.jpg, .jpeg, .png) in", workdir, workdir, out)
     refused("another folder than --images", workdir, photos, photos)
-    refused("found none: run a recipe with one first", tmp_path, photos, out)
-    refused("found masks_val: name one with --stage", workdir, photos, out, "--stage", "walk")
+    refused("expected the folder of a run, with results.json", tmp_path, photos, out)
+    asked = ("--stage", "network")
+    refused("found masks_train, masks_val: name one of them", workdir, photos, out, *asked)
     refused("expected positive scales", workdir, photos, out, "--scales", "0")
     (photos / "image_1.jpg").write_bytes(b"")
     refused("found image_1.PNG and image_1.jpg", workdir, photos, out)
     (photos / "image_1.jpg").unlink()
 
     other = tmp_path / "run"
-    for name in ("masks_val", "masks_test"):
-        write_json(other / name / "config.json", SETTINGS | {"needs": {"checkpoint": "network"}})
-    refused("found masks_test, masks_val: name one", other, photos, out)
-    refused("found an unfinished stage", other, photos, out, "--stage", "masks_val")
+    stages = {"train": {"type": "train"}, "stages": ["train"]}
+    write_json(other / "results.json", {"config": stages})
+    refused("found none: run a recipe that has one", other, photos, out)
+    write_json(other / "results.json", {"config": config_of("masks_val")})
+    refused("found an unfinished stage", other, photos, out)
     write_json(other / "network/_DONE.json", {})
     write_json(other / "network/metrics.json", {})
-    refused("give a file of them with --classes", other, photos, out, "--stage", "masks_val")
+    refused("give a file of them with --classes", other, photos, out)
     assert not out.exists()
 
 

@@ -2,7 +2,7 @@
 
     python -m wsss_jax.segment --workdir runs/light --images PHOTOS --out RESULT
 
-Network, scales and CRF are those of the run's stage of type predict (`masks_val`, say). Writes
+Network, scales and CRF are those of the run's last stage of type predict (`masks_val`, say). Writes
 ``masks/<name>.png`` (indices with VOC's palette), ``overlays/<name>.jpg`` to look at, and
 ``segment.json``, which says what they were made with and names the classes. The same command goes
 on where it was interrupted, and does images anew that have changed. Damaged images are named and
@@ -59,25 +59,26 @@ def find_network(workdir: Path, stage: str = "", classes: str = "") -> Trained:
 
     Args:
       workdir: of the run.
-      stage: one of its stages of type predict; empty where there is only one.
+      stage: one of its stages of type predict; empty for the last one.
       classes: a file of class names, for a run that does not say which it has.
 
     Raises:
       UserError: no such stage, or its network is not finished.
     """
-    found = {
-        path.parent.name: settings
-        for path in sorted(workdir.glob("*/config.json"))
-        if (settings := with_tuples(read_json(path))).get("type") == "predict"
-    }
-    if (stage and stage not in found) or (not stage and len(found) != 1):
-        names = ", ".join(found) or "none"
-        asked = f"a stage {stage}" if stage else "one stage"
+    if not (workdir / "results.json").is_file():
         raise UserError(
-            f"expected {asked} that makes a network's masks (of type predict) in {workdir}, found"
-            f" {names}: " + ("name one with --stage" if found else "run a recipe with one first")
+            f"expected the folder of a run, with results.json, at {workdir}, found none"
         )
-    settings = found[stage or next(iter(found))]
+    config = with_tuples(read_json(workdir / "results.json"))["config"]
+    found = [name for name in config["stages"] if config[name]["type"] == "predict"]
+    if not found or (stage and stage not in found):
+        raise UserError(
+            f"expected {stage or 'a stage'} among those of {workdir} that make a network's masks"
+            f" (type predict), found {', '.join(found) or 'none'}: "
+            + ("name one of them with --stage" if found else "run a recipe that has one")
+        )
+    # Nobody knows what these photographs show.
+    settings = config[stage or found[-1]] | {"known_labels": False}
     checkpoint = workdir / settings["needs"]["checkpoint"]
     if not (checkpoint / "_DONE.json").is_file():
         raise UserError(f"expected a trained network in {checkpoint}, found an unfinished stage")
@@ -209,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--workdir", type=Path, required=True, metavar="DIR", help="of the run that trained it")
     add("--images", type=Path, required=True, metavar="DIR", help=".jpg, .jpeg and .png files")
     add("--out", type=Path, required=True, metavar="DIR", help="for masks/ and overlays/")
-    add("--stage", default="", metavar="NAME", help="of type predict, if the run has several")
+    add("--stage", default="", metavar="NAME", help="of type predict (default: the last one)")
     add("--scales", type=_scales, metavar="S,S", help="in place of the stage's, such as 0.75,1,1.5")
     add(
         "--crf",
