@@ -43,6 +43,12 @@ def test_every_value_can_be_replaced(recipe: Path, override: str, key: str, valu
     }
 
 
+def test_the_last_of_several_values_counts(recipe: Path):
+    values = ("(0.5,1)", "(0.25,)", "(2.0,3.0)")
+    after = _values(recipe, *(f"--config.work.scales={value}" for value in values))
+    assert after["scales"] == (2.0, 3.0)
+
+
 def test_values_may_follow_after_a_blank_and_come_first(recipe: Path):
     arguments = ["main", "--config.work.value", "7", "--config", str(recipe)]
     _, config = parse_flags(flags.FlagValues(), arguments)

@@ -101,3 +101,16 @@ def test_nothing_is_begun(
         "error: stage walk: expected beta above 0, found -1.0: change it"
     ]
     assert not list(tmp_path.iterdir())
+
+
+def test_batches_larger_than_the_data_are_refused_before_the_first_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "data"))
+    command = ["main", "--config=seam_shapes", f"--workdir={tmp_path / 'run'}"]
+    command += ["--config.data.train_images=6", "--config.data.val_images=2"]
+    command += ["--config.train.batch_size=2", "--config.train_affinity.batch_size=7"]
+    assert main.main(command) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: stage train_affinity: expected a batch size of 1 to 6")
+    assert not (tmp_path / "run/train").exists()

@@ -104,7 +104,10 @@ def test_results_of_other_settings_are_not_mixed(
     assert call(workdir, photos, out) == 0
     whole = content(out)
     assert call(workdir, photos, out, "--scales", "1") == 2
-    assert "made with other settings: choose another --out" in capsys.readouterr().err
+    assert (
+        "made with other settings (scales was (0.5, 1.0), is now (1.0,)): choose another"
+        in capsys.readouterr().err
+    )
     (tmp_path / "names.txt").write_text("horse\ndog\ncow\n")
     assert call(workdir, photos, out, "--classes", str(tmp_path / "names.txt")) == 2
     assert "made with other classes" in capsys.readouterr().err

@@ -121,6 +121,7 @@ def parse_flags(
         raise UserError(f"--config.{overrides[0]} is given without --config=RECIPE")
     if config is not None:
         _check_keys(config, overrides)
+        rest = _last_of_each(rest)
         config_flags.DEFINE_config_dict(
             "config", config, "recipe", flag_values=values, sys_argv=list(rest)
         )
@@ -139,6 +140,15 @@ def parse_flags(
         _check_tuples(load_config(name or ""), changed)
         return values, changed
     return values, None
+
+
+def _last_of_each(arguments: Sequence[str]) -> list[str]:
+    """Without overrides that a later one repeats: those of tuples would add up."""
+    keys = [match[1] if (match := _OVERRIDE.match(a)) and "=" in a else None for a in arguments]
+    last = {key: place for place, key in enumerate(keys)}
+    return [
+        a for place, a in enumerate(arguments) if keys[place] is None or last[keys[place]] == place
+    ]
 
 
 def _take_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:

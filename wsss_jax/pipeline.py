@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from wsss_jax import graph, runtime, stage_folder
 from wsss_jax.config import nearest
 from wsss_jax.context import Context
+from wsss_jax.data.loader import check_batch_size
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.files import read_json, remove_unfinished, write_json
 from wsss_jax.stage_folder import DONE, START, Decision
@@ -52,6 +53,7 @@ def run(
     decisions = stage_folder.decide(stages, plain, sources, workdir, only, force)
     _barrier("decided")
     _refuse(decisions)
+    _refuse_large_batches(config, workdir, decisions)
     if jax.process_index() == 0:
         # Results first vanish where they are used, then where they come from.
         for decision in reversed(decisions):
@@ -72,6 +74,20 @@ def _refuse(decisions: tuple[stage_folder.Decision, ...]) -> None:
     for decision in decisions:
         if decision.action == "refuse":
             raise UserError(f"stage {decision.stage.name}: {decision.reason}")
+
+
+def _refuse_large_batches(
+    config: ConfigDict, workdir: Path, decisions: tuple[stage_folder.Decision, ...]
+) -> None:
+    """Of all trainings before the first one begins."""
+    for decision in decisions:
+        stage = decision.stage
+        if stage.type == "train" and decision.action in ("run", "redo", "resume"):
+            images = len(_context(config, workdir, stage.name).source(stage.section["split"]))
+            try:
+                check_batch_size(stage.section["batch_size"], images)
+            except UserError as error:
+                raise UserError(f"stage {stage.name}: {error}") from error
 
 
 def _refuse_missing_weights(decisions: tuple[stage_folder.Decision, ...]) -> None:

@@ -76,7 +76,12 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
     for stage in stages:
         if stage.type == "train":
             section = cast(Any, config[stage.name]).to_dict()
-            lines += ["", stage.name, *_training(section, sizes.get(section["split"]))]
+            asked = not only or stage.name in only
+            size = sizes.get(section["split"])
+            try:
+                lines += ["", stage.name, *_training(section, size, asked)]
+            except UserError as error:
+                raise UserError(f"stage {stage.name}: {error}") from error
     lines += ["", "values (replace one with --config.KEY=VALUE)"]
     lines += [f"  {key} = {value!r}" for key, value in flatten(config)]
     return "\n".join(lines)
@@ -110,10 +115,10 @@ def _data(
     return sizes, digests, remarks
 
 
-def _training(section: dict[str, Any], size: tuple[int, int] | None) -> list[str]:
+def _training(section: dict[str, Any], size: tuple[int, int] | None, asked: bool) -> list[str]:
     images, classes = size or (None, _VOC_CLASSES)
     check_divisible(section["batch_size"], data_mesh())
-    if images is not None:
+    if images is not None and asked:
         check_batch_size(section["batch_size"], images)
     method = build_method(section["method"], classes)
     cost = step_cost(method, section)

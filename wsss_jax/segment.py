@@ -159,8 +159,8 @@ def _take_up(out: Path, network: Trained, source: Photographs) -> None:
     for name in ("network", "classes", "settings"):
         if before and before[name] != record[name]:
             raise UserError(
-                f"{out} holds masks that were made with other {name}: choose another --out, or"
-                " delete it"
+                f"{out} holds masks that were made with other {name}"
+                f"{_difference(before[name], record[name])}: choose another --out, or delete it"
             )
     old = before.get("images", {})
     for name, digest in old.items():
@@ -168,6 +168,14 @@ def _take_up(out: Path, network: Trained, source: Photographs) -> None:
             for path in (out / "masks" / f"{name}.png", out / "overlays" / f"{name}.jpg"):
                 path.unlink(missing_ok=True)
     write_json(out / RECORD, record | {"images": old | record["images"]})
+
+
+def _difference(old: Any, new: Any) -> str:
+    """The first setting that differs, in brackets; nothing to say of other things."""
+    if not isinstance(old, dict):
+        return ""
+    key = next(k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k))
+    return f" ({key} was {old.get(key)}, is now {new.get(key)})"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -198,7 +206,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _scales(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected numbers as 0.75,1, found {text!r}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

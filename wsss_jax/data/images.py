@@ -168,5 +168,5 @@ def _decode_strictly(image: Image.Image, name: str) -> UInt8[np.ndarray, "h w 3"
 
 def _broken(name: str, found: str) -> UserError:
     return UserError(
-        f"expected an image, found {found} in {name}: replace the file or take its id off the list"
+        f"expected an image, found {found} in {name}: replace the file or leave it out"
     )
