@@ -42,7 +42,6 @@ def get_config() -> Any:
         segmentation=ConfigDict(psa.train_segmentation.to_dict()),
         walk=dict(beta=10.0, steps=256, threshold=0.25, crf=True, **crf),
         test=psa.masks_val.to_dict(),
-        again=ConfigDict(psa.train_again.to_dict()),
         relabel=psa.masks_train.to_dict(),
     )
     # As there.

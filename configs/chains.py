@@ -32,7 +32,6 @@ def with_affinities(
     alphas: tuple[float, ...] = (4.0, 24.0),
     alpha_unit: float | str = 1.0,
     bilateral: tuple[float, float, float] = (80, 13, 10),
-    again: Any = None,
     relabel: Mapping[str, Any] | None = None,
 ) -> None:
     """Adds the chain of AffinityNet after `c.train`: seeds, dense CRF, AffinityNet, walk, network.
@@ -54,9 +53,8 @@ def with_affinities(
         AffinityNet's labels.
       alpha_unit: what they are multiples of, a number or `CHOSEN`.
       bilateral: widths and weight of the CRF's bilateral kernel; see the stage.
-      again: the training stage of a second network, which goes on from the first one and learns
-        from its masks of the training images, kept to their labels; None: there is no second one.
-      relabel: settings of these masks that differ from `test`.
+      relabel: the network's masks of the training images, kept to their labels, are made and scored
+        too; settings that differ from `test`. None: they are not.
     """
     split = c.train.get_ref("split")
     seeds = _seeds(c, maps)
@@ -81,7 +79,7 @@ def with_affinities(
     c.train_affinity.split = split
     c.train_affinity.needs = ConfigDict(dict(labels="crf"))
     c.train_affinity.affinity_alphas = (alphas[0], alphas[-1])
-    walked = _walked_and_segmented(c, "train_affinity", walk, segmentation, test, again, relabel)
+    walked = _walked_and_segmented(c, "train_affinity", walk, segmentation, test, relabel)
     common.backbone_weights(c, "train", "train_affinity", "train_segmentation")
     common.finish(c, *seeds, "crf", *scored, "train_affinity", *walked)
 
@@ -95,7 +93,6 @@ def with_boundaries(
     walk: Mapping[str, Any],
     test: Mapping[str, Any],
     maps: Mapping[str, Any] = PSA_MAPS,
-    again: Any = None,
     relabel: Mapping[str, Any] | None = None,
 ) -> None:
     """Adds the chain of IRNet after `c.train`: seeds, sure labels, IRNet, walk, network.
@@ -109,7 +106,7 @@ def with_boundaries(
       segmentation: the training stage of the network.
       walk: settings of the random walk.
       test: scales and the like of the network's masks.
-      maps, again, relabel: as in `with_affinities`.
+      maps, relabel: as in `with_affinities`.
     """
     split = c.train.get_ref("split")
     seeds = _seeds(c, maps)
@@ -131,7 +128,7 @@ def with_boundaries(
     c.train_irnet.split = split
     c.train_irnet.needs = ConfigDict(dict(masks="irn_labels"))
     boundary = dict(network="boundary") | dict(walk)
-    walked = _walked_and_segmented(c, "train_irnet", boundary, segmentation, test, again, relabel)
+    walked = _walked_and_segmented(c, "train_irnet", boundary, segmentation, test, relabel)
     common.backbone_weights(c, "train", "train_irnet", "train_segmentation")
     common.finish(c, *seeds, "irn_labels", "train_irnet", *walked)
 
@@ -153,7 +150,6 @@ def _walked_and_segmented(
     walk: Mapping[str, Any],
     segmentation: Any,
     test: Mapping[str, Any],
-    again: Any,
     relabel: Mapping[str, Any] | None,
 ) -> tuple[str, ...]:
     """Adds the walk along what `network` says and all after it; returns the stages' names."""
@@ -169,20 +165,17 @@ def _walked_and_segmented(
     c.train_segmentation.split = c.train.get_ref("split")
     c.train_segmentation.needs = ConfigDict(dict(masks="walk"))
     c.train_segmentation.least_confidence = 0.0  # above 0: pixels less sure than that are left out
-    stages, last = ["walk", "eval_walk", "train_segmentation"], "train_segmentation"
-    if again is not None:
-        known = dict(test) | dict(relabel or {}) | dict(known_labels=True)
-        c.masks_train = network_masks(last, known)
+    relabelled: tuple[str, ...] = ()
+    if relabel is not None:
+        known = dict(test) | dict(relabel) | dict(known_labels=True)
+        c.masks_train = network_masks("train_segmentation", known)
         c.masks_train.split = c.train.get_ref("split")
         c.eval_masks_train = common.score(c, "masks_train", "train")
-        c.train_again = again
-        c.train_again.split = c.train.get_ref("split")
-        c.train_again.needs = ConfigDict(dict(masks="masks_train", init=last))
-        last = "train_again"
-        stages += ["masks_train", "eval_masks_train", last]
-    c.masks_val = network_masks(last, test)
+        relabelled = ("masks_train", "eval_masks_train")
+    c.masks_val = network_masks("train_segmentation", test)
     c.eval_masks_val = common.score(c, "masks_val", "val")
-    return *stages, "masks_val", "eval_masks_val"
+    walked = ("walk", "eval_walk", "train_segmentation")
+    return *walked, *relabelled, "masks_val", "eval_masks_val"
 
 
 def _chosen(alpha: object) -> dict[str, str]:

@@ -7,9 +7,9 @@
 `seam_voc_light` where no mask is needed or looked at: the background of maps, CRF and walk comes
 from the threshold at which the maps' outlines follow the colours of the images best. `DIR` holds
 `JPEGImages/` and `ImageSets/Segmentation/train.txt`. For a first look there are the masks of the
-maps (`pseudo_labels`); the walk's (`walk`) are better, those of the second network, kept to the
-labels of their images, the best (`masks_again`). The epochs are enough for a thousand images, fewer
-images want more. Two CPU cores suffice.
+maps (`pseudo_labels`); the walk's (`walk`) are better, the network's, kept to the labels of their
+images, the best (`masks_train`). The epochs are enough for a thousand images, fewer images want
+more. Two CPU cores suffice.
 """
 
 from typing import Any
@@ -33,16 +33,10 @@ def get_config() -> Any:
             threshold="from:chosen",
         )
     )
-    c.masks_again = ConfigDict(c.masks_train.to_dict())
-    c.masks_again.needs = ConfigDict(dict(checkpoint="train_again"))
-    c.masks_again.split = c.train.get_ref("split")
     # What looks at masks or at images of val.
     for name in ("cam_val", "masks_val", *(n for n in c.stages if c[n].type == "evaluate")):
         del c[name]
     del c.protocol
     walked = ("crf", "train_affinity", "walk", "train_segmentation", "masks_train")
-    common.finish(
-        *(c, "train", "cam", "threshold", "pseudo_labels"),
-        *(*walked, "train_again", "masks_again"),
-    )
+    common.finish(c, "train", "cam", "threshold", "pseudo_labels", *walked)
     return c

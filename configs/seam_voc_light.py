@@ -47,8 +47,6 @@ def get_config() -> Any:
     # A short run: batch norm of the head has to follow quickly, that of the backbone stays.
     segmentation.method.backbone.bn_momentum = 0.0
     segmentation.method.head.update(features=256, dilation=6, dropout=0.1, bn_momentum=0.02)
-    again = ConfigDict(segmentation.to_dict())
-    again.epochs = 10
     crf: Any = dict(gaussian=(3, 3), bilateral=(50, 5, 4), iterations=10)
     chains.with_affinities(
         c,
@@ -61,7 +59,6 @@ def get_config() -> Any:
         alphas=(0.5, 1.0, 2.0),
         alpha_unit=chains.CHOSEN,
         bilateral=crf["bilateral"],
-        again=again,
         relabel=dict(scales=(1.0, 1.5)),
     )
     # From ImageNet so short a run is not enough: the network goes on from SEAM's backbone.

@@ -104,7 +104,7 @@ def test_a_whole_chain_is_the_published_one(name: str):
     [
         ("seam_voc", "cam threshold crf train_affinity walk train_segmentation"),
         ("cam_irn_voc_light", "cam threshold irn_labels train_irnet walk train_segmentation"),
-        ("seam_own_light", "cam pseudo_labels crf walk masks_train train_again masks_again"),
+        ("seam_own_light", "cam pseudo_labels crf train_affinity walk masks_train"),
         ("pss_voc", "train_rcm"),
         ("seg_voc_light", "train_on_masks"),
     ],
