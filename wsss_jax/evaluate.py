@@ -20,6 +20,7 @@ from wsss_jax.data.images import decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.progress import Progress
+from wsss_jax.score_tables import class_table
 
 _JSON_KEYS = ("miou", "iou", "precision", "recall", "pixel_accuracy", "images")
 _BOUNDARY_KEYS = ("boundary_miou", "boundary_iou")
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str]) -> int:
             options.curve,
             options.ignore_as_background,
         )
-        print(scoring.table(result))
+        print(class_table(result))
         print(f"mIoU {100 * result['miou']:.2f}  ({result['images']} images, {options.protocol})")
         if options.curve:
             print(f"best threshold {result['best_threshold']:.2f}")

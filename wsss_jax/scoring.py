@@ -270,33 +270,5 @@ def by_confidence(
     ]
 
 
-def table(scores: dict[str, Any]) -> str:
-    """The per-class table of `summary` as text, in per cent."""
-    columns = ("IoU", "precision", "recall", "FP rate", "FN rate")
-    width = max(len("background"), *map(len, scores["per_class"]))
-    lines = [f"{'class':<{width}}" + "".join(f"{column:>11}" for column in columns)]
-    for name, values in scores["per_class"].items():
-        lines.append(f"{name:<{width}}" + "".join(_cell(values[key]) for key in PER_CLASS))
-    means = [scores["miou"], scores["precision"], scores["recall"]]
-    lines.append(f"{'mean':<{width}}" + "".join(map(_cell, means)))
-    lines.append(f"pixel accuracy {100 * scores['pixel_accuracy']:.2f}")
-    if "boundary_miou" in scores:
-        lines.append(f"boundary mIoU {100 * scores['boundary_miou']:.2f}")
-    return "\n".join(lines)
-
-
-def confidence_table(parts: Sequence[dict[str, float | None]]) -> str:
-    """What `by_confidence` returns as text, in per cent."""
-    rows = {"confidence": "least", "pixels": "kept", "mIoU": "miou"}
-    return "\n".join(
-        f"{name:<{len('background')}}" + "".join(_cell(part[key]) for part in parts)
-        for name, key in rows.items()
-    )
-
-
 def _number(value: np.floating) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def _cell(value: float | None) -> str:
-    return f"{'–':>11}" if value is None else f"{100 * value:>11.2f}"

@@ -24,13 +24,7 @@ from wsss_jax.data.class_names import read_classes
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.photographs import Photographs, open_photographs
 from wsss_jax.errors import UserError
-from wsss_jax.files import (
-    atomic_write,
-    read_json,
-    remove_unfinished,
-    with_tuples,
-    write_json,
-)
+from wsss_jax.files import atomic_write, read_json, remove_unfinished, with_tuples, write_json
 from wsss_jax.host_memory import keep_freed_memory, share_one_heap
 from wsss_jax.progress import Progress
 from wsss_jax.report.labelled import labelled_mask

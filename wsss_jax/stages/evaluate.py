@@ -18,6 +18,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.needs import Needs, expect, expect_alpha
 from wsss_jax.ops.confusion import Protocol, confusion_scores
+from wsss_jax.score_tables import class_table, confidence_table
 from wsss_jax.taken_over import best_threshold, named_need
 
 ScoreOne = Callable[[str, Sequence[float]], scoring.Counts]
@@ -130,10 +131,10 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     for name, other in compared.items():
         chosen += f"; at {other['threshold']:.2f} ({name}) mIoU {100 * other['miou']:.2f}"
     ctx.log(
-        f"{result['split']}: {result['images']} images, {protocol}{chosen}\n{scoring.table(result)}"
+        f"{result['split']}: {result['images']} images, {protocol}{chosen}\n{class_table(result)}"
     )
     if "by_confidence" in result:
-        ctx.log("the surer pixels alone\n" + scoring.confidence_table(result["by_confidence"]))
+        ctx.log("the surer pixels alone\n" + confidence_table(result["by_confidence"]))
     return result
 
 
