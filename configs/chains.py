@@ -38,8 +38,8 @@ def with_affinities(
 
     Everything is made for the images of ``c.train.split`` (setting that of one stage sets all) and
     scored on train, which is a part of it; the segmentation network is scored on val, where the
-    seeds are too. The threshold of the
-    seeds is the best on train; beside it stands the one that needs no ground truth.
+    seeds are too. The threshold of the seeds is the best on train; beside it stands the one that
+    needs no ground truth.
 
     Args:
       c: the recipe so far.

@@ -53,6 +53,7 @@ WRONG = [
     ("seam_voc_test", "submit.competition", "comp7", "stage submit: expected competition comp5"),
     ("seam_own_light", "pseudo_labels.threshold", "some", "stage pseudo_labels: .* found 'some'"),
     ("seam_own_light", "pseudo_labels.threshold", "from:cat", "'from:cat' names no need of the"),
+    ("seam_own_light", "pseudo_labels.needs.chosen", "cam", "needs.chosen .* makes metrics.json"),
     ("seam_own_light", "pseudo_labels.alpha", "from:chosen", "expected an alpha above 0 .*'from:c"),
     ("seam_own_light", "pseudo_labels.ignore_band", (0.5, 0.2), "expected ignore_band .low, high"),
     ("seam_own_light", "threshold.images", 0, "stage threshold: expected images of at least 1"),

@@ -96,8 +96,12 @@ def segment(network: Trained, images: Path, out: Path) -> tuple[int, list[str]]:
     Raises:
       UserError: no images, or `out` holds masks of another network or other settings.
     """
+    import jax
+
     from wsss_jax.network_masks import mask_settings, write_network_masks
 
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     settings = mask_settings(network.settings)
     if images.resolve() in (out.resolve(), (out / "masks").resolve()):
         raise UserError("expected --out to be another folder than --images, found the same")
@@ -185,7 +189,6 @@ def main(arguments: Sequence[str]) -> int:
         network = dataclasses.replace(network, settings=network.settings | changes)
         share_one_heap()
         runtime.compilation_cache()
-        keep_freed_memory()
         count, skipped = segment(network, options.images, options.out)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

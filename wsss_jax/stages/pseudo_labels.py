@@ -88,7 +88,9 @@ def check(config: ConfigDict, needs: Needs) -> None:
             expect_alpha(needs, "crf", settings["alpha"])
     else:
         expect(needs, "cams", "cams/")
-        _choice(settings, needs)
+        choice = _choice(settings, needs)
+        if isinstance(choice, str):
+            expect(needs, choice, "metrics.json")
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
