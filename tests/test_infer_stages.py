@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from wsss_jax.data.cam_files import read_cams
 from wsss_jax.data.images import decode_mask
+from wsss_jax.errors import UserError
 from wsss_jax.inference import MultiScale
 from wsss_jax.logit_masks import LogitTask, write_logit_mask
 from wsss_jax.ops.dense_crf import CrfSettings, dense_crf, score_unary
@@ -145,6 +146,13 @@ def test_masks_can_be_kept_to_the_labels(trained: Callable, tmp_path: Path, crf:
             clear = np.diff(np.sort(logits, 0)[-2:], axis=0)[0] > 1e-3 if index else mask == 0
             assert clear.mean() > 0.9
             np.testing.assert_array_equal(mask[clear], shown[logits.argmax(0)][clear])
+
+
+def test_masks_cannot_be_kept_to_labels_that_nobody_gave(trained: Callable, tmp_path: Path):
+    settings = ConfigDict(dict(SETTINGS, type="predict", known_labels=True))
+    inputs = {"checkpoint": trained("segmentation", "tiny").folder}
+    with pytest.raises(UserError, match=r"expected labels of the images .* found none"):
+        predict.run(context(tmp_path, Images((40, 40))), settings, inputs)
 
 
 def test_a_crf_changes_masks_of_noise(tmp_path: Path):

@@ -12,6 +12,7 @@ import numpy as np
 
 from wsss_jax.crf_work import crf_settings
 from wsss_jax.data.source import Source
+from wsss_jax.errors import UserError
 from wsss_jax.inference import MultiScale, chunks, image_sizes, load_network, summed_maps
 from wsss_jax.logit_masks import LogitTask, write_logit_mask
 from wsss_jax.ops.dense_crf import CrfSettings
@@ -70,11 +71,16 @@ def write_network_masks(
       progress: told of every mask.
 
     Raises:
-      UserError: no such network, or a damaged image.
+      UserError: no such network, a damaged image, or no labels to keep masks to.
     """
     left = {i for i in positions if not (folder / f"{source.ids[i]}.png").exists()}
     if not left:
         return
+    if settings.known_labels and not any(source[i]["label"].any() for i in range(len(source))):
+        raise UserError(
+            "expected labels of the images for known_labels=True, found none: choose a split that"
+            " has them, or known_labels=False"
+        )
     tasks = _tasks(source, positions, left, settings, checkpoint, folder)
     if settings.crf is None:
         for task in tasks:
