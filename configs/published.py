@@ -140,6 +140,7 @@ def segmentation(backbone: Mapping[str, Any]) -> Any:
             backbone=dict(backbone, bn_momentum=3e-4),
             head=dict(name="large_fov", features=512, dilation=12, dropout=0.5, bn_momentum=3e-4),
             balanced=False,
+            presence_weight=0.0,
             ema=0.0,
             dtype="float32",
         ),

@@ -42,8 +42,10 @@ def get_config() -> Any:
     affinity.update(batch_size=16, epochs=4, optimizer=optimizer)
     affinity.augment.crop = 224
     segmentation = published.segmentation(backbone)
-    segmentation.update(batch_size=16, epochs=25, steps=0, optimizer=optimizer)
+    segmentation.update(batch_size=16, epochs=15, steps=0, optimizer=optimizer)
     segmentation.augment.update(crop=256, scale=(0.75, 1.5))
+    # Labels are exact, pseudo masks are not: they say which animal it is.
+    segmentation.method.presence_weight = 1.0
     # A short run: batch norm of the head has to follow quickly, that of the backbone stays.
     segmentation.method.backbone.bn_momentum = 0.0
     segmentation.method.head.update(features=256, dilation=6, dropout=0.1, bn_momentum=0.02)

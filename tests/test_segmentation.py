@@ -1,4 +1,4 @@
-"""Segmentation networks: padding, trained batch norm, scales of the loss, averages, mistakes."""
+"""Segmentation networks: padding, batch norm, scales and labels in the loss, averages, mistakes."""
 
 import re
 from typing import Any
@@ -11,6 +11,7 @@ from golden_weights import drawn_variables
 
 from wsss_jax import losses
 from wsss_jax.errors import UserError
+from wsss_jax.methods import base
 from wsss_jax.methods.segmentation import Segmentation
 from wsss_jax.models import tiny
 from wsss_jax.models.layers import BatchNorm
@@ -42,9 +43,10 @@ def batch_of(size: int = 40) -> dict[str, jax.Array]:
     }
 
 
+@pytest.mark.parametrize("presence", [0.0, 1.0])
 @pytest.mark.parametrize("head", HEADS)
-def test_prediction_under_padding(head: str):
-    method = make(head)
+def test_prediction_under_padding(head: str, presence: float):
+    method = make(head, presence_weight=presence)
     variables = drawn_variables(method.model(), tiny, seed=0)
     image = jnp.asarray(np.random.default_rng(1).integers(0, 256, (1, 64, 48, 3)), jnp.uint8)
     valid = np.zeros((1, 64, 48), bool)
@@ -69,6 +71,46 @@ def test_scales_of_the_loss_are_averaged_with_their_maximum():
     twice = make("aspp", loss_scales=(1.0,))  # the same logits again: and their maximum
     assert loss_of(twice) == pytest.approx(loss_of(method), rel=1e-5)
     assert loss_of(make("aspp", loss_scales=(0.5,))) != pytest.approx(loss_of(method), rel=1e-3)
+
+
+def test_labels_teach_which_classes_an_image_has():
+    batch = batch_of() | {"label": jnp.asarray([[1, 0, 0], [0, 1, 1]], jnp.float32)}
+    method, plain = make("aspp", presence_weight=0.3), make("aspp")
+    variables = drawn_variables(method.model(), tiny, seed=0)
+    params = variables["params"]
+
+    def loss_of(method: Segmentation, params: Any, labels: jax.Array = batch["label"]) -> Any:
+        batch_ = batch | {"label": labels}
+        return method.loss(params, {}, batch_, jax.random.key(0), jnp.int32(0))
+
+    loss, aux = loss_of(method, params)
+    without, _ = loss_of(plain, {k: v for k, v in params.items() if k != "presence"})
+    pixels = base.network_input(batch["image"], batch["valid"], TINY)
+    found: Any = method.model().apply(variables, pixels)
+    chance = 1 / (1 + np.exp(-np.asarray(found["presence"], np.float64)))
+    entropy = -np.mean(np.log(np.where(batch["label"] > 0, chance, 1 - chance)))
+    assert float(aux.terms["presence"]) == pytest.approx(entropy, rel=1e-5)
+    assert float(aux.terms["ce"]) == pytest.approx(float(without), rel=1e-6)
+    assert float(loss) == pytest.approx(float(without) + 0.3 * entropy, rel=1e-5)
+    # Other labels, other gradients: of the new head and of the backbone, not of the pixels' head.
+    gradient = jax.jit(jax.grad(lambda p, labels: loss_of(method, p, labels)[0]))
+    first, second = (gradient(params, labels) for labels in (batch["label"], 1 - batch["label"]))
+    for part, differs in (("presence", True), ("backbone", True), ("head", False)):
+        changes = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), first[part], second[part])
+        assert (max(map(float, jax.tree.leaves(changes))) > 1e-6) == differs, part
+
+
+def test_presence_multiplies_the_probabilities_of_the_pixels():
+    method, batch = make("large_fov", presence_weight=1.0), batch_of()
+    variables = drawn_variables(method.model(), tiny, seed=0)
+    images, valid = batch["image"], batch["valid"]
+    found: Any = method.model().apply(variables, base.network_input(images, valid, TINY), valid)
+    pixels = np.exp(np.asarray(found["logits"], np.float64))
+    pixels[..., 1:] *= 1 / (1 + np.exp(-np.asarray(found["presence"], np.float64)))[:, None, None]
+    logits = method.predict(variables, images, valid)["logits"]
+    np.testing.assert_allclose(
+        jax.nn.softmax(logits), pixels / pixels.sum(-1, keepdims=True), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_balanced_cross_entropy_weighs_background_and_foreground_alike():
@@ -140,6 +182,7 @@ def test_backbones_batch_norm_is_trained_where_asked_for():
         (dict(head=dict(name="unet")), "large_fov, aspp, v3plus"),
         (dict(head=dict(name="aspp", features=3)), "'dilations'"),
         (dict(ema=1.0), "below 1"),
+        (dict(presence_weight=-1.0), "0 or more, found -1"),
     ],
 )
 def test_mistakes_are_the_users(fields: dict[str, Any], words: str):

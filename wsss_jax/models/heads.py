@@ -1,7 +1,8 @@
 """Heads that turn a backbone's features into the logits of a segmentation network.
 
-Each is called with ``(taps, valid, *, train)``, the backbone's feature maps and the pixels of the
-input that belong to the image, and returns float32 logits. Their batch norm is trained.
+Those of the pixels are called with ``(taps, valid, *, train)``, the backbone's feature maps and the
+pixels of the input that belong to the image, and return float32 logits. Their batch norm is
+trained.
 """
 
 import flax.linen as nn
@@ -159,3 +160,23 @@ class V3Plus(nn.Module):
             x = layer(self.features, 3, 1, f"decoder_{number}")(x, low_valid)
         classifier = Conv(self.outputs, 1, use_bias=True, dtype=self.dtype, name="classifier")
         return classifier(x).astype(jnp.float32)
+
+
+class Presence(nn.Module):
+    """Which classes an image has: a linear classifier of the features' mean over the image.
+
+    Attributes:
+      outputs: classes.
+    """
+
+    outputs: int
+
+    @nn.compact
+    def __call__(
+        self, taps: dict[str, Array], valid: Bool[Array, "b h w"] | None
+    ) -> Float[Array, "b c"]:
+        """Logits of the image's classes."""
+        x = taps["conv6"].astype(jnp.float32)
+        valid = valid_at(valid, (x.shape[1], x.shape[2]))
+        mean = jnp.mean(x, (1, 2), where=None if valid is None else valid[..., None])
+        return nn.Dense(self.outputs, name="classifier")(mean)
