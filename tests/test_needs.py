@@ -48,6 +48,13 @@ WRONG = [
         "train",
         "needs.masks to name a stage that makes",
     ),
+    (
+        "seam_voc",
+        "train_segmentation.method.backbone.name",
+        "vgg",
+        "name of a backbone, found 'vgg'",
+    ),
+    ("seam_shapes", "train_segmentation.method.presence_weight", -1.0, "0 or more, found -1"),
     ("seam_shapes", "train_segmentation.least_confidence", 60.0, "in 0…1, found 60: change it"),
     ("seam_shapes", "train_segmentation.needs.masks", "crf", "makes masks/, found crf"),
     ("seam_voc_test", "submit.competition", "comp7", "stage submit: expected competition comp5"),

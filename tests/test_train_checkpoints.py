@@ -61,7 +61,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
     said: list[str] = []
     again, _ = train(tmp_path, 4, log=said.append)
     assert said[0].startswith("the checkpoint of step 4 is damaged (") and found in said[0]
-    assert said[1:] == ["going on after step 2 of 4"]
+    assert said[1:] == ["going on after step 2 of 4", "compiling the first step"]
     assert same(again.params, state.params) and same(again.opt_state, state.opt_state)
     said.clear()
     train(tmp_path, 4, log=said.append)  # the damaged one was replaced

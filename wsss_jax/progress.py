@@ -20,8 +20,7 @@ class Progress:
     ):
         self._total, self._label, self._unit = total, label, unit
         self._enabled = enabled
-        self._done = initial
-        self._start_count = initial
+        self._done = self._initial = self._start_count = initial
         self._start = self._last = time.monotonic()
         self._bar = None
         if enabled and sys.stderr.isatty():
@@ -41,6 +40,9 @@ class Progress:
 
     def update(self, count: int = 1, **figures: float | str) -> None:
         """`count` more units are done; `figures` are shown beside the bar."""
+        if count and self._done == self._initial:
+            # What the first unit waits for (compiling, mostly) is no measure of the others.
+            self._start, self._start_count = time.monotonic(), self._done + count
         self._done += count
         if not self._enabled:
             return
@@ -55,11 +57,13 @@ class Progress:
             return
         self._last = now
         rate = (self._done - self._start_count) / max(now - self._start, 1e-9)
-        left = f", {_clock((self._total - self._done) / rate)} left" if rate else ""
+        speed = ""
+        if rate:
+            left = _clock((self._total - self._done) / rate)
+            speed = f", {rate:.1f} {self._unit}/s, {left} left"
         extra = "".join(f", {k} {v}" for k, v in shown.items())
         print(
-            f"{self._label}: {self._done}/{self._total} {self._unit},"
-            f" {rate:.1f} {self._unit}/s{left}{extra}",
+            f"{self._label}: {self._done}/{self._total} {self._unit}{speed}{extra}",
             file=sys.stderr,
             flush=True,
         )

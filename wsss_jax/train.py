@@ -200,6 +200,8 @@ def _loop(
     pending: list[dict[str, Array]] = []
     indices: np.ndarray | None = None
     began = window = time.monotonic()
+    if start < plan.steps:
+        run.log("compiling the first step")
     for step in range(start + 1, plan.steps + 1):
         host_batch = next(run.batches)
         batch = global_batch(host_batch, run.mesh)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from wsss_jax import scoring
+from wsss_jax import models, scoring
 from wsss_jax.checkpoints import Checkpoints
 from wsss_jax.context import Context
 from wsss_jax.data.affinity_labels import AffinityLabels
@@ -42,6 +42,8 @@ def check(config: ConfigDict, needs: Needs) -> None:
     """Refuses what cannot work; see `wsss_jax.needs`."""
     settings: dict[str, Any] = config.to_dict()
     method = build_method(settings["method"], 1)
+    if "backbone" in settings["method"]:
+        models.build(settings["method"]["backbone"])
     augment = Augment(**settings["augment"])
     make_optimizer(settings["optimizer"], {}, 1)
     for name in ("init", "backbone"):
