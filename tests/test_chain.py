@@ -38,6 +38,8 @@ def test_the_built_in_data(
     ]
     assert main.main(command) == 0
     out = capsys.readouterr().out
+    for split, stage in (("train", "walk"), ("val", "masks_val")):
+        assert f"masks of {split}: {workdir / stage / 'masks'}\n" in out
     results = read_json(workdir / "results.json")["stages"]
     assert set(results) == set(STAGES)
     ids = [path.stem for path in sorted((workdir / "cam" / "cams").iterdir())]

@@ -208,7 +208,10 @@ def _gather(
             "revision": runtime.git_revision(),
         }
         write_json(workdir / RESULTS, results)
-        print(table({n: (d["seconds"], d["metrics"]) for n, d in finished.items()}), flush=True)
+        _say(table({n: (d["seconds"], d["metrics"]) for n, d in finished.items()}))
+        for stage in stages:
+            if stage.name in finished and "masks/" in getattr(stage.module(), "MAKES", ()):
+                _say(f"masks of {', '.join(stage.splits())}: {workdir / stage.name / 'masks'}")
     return {name: done["metrics"] for name, done in finished.items()}
 
 
