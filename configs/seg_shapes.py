@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
                 dropout=0.1,
                 bn_momentum=0.05,  # a short run: the statistics have to follow quickly
             ),
+            presence_weight=0.0,
             dtype="float32",
         )
     )

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -12,6 +13,11 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from wsss_jax.errors import UserError
+
+ARRAY_READING = threading.Lock()
+"""Held by whoever reads a NumPy file where other threads may: NumPy parses an array's header with
+`ast.literal_eval`, and CPython 3.11 counts the depth of that once for all threads. If one is
+interrupted, as by a callback of the garbage collector, another ends with a SystemError."""
 
 _UNFINISHED = ".tmp"
 

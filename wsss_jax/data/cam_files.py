@@ -25,7 +25,7 @@ from wsss_jax.data.images import decode_image
 from wsss_jax.data.portable_pickle import Tensor, dump_numpy_pickle
 from wsss_jax.data.safe_pickle import load_numpy_pickle
 from wsss_jax.errors import UserError
-from wsss_jax.files import atomic_write
+from wsss_jax.files import ARRAY_READING, atomic_write
 
 SUFFIXES = (".npz", ".npy")
 
@@ -162,7 +162,7 @@ def read_irn_cams(path: Path, num_classes: int | None = None) -> IrnCams:
 def _read_npz(path: Path) -> tuple[Any, Any]:
     try:
         # A plain array under this suffix is no context manager: TypeError.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with ARRAY_READING, open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return arrays["keys"], arrays["cam"]
     except KeyError as error:
         raise _foreign(path, f"an archive where {error}") from error

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Float16, Int, Int32, UInt8
 
 from wsss_jax.errors import UserError
-from wsss_jax.files import atomic_write
+from wsss_jax.files import ARRAY_READING, atomic_write
 
 _STEPS = 2048
 _COMPRESSION = 1  # level 6 is four times slower for files a fifth smaller
@@ -67,7 +67,7 @@ def read_crf(
     """
     name = _name(alpha)
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with ARRAY_READING, open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             if "keys" in arrays and name not in arrays:
                 found = ", ".join(n.removeprefix("q_") for n in arrays if n.startswith("q_"))
                 raise UserError(

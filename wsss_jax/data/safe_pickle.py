@@ -17,6 +17,7 @@ import numpy as np
 
 from wsss_jax.data.torch_pickle import load_storage, rebuild_tensor
 from wsss_jax.errors import UserError
+from wsss_jax.files import ARRAY_READING
 
 _NPY_MAGIC = b"\x93NUMPY"
 # Plain numbers and text; "O" is an array of Python objects, stored as a list.
@@ -39,7 +40,8 @@ def load_numpy_pickle(path: Path) -> object:
     except OSError as error:
         raise UserError(f"expected a NumPy file at {path}: {error.strerror}") from error
     try:
-        value = _parse(data)
+        with ARRAY_READING:
+            value = _parse(data)
     except _ForbiddenName as error:
         raise UserError(
             f"{path}: expected only arrays and built-in containers, found the name {error}; "

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from wsss_jax.errors import UserError
-from wsss_jax.files import atomic_write
+from wsss_jax.files import ARRAY_READING, atomic_write
 
 Size = tuple[int, int]
 
@@ -70,7 +70,7 @@ def read_walk(path: Path, num_classes: int | None = None) -> Walk:
       UserError: missing, truncated or no such file, a key out of range, or scores not finite.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with ARRAY_READING, open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             keys, scores = arrays["keys"], arrays["scores"]
             size, walked = ((int(h), int(w)) for h, w in (arrays["size"], arrays["walked"]))
             stride = int(arrays["stride"])
