@@ -106,7 +106,8 @@ def test_presence_multiplies_the_probabilities_of_the_pixels():
     images, valid = batch["image"], batch["valid"]
     found: Any = method.model().apply(variables, base.network_input(images, valid, TINY), valid)
     pixels = np.exp(np.asarray(found["logits"], np.float64))
-    pixels[..., 1:] *= 1 / (1 + np.exp(-np.asarray(found["presence"], np.float64)))[:, None, None]
+    chance = 1 / (1 + np.exp(-np.asarray(found["presence"], np.float64)))
+    pixels[..., 1:] *= (chance / chance.max(1, keepdims=True))[:, None, None]
     logits = method.predict(variables, images, valid)["logits"]
     np.testing.assert_allclose(
         jax.nn.softmax(logits), pixels / pixels.sum(-1, keepdims=True), rtol=1e-4, atol=1e-6

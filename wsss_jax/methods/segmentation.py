@@ -81,7 +81,8 @@ class Segmentation(base.Method):
       balanced: background and foreground pixels count one half each, however many there are.
       presence_weight: above 0 a second head learns from the labels which classes an image has, with
         this weight of its loss. In use, a class's probability in every pixel is multiplied by that
-        of its presence (the image-level prior of Pinheiro & Collobert, CVPR 2015).
+        of its presence (the image-level prior of Pinheiro & Collobert, CVPR 2015) over that of the
+        most probable class: which classes are there, not how much of the image they fill.
       ema: above 0 the network in use is the running average of the trained one, of which this
         share is kept at every step (0.999, say).
       dtype: see `SegmentationNetwork`.
@@ -202,6 +203,7 @@ class Segmentation(base.Method):
         logits = found["logits"]
         if "presence" in found:
             prior = jax.nn.log_sigmoid(found["presence"])
+            prior -= prior.max(1, keepdims=True)
             logits = logits.at[..., 1:].add(prior[:, None, None])
         return {"logits": logits}
 
