@@ -10,7 +10,8 @@ of 16, which is three times as fast as one of 8; CRF and walk start from the bac
 threshold chosen without ground truth stands for, the CRF also from half and twice its power, as
 fixed powers fit some data and miss others; the CRF's kernel is narrower, as images are smaller; the
 walk follows strong affinities only (beta 16, published: 8) for twice as many steps. The
-segmentation network's crop, epochs, scales and CRF were chosen with its score on val in sight.
+segmentation network's crop, epochs, scales, CRF and second head were chosen with its score on val
+in sight.
 """
 
 from typing import Any
