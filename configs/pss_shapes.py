@@ -12,8 +12,16 @@ from configs import cam_shapes, common, published
 
 def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
-    c: Any = cam_shapes.get_config()
+    c = undivided()
     c.name = "pss_shapes"
+    common.contrast_first(c)
+    c.train_rcm.epochs, c.train.epochs = 12, 6
+    return c
+
+
+def undivided() -> Any:
+    """The recipe with both losses in one training stage of as many epochs, yet without a name."""
+    c: Any = cam_shapes.get_config()
     c.train.method = published.pss(
         c.train.method.backbone,
         features=64,
@@ -23,6 +31,4 @@ def get_config() -> Any:
         region_stride=4,
         head_lr=10.0,
     )
-    common.contrast_first(c)
-    c.train_rcm.epochs, c.train.epochs = 12, 6
     return c

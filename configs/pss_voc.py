@@ -18,8 +18,15 @@ from configs import common, published
 
 def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
-    c: Any = ConfigDict()
+    c = undivided()
     c.name = "pss_voc"
+    common.contrast_first(c)
+    return c
+
+
+def undivided() -> Any:
+    """The recipe with both losses in one training stage, yet without a name."""
+    c: Any = ConfigDict()
     c.seed = 0
     c.data = common.voc_data()
     augment = published.augmentation()
@@ -33,5 +40,4 @@ def get_config() -> Any:
         optimizer=published.optimizer(lr=0.01),
     )
     common.seeds_and_scores(c)
-    common.contrast_first(c)
     return c

@@ -15,8 +15,16 @@ from configs import cam_voc_light, common, published
 
 def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
-    c: Any = cam_voc_light.get_config()
+    c = undivided()
     c.name = "pss_voc_light"
+    common.contrast_first(c)
+    c.train_rcm.epochs, c.train.epochs = 3, 2
+    return c
+
+
+def undivided() -> Any:
+    """The recipe with both losses in one training stage of as many epochs, yet without a name."""
+    c: Any = cam_voc_light.get_config()
     c.train.method = published.pss(
         c.train.method.backbone,
         decay=0.99,  # a short run: the support has to follow quicker
@@ -25,6 +33,4 @@ def get_config() -> Any:
         region_stride=8,
         head_lr=10.0,
     )
-    common.contrast_first(c)
-    c.train_rcm.epochs, c.train.epochs = 3, 2
     return c

@@ -1,55 +1,24 @@
 """Every method of the package passes the same checks: a new file is tested by existing."""
 
 import functools
-import pkgutil
 
 import jax
 import jax.numpy as jnp
+import light_methods
 import numpy as np
 import pytest
+from light_methods import CLASSES, CROP, TINY, make
 
-from wsss_jax import methods
 from wsss_jax.methods import build_method
 from wsss_jax.optim import assign_rules, join, split_frozen
 from wsss_jax.train import init_variables, variable_shapes
 
-NAMES = [m.name for m in pkgutil.iter_modules(methods.__path__) if m.name != "base"]
-CLASSES, CROP, BATCH = 3, 32, 4
-TINY = dict(name="tiny", width=8)
-# A light version of the method where its defaults are made for a large network.
-FIELDS: dict = {
-    "segmentation": dict(head=dict(name="large_fov", features=16, dilation=2)),
-    "pss": dict(features=8, region_stride=4, mask_scales=(0.5, 1.0), map_scales=(0.5, 1.0)),
-    # A finer map, for pairs need one of 11 pixels at least.
-    "affinity": dict(dims=(8, 8, 8, 16), map_stride=2),
-}
-
-
-def make(name, backbone=TINY, **fields):
-    return build_method(
-        dict(name=name, backbone=backbone, **FIELDS.get(name, {}), **fields), CLASSES
-    )
+BATCH = 4
+NAMES = light_methods.names()
 
 
 def make_batch(seed=0):
-    rng = np.random.default_rng(seed)
-    valid = np.ones((BATCH, CROP, CROP), bool)
-    valid[1, 24:] = False
-    valid[2, :, :5] = False
-    image = rng.integers(0, 256, (BATCH, CROP, CROP, 3), dtype=np.uint8) * valid[..., None]
-    segmentation = rng.integers(0, CLASSES + 1, (BATCH, CROP, CROP)).astype(np.uint8)
-    segmentation[~valid] = 255
-    affinity_label = segmentation[:, ::2, ::2]
-    label = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, BATCH)]
-    label[0] = 1
-    return {
-        "image": jnp.asarray(image),
-        "valid": jnp.asarray(valid),
-        "label": jnp.asarray(label),
-        "index": jnp.arange(BATCH, dtype=jnp.int32),
-        "segmentation": jnp.asarray(segmentation),
-        "affinity_label": jnp.asarray(affinity_label),
-    }
+    return jax.tree.map(jnp.asarray, light_methods.make_batch(BATCH, seed))
 
 
 @functools.cache

@@ -77,7 +77,8 @@ class Pss(base.Method):
       temperature: of the softmax over similarities.
       decay: share of the support that is kept at every step; 0 shares the network's weights.
       prototypes: of the ``leave_one_out`` images or the ``batch_mean``.
-      memory: prototypes remembered per class, used instead of the batch's; 0 for none.
+      memory: prototypes remembered per class, those of earlier batches, used instead of the
+        batch's; 0 for none. A class is met once it is remembered.
       foreground_only: no prototype of the background, whose pixels then do not count in L_RCM.
       attention: False weighs the support's scales alike in L_MAM.
       mask_scales: scales of the support.
@@ -179,9 +180,9 @@ class Pss(base.Method):
             regions = proto.assign(scale_1, labels, self.threshold)
             prototypes, present = proto.class_prototypes(features, regions, self.num_classes + 1)
             if self.memory:
+                # What earlier batches left: no image meets its own prototype of this step.
+                contrast = jnp.broadcast_to(proto.recalled(extra["queue"]), prototypes.shape)
                 extra = {**extra, "queue": proto.remember(extra["queue"], prototypes, present)}
-                recalled = proto.recalled(extra["queue"])
-                contrast = jnp.broadcast_to(recalled, prototypes.shape)
             elif self.prototypes == "batch_mean":
                 contrast = proto.batch_mean(prototypes, present)
             else:

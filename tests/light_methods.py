@@ -1,0 +1,55 @@
+"""Every method of the package, light enough for tests, and a batch that each can learn from."""
+
+import pkgutil
+from typing import Any
+
+import numpy as np
+
+from wsss_jax import methods
+from wsss_jax.methods import base, build_method
+
+CLASSES, CROP = 3, 32
+TINY = dict(name="tiny", width=8)
+FIELDS: dict[str, dict[str, Any]] = {
+    "seam": dict(small_scale=0.5, dims=(8, 8, 8)),
+    "ssenet": dict(small_scale=0.5),
+    "segmentation": dict(head=dict(name="large_fov", features=16, dilation=2)),
+    "pss": dict(features=8, region_stride=4, mask_scales=(0.5, 1.0), map_scales=(0.5, 1.0)),
+    "ecsnet": dict(dims=(4, 6, 8), dilations=(1, 2)),
+    # A finer map, for pairs need one of 11 pixels at least.
+    "affinity": dict(dims=(8, 8, 8, 16), map_stride=2),
+}
+"""A light version of the method where its defaults are made for a large network."""
+
+
+def names() -> list[str]:
+    """All modules of `wsss_jax.methods` that are methods."""
+    return [m.name for m in pkgutil.iter_modules(methods.__path__) if m.name != "base"]
+
+
+def make(name: str, backbone: dict[str, Any] = TINY, **fields: Any) -> base.Method:
+    """The light version of a method with some of its fields changed."""
+    return build_method(
+        {"name": name, "backbone": backbone, **FIELDS.get(name, {}), **fields}, CLASSES
+    )
+
+
+def make_batch(size: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
+    """Images, some of them padded, with labels and masks of all kinds."""
+    rng = np.random.default_rng(seed)
+    valid = np.ones((size, CROP, CROP), bool)
+    valid[1, 24:] = False
+    valid[2, :, :5] = False
+    image = rng.integers(0, 256, (size, CROP, CROP, 3), dtype=np.uint8) * valid[..., None]
+    segmentation = rng.integers(0, CLASSES + 1, (size, CROP, CROP)).astype(np.uint8)
+    segmentation[~valid] = 255
+    label = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, size)]
+    label[0] = 1
+    return {
+        "image": image,
+        "valid": valid,
+        "label": label,
+        "index": np.arange(size, dtype=np.int32),
+        "segmentation": segmentation,
+        "affinity_label": segmentation[:, ::2, ::2],
+    }

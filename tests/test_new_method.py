@@ -1,0 +1,52 @@
+"""The example of docs/new_method.md does what the page says, in the words of the page."""
+
+import importlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import test_methods
+
+from wsss_jax import main, methods
+from wsss_jax.writer import read_metrics
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "new_method.md"
+CONTRACT = [name for name, check in vars(test_methods).items() if hasattr(check, "pytestmark")]
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the page's recipe; its method is one of the package while the test runs."""
+    method, recipe = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "mixture.py").write_text(method)
+    (tmp_path / "mixture_shapes.py").write_text(recipe)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path / "methods")])
+    importlib.invalidate_caches()
+    yield tmp_path
+    sys.modules.pop("wsss_jax.methods.mixture", None)
+    methods.__dict__.pop("mixture", None)
+
+
+def test_the_example_passes_the_checks_of_every_method(page: Path):
+    assert len(CONTRACT) == 6  # as the page says
+    for check in CONTRACT:
+        getattr(test_methods, check)("mixture")
+
+
+def test_the_examples_recipe_trains_it(page: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["main", f"--config={page}/mixture_shapes.py", f"--workdir={page}/run"]
+    command += ["--only=train", "--config.train.steps=2", "--config.train.log_every=1"]
+    command += ["--config.data.train_images=16", "--config.train.method.mix_weight=0.3"]
+    assert main.main([*command, f"--config.data.data_dir={page}/data"]) == 0, capsys.readouterr()
+    rows = read_metrics(page / "run" / "train")
+    assert {"loss/cls", "loss/cls_blend", "loss/mix"} <= set(rows[-1])
+    for row in rows:
+        half = (row["loss/cls"] + row["loss/cls_blend"]) / 2
+        assert np.isclose(row["loss"], half + 0.3 * row["loss/mix"], rtol=1e-4)
+    config = json.loads((page / "run" / "train" / "config.json").read_text())
+    assert config["method"]["name"] == "mixture"
