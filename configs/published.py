@@ -44,6 +44,7 @@ def seam(backbone: Mapping[str, Any], **changes: object) -> ConfigDict:
         topk=0.2,
         er_weight=1.0,
         ecr_weight=1.0,
+        consistency_start=0,
         use_pcm=True,
         transform="rescale",
         max_rotation=20.0,

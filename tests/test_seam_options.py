@@ -109,6 +109,25 @@ def test_every_transform_trains(transform, standard):
         assert np.isfinite(leaf).all() and leaf.any()
 
 
+def test_consistency_counts_from_its_start():
+    method = small_seam(consistency_start=3)
+    params, state = init_variables(method, 0, 48)
+    step = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
+    (before, aux), early = step(params, state, a_batch(), KEY, jnp.int32(2))
+    (after, _), late = step(params, state, a_batch(), KEY, jnp.int32(3))
+    half = sum(aux.terms[name] for name in ("cls1", "cls2", "rvmin1", "rvmin2")) / 2
+    rest = sum(aux.terms[name] for name in ("er", "ecr1", "ecr2"))
+    assert float(before) == pytest.approx(float(half), rel=1e-5)
+    assert float(after) == pytest.approx(float(half + rest), rel=1e-5) and rest > 0.01
+    without = small_seam(er_weight=0.0, ecr_weight=0.0)
+    alone = jax.jit(jax.grad(without.loss, has_aux=True))(
+        params, state, a_batch(), KEY, jnp.int32(0)
+    )[0]
+    for found, expected, other in zip(*map(jax.tree.leaves, (early, alone, late)), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert not np.array_equal(found, other)
+
+
 @pytest.mark.parametrize(
     "fields, left_out",
     [

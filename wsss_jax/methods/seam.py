@@ -26,6 +26,7 @@ from wsss_jax.ops import transforms
 from wsss_jax.ops.max_norm import min_max_norm, winner_only, with_background
 from wsss_jax.ops.present_classes import on_present_classes
 from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, scaled_size
+from wsss_jax.types import Aux, Batch
 
 
 class SeamNetwork(nn.Module):
@@ -102,6 +103,8 @@ class Seam(base.MapMethod):
       topk: fraction of the entries that count in L_ECR, the hardest ones.
       er_weight: weight of the equivariance loss L_ER; 0 leaves it out.
       ecr_weight: weight of the cross-supervised loss L_ECR; 0 leaves it out.
+      consistency_start: step from which L_ER and L_ECR count. Maps without any response agree
+        perfectly, so a network from scratch should first have learnt to recognise classes.
       dims, dropout, use_pcm, map_stride, dtype: see `SeamNetwork`.
       head_lr: learning rate of the new layers relative to the backbone's.
     """
@@ -115,6 +118,7 @@ class Seam(base.MapMethod):
     topk: float = 0.2
     er_weight: float = 1.0
     ecr_weight: float = 1.0
+    consistency_start: int = 0
     dims: tuple[int, int, int] = (64, 128, 192)
     dropout: float = 0.5
     use_pcm: bool = True
@@ -148,14 +152,33 @@ class Seam(base.MapMethod):
             dtype=self.dtype,
         )
 
+    def loss(
+        self,
+        params: PyTree,
+        state: PyTree,
+        batch: Batch,
+        rng: PRNGKeyArray,
+        step: Array,
+        extra: PyTree = (),
+    ) -> tuple[Array, Aux]:
+        """`objective` of the batch, without consistency before `consistency_start`."""
+        del extra
+        images = base.network_input(batch["image"], batch["valid"], self.backbone)
+        consistency = jnp.where(step >= self.consistency_start, 1.0, 0.0)
+        loss, terms, maps = self.objective(
+            {"params": params, **state}, images, batch["label"], rng, consistency
+        )
+        return loss, Aux(terms=terms, state=state, maps=maps)
+
     def objective(
         self,
         variables: PyTree,
         images: Float[Array, "b h w 3"],
         labels: Float[Array, "b c"],
         rng: PRNGKeyArray,
+        consistency: Float[Array, ""] | float = 1.0,
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-        """L = L_cls + er_weight·L_ER + ecr_weight·L_ECR, its terms, and the enlarged maps.
+        """L = L_cls + consistency·(er_weight·L_ER + ecr_weight·L_ECR), terms, enlarged maps.
 
         ``1`` names the image and ``2`` its smaller copy. The terms carry no gradient of their own.
         """
@@ -176,11 +199,11 @@ class Seam(base.MapMethod):
         cls1 = losses.multilabel_soft_margin(scores1, labels)
         cls2 = losses.multilabel_soft_margin(scores2, labels)
 
-        consistency = functools.partial(
-            self._consistency, size=size, small_size=small_size, move=move
+        consistent = functools.partial(
+            self._consistency, share=consistency, size=size, small_size=small_size, move=move
         )
         maps = (cam1, revised1, cam2, revised2)
-        rest, terms = on_present_classes(consistency, maps, labels)
+        rest, terms = on_present_classes(consistent, maps, labels)
         loss = (cls1 + cls2) / 2 + rest
         terms = {"loss": loss, "cls1": cls1, "cls2": cls2, **terms}
         names = ("cam", "cam_rv", "cam_small", "cam_rv_small")
@@ -195,6 +218,7 @@ class Seam(base.MapMethod):
         self,
         maps: tuple[Array, ...],
         labels: Float[Array, "b k"],
+        share: Float[Array, ""] | float,
         size: tuple[int, int],
         small_size: tuple[int, int],
         move: transforms.Transform,
@@ -229,7 +253,7 @@ class Seam(base.MapMethod):
             terms["er"] = losses.equivariance_l1(p1[:, 1:], p2[:, 1:], seen) * (
                 labels.shape[1] / self.num_classes
             )
-            loss = loss + self.er_weight * terms["er"]
+            loss = loss + share * self.er_weight * terms["er"]
         if self.ecr_weight:
             hardest = functools.partial(
                 losses.hardest_l1,
@@ -239,7 +263,7 @@ class Seam(base.MapMethod):
             )
             terms["ecr1"] = hardest(self._supervision(p2), q1)
             terms["ecr2"] = hardest(self._supervision(p1), q2)
-            loss = loss + self.ecr_weight * (terms["ecr1"] + terms["ecr2"])
+            loss = loss + share * self.ecr_weight * (terms["ecr1"] + terms["ecr2"])
         return loss, terms
 
     def _maps(
