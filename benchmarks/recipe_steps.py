@@ -1,13 +1,15 @@
 """Training steps of recipes as they stand: images per second, memory, and use of the device.
 
-    .venv/bin/python benchmarks/recipe_steps.py --recipes seam_voc pss_voc --peak-tflops 989
+    .venv/bin/python benchmarks/recipe_steps.py --dtype bfloat16 --peak-tflops 989
 
 Crop, batch, method and optimizer are the recipe's, on all devices of the machine; weights and
-images are random and stay on the device. Each recipe runs in a process of its own, so that its peak
-memory is its own. Model FLOPs utilisation (MFU) is the floating-point work of a step, counted
-without what `remat` repeats, over what the devices could do in that time: ``--peak-tflops`` of one
-device at the precision that is used. Memory is the
-device's, on a CPU the process's. Prints a table in Markdown.
+images are random and stay on the device. The recipes are those that learn from labels alone, each
+in a process of its own, so that its peak memory is its own: the device's, on a CPU the process's.
+
+Model FLOPs utilisation (MFU) is the floating-point work of a step, without what `remat` repeats,
+over what the devices could do in that time: ``--peak-tflops`` is one device's, at the precision
+that is used. On a CPU the work is not told, for convolutions have loops there, which the count
+takes for one round. Prints a table in Markdown.
 """
 
 import argparse
@@ -81,8 +83,10 @@ def measure(recipe: str, options: argparse.Namespace) -> dict[str, Any]:
     assert np.isfinite(loss), f"{recipe}: the loss is {loss}"
     held = memory.peak()
     peak = held["device"] or held["process"] or 0
-    plain, state, batch = training(recipe, options, remat=False)
-    work = plain.lower(state, batch).cost_analysis()["flops"]
+    device, work = jax.devices()[0], None
+    if device.platform != "cpu":
+        plain, state, batch = training(recipe, options, remat=False)
+        work = plain.lower(state, batch).cost_analysis()["flops"] / 1e12
     median = statistics.median(seconds[options.warmup :])
     size, crop = batch["image"].shape[:2]
     return {
@@ -91,13 +95,14 @@ def measure(recipe: str, options: argparse.Namespace) -> dict[str, Any]:
         "seconds": median,
         "images_per_second": size / median,
         "peak_gib": peak / 2**30,
-        "tflop": work / 1e12,
+        "tflop": work,
+        "devices": jax.device_count(),
+        "machine": f"{jax.device_count()} × {device.device_kind}, jax {jax.__version__}",
     }
 
 
 def row(recipe: str, found: dict[str, Any], options: argparse.Namespace) -> str:
     """The table's row."""
-    rate = found["tflop"] / found["seconds"]
     cells = [
         f"`{recipe}`",
         f"{found['batch']}",
@@ -105,12 +110,13 @@ def row(recipe: str, found: dict[str, Any], options: argparse.Namespace) -> str:
         options.dtype,
         f"{found['images_per_second']:.3g}",
         f"{found['peak_gib']:.1f}",
-        f"{found['tflop']:.2f}",
-        f"{rate:.3g}",
     ]
-    if options.peak_tflops:
-        cells.append(f"{100 * rate / (options.peak_tflops * jax.device_count()):.0f} %")
-    return f"| {' | '.join(cells)} |"
+    rate = found["tflop"] and found["tflop"] / found["seconds"]
+    possible = options.peak_tflops * found["devices"]
+    cells.append(f"{found['tflop']:.3g}" if rate else "not told")
+    cells.append(f"{rate:.3g}" if rate else "not told")
+    cells.append(f"{100 * rate / possible:.0f} %" if rate and possible else "not told")
+    return f"| {' | '.join([*cells, found['machine']])} |"
 
 
 def main() -> None:
@@ -118,7 +124,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
-    add("--recipes", nargs="+", default=list(PUBLISHED), help="modules of configs")
+    add(
+        "--recipes",
+        nargs="+",
+        default=list(PUBLISHED),
+        help="modules of configs that learn from labels alone",
+    )
     add("--batch", type=int, default=0, help="images of a step (0: the recipe's)")
     add("--crop", type=int, default=0, help="side of the images (0: the recipe's)")
     add("--dtype", default="float32", choices=("float32", "bfloat16"))
@@ -130,10 +141,8 @@ def main() -> None:
     if options.alone:
         print(json.dumps(measure(options.recipes[0], options)))
         return
-    device = jax.devices()[0]
-    print(f"{jax.device_count()} × {device.device_kind}, jax {jax.__version__}\n")
     names = ["recipe", "batch", "crop", "dtype", "images/s", "peak GiB", "TFLOP a step", "TFLOP/s"]
-    names += ["MFU"] if options.peak_tflops else []
+    names += ["MFU", "devices"]
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for recipe in options.recipes:
         command = [sys.executable, *sys.argv, "--alone", "--recipes", recipe]

@@ -4,7 +4,7 @@
         --config.data.root=DIR/VOCdevkit --config.init_weights=resnet38.npz
 
 As `pss_voc`, but the attentive maps join the regional contrast in the fourth epoch instead of a
-second stage: half the time. For GPUs or TPUs.
+second stage: half the epochs. For GPUs or TPUs.
 """
 
 from typing import Any

@@ -20,7 +20,7 @@ def get_config() -> Any:
 
 
 def undivided() -> Any:
-    """The recipe with both losses in one training stage of as many epochs, yet without a name."""
+    """The recipe in one training stage of as many epochs, under the name of the baseline."""
     c: Any = cam_shapes.get_config()
     c.train.method = published.pss(
         c.train.method.backbone,

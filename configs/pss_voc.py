@@ -25,7 +25,7 @@ def get_config() -> Any:
 
 
 def undivided() -> Any:
-    """The recipe with both losses in one training stage, yet without a name."""
+    """The recipe in one training stage, without a name."""
     c: Any = ConfigDict()
     c.seed = 0
     c.data = common.voc_data()

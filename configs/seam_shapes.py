@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 
 from configs import cam_shapes, chains, common, published, seg_shapes
 
+STEPS_PER_EPOCH = 800 // 16  # images, a batch
+
 
 def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
@@ -19,9 +21,14 @@ def get_config() -> Any:
     c: Any = ConfigDict({name: baseline[name] for name in ("name", "seed", "data", "train")})
     c.name = "seam_shapes"
     # As the baseline in all but the method and the finish of its maps.
-    c.train.method = published.seam(c.train.method.backbone, small_scale=0.5, dropout=0.1)
-    # Six of the 18 epochs: from scratch, classes that are not yet recognised would stay empty.
-    c.train.method.consistency_start = 300
+    c.train.method = published.seam(
+        c.train.method.backbone,
+        small_scale=0.5,
+        dropout=0.1,
+        # In the seventh of 18 epochs: before that, maps of classes that are not yet recognised
+        # would be held down, for empty maps agree perfectly.
+        consistency_start=6 * STEPS_PER_EPOCH,
+    )
     walk = dict(alpha=10.0, beta=8.0, steps=64)
     chain(c, alphas=(8.0, 24.0), walk=walk, maps=chains.SEAM_MAPS)
     return c

@@ -11,11 +11,8 @@ from wsss_jax.methods import base, build_method
 CLASSES, CROP = 3, 32
 TINY = dict(name="tiny", width=8)
 FIELDS: dict[str, dict[str, Any]] = {
-    "seam": dict(small_scale=0.5, dims=(8, 8, 8)),
-    "ssenet": dict(small_scale=0.5),
     "segmentation": dict(head=dict(name="large_fov", features=16, dilation=2)),
     "pss": dict(features=8, region_stride=4, mask_scales=(0.5, 1.0), map_scales=(0.5, 1.0)),
-    "ecsnet": dict(dims=(4, 6, 8), dilations=(1, 2)),
     # A finer map, for pairs need one of 11 pixels at least.
     "affinity": dict(dims=(8, 8, 8, 16), map_stride=2),
 }
@@ -51,5 +48,5 @@ def make_batch(size: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
         "label": label,
         "index": np.arange(size, dtype=np.int32),
         "segmentation": segmentation,
-        "affinity_label": segmentation[:, ::2, ::2],
+        "affinity_label": segmentation[:, ::2, ::2].copy(),
     }

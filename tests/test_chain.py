@@ -30,6 +30,7 @@ def test_the_built_in_data(
         *("--config.data.train_images=12", "--config.data.val_images=5"),
         *("--config.data.size=64", "--config.train.augment.crop=32"),
         *("--config.train.batch_size=4", "--config.train.steps=3"),
+        "--config.train.method.consistency_start=2",
         *("--config.train_affinity.batch_size=4", "--config.train_affinity.steps=2"),
         *("--config.train_affinity.augment.crop=32", "--config.crf.workers=1"),
         *("--config.train_segmentation.batch_size=4", "--config.train_segmentation.steps=2"),

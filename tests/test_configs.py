@@ -101,7 +101,7 @@ def test_one_stage_differs_from_two_in_the_start_of_the_attention_alone(data: st
     assert "train_rcm" not in one and "needs" not in alone
     epochs = {"voc": 8}.get(data, first["epochs"] + second["epochs"])
     assert alone.pop("epochs") == epochs
-    # MAM is off for as long as the first stage lasts, in the published recipe for three epochs.
+    # MAM is off for as long as the first stage lasts, with ResNet38 for three epochs.
     images = 800 if data == "shapes" else 10_582
     before = 3 if data == "voc" else first["epochs"]
     assert alone["method"].pop("mam_start") == before * (images // alone["batch_size"])

@@ -28,7 +28,9 @@ def seam_losses(use_pcm: bool) -> tuple[Any, Any]:
     """SEAM's loss on the present classes and on all, compiled, each with its gradient."""
     method = Seam(CLASSES, {"name": "tiny"}, er_weight=0.7, use_pcm=use_pcm)
     still = draw_transform((), jax.random.key(0), 2)
-    loss_of = functools.partial(method._consistency, size=(12, 10), small_size=(6, 5), move=still)
+    loss_of = functools.partial(
+        method._map_loss, consistency=1.0, size=(12, 10), small_size=(6, 5), move=still
+    )
 
     def on_present(maps: Any, labels: jax.Array):
         loss, terms = on_present_classes(loss_of, maps, labels)

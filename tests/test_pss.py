@@ -22,7 +22,11 @@ from wsss_jax.train import init_state, make_train_step
 
 TINY = {"name": "tiny", "width": 8}
 CLASSES, BATCH, SIZE = 3, 4, 32
-RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
 def make(**fields: Any) -> Pss:
@@ -125,11 +129,11 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
-def test_the_whole_loss_from_the_networks_outputs(ablation: str):
+def test_the_whole_loss_from_the_networks_outputs(ablation: str, rng: np.random.Generator):
     method = make(**{**dict(mask_scales=(0.5, 1.0, 1.5), mam_weight=2.0), **ABLATIONS[ablation]})
     params, batch = params_of(), batch_of()
     extra = method.init_extra(params_of(seed=1))
-    queue = normal(RNG.normal(0, 1, (CLASSES + 1, 2, 6)))
+    queue = normal(rng.normal(0, 1, (CLASSES + 1, 2, 6)))
     if method.memory:
         extra["queue"] = jnp.asarray(queue, jnp.float32)
     found, aux = jax.jit(lambda p, e: loss_of(method, p, batch, e))(params, extra)
@@ -215,9 +219,9 @@ def test_assignment_by_hand():
     assert proto.assign(jnp.asarray(cam), first, 0.25)[0, 0].tolist() == [1, 0, 1, 0]
 
 
-def test_prototypes_against_loops():
-    features = RNG.normal(0, 1, (3, 4, 5, 6)).astype(np.float32)
-    classes = RNG.integers(0, 3, (3, 4, 5))
+def test_prototypes_against_loops(rng: np.random.Generator):
+    features = rng.normal(0, 1, (3, 4, 5, 6)).astype(np.float32)
+    classes = rng.integers(0, 3, (3, 4, 5))
     classes[1][classes[1] == 2] = 0
     found, present = proto.class_prototypes(jnp.asarray(features), jnp.asarray(classes), 4)
     expected, there = np.zeros((3, 4, 6), np.float32), np.zeros((3, 4), bool)
@@ -241,29 +245,29 @@ def test_prototypes_against_loops():
     np.testing.assert_allclose(proto.batch_mean(found, present)[1], mean, atol=1e-6)
 
 
-def test_an_images_own_prototype_never_enters_its_contrast():
-    values = normal(RNG.normal(0, 1, (4, 3, 5)).astype(np.float32))
+def test_an_images_own_prototype_never_enters_its_contrast(rng: np.random.Generator):
+    values = normal(rng.normal(0, 1, (4, 3, 5)).astype(np.float32))
     present = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 0, 0]], bool)
     contrast = np.asarray(proto.leave_one_out(jnp.asarray(values), jnp.asarray(present)))
     for i in range(4):
         other = values.copy()
-        other[i] = normal(RNG.normal(0, 1, (3, 5)))
+        other[i] = normal(rng.normal(0, 1, (3, 5)))
         changed = np.asarray(proto.leave_one_out(jnp.asarray(other), jnp.asarray(present)))
         np.testing.assert_allclose(changed[i], contrast[i], atol=2e-6)
     assert not contrast[2, 2].any()  # nobody else has the class
     # What is absent may hold anything.
-    noise = np.where(present[..., None], values, RNG.normal(0, 9, values.shape)).astype(np.float32)
+    noise = np.where(present[..., None], values, rng.normal(0, 9, values.shape)).astype(np.float32)
     np.testing.assert_array_equal(
         proto.leave_one_out(jnp.asarray(noise), jnp.asarray(present)), contrast
     )
 
 
-def test_memory_keeps_the_newest_of_each_class():
+def test_memory_keeps_the_newest_of_each_class(rng: np.random.Generator):
     queue = jnp.zeros((2, 3, 4))
     said: list[list[np.ndarray]] = [[], []]
     for _ in range(6):
-        values = normal(RNG.normal(0, 1, (3, 2, 4)).astype(np.float32))
-        present = RNG.random((3, 2)) < 0.6
+        values = normal(rng.normal(0, 1, (3, 2, 4)).astype(np.float32))
+        present = rng.random((3, 2)) < 0.6
         queue = proto.remember(queue, jnp.asarray(values), jnp.asarray(present))
         for b in range(3):
             for k in range(2):
@@ -278,11 +282,11 @@ def test_memory_keeps_the_newest_of_each_class():
 
 
 @pytest.mark.parametrize("foreground_only", [False, True])
-def test_regional_contrast_against_loops(foreground_only: bool):
-    features = RNG.normal(0, 1, (2, 3, 4, 6)).astype(np.float32)
-    prototypes = normal(RNG.normal(0, 1, (2, 4, 6)).astype(np.float32))
+def test_regional_contrast_against_loops(foreground_only: bool, rng: np.random.Generator):
+    features = rng.normal(0, 1, (2, 3, 4, 6)).astype(np.float32)
+    prototypes = normal(rng.normal(0, 1, (2, 4, 6)).astype(np.float32))
     prototypes[1, 3] = 0
-    mask = RNG.integers(0, 4, (2, 3, 4))
+    mask = rng.integers(0, 4, (2, 3, 4))
     method = make(foreground_only=foreground_only)
     losses = []
     for b in range(2):
@@ -306,9 +310,9 @@ def test_regional_contrast_against_loops(foreground_only: bool):
 
 
 @pytest.mark.parametrize("attention", [True, False])
-def test_attentive_loss_against_loops(attention: bool):
-    own = [np.maximum(RNG.normal(0, 1, (2, 3, 4, 5)), 0).astype(np.float32) for _ in range(2)]
-    support = [np.maximum(RNG.normal(0, 1, (2, 3, 4, 5)), 0).astype(np.float32) for _ in range(3)]
+def test_attentive_loss_against_loops(attention: bool, rng: np.random.Generator):
+    own = [np.maximum(rng.normal(0, 1, (2, 3, 4, 5)), 0).astype(np.float32) for _ in range(2)]
+    support = [np.maximum(rng.normal(0, 1, (2, 3, 4, 5)), 0).astype(np.float32) for _ in range(3)]
     for maps in (*own, *support):
         maps[1, 2] = 0  # an absent class
     targets = [attended(one, support, attention) for one in own]
@@ -344,12 +348,12 @@ def test_loss_is_the_weighted_sum_and_nothing_reaches_the_support():
 
 
 @pytest.mark.parametrize("memory", [0, 2])
-def test_the_order_of_a_batch_does_not_matter(memory: int):
+def test_the_order_of_a_batch_does_not_matter(memory: int, rng: np.random.Generator):
     method = make(memory=memory)
     params = params_of()
     extra = method.init_extra(params)
     if memory:
-        extra["queue"] = jnp.asarray(RNG.normal(0, 1, (CLASSES + 1, 2, 6)), jnp.float32)
+        extra["queue"] = jnp.asarray(rng.normal(0, 1, (CLASSES + 1, 2, 6)), jnp.float32)
     loss = jax.jit(lambda batch: loss_of(method, params, batch, extra)[1])
     first = second = loss(batch_of())
     # L_MAM looks at the first half of the batch, so only an order within the halves leaves it.
@@ -363,11 +367,11 @@ def test_the_order_of_a_batch_does_not_matter(memory: int):
     assert float(second.terms["mam"]) != pytest.approx(float(first.terms["mam"]), rel=1e-3)
 
 
-def test_absent_classes_matter_to_the_classification_alone():
+def test_absent_classes_matter_to_the_classification_alone(rng: np.random.Generator):
     method = make()
     params, support = params_of(), params_of(seed=1)
     batch = {**batch_of(), "label": batch_of()["label"].at[:, 2].set(0)}
-    noise = jnp.asarray(RNG.normal(0, 1, (6,)), jnp.float32)
+    noise = jnp.asarray(rng.normal(0, 1, (6,)), jnp.float32)
 
     def changed(weights: Any) -> Any:
         kernel = weights["fc9"]["kernel"].at[..., 2].set(noise)

@@ -72,13 +72,14 @@ class Pss(base.Method):
       features, dtype: see `PssNetwork`.
       rcm_weight: weight of L_RCM; 0 leaves it out.
       mam_weight: weight of L_MAM; 0 leaves it out.
-      mam_start: step from which L_MAM counts.
+      mam_start: step from which L_MAM counts (it is computed before that, too).
       threshold: background of the support's normalised maps.
       temperature: of the softmax over similarities.
       decay: share of the support that is kept at every step; 0 shares the network's weights.
       prototypes: of the ``leave_one_out`` images or the ``batch_mean``.
       memory: prototypes remembered per class, those of earlier batches, used instead of the
-        batch's; 0 for none. A class is met once it is remembered.
+        batch's; 0 for none. A class that none is known of has the prototype zero, as one that no
+        other image of the batch has: its logit is 0.
       foreground_only: no prototype of the background, whose pixels then do not count in L_RCM.
       attention: False weighs the support's scales alike in L_MAM.
       mask_scales: scales of the support.

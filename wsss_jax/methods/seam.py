@@ -199,11 +199,11 @@ class Seam(base.MapMethod):
         cls1 = losses.multilabel_soft_margin(scores1, labels)
         cls2 = losses.multilabel_soft_margin(scores2, labels)
 
-        consistent = functools.partial(
-            self._consistency, share=consistency, size=size, small_size=small_size, move=move
+        loss_of_maps = functools.partial(
+            self._map_loss, consistency=consistency, size=size, small_size=small_size, move=move
         )
         maps = (cam1, revised1, cam2, revised2)
-        rest, terms = on_present_classes(consistent, maps, labels)
+        rest, terms = on_present_classes(loss_of_maps, maps, labels)
         loss = (cls1 + cls2) / 2 + rest
         terms = {"loss": loss, "cls1": cls1, "cls2": cls2, **terms}
         names = ("cam", "cam_rv", "cam_small", "cam_rv_small")
@@ -214,17 +214,18 @@ class Seam(base.MapMethod):
         }
         return loss, jax.lax.stop_gradient(terms), enlarged
 
-    def _consistency(
+    def _map_loss(
         self,
         maps: tuple[Array, ...],
         labels: Float[Array, "b k"],
-        share: Float[Array, ""] | float,
+        consistency: Float[Array, ""] | float,
         size: tuple[int, int],
         small_size: tuple[int, int],
         move: transforms.Transform,
     ) -> tuple[Array, dict[str, Array]]:
         """The loss of the maps but for L_cls's first half, and its terms.
 
+        `consistency` is a factor of L_ER and L_ECR.
         `maps` [b, k + 1, h, w] at the network's stride: cam and revised cam of the image, then of
         its copy, which is `move` of it at `small_size`; foreground channels that are absent from
         the image may be missing.
@@ -253,7 +254,7 @@ class Seam(base.MapMethod):
             terms["er"] = losses.equivariance_l1(p1[:, 1:], p2[:, 1:], seen) * (
                 labels.shape[1] / self.num_classes
             )
-            loss = loss + share * self.er_weight * terms["er"]
+            loss = loss + consistency * self.er_weight * terms["er"]
         if self.ecr_weight:
             hardest = functools.partial(
                 losses.hardest_l1,
@@ -263,7 +264,7 @@ class Seam(base.MapMethod):
             )
             terms["ecr1"] = hardest(self._supervision(p2), q1)
             terms["ecr2"] = hardest(self._supervision(p1), q2)
-            loss = loss + share * self.ecr_weight * (terms["ecr1"] + terms["ecr2"])
+            loss = loss + consistency * self.ecr_weight * (terms["ecr1"] + terms["ecr2"])
         return loss, terms
 
     def _maps(
