@@ -104,7 +104,8 @@ for case, fields in json.loads(sys.argv[2]).items():
     found[case] = {
         # The second step sees what the first one left.
         "loss": float(np.max([abs(m - o) / abs(o) for m, o in zip(many, one)])),
-        "gradients": difference(grads8, grads),
+        "gradients": difference(grads8[0], grads[0]),
+        "second_gradients": difference(grads8[1], grads[1]),
         "statistics": difference(statistics8, statistics),
         "kept": difference(kept8, kept),
         "things_kept": len(jax.tree.leaves(kept[0])),
@@ -163,8 +164,9 @@ def test_loss_and_gradients_are_those_of_one_device(name: str, found: dict):
     assert found[name]["gradients"] < 1e-5
     assert found[name]["statistics"] < 1e-5
     assert found[name]["kept"] < 1e-5
-    if name.startswith("pss"):  # the support, and the queue
+    if name.startswith("pss"):  # the support, and the queue, which the second step learns from
         assert found[name]["things_kept"] > 10
+        assert found[name]["second_gradients"] < 1e-5
 
 
 @pytest.mark.parametrize("name", CASES)
