@@ -4,7 +4,7 @@
 PYTHON ?= python3
 WORKDIR ?= runs/demo
 COMPARISON ?= runs/compare
-SEEDS ?= 1
+SEEDS ?= 3
 WORKERS ?= 2
 ARGS ?=
 VENV := .venv
@@ -21,7 +21,7 @@ demo: $(VENV)/.installed-demo  ## from labels of generated images to masks and a
 	$(BIN)/python -m wsss_jax.main --config configs/seam_shapes.py --workdir $(WORKDIR) $(ARGS)
 	@for file in $(WORKDIR)/report.html $(WORKDIR)/report.png; do if [ -f "$$file" ]; then echo "Look at $$file"; fi; done
 
-compare: $(VENV)/.installed-demo  ## all methods on generated images in one table (one seed; SEEDS=3 for three)
+compare: $(VENV)/.installed-demo  ## all methods on generated images in one table (three seeds; SEEDS=1 for one)
 	$(BIN)/python -m wsss_jax.compare --workdir $(COMPARISON) --seeds $(SEEDS) \
 	    --configs cam_shapes,ssenet_shapes,seam_shapes,pss_shapes,ecsnet_shapes,seg_shapes $(ARGS)
 
