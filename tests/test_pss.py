@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from finite_differences import check_slopes
 from golden_weights import drawn_variables
 from jax.test_util import check_grads
-from slow_erasing import EPSILON, resized
+from slow_erasing import resized
+from slow_prototypes import assigned, attended, normal, stretched, summed
 
 from wsss_jax.errors import UserError
 from wsss_jax.methods import base
 from wsss_jax.methods.pss import Pss
 from wsss_jax.models import tiny
-from wsss_jax.ops import prototypes as proto
 from wsss_jax.sharding import data_mesh, global_batch
 from wsss_jax.train import init_state, make_train_step
 
@@ -53,51 +54,6 @@ def params_of(seed: int = 0) -> Any:
 
 def loss_of(method: Pss, params: Any, batch: Any, extra: Any, step: int = 0) -> Any:
     return method.loss(params, {}, batch, jax.random.key(0), jnp.int32(step), extra)
-
-
-def normal(v: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(v, axis=-1, keepdims=True)
-    return np.divide(v, length, out=np.zeros_like(v), where=length > 1e-6)
-
-
-def stretched(plane: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear to a square, corners not aligned, one sample after the other."""
-    count = len(plane)
-    out = np.zeros((size, size))
-    for y, x in np.ndindex(size, size):
-        v, u = (max((n + 0.5) * count / size - 0.5, 0) for n in (y, x))
-        j, i = int(v), int(u)
-        below, right = min(j + 1, count - 1), min(i + 1, count - 1)
-        upper = plane[j, i] * (1 - u + i) + plane[j, right] * (u - i)
-        lower = plane[below, i] * (1 - u + i) + plane[below, right] * (u - i)
-        out[y, x] = upper * (1 - v + j) + lower * (v - j)
-    return out
-
-
-def assigned(maps: np.ndarray, threshold: float) -> np.ndarray:
-    """Region of each pixel of [b, c, h, w] maps."""
-    normalised = maps / (maps.max((2, 3), keepdims=True) + EPSILON)
-    return np.where(normalised.max(1) < threshold, 0, normalised.argmax(1) + 1)
-
-
-def summed(features: np.ndarray, regions: np.ndarray, count: int) -> np.ndarray:
-    """Prototypes [b, count, d]: sums of unit features, of length one; zero without pixels."""
-    out = np.zeros((len(features), count, features.shape[-1]))
-    for b, k in np.ndindex(*out.shape[:2]):
-        members = normal(features[b][regions[b] == k])
-        if len(members):
-            out[b, k] = normal(members.sum(0))
-    return out
-
-
-def attended(own: np.ndarray, support: list[np.ndarray], attention: bool) -> np.ndarray:
-    """What the maps [b, c, h, w] should equal."""
-    target = np.zeros(own.shape)
-    for b, k in np.ndindex(*own.shape[:2]):
-        for other in support:
-            cosine = normal(own[b, k].ravel()) @ normal(other[b, k].ravel())
-            target[b, k] += (2 - cosine if attention else 1) * other[b, k] / len(support)
-    return target
 
 
 @functools.cache
@@ -190,95 +146,8 @@ def test_gradient_by_finite_differences():
     extra = method.init_extra(params_of(seed=1))
     loss = jax.jit(lambda p: loss_of(method, p, batch_of(), extra)[0])
     gradient = jax.jit(jax.grad(loss))(params)
-    for path in (("fc8",), ("fc9",), ("backbone", "layer_3", "conv")):
-        slope = gradient
-        for name in path:
-            slope = slope[name]
-        expected = float(jnp.linalg.norm(slope["kernel"]))
-        direction = slope["kernel"] / expected
-
-        def value(amount: float, path: Any = path, direction: Any = direction) -> float:
-            def change(where: Any, leaf: jax.Array) -> jax.Array:
-                same = [k.key for k in where] == [*path, "kernel"]
-                return leaf + amount * direction if same else leaf
-
-            return float(loss(jax.tree_util.tree_map_with_path(change, params)))
-
-        found = [(value(s) - value(-s)) / (2 * s) for s in (3e-4, 3e-3)]
-        error = min(abs(f - expected) for f in found)
-        assert error < 0.01 * expected, (path, expected, found)
-
-
-def test_assignment_by_hand():
-    cam = np.zeros((1, 2, 1, 4), np.float32)
-    cam[0, 0, 0] = [10, 2, 3, -5]
-    cam[0, 1, 0] = [0.9, 0.4, 0, 0]
-    both, first = jnp.ones((1, 2)), jnp.asarray([[1.0, 0.0]])
-    # Divided by their maxima: 1, .2, .3, 0 and 1, .44, 0, 0; the lower class wins a tie.
-    assert proto.assign(jnp.asarray(cam), both, 0.25)[0, 0].tolist() == [1, 2, 1, 0]
-    assert proto.assign(jnp.asarray(cam), first, 0.25)[0, 0].tolist() == [1, 0, 1, 0]
-
-
-def test_prototypes_against_loops(rng: np.random.Generator):
-    features = rng.normal(0, 1, (3, 4, 5, 6)).astype(np.float32)
-    classes = rng.integers(0, 3, (3, 4, 5))
-    classes[1][classes[1] == 2] = 0
-    found, present = proto.class_prototypes(jnp.asarray(features), jnp.asarray(classes), 4)
-    expected, there = np.zeros((3, 4, 6), np.float32), np.zeros((3, 4), bool)
-    for b in range(3):
-        for k in range(4):
-            members = normal(features[b][classes[b] == k])
-            if len(members):
-                expected[b, k], there[b, k] = normal(members.sum(0)), True
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    np.testing.assert_array_equal(present, there)
-    assert not there[1, 2] and not there[:, 3].any()
-
-    others = np.zeros_like(expected)
-    for b in range(3):
-        for k in range(4):
-            rest = [expected[j, k] for j in range(3) if j != b and there[j, k]]
-            if rest:
-                others[b, k] = normal(np.mean(rest, 0))
-    np.testing.assert_allclose(proto.leave_one_out(found, present), others, atol=1e-5)
-    mean = normal((expected * there[..., None]).sum(0))
-    np.testing.assert_allclose(proto.batch_mean(found, present)[1], mean, atol=1e-6)
-
-
-def test_an_images_own_prototype_never_enters_its_contrast(rng: np.random.Generator):
-    values = normal(rng.normal(0, 1, (4, 3, 5)).astype(np.float32))
-    present = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 0, 0]], bool)
-    contrast = np.asarray(proto.leave_one_out(jnp.asarray(values), jnp.asarray(present)))
-    for i in range(4):
-        other = values.copy()
-        other[i] = normal(rng.normal(0, 1, (3, 5)))
-        changed = np.asarray(proto.leave_one_out(jnp.asarray(other), jnp.asarray(present)))
-        np.testing.assert_allclose(changed[i], contrast[i], atol=2e-6)
-    assert not contrast[2, 2].any()  # nobody else has the class
-    # What is absent may hold anything.
-    noise = np.where(present[..., None], values, rng.normal(0, 9, values.shape)).astype(np.float32)
-    np.testing.assert_array_equal(
-        proto.leave_one_out(jnp.asarray(noise), jnp.asarray(present)), contrast
-    )
-
-
-def test_memory_keeps_the_newest_of_each_class(rng: np.random.Generator):
-    queue = jnp.zeros((2, 3, 4))
-    said: list[list[np.ndarray]] = [[], []]
-    for _ in range(6):
-        values = normal(rng.normal(0, 1, (3, 2, 4)).astype(np.float32))
-        present = rng.random((3, 2)) < 0.6
-        queue = proto.remember(queue, jnp.asarray(values), jnp.asarray(present))
-        for b in range(3):
-            for k in range(2):
-                if present[b, k]:
-                    said[k].insert(0, values[b, k])
-    for k in range(2):
-        assert len(said[k]) > 3
-        np.testing.assert_array_equal(queue[k], np.stack(said[k][:3]))
-        np.testing.assert_allclose(
-            proto.recalled(queue)[k], normal(np.sum(said[k][:3], 0)), atol=1e-6
-        )
+    paths = (("fc8",), ("fc9",), ("backbone", "layer_3", "conv"))
+    check_slopes(lambda p: float(loss(p)), params, gradient, paths)
 
 
 @pytest.mark.parametrize("foreground_only", [False, True])
