@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from wsss_jax.errors import UserError
+from wsss_jax.errors import UserError, nearest
 
 _PACKAGE = Path(__file__).resolve().parent
 _SHIPPED = next(
@@ -28,12 +28,6 @@ _SHIPPED = next(
 # What recipes share.
 _SHARED = ("chains", "common", "published")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean X?` for the entry of `names` that resembles `name` most, else nothing."""
-    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def shipped_recipes() -> tuple[str, ...]:

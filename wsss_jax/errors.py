@@ -1,5 +1,8 @@
 """Exceptions that end a run with one line instead of a traceback."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """A mistake in the input: one line saying what was expected, what was found, what to do.
@@ -14,3 +17,9 @@ class Interrupted(Exception):
 
     ``wsss_jax.main`` prints the message and the command to go on, and exits with status 0.
     """
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean X?` for the entry of `names` that resembles `name` most, else nothing."""
+    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]}?" if found else ""

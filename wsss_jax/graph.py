@@ -12,8 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import wsss_jax.stages
-from wsss_jax.config import nearest
-from wsss_jax.errors import UserError
+from wsss_jax.errors import UserError, nearest
 from wsss_jax.needs import Need
 
 

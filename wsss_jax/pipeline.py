@@ -16,10 +16,9 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from wsss_jax import graph, runtime, stage_folder
-from wsss_jax.config import nearest
 from wsss_jax.context import Context
 from wsss_jax.data.loader import check_batch_size
-from wsss_jax.errors import Interrupted, UserError
+from wsss_jax.errors import Interrupted, UserError, nearest
 from wsss_jax.files import read_json, remove_unfinished, write_json
 from wsss_jax.stage_folder import DONE, START, Decision
 
