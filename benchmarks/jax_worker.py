@@ -16,11 +16,12 @@ from worker import Step, keep_memory, serve  # pyright: ignore[reportMissingImpo
 
 from wsss_jax.methods import build_method
 from wsss_jax.methods.base import Method
+from wsss_jax.methods.variables import init_variables
 from wsss_jax.models import backbone_module
-from wsss_jax.models.import_weights import torch_names
-from wsss_jax.optim import assign_rules, make_optimizer
-from wsss_jax.sharding import data_mesh, global_batch
-from wsss_jax.train import init_state, init_variables, make_train_step
+from wsss_jax.ops.sharding import data_mesh, global_batch
+from wsss_jax.training.loop import init_state, make_train_step
+from wsss_jax.training.optimizer import assign_rules, make_optimizer
+from wsss_jax.weights.import_weights import torch_names
 
 _STEPS = 1000  # length of the schedule; a benchmark sees its beginning
 

@@ -27,12 +27,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from wsss_jax import memory
-from wsss_jax.host_memory import keep_freed_memory
+from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.methods import build_method
-from wsss_jax.optim import assign_rules, make_optimizer
-from wsss_jax.sharding import data_mesh, global_batch
-from wsss_jax.train import init_state, init_variables, make_train_step
+from wsss_jax.methods.variables import init_variables
+from wsss_jax.ops.sharding import data_mesh, global_batch
+from wsss_jax.pipeline import memory
+from wsss_jax.training.loop import init_state, make_train_step
+from wsss_jax.training.optimizer import assign_rules, make_optimizer
 
 PUBLISHED = ("cam_voc", "ssenet_voc", "seam_voc", "pss_voc", "ecsnet_voc")
 NUM_CLASSES = 20

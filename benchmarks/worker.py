@@ -17,8 +17,8 @@ Step = Callable[[], float]
 
 
 def keep_memory() -> None:
-    """Applies the trainer's allocator setting, `wsss_jax.host_memory`, to this process."""
-    path = Path(__file__).parents[1] / "wsss_jax" / "host_memory.py"
+    """Applies the trainer's allocator setting, `wsss_jax.host.host_memory`, to this process."""
+    path = Path(__file__).parents[1] / "wsss_jax" / "host" / "host_memory.py"
     found = importlib.util.spec_from_file_location("host_memory", path)
     assert found is not None and found.loader is not None
     module = importlib.util.module_from_spec(found)

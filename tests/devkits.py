@@ -8,9 +8,10 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from wsss_jax.data.builders import open_source
 from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import encode_mask
-from wsss_jax.data.source import Source, open_source
+from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 
 IDS = ("2007_000001", "2007_000002", "2007_000003")

@@ -13,14 +13,14 @@ import pytest
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from wsss_jax.context import Context
 from wsss_jax.data.augment import resize_image
 from wsss_jax.data.source import Record
 from wsss_jax.files import write_json
-from wsss_jax.inference import MultiScale
+from wsss_jax.inference.multi_scale import MultiScale
 from wsss_jax.methods import build_method
-from wsss_jax.train import variable_shapes
-from wsss_jax.weights import save_weights
+from wsss_jax.methods.variables import variable_shapes
+from wsss_jax.stages.base import Context
+from wsss_jax.weights.npz import save_weights
 
 CLASSES = 3
 FIELDS: dict[str, dict] = {
@@ -162,7 +162,7 @@ def trained_networks(
 
 def context(folder: Path, images: Images, index: int = 0, count: int = 1) -> Given:
     folder.mkdir(parents=True, exist_ok=True)
-    return Given(ConfigDict(), folder, "cam", folder, index, count, images)
+    return Given(ConfigDict(), folder, "cam", folder, index, count, images=images)
 
 
 SETTINGS = dict(split="train", scales=(0.5, 1.0), max_buckets=1, batch_pixels=1 << 14)

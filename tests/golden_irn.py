@@ -12,7 +12,7 @@ from golden_weights import draw, torch_shape
 
 from wsss_jax.methods.base import Method
 from wsss_jax.models import resnet
-from wsss_jax.models.import_weights import import_arrays, torch_names
+from wsss_jax.weights.import_weights import import_arrays, torch_names
 
 NONE: Mapping[str, str] = MappingProxyType({})
 

@@ -19,8 +19,8 @@ from flax import traverse_util
 
 from wsss_jax.methods.base import MapMethod
 from wsss_jax.models import resnet38
-from wsss_jax.models.import_weights import import_arrays, torch_names
-from wsss_jax.optim import assign_rules, join, split_frozen
+from wsss_jax.training.optimizer import assign_rules, join, split_frozen
+from wsss_jax.weights.import_weights import import_arrays, torch_names
 
 
 def draw(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:

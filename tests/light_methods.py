@@ -21,7 +21,8 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 def names() -> list[str]:
     """All modules of `wsss_jax.methods` that are methods."""
-    return [m.name for m in pkgutil.iter_modules(methods.__path__) if m.name != "base"]
+    shared = ("base", "variables")
+    return [m.name for m in pkgutil.iter_modules(methods.__path__) if m.name not in shared]
 
 
 def make(name: str, backbone: dict[str, Any] = TINY, **fields: Any) -> base.Method:

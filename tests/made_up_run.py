@@ -11,14 +11,15 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from wsss_jax.context import Context
-from wsss_jax.data.cam_files import write_cams
+from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.images import encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
-from wsss_jax.ops.confusion import confusion_matrix, confusion_scores
-from wsss_jax.writer import MetricWriter
+from wsss_jax.pipeline import graph
+from wsss_jax.scoring.confusion import confusion_matrix, confusion_scores
+from wsss_jax.stages.base import Context
+from wsss_jax.training.metrics import MetricWriter
 
 # Names that would break a page which does not escape them.
 CLASSES = ("cat", 'x"><script>alert(1)</script>')
@@ -56,6 +57,10 @@ class DrawnSource:
 class DrawnContext(Context):
     def source(self, split: str) -> DrawnSource:
         return DrawnSource()
+
+
+def report_context(config: Any, workdir: Path) -> DrawnContext:
+    return DrawnContext(config, workdir, "report", workdir / "report", stages=graph.stages(config))
 
 
 class LostContext(DrawnContext):
@@ -178,7 +183,7 @@ def make_run(workdir: Path) -> Any:
     write_json(workdir / "masks" / "metrics.json", {"threshold": 0.2, "threshold_choice": "oracle"})
     for name in ("eval_cam", "eval_masks"):
         write_json(workdir / name / "per_image.json", per_image)
-    return DrawnContext(config, workdir, "report", workdir / "report")
+    return report_context(config, workdir)
 
 
 class Page(HTMLParser):

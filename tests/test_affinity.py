@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from golden_weights import drawn_variables
 
-from wsss_jax.data.walk_files import Walk
-from wsss_jax.methods.affinity import Affinity, pair_losses
+from wsss_jax.data.formats.walk_files import Walk
+from wsss_jax.inference.random_walk import pooled
+from wsss_jax.losses.pair_affinity import pair_losses
+from wsss_jax.methods.affinity import Affinity
 from wsss_jax.models import mobilenet_v2, resnet38, tiny
 from wsss_jax.ops.pair_affinity import feature_affinity, pair_mask
 from wsss_jax.ops.path_index import pair_offsets
 from wsss_jax.ops.random_walk import random_walk
-from wsss_jax.optim import assign_rules
-from wsss_jax.walk import pooled
+from wsss_jax.training.optimizer import assign_rules
 
 TINY = {"name": "tiny", "width": 8}
 DIMS = (4, 6, 8, 10)

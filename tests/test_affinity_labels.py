@@ -8,7 +8,7 @@ import pytest
 
 from wsss_jax.data.affinity_labels import AffinityLabels, block_means
 from wsss_jax.data.augment import Augment
-from wsss_jax.data.crf_files import write_crf
+from wsss_jax.data.formats.crf_files import write_crf
 from wsss_jax.errors import UserError
 
 WHOLE = Augment(crop=32, long_side=None, flip=0.0, random_position=False)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from wsss_jax.ops.boundary_iou import BAND, boundary_counts, boundary_scores
+from wsss_jax.scoring.boundary_iou import BAND, boundary_counts, boundary_scores
 
 
 def slow_band(mask: np.ndarray, width: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsss_jax.data.cam_files import (
+from wsss_jax.data.formats.cam_files import (
     find_cams,
     read_cams,
     read_irn_cams,

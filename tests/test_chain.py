@@ -8,8 +8,8 @@ from photographs import few_photographs
 from PIL import Image
 
 from wsss_jax import main, segment
-from wsss_jax.data.cam_files import read_cams
-from wsss_jax.data.crf_files import read_crf
+from wsss_jax.data.formats.cam_files import read_cams
+from wsss_jax.data.formats.crf_files import read_crf
 from wsss_jax.data.images import decode_mask
 from wsss_jax.files import read_json
 

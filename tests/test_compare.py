@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from wsss_jax import compare, comparison_runs, memory
-from wsss_jax.comparison_runs import read_recipes
+from wsss_jax import compare
+from wsss_jax.comparison import runs
+from wsss_jax.comparison.runs import read_recipes
 from wsss_jax.files import read_json, write_json
+from wsss_jax.pipeline import memory
 
 TINY = (
     *("--config.data.train_images=8", "--config.data.val_images=4", "--config.data.size=64"),
@@ -123,7 +125,7 @@ def test_runs_go_on_past_a_failure_and_are_not_done_twice(
     # A second time nothing is trained, other settings are not taken for these, all else is named.
     done = (workdir / "cam_shapes" / "seed0" / "train" / "_DONE.json").read_bytes()
     begun: list[Any] = []
-    monkeypatch.setattr(comparison_runs, "_child", lambda command: begun.append(command) or (0, ""))
+    monkeypatch.setattr(runs, "_child", lambda command: begun.append(command) or (0, ""))
     command[1] = "--configs=cam_shapes"
     assert compare.main([*command, *TINY]) == 0
     assert (workdir / "cam_shapes" / "seed0" / "train" / "_DONE.json").read_bytes() == done
@@ -138,11 +140,11 @@ def test_runs_go_on_past_a_failure_and_are_not_done_twice(
 
 def test_a_killed_run_is_told_from_a_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     (recipe,) = read_recipes(["cam_shapes"], [])
-    (one,) = comparison_runs.plan([recipe], [0], tmp_path, False)
-    monkeypatch.setattr(comparison_runs, "_child", lambda command: (-9, "step 3"))
-    assert comparison_runs.run(one) == "ended by signal SIGKILL, as happens when memory runs out"
-    monkeypatch.setattr(comparison_runs, "_child", lambda command: (0, "stopped"))
-    assert comparison_runs.run(one) == "stopped before it was finished"
+    (one,) = runs.plan([recipe], [0], tmp_path, False)
+    monkeypatch.setattr(runs, "_child", lambda command: (-9, "step 3"))
+    assert runs.run(one) == "ended by signal SIGKILL, as happens when memory runs out"
+    monkeypatch.setattr(runs, "_child", lambda command: (0, "stopped"))
+    assert runs.run(one) == "stopped before it was finished"
 
 
 def test_an_interrupt_ends_the_run_and_waits_for_it(tmp_path: Path):
@@ -166,7 +168,7 @@ def test_an_interrupt_ends_the_run_and_waits_for_it(tmp_path: Path):
     signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     try:
         with pytest.raises(KeyboardInterrupt):
-            comparison_runs._child([sys.executable, "-c", program])
+            runs._child([sys.executable, "-c", program])
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

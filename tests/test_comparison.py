@@ -8,19 +8,19 @@ import pytest
 from made_up_run import CLASSES, DrawnSource, Page, make_run
 from PIL import Image
 
+from wsss_jax.comparison.gallery import make_gallery, shown_split
+from wsss_jax.comparison.page import build_page, title
+from wsss_jax.comparison.picture import draw_picture
+from wsss_jax.comparison.sections import curves
+from wsss_jax.comparison.table import as_json, markdown, plus_minus
+from wsss_jax.comparison.trials import Comparison, Entry, Trial, labels
 from wsss_jax.report.collect import Evaluation, StageResult, collect
-from wsss_jax.report.comparison import Comparison, Entry, Trial, labels
-from wsss_jax.report.comparison_gallery import make_gallery, shown_split
-from wsss_jax.report.comparison_page import build_page, title
-from wsss_jax.report.comparison_picture import draw_picture
-from wsss_jax.report.comparison_sections import curves
-from wsss_jax.report.comparison_table import as_json, markdown, plus_minus
 
 
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     ctx = make_run(tmp_path_factory.mktemp("run"))
-    run = collect(ctx.config, ctx.workdir, "report")
+    run = collect(ctx.stages, ctx.config, ctx.workdir, "report")
     scored = {e.split: e for e in run.evaluations if e.stage.name == "eval_cam"}
     return Trial(0, run, scored, {"process": 3 << 30, "device": None})
 

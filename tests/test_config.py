@@ -7,8 +7,8 @@ import pytest
 from absl import flags
 from fake_recipe import write_recipe
 
-from wsss_jax.config import find_recipe, load_config, parse_flags
 from wsss_jax.errors import UserError
+from wsss_jax.pipeline.config import find_recipe, load_config, parse_flags
 
 
 @pytest.fixture

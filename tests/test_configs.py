@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from wsss_jax import graph, main, plan
-from wsss_jax.config import flatten, load_config, shipped_recipes
+from wsss_jax import main
 from wsss_jax.data import source
 from wsss_jax.data.augment import Augment
+from wsss_jax.files import flatten
 from wsss_jax.methods import build_method
+from wsss_jax.pipeline import dry_run, graph
+from wsss_jax.pipeline.config import load_config, shipped_recipes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -227,7 +229,7 @@ def test_dry_run_of_the_built_in_data(
 def test_dry_run_without_the_data(tmp_path: Path):
     c = _load("cam_shapes")
     c.data = _load("cam_voc").data
-    text = plan.describe(c, tmp_path / "run", (), False)
+    text = dry_run.describe(c, tmp_path / "run", (), False)
     assert "18 epochs of floor(images / 16), images not counted" in text
     assert "20 classes (assumed)" in text
 
@@ -241,7 +243,7 @@ def test_dry_run_counts_steps_without_preparing_the_data(
     monkeypatch.setattr(source, "make_builder", lambda data, split: builder, raising=False)
     c = _load("cam_shapes")
     c.train.batch_size = 4
-    text = plan.describe(c, tmp_path / "run", (), False)
+    text = dry_run.describe(c, tmp_path / "run", (), False)
     assert "steps        450 = 18 epochs of floor(103 images / 4)" in text
     assert "train: 103 images, to be prepared on the first run" in text
     assert "backbone tiny, 6 classes\n" in text
@@ -251,11 +253,11 @@ def test_step_cost_counts_what_is_known():
     c = _load("cam_shapes")
     c.train.batch_size = 2
     method = build_method(c.train.method.to_dict(), 6)
-    two = plan.step_cost(method, c.train.to_dict())
+    two = dry_run.step_cost(method, c.train.to_dict())
     assert two.frozen == 0 and two.parameters == two.gradients == 4 * two.trainable
     assert two.optimizer >= two.gradients  # momentum
     c.train.batch_size = 4
-    four = plan.step_cost(method, c.train.to_dict())
+    four = dry_run.step_cost(method, c.train.to_dict())
     assert four.flops == pytest.approx(2 * two.flops, rel=0.02)
     assert four.activations == pytest.approx(2 * two.activations, rel=0.02)
     # No more than every layer's maps a few times over, no less than its convolutions' inputs.
@@ -272,11 +274,11 @@ def test_step_cost_counts_loops_in_full():
     variables = jax.eval_shape(network.init, jax.random.key(0), image)
     counted: Any = jax.jit(network.apply).lower(variables, image).cost_analysis()
     # The first two levels are frozen: they are run once only.
-    assert 2.4 < plan.step_cost(method, c.train.to_dict()).flops / counted["flops"] < 3.1
+    assert 2.4 < dry_run.step_cost(method, c.train.to_dict()).flops / counted["flops"] < 3.1
 
 
 @pytest.mark.slow
 def test_dry_run_of_the_published_recipe(tmp_path: Path):
-    text = plan.describe(_load("seam_voc"), tmp_path / "run", (), False)
+    text = dry_run.describe(_load("seam_voc"), tmp_path / "run", (), False)
     assert "104,489,536 trained, 868,672 frozen" in text  # 105.4 M with SEAM's heads
     assert "lr 0.1 (x10): 287,296 parameters" in text

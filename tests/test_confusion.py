@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsss_jax.ops.confusion import confusion_matrix, confusion_scores, threshold_confusions
+from wsss_jax.scoring.confusion import confusion_matrix, confusion_scores, threshold_confusions
 
 
 def draw_labels(seed: int, shape: tuple[int, int], num_classes: int) -> np.ndarray:

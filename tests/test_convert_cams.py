@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsss_jax import convert_cams
-from wsss_jax.data.cam_files import read_cams, read_irn_cams, write_cams
+from wsss_jax.data.formats.cam_files import read_cams, read_irn_cams, write_cams
 
 
 @pytest.fixture

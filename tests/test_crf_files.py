@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsss_jax.data.crf_files import read_crf, write_crf
+from wsss_jax.data.formats.crf_files import read_crf, write_crf
 from wsss_jax.errors import UserError
 
 

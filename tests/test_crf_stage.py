@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from wsss_jax.context import Context
-from wsss_jax.crf_work import Task
-from wsss_jax.data.cam_files import write_cams
-from wsss_jax.data.crf_files import read_crf, read_crf_mask, write_crf
+from wsss_jax.data.formats.cam_files import write_cams
+from wsss_jax.data.formats.crf_files import read_crf, read_crf_mask, write_crf
 from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
-from wsss_jax.ops.confusion import confusion_matrix, confusion_scores
-from wsss_jax.ops.dense_crf import PSA, dense_crf, score_unary
+from wsss_jax.host.dense_crf import PSA, dense_crf, score_unary
+from wsss_jax.scoring.confusion import confusion_matrix, confusion_scores
 from wsss_jax.stages import crf, evaluate, pseudo_labels
+from wsss_jax.stages.base import Context
+from wsss_jax.stages.crf_work import Task
 
 IDS = [f"image{i}" for i in range(5)]
 CLASSES = ("cat", "dog", "cow")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from obvious_lattice import obvious_filter
 
 from wsss_jax.data.images import decode_image
-from wsss_jax.ops.dense_crf import (
+from wsss_jax.host.dense_crf import (
     IRN,
     PSA,
     CrfSettings,
@@ -173,7 +173,7 @@ def test_no_update_is_the_softmax_of_the_unary():
 def test_many_labels_are_filtered_as_few_are(monkeypatch: pytest.MonkeyPatch):
     image, unary = draw(9, labels=9)
     together = infer(image, unary)
-    monkeypatch.setattr("wsss_jax.ops.dense_crf._TOGETHER", 100)
+    monkeypatch.setattr("wsss_jax.host.dense_crf._TOGETHER", 100)
     np.testing.assert_allclose(infer(image, unary), together, atol=1e-6)
 
 
@@ -245,5 +245,5 @@ def test_wrong_labels_are_refused(labels: int, count: int, confidence: float):
 
 def test_the_module_does_not_import_jax():
     # Processes that share the images start with it; JAX would cost them a second and memory.
-    program = "import sys, wsss_jax.ops.dense_crf; sys.exit('jax' in sys.modules)"
+    program = "import sys, wsss_jax.host.dense_crf; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

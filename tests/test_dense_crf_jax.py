@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from wsss_jax.data.images import decode_image
-from wsss_jax.ops.dense_crf import IRN, PSA, CrfSettings, DenseCrf, label_unary, score_unary
+from wsss_jax.host.dense_crf import IRN, PSA, CrfSettings, DenseCrf, label_unary, score_unary
 from wsss_jax.ops.dense_crf_jax import DenseCrfBatch, dense_crf_batch
 
 WINDOW = np.s_[200:270, 200:290]

@@ -36,10 +36,10 @@ from light_methods import CLASSES, CROP, FIELDS, TINY
 
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
-from wsss_jax.inference import load_network
-from wsss_jax.sharding import check_divisible, data_mesh, global_batch
-from wsss_jax.train import init_state, init_variables, make_train_step
-from wsss_jax.weights import save_weights
+from wsss_jax.inference.multi_scale import load_network
+from wsss_jax.ops.sharding import check_divisible, data_mesh, global_batch
+from wsss_jax.training.loop import init_state, init_variables, make_train_step
+from wsss_jax.weights.npz import save_weights
 
 BATCH = 16
 batch = light_methods.make_batch(BATCH)

@@ -12,9 +12,9 @@ from PIL import Image
 from scored_folders import CLASSES, IDS, draw_folders, expected_confusion, read_png
 
 from wsss_jax import evaluate
-from wsss_jax.data.cam_files import write_irn_cams, write_seam_cams
+from wsss_jax.data.formats.cam_files import write_irn_cams, write_seam_cams
 from wsss_jax.data.images import encode_mask
-from wsss_jax.ops.confusion import confusion_scores
+from wsss_jax.scoring.confusion import confusion_scores
 
 
 @pytest.fixture

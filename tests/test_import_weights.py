@@ -14,7 +14,7 @@ from wsss_jax import models
 from wsss_jax.errors import UserError
 from wsss_jax.methods.cam import Cam
 from wsss_jax.models import mobilenet_v2, tiny
-from wsss_jax.models.import_weights import (
+from wsss_jax.weights.import_weights import (
     import_arrays,
     import_backbone,
     read_arrays,

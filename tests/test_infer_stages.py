@@ -9,12 +9,12 @@ import pytest
 from drawn_networks import CLASSES, SETTINGS, TEN, Images, Trained, context, trained_networks
 from ml_collections import ConfigDict
 
-from wsss_jax.data.cam_files import read_cams
+from wsss_jax.data.formats.cam_files import read_cams
 from wsss_jax.data.images import decode_mask
 from wsss_jax.errors import UserError
-from wsss_jax.inference import MultiScale
-from wsss_jax.logit_masks import LogitTask, write_logit_mask
-from wsss_jax.ops.dense_crf import CrfSettings, dense_crf, score_unary
+from wsss_jax.host.dense_crf import CrfSettings, dense_crf, score_unary
+from wsss_jax.host.logit_masks import LogitTask, write_logit_mask
+from wsss_jax.inference.multi_scale import MultiScale
 from wsss_jax.stages import infer_cam, predict
 
 

@@ -9,7 +9,14 @@ from drawn_networks import CLASSES, TEN, Images, Trained, context, trained_netwo
 from ml_collections import ConfigDict
 
 from wsss_jax.errors import UserError
-from wsss_jax.inference import MultiScale, Network, chunks, image_sizes, load_network, summed_maps
+from wsss_jax.inference.multi_scale import (
+    MultiScale,
+    Network,
+    chunks,
+    image_sizes,
+    load_network,
+    summed_maps,
+)
 from wsss_jax.stages import infer_cam
 
 

@@ -9,23 +9,23 @@ import pytest
 from ml_collections import ConfigDict
 from test_random_walk_stage import CLASSES, KEYS, SIZES, Images, context, files, scores_of
 
-from wsss_jax.crf_work import Task
-from wsss_jax.data.cam_files import write_cams
+from wsss_jax.data.formats.cam_files import write_cams
+from wsss_jax.data.formats.walk_files import read_walk
 from wsss_jax.data.images import decode_image, decode_mask
-from wsss_jax.data.walk_files import read_walk
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
+from wsss_jax.host.dense_crf import IRN, dense_crf, label_unary
+from wsss_jax.inference.random_walk import pooled
 from wsss_jax.methods import build_method
-from wsss_jax.ops.dense_crf import IRN, dense_crf, label_unary
+from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.random_walk import random_walk
 from wsss_jax.ops.resize import interpolation_matrix
 from wsss_jax.stages import irn_labels, train
 from wsss_jax.stages import random_walk as stage
+from wsss_jax.stages.crf_work import Task
 from wsss_jax.stages.irn_labels import HardLabels, label_file, sure_labels
-from wsss_jax.train import init_variables, variable_shapes
-from wsss_jax.walk import pooled
-from wsss_jax.weights import load_weights, save_weights
+from wsss_jax.weights.npz import load_weights, save_weights
 
 METHOD = dict(name="irnet", backbone=dict(name="tiny", width=8))
 WALK = dict(

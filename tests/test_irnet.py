@@ -11,13 +11,13 @@ from golden_irn import drawn_as_published
 from golden_weights import drawn_variables
 
 from wsss_jax.errors import UserError
+from wsss_jax.losses.boundary import boundary_losses
 from wsss_jax.methods.irnet import IrNet, _labels_of_blocks, _mirrored
 from wsss_jax.models import tiny
-from wsss_jax.ops.boundary_losses import boundary_losses
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.path_index import paths
 from wsss_jax.ops.random_walk import random_walk
-from wsss_jax.optim import assign_rules
+from wsss_jax.training.optimizer import assign_rules
 
 TINY = {"name": "tiny", "width": 8}
 QUICK: Any = {"xla_backend_optimization_level": 0}

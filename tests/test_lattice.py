@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from obvious_lattice import obvious_filter
 
-from wsss_jax.ops.lattice import Lattice, NormalisedKernel, Simplices
+from wsss_jax.host.lattice import Lattice, NormalisedKernel, Simplices
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 5])

@@ -16,8 +16,8 @@ from fake_recipe import write_recipe
 from ml_collections import ConfigDict
 
 from wsss_jax import main as program
-from wsss_jax import runtime
 from wsss_jax.errors import Interrupted, UserError
+from wsss_jax.pipeline import process as runtime
 
 
 @pytest.fixture

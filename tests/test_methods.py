@@ -10,8 +10,8 @@ import pytest
 from light_methods import CLASSES, CROP, TINY, make
 
 from wsss_jax.methods import build_method
-from wsss_jax.optim import assign_rules, join, split_frozen
-from wsss_jax.train import init_variables, variable_shapes
+from wsss_jax.methods.variables import init_variables, variable_shapes
+from wsss_jax.training.optimizer import assign_rules, join, split_frozen
 
 BATCH = 4
 NAMES = light_methods.names()

@@ -22,8 +22,8 @@ from wsss_jax.data.images import decode_image
 from wsss_jax.data.labels import read_label_file
 from wsss_jax.methods.base import network_input
 from wsss_jax.models import mobilenet_v2
-from wsss_jax.models.import_weights import import_arrays, read_arrays
 from wsss_jax.models.mobilenet_v2 import MobileNetV2
+from wsss_jax.weights.import_weights import import_arrays, read_arrays
 
 # It runs once: not worth optimising.
 QUICK: Any = {"xla_backend_optimization_level": 0}

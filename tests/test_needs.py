@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from wsss_jax import graph, main
-from wsss_jax.config import load_config
+from wsss_jax import main
 from wsss_jax.errors import UserError
+from wsss_jax.pipeline import graph
+from wsss_jax.pipeline.config import load_config
 
 WRONG = [
     ("seam_shapes", "crf.alphas", (8.0, 0.0), "stage crf: expected alphas above 0"),

@@ -12,7 +12,7 @@ import pytest
 import test_methods
 
 from wsss_jax import main, methods
-from wsss_jax.writer import read_metrics
+from wsss_jax.training.metrics import read_metrics
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "new_method.md"
 CONTRACT = [name for name, check in vars(test_methods).items() if hasattr(check, "pytestmark")]

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from wsss_jax.errors import UserError
-from wsss_jax.optim import assign_rules, join, make_optimizer, schedule, split_frozen
+from wsss_jax.training.optimizer import assign_rules, join, make_optimizer, schedule, split_frozen
 from wsss_jax.types import ParamRule
 
 RULES = (

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsss_jax.models.pcm import pixel_correlation, pixel_correlation_input
+from wsss_jax.ops.pixel_correlation import pixel_correlation, pixel_correlation_input
 
 E = 1e-5
 

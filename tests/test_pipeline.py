@@ -8,8 +8,8 @@ import pytest
 from adding_stages import adding_config, make_workdir, stages_run
 from ml_collections import ConfigDict
 
-from wsss_jax import graph, pipeline
 from wsss_jax.errors import UserError
+from wsss_jax.pipeline import graph, run
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def _train_config() -> ConfigDict:
 
 
 def test_runs_in_order_and_leaves_records(workdir: Path, capsys: pytest.CaptureFixture):
-    metrics = pipeline.run(adding_config(), workdir)
+    metrics = run.run(adding_config(), workdir)
     assert stages_run(workdir) == ["a", "b", "c", "d"]
     assert {n: m["value"] for n, m in metrics.items()} == {"a": 1, "b": 2, "c": 3, "d": 2}
     assert json.loads((workdir / "c" / "config.json").read_text())["needs"] == {"x": "b"}
@@ -39,18 +39,18 @@ def test_runs_in_order_and_leaves_records(workdir: Path, capsys: pytest.CaptureF
 
 
 def test_second_run_skips_everything(workdir: Path):
-    first = pipeline.run(adding_config(), workdir)
+    first = run.run(adding_config(), workdir)
     stages_run(workdir)
-    assert pipeline.run(adding_config(), workdir) == first
+    assert run.run(adding_config(), workdir) == first
     assert stages_run(workdir) == []
 
 
 def test_what_does_not_change_results_may_change(workdir: Path):
-    pipeline.run(adding_config(), workdir)
+    run.run(adding_config(), workdir)
     stages_run(workdir)
     config = adding_config(a={"log_every": 1})
     config.data = ConfigDict({"builder": "none", "root": "/moved"})
-    pipeline.run(config, workdir)
+    run.run(config, workdir)
     assert stages_run(workdir) == []
 
 
@@ -64,62 +64,62 @@ def test_what_does_not_change_results_may_change(workdir: Path):
     ],
 )
 def test_another_config_is_refused_and_nothing_runs(workdir: Path, change: Any, named: str):
-    pipeline.run(adding_config(), workdir)
+    run.run(adding_config(), workdir)
     stages_run(workdir)
     config = adding_config()
     change(config)
     with pytest.raises(UserError, match="holds another run") as error:
-        pipeline.run(config, workdir)
+        run.run(config, workdir)
     assert named in str(error.value) and "\n" not in str(error.value)
     assert stages_run(workdir) == []
 
 
 def test_unfinished_stage_of_another_config_is_refused(workdir: Path):
     with pytest.raises(RuntimeError):
-        pipeline.run(adding_config(b={"stop": "crash"}), workdir)
+        run.run(adding_config(b={"stop": "crash"}), workdir)
     with pytest.raises(UserError, match=r"b\.add was 1\.0, is now 2\.0"):
-        pipeline.run(adding_config(b={"stop": "crash", "add": 2.0}), workdir)
+        run.run(adding_config(b={"stop": "crash", "add": 2.0}), workdir)
 
 
 def test_force_redoes_what_differs_and_what_was_made_from_it(workdir: Path):
-    pipeline.run(adding_config(), workdir)
+    run.run(adding_config(), workdir)
     stages_run(workdir)
-    metrics = pipeline.run(adding_config(b={"add": 5.0}), workdir, force=True)
+    metrics = run.run(adding_config(b={"add": 5.0}), workdir, force=True)
     assert stages_run(workdir) == ["b", "c"]
     assert metrics["c"]["value"] == 7 and metrics["d"]["value"] == 2
 
 
 def test_force_alone_keeps_what_is_the_same(workdir: Path):
-    pipeline.run(adding_config(), workdir)
+    run.run(adding_config(), workdir)
     stages_run(workdir)
-    pipeline.run(adding_config(), workdir, force=True)
+    run.run(adding_config(), workdir, force=True)
     assert stages_run(workdir) == []
 
 
 def test_needs_are_checked_before_the_data_are_prepared(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pipeline, "_digests", lambda *_: pytest.fail("prepared"))
+    monkeypatch.setattr(run, "_digests", lambda *_: pytest.fail("prepared"))
     with pytest.raises(UserError, match="it needs a, which is not finished: add a to --only"):
-        pipeline.run(adding_config(), workdir, only=("b",))
+        run.run(adding_config(), workdir, only=("b",))
     with pytest.raises(UserError, match="it needs b, which is not finished: add a,b to --only"):
-        pipeline.run(adding_config(), workdir, only=("c",))
+        run.run(adding_config(), workdir, only=("c",))
 
 
 def test_weights_are_looked_for_before_the_data_are_prepared(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pipeline, "_digests", lambda *_: pytest.fail("prepared"))
+    monkeypatch.setattr(run, "_digests", lambda *_: pytest.fail("prepared"))
     with pytest.raises(UserError, match=r"stage a: expected weights .* at gone\.npz, found no"):
-        pipeline.run(adding_config(a={"init_weights": "gone.npz"}), workdir)
+        run.run(adding_config(a={"init_weights": "gone.npz"}), workdir)
     assert not workdir.exists()
 
 
 def test_only_needs_finished_inputs(workdir: Path):
     with pytest.raises(UserError, match=r"stage b: it needs a, which is not finished"):
-        pipeline.run(adding_config(), workdir, only=("b",))
+        run.run(adding_config(), workdir, only=("b",))
     with pytest.raises(UserError, match=r"no stage of this config .*did you mean"):
-        pipeline.run(_train_config(), workdir, only=("trian",))
+        run.run(_train_config(), workdir, only=("trian",))
 
 
 def test_order_follows_needs_then_the_listing(workdir: Path):
@@ -153,16 +153,16 @@ def test_weight_files_count_by_content(workdir: Path, tmp_path: Path):
     first, second = tmp_path / "first.npz", tmp_path / "second.npz"
     first.write_bytes(b"weights")
     second.write_bytes(b"weights")
-    pipeline.run(adding_config(a={"init_weights": str(first)}), workdir)
+    run.run(adding_config(a={"init_weights": str(first)}), workdir)
     stages_run(workdir)
-    pipeline.run(adding_config(a={"init_weights": str(second)}), workdir)
+    run.run(adding_config(a={"init_weights": str(second)}), workdir)
     first.unlink()
-    pipeline.run(adding_config(a={"init_weights": str(first)}), workdir)
+    run.run(adding_config(a={"init_weights": str(first)}), workdir)
     assert stages_run(workdir) == []
     second.write_bytes(b"others")
     with pytest.raises(UserError, match=r"the file a\.init_weights changed"):
-        pipeline.run(adding_config(a={"init_weights": str(second)}), workdir)
+        run.run(adding_config(a={"init_weights": str(second)}), workdir)
 
 
 def test_durations_read_well():
-    assert [pipeline.clock(s) for s in (4.21, 65.0, 3723.0)] == ["4.2 s", "1:05 min", "1:02:03 h"]
+    assert [run.clock(s) for s in (4.21, 65.0, 3723.0)] == ["4.2 s", "1:05 min", "1:02:03 h"]

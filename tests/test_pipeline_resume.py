@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from adding_stages import adding_config, make_workdir, stages_run
 
-from wsss_jax import pipeline, runtime, stage_folder
 from wsss_jax.errors import Interrupted, UserError
+from wsss_jax.pipeline import process, record, run
 
 
 @pytest.fixture
@@ -19,33 +19,33 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_only_with_force_redoes_the_named_and_keeps_what_was_made_from_it(workdir: Path):
-    pipeline.run(adding_config(), workdir)
+    run.run(adding_config(), workdir)
     stages_run(workdir)
-    pipeline.run(adding_config(), workdir, only=("b",), force=True)
+    run.run(adding_config(), workdir, only=("b",), force=True)
     assert stages_run(workdir) == ["b"]
-    pipeline.run(adding_config(), workdir)
+    run.run(adding_config(), workdir)
     assert stages_run(workdir) == []
 
 
 def test_only_with_force_removes_what_was_made_from_other_results(
     workdir: Path, capsys: pytest.CaptureFixture
 ):
-    pipeline.run(adding_config(), workdir)
+    run.run(adding_config(), workdir)
     stages_run(workdir)
-    pipeline.run(adding_config(b={"add": 5.0}), workdir, only=("b",), force=True)
+    run.run(adding_config(b={"add": 5.0}), workdir, only=("b",), force=True)
     assert stages_run(workdir) == ["b"]
     assert not (workdir / "c").exists() and (workdir / "d" / "_DONE.json").exists()
     assert "c (" in (out := capsys.readouterr().out) and "deleted, it was made from" in out
 
 
 def test_a_stage_that_ended_before_it_made_anything_may_be_corrected(workdir: Path):
-    pipeline.run(adding_config(), workdir, only=("a",))
+    run.run(adding_config(), workdir, only=("a",))
     stages_run(workdir)
     (workdir / "a" / "_DONE.json").unlink()
     for made in (workdir / "a").iterdir():
         if made.name not in ("_START.json", "config.json"):
             made.unlink()
-    pipeline.run(adding_config(a={"add": 3.0}), workdir, only=("a",))
+    run.run(adding_config(a={"add": 3.0}), workdir, only=("a",))
     assert stages_run(workdir) == ["a"]
 
 
@@ -54,54 +54,54 @@ def test_what_only_draws_is_drawn_anew_for_another_recipe(
 ):
     stages = workdir.parent / "fake_stages"
     (stages / "draw.py").write_text((stages / "add.py").read_text())
-    monkeypatch.setattr(stage_folder, "_VIEWS", ("fake_stages.draw",))
+    monkeypatch.setattr(record, "_VIEWS", ("fake_stages.draw",))
     draws: dict[str, dict[str, Any]] = {"d": {"type": "fake_stages.draw"}}
-    pipeline.run(adding_config(**draws), workdir)
+    run.run(adding_config(**draws), workdir)
     stages_run(workdir)
     draws["d"]["needs"] = {"x": "b", "y": "c"}
-    pipeline.run(adding_config(**draws), workdir)
+    run.run(adding_config(**draws), workdir)
     assert stages_run(workdir) == ["d"]
     with pytest.raises(UserError, match="stage a"):  # what it draws is still protected
-        pipeline.run(adding_config(**draws, a={"add": 2.0}), workdir)
+        run.run(adding_config(**draws, a={"add": 2.0}), workdir)
 
 
 def test_only_runs_a_part(workdir: Path):
-    pipeline.run(adding_config(), workdir, only=("a", "d"))
+    run.run(adding_config(), workdir, only=("a", "d"))
     assert stages_run(workdir) == ["a", "d"]
-    pipeline.run(adding_config(), workdir)
+    run.run(adding_config(), workdir)
     assert stages_run(workdir) == ["b", "c"]
 
 
 def test_only_refuses_inputs_of_another_config(workdir: Path):
-    pipeline.run(adding_config(), workdir, only=("a",))
+    run.run(adding_config(), workdir, only=("a",))
     with pytest.raises(UserError, match=r"it needs a, .*a\.add was 1\.0, is now 3\.0"):
-        pipeline.run(adding_config(a={"add": 3.0}), workdir, only=("b",))
+        run.run(adding_config(a={"add": 3.0}), workdir, only=("b",))
 
 
 def test_resumes_after_a_crash(workdir: Path):
     config = adding_config(b={"stop": "crash"})
     with pytest.raises(RuntimeError, match="power cut"):
-        pipeline.run(config, workdir)
+        run.run(config, workdir)
     assert stages_run(workdir) == ["a", "b"]
-    pipeline.run(config, workdir)
+    run.run(config, workdir)
     assert stages_run(workdir) == ["b", "c", "d"]  # and b found its half-done work
 
 
 def test_a_stop_on_request_keeps_the_time_spent(workdir: Path):
     config = adding_config(b={"stop": "asked"})
     with pytest.raises(Interrupted):
-        pipeline.run(config, workdir)
+        run.run(config, workdir)
     spent = json.loads((workdir / "b" / "_START.json").read_text())["seconds"]
     assert spent > 0
-    pipeline.run(config, workdir)
+    run.run(config, workdir)
     assert json.loads((workdir / "b" / "_DONE.json").read_text())["seconds"] >= round(spent, 3)
 
 
 def test_an_input_that_is_gone_makes_its_results_stale(workdir: Path):
-    pipeline.run(adding_config(), workdir)
-    stage_folder.remove(workdir, "a")
+    run.run(adding_config(), workdir)
+    record.remove(workdir, "a")
     with pytest.raises(UserError, match=r"stage b: .*a is run again"):
-        pipeline.run(adding_config(), workdir)
+        run.run(adding_config(), workdir)
 
 
 def test_folders_of_others_are_never_touched(workdir: Path, tmp_path: Path):
@@ -109,26 +109,26 @@ def test_folders_of_others_are_never_touched(workdir: Path, tmp_path: Path):
     (workdir / "b" / "thesis.tex").write_text("years of work")
     for force in (False, True):
         with pytest.raises(UserError, match="was not made by this program"):
-            pipeline.run(adding_config(), workdir, force=force)
+            run.run(adding_config(), workdir, force=force)
     assert (workdir / "b" / "thesis.tex").exists() and not (workdir / "a").exists()
 
 
 def test_force_does_not_follow_links_out_of_the_workdir(workdir: Path, tmp_path: Path):
-    pipeline.run(adding_config(), workdir)
+    run.run(adding_config(), workdir)
     elsewhere = tmp_path / "elsewhere"
     (workdir / "b").rename(elsewhere)
     (workdir / "b").symlink_to(elsewhere)
     with pytest.raises(UserError):
-        pipeline.run(adding_config(b={"add": 2.0}), workdir, force=True)
+        run.run(adding_config(b={"add": 2.0}), workdir, force=True)
     with pytest.raises(UserError, match="will not delete"):
-        stage_folder.remove(workdir, "b")
+        record.remove(workdir, "b")
     assert (elsewhere / "value").exists()
 
 
 def test_a_deletion_cut_short_leaves_no_finished_stage(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    pipeline.run(adding_config(), workdir)
+    run.run(adding_config(), workdir)
 
     unlink = Path.unlink
 
@@ -139,14 +139,14 @@ def test_a_deletion_cut_short_leaves_no_finished_stage(
 
     monkeypatch.setattr(Path, "unlink", killed)
     with pytest.raises(KeyboardInterrupt):
-        stage_folder.remove(workdir, "c")
+        record.remove(workdir, "c")
     assert (workdir / "c" / "_START.json").exists()
     assert not (workdir / "c" / "_DONE.json").exists()
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path):
-    held = "import sys; from wsss_jax import runtime; from pathlib import Path\n"
-    held += "with runtime.lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    held = "import sys; from wsss_jax.pipeline import process; from pathlib import Path\n"
+    held += "with process.lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", held, str(tmp_path / "w")],
         stdin=subprocess.PIPE,
@@ -156,15 +156,15 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path):
         assert other.stdout is not None and other.stdout.readline() == "held\n"
         with (
             pytest.raises(UserError, match=rf"another run \(process {other.pid} on .*is working"),
-            runtime.lock(tmp_path / "w"),
+            process.lock(tmp_path / "w"),
         ):
             pass
         other.kill()
-    with runtime.lock(tmp_path / "w"):  # a killed run leaves no lock behind
+    with process.lock(tmp_path / "w"):  # a killed run leaves no lock behind
         pass
 
 
 def test_a_workdir_that_cannot_be_made_is_a_clear_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot use --workdir"), runtime.lock(tmp_path / "file"):
+    with pytest.raises(UserError, match="cannot use --workdir"), process.lock(tmp_path / "file"):
         pass

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from wsss_jax.losses.present_classes import on_present_classes
 from wsss_jax.methods.seam import Seam
-from wsss_jax.ops.present_classes import on_present_classes
 from wsss_jax.ops.transforms import draw_transform
 
 CLASSES = 8

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from PIL import Image
 
-from wsss_jax.context import Context
-from wsss_jax.data.cam_files import write_cams
+from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.images import VOC_PALETTE
 from wsss_jax.errors import UserError
-from wsss_jax.ops.confusion import confusion_matrix, threshold_confusions
+from wsss_jax.scoring.confusion import confusion_matrix, threshold_confusions
+from wsss_jax.stages.base import Context
 from wsss_jax.stages.pseudo_labels import Background, label_confidence, label_map, run
 
 IDS = [f"image{i}" for i in range(5)]

@@ -18,8 +18,8 @@ from wsss_jax.errors import UserError
 from wsss_jax.methods import base
 from wsss_jax.methods.pss import Pss
 from wsss_jax.models import tiny
-from wsss_jax.sharding import data_mesh, global_batch
-from wsss_jax.train import init_state, make_train_step
+from wsss_jax.ops.sharding import data_mesh, global_batch
+from wsss_jax.training.loop import init_state, make_train_step
 
 TINY = {"name": "tiny", "width": 8}
 CLASSES, BATCH, SIZE = 3, 4, 32

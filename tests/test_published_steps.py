@@ -9,11 +9,11 @@ from flax import traverse_util
 from photographs import few_photographs
 
 from wsss_jax import main
-from wsss_jax.config import load_config
 from wsss_jax.methods import build_method
-from wsss_jax.optim import assign_rules
-from wsss_jax.train import init_variables
-from wsss_jax.writer import read_metrics
+from wsss_jax.methods.variables import init_variables
+from wsss_jax.pipeline.config import load_config
+from wsss_jax.training.metrics import read_metrics
+from wsss_jax.training.optimizer import assign_rules
 
 RECIPES = ("cam_voc", "ssenet_voc", "seam_voc", "pss_voc", "ecsnet_voc", "cam_irn_voc")
 

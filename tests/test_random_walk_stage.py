@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from wsss_jax.context import Context
-from wsss_jax.data.cam_files import write_cams
+from wsss_jax.data.formats.cam_files import write_cams
+from wsss_jax.data.formats.walk_files import Walk, read_walk, write_walk
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.source import Record
-from wsss_jax.data.walk_files import Walk, read_walk, write_walk
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
-from wsss_jax.inference import MultiScale
+from wsss_jax.inference.multi_scale import MultiScale
+from wsss_jax.inference.random_walk import pooled, prepare
 from wsss_jax.methods import build_method
+from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.ops.path_index import pair_offsets
 from wsss_jax.ops.random_walk import random_walk
 from wsss_jax.ops.resize import interpolation_matrix
 from wsss_jax.stages import random_walk as stage
-from wsss_jax.train import init_variables, variable_shapes
-from wsss_jax.walk import pooled, prepare
-from wsss_jax.weights import load_weights, save_weights
+from wsss_jax.stages.base import Context
+from wsss_jax.weights.npz import load_weights, save_weights
 
 CLASSES = ("cat", "dog", "cow", "hen")
 # The third has no class; a 3 × 3 map; a single pixel.

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsss_jax.data.cam_files import read_cams
-from wsss_jax.data.crf_files import read_crf
-from wsss_jax.data.safe_pickle import load_numpy_pickle
-from wsss_jax.data.walk_files import read_walk
+from wsss_jax.data.formats.cam_files import read_cams
+from wsss_jax.data.formats.crf_files import read_crf
+from wsss_jax.data.formats.safe_pickle import load_numpy_pickle
+from wsss_jax.data.formats.walk_files import read_walk
 
 KEYS = np.array([1, 3], np.int32)
 CAMS = np.full((2, 5, 4), 0.5, np.float16)

@@ -14,17 +14,18 @@ from made_up_run import (
     IDS,
     NAMES,
     THRESHOLDS,
-    DrawnContext,
     DrawnSource,
     LostContext,
     Page,
     make_run,
     recipe,
+    report_context,
 )
 from ml_collections import ConfigDict
 from PIL import Image
 
 from wsss_jax.files import write_json
+from wsss_jax.pipeline import graph
 from wsss_jax.report import page as page_module
 from wsss_jax.report import wording
 from wsss_jax.report.collect import collect
@@ -150,7 +151,7 @@ def test_same_run_same_report(made):
 
 
 def test_nothing_but_the_recipe(tmp_path):
-    ctx: Any = DrawnContext(recipe(), tmp_path, "report", tmp_path / "report")
+    ctx: Any = report_context(recipe(), tmp_path)
     metrics = report.run(ctx, ctx.config.report, {})
     page = Page((tmp_path / "report.html").read_text())
     texts = " ".join(page.text)
@@ -178,7 +179,7 @@ def test_a_missing_stage_is_left_out(tmp_path, monkeypatch, lost):
 @pytest.mark.parametrize("lost", ["eval_cam", "train"])
 def test_picture_without_a_chart(made, lost):
     ctx, _, _ = made
-    found = collect(ctx.config, ctx.workdir, "report")
+    found = collect(ctx.stages, ctx.config, ctx.workdir, "report")
     evaluation = found.evaluations[1]
     samples = make_gallery(evaluation, DrawnSource(), 1)
     kept = tuple(e for e in found.evaluations if e.stage.name != lost)
@@ -192,7 +193,7 @@ def test_picture_without_a_chart(made, lost):
 
 def test_moved_photographs_leave_the_scores(tmp_path):
     ctx = make_run(tmp_path)
-    lost = LostContext(ctx.config, ctx.workdir, ctx.stage, ctx.stage_dir)
+    lost = LostContext(ctx.config, ctx.workdir, ctx.stage, ctx.stage_dir, stages=ctx.stages)
     assert report.run(lost, ctx.config.report, {})["images_shown"] == 0
     page = Page((tmp_path / "report.html").read_text())
     assert "The pictures are left out: expected images in /gone" in " ".join(page.text)
@@ -215,7 +216,7 @@ def test_threshold_taken_over_from_another_split(tmp_path):
     metrics = json.loads((tmp_path / "eval_cam" / "metrics.json").read_text())
     metrics |= {"split": "val", "threshold_choice": "fixed"}
     write_json(tmp_path / "eval_masks" / "metrics.json", metrics)
-    val = collect(ctx.config, tmp_path, "report").evaluations[1]
+    val = collect(graph.stages(ctx.config), ctx.config, tmp_path, "report").evaluations[1]
     assert wording.name(val) == "Seed · val"
     assert wording.threshold_note(val) == "threshold 0.20, the best on train"
     assert "best one on split train" in wording.choice_sentence(val)
@@ -224,7 +225,7 @@ def test_threshold_taken_over_from_another_split(tmp_path):
 def test_samples_without_scores_or_masks(tmp_path):
     ctx = make_run(tmp_path)
     (tmp_path / "eval_cam" / "per_image.json").unlink()
-    found = collect(ctx.config, tmp_path, "report")
+    found = collect(ctx.stages, ctx.config, tmp_path, "report")
     evaluation = next(e for e in found.evaluations if e.stage.name == "eval_cam")
     samples = make_gallery(evaluation, DrawnSource(), 1)
     assert [(s.id, s.group, s.miou) for s in samples] == [
@@ -241,7 +242,7 @@ def test_a_run_that_could_not_be_scored_shows_its_masks(tmp_path):
     ctx = make_run(tmp_path)
     for name in ("eval_cam", "eval_masks"):
         (tmp_path / name / "metrics.json").unlink()
-    found = collect(ctx.config, tmp_path, "report")
+    found = collect(ctx.stages, ctx.config, tmp_path, "report")
     assert not found.evaluations
     shown = shown_evaluation(found)
     assert shown is not None and shown.stage.name == "masks" and shown.split == "train"
@@ -252,7 +253,7 @@ def test_a_run_that_could_not_be_scored_shows_its_masks(tmp_path):
 
 def test_masks_of_a_network_are_shown_beside_the_maps_of_the_run(tmp_path):
     ctx = make_run(tmp_path)
-    found = collect(ctx.config, tmp_path, "report")
+    found = collect(ctx.stages, ctx.config, tmp_path, "report")
     masks = found.evaluations[1]
     # As where a network made the masks: no maps upstream.
     alone = dataclasses.replace(masks, chain=masks.chain[:1])
@@ -271,19 +272,19 @@ def test_the_title_is_of_the_network_that_makes_the_maps(tmp_path):
     (tmp_path / "before").mkdir()
     write_json(tmp_path / "before" / "config.json", config.before.to_dict())
     write_json(tmp_path / "before" / "metrics.json", {"images_per_second": 900.0})
-    found = collect(config, tmp_path, "report")
+    found = collect(graph.stages(config), config, tmp_path, "report")
     assert [t.stage.name for t in found.trainings] == ["before", "train"]
     assert (wording.title(found), found.backbone) == ("SEAM", "tiny")
     speed = next(h for h in wording.headlines(found) if h.label == "Training speed")
     assert speed.value == "50.0"
     config.cam.needs.checkpoint = "before"
-    found = collect(config, tmp_path, "report")
+    found = collect(graph.stages(config), config, tmp_path, "report")
     assert (wording.title(found), wording.backbone_name(found.backbone)) == ("CAM", "ResNet-101")
 
 
 def test_pictures_shrink_until_the_page_is_small_enough(made, monkeypatch):
     ctx, text, _ = made
-    found = collect(ctx.config, ctx.workdir, "report")
+    found = collect(ctx.stages, ctx.config, ctx.workdir, "report")
     samples = make_gallery(found.evaluations[1], DrawnSource(), 2)
     monkeypatch.setattr(page_module, "_MOST_BYTES", 0.7 * len(text))
     small = page_module.build_page(found, samples, found.evaluations[1], CLASSES, {})

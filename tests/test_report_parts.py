@@ -11,9 +11,9 @@ from made_up_run import Page, make_run
 from wsss_jax.report import wording
 from wsss_jax.report.charts import Series, axis, line_chart, smooth
 from wsss_jax.report.collect import Evaluation, StageResult, collect
-from wsss_jax.report.colours import class_colours, paint_mask
 from wsss_jax.report.gallery import choose
 from wsss_jax.report.markup import Html, element
+from wsss_jax.viz.colors import class_colours, paint_mask
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,8 @@ def test_painted_mask_shows_class_ignore_and_background():
 
 
 def test_headlines_of_a_long_chain(tmp_path):
-    found = collect(make_run(tmp_path).config, tmp_path, "report")
+    ctx = make_run(tmp_path)
+    found = collect(ctx.stages, ctx.config, tmp_path, "report")
 
     def scored(kind: str, split: str, miou: float) -> Evaluation:
         stage = dataclasses.replace(found.stages[1], name=kind, type=kind)
@@ -122,7 +123,8 @@ def test_headlines_of_a_long_chain(tmp_path):
 
 
 def test_backgrounds_are_told_as_they_were(tmp_path):
-    found = collect(make_run(tmp_path).config, tmp_path, "report")
+    ctx = make_run(tmp_path)
+    found = collect(ctx.stages, ctx.config, tmp_path, "report")
 
     def made(kind: str, **metrics: float) -> StageResult:
         return dataclasses.replace(found.stages[1], type=kind, section={}, metrics=metrics)

@@ -15,8 +15,8 @@ from golden_weights import drawn_arrays, drawn_variables
 from wsss_jax import models
 from wsss_jax.methods.cam import Cam
 from wsss_jax.models import resnet
-from wsss_jax.models.import_weights import import_backbone, torch_names
 from wsss_jax.models.resnet import ResNet
+from wsss_jax.weights.import_weights import import_backbone, torch_names
 
 CLASSIFIER = 2048 * 1000 + 1000
 # Programs run once: not worth optimising.

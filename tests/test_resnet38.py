@@ -13,8 +13,8 @@ from golden_weights import draw
 from wsss_jax import models
 from wsss_jax.errors import UserError
 from wsss_jax.models import resnet38
-from wsss_jax.models.import_weights import torch_names
 from wsss_jax.models.resnet38 import Block, Bottleneck, ResidualBlock, ResNet38, foreign_name
+from wsss_jax.weights.import_weights import torch_names
 
 
 def shapes_of(size: tuple[int, int] = (64, 64)) -> Any:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsss_jax.data.portable_pickle import Tensor, dump_numpy_pickle
-from wsss_jax.data.safe_pickle import load_numpy_pickle
+from wsss_jax.data.formats.portable_pickle import Tensor, dump_numpy_pickle
+from wsss_jax.data.formats.safe_pickle import load_numpy_pickle
 from wsss_jax.errors import UserError
 
 CONTENT = {

@@ -12,7 +12,7 @@ from golden_weights import Reference, compute_reference, drawn_variables
 from wsss_jax.methods import base
 from wsss_jax.methods.seam import Seam
 from wsss_jax.models import tiny
-from wsss_jax.optim import assign_rules
+from wsss_jax.training.optimizer import assign_rules
 
 TINY = {"name": "tiny", "width": 8}
 TERMS = ("cls1", "cls2", "rvmin1", "rvmin2", "er", "ecr1", "ecr2")

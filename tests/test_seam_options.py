@@ -10,7 +10,7 @@ import pytest
 
 from wsss_jax.errors import UserError
 from wsss_jax.methods.seam import Seam
-from wsss_jax.train import init_variables
+from wsss_jax.methods.variables import init_variables
 
 TINY = {"name": "tiny", "width": 8}
 KEY = jax.random.key(5)

@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 
 from wsss_jax import segment
 from wsss_jax.files import write_json
-from wsss_jax.report.colours import class_colours
-from wsss_jax.report.labelled import labelled_mask
 from wsss_jax.stages import predict
+from wsss_jax.viz.colors import class_colours
+from wsss_jax.viz.labelled import labelled_mask
 
 PHOTOS = Images((40, 40), (33, 47), (48, 30))
 SETTINGS: dict[str, Any] = dict(

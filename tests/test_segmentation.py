@@ -13,9 +13,9 @@ from wsss_jax import losses
 from wsss_jax.errors import UserError
 from wsss_jax.methods import base
 from wsss_jax.methods.segmentation import Segmentation
+from wsss_jax.methods.variables import init_variables
 from wsss_jax.models import tiny
 from wsss_jax.models.layers import BatchNorm
-from wsss_jax.train import init_variables
 
 TINY = {"name": "tiny", "width": 8}
 HEADS: dict[str, dict[str, Any]] = {

@@ -7,12 +7,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from wsss_jax.data import shapes
+from wsss_jax.data.builders import open_source
 from wsss_jax.data.images import decode_image, decode_mask
-from wsss_jax.data.shapes_compose import HOMES, LONGEST, MOST_HEAD, SEEN_HEAD, SHORTEST
-from wsss_jax.data.shapes_draw import Limb, Oval, Pose, distance, distances
-from wsss_jax.data.shapes_scenes import SCENES
-from wsss_jax.data.shapes_toys import BODIES, PATTERNS, Coat, Toy, build, headless
-from wsss_jax.data.source import open_source
+from wsss_jax.data.shapes.compose import HOMES, LONGEST, MOST_HEAD, SEEN_HEAD, SHORTEST
+from wsss_jax.data.shapes.draw import Limb, Oval, Pose, distance, distances
+from wsss_jax.data.shapes.scenes import SCENES
+from wsss_jax.data.shapes.toys import BODIES, PATTERNS, Coat, Toy, build, headless
 from wsss_jax.errors import UserError
 
 CLASSES = shapes.CLASSES

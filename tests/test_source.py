@@ -15,8 +15,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from wsss_jax.data import prepared
+from wsss_jax.data.builders import make_builder, open_source
 from wsss_jax.data.prepared import PreparedSource, RecordBuilder, prepare, prepared_root
-from wsss_jax.data.source import Record, make_builder, open_source
+from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 
 IDS = [f"2007_{number:06}" for number in range(1100)]  # three shards

@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 from test_random_walk_stage import KEYS, METHOD, SETTINGS, Images, context, files, inputs, scores_of
 
-from wsss_jax.data.crf_files import write_crf
+from wsss_jax.data.formats.crf_files import write_crf
 from wsss_jax.data.mask_labels import MaskLabels
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json

@@ -13,11 +13,12 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from wsss_jax import submission
-from wsss_jax.context import Context
+from wsss_jax.data.formats.voc_submission import check_archive, write_archive
 from wsss_jax.data.images import VOC_PALETTE, encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.stages import submit
+from wsss_jax.stages.base import Context
 
 IDS = ["2008_000001", "2008_000002", "2009_000003"]
 SIZE = (6, 9)
@@ -32,7 +33,7 @@ def archive(path: Path, **changes: bytes | None) -> Path:
     """An archive of the three masks; `changes` replace (bytes) or drop (None) the files of ids."""
     files = {name: encode_mask(mask(i)) for i, name in enumerate(IDS)}
     files = {name: content for name, content in (files | changes).items() if content is not None}
-    submission.write_archive(path, files.items(), "comp6")
+    write_archive(path, files.items(), "comp6")
     return path
 
 
@@ -56,7 +57,7 @@ def test_an_archive_has_the_servers_layout_and_the_same_bytes_again(tmp_path: Pa
             and (image.getpalette() or [])[:63] == VOC_PALETTE[:21].ravel().tolist()
         )
         np.testing.assert_array_equal(np.asarray(image), mask(1))
-    submission.check_archive(path, IDS, lambda _: SIZE)
+    check_archive(path, IDS, lambda _: SIZE)
     assert path.read_bytes() == archive(tmp_path / "b.tar.gz").read_bytes()
 
 
@@ -75,18 +76,18 @@ def test_an_archive_has_the_servers_layout_and_the_same_bytes_again(tmp_path: Pa
 def test_the_checker_names_what_is_wrong(tmp_path: Path, changes: dict, words: str):
     path = archive(tmp_path / "a.tar.gz", **changes)
     with pytest.raises(UserError, match=words):
-        submission.check_archive(path, IDS, lambda _: SIZE)
+        check_archive(path, IDS, lambda _: SIZE)
 
 
 def test_the_checker_refuses_other_places_and_other_files(tmp_path: Path):
     path = archive(tmp_path / "a.tar.gz")
     with pytest.raises(UserError, match=r"comp5_test_cls/<id>\.png"):
-        submission.check_archive(path, IDS, competition="comp5")
+        check_archive(path, IDS, competition="comp5")
     (tmp_path / "cut.tar.gz").write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"whole \.tar\.gz"):
-        submission.check_archive(tmp_path / "cut.tar.gz", IDS)
+        check_archive(tmp_path / "cut.tar.gz", IDS)
     with pytest.raises(UserError, match="found none; check the path"):
-        submission.check_archive(tmp_path / "none.tar.gz", IDS)
+        check_archive(tmp_path / "none.tar.gz", IDS)
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -138,7 +139,7 @@ def test_stage(tmp_path: Path):
     result = run_stage(tmp_path)
     path = tmp_path / "submit" / "submission.tar.gz"
     assert result == {"images": 3, "archive": path.name, "bytes": path.stat().st_size}
-    submission.check_archive(path, IDS, lambda _: SIZE)
+    check_archive(path, IDS, lambda _: SIZE)
     path.unlink()
     (masks / f"{IDS[2]}.png").write_bytes(encode_mask(np.full(SIZE, 255, np.uint8)))
     with pytest.raises(UserError, match="found 255"):

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from wsss_jax import scoring
-from wsss_jax.context import Context
-from wsss_jax.data.cam_files import write_cams
+from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.images import encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.ops.contrast import colour_separation
+from wsss_jax.scoring import score_files
 from wsss_jax.stages import evaluate, threshold
-from wsss_jax.taken_over import best_threshold
+from wsss_jax.stages.base import Context
+from wsss_jax.stages.references import best_threshold
 
 SIZE = 48
 
@@ -115,7 +115,7 @@ def test_the_stage_finds_the_outline_and_evaluation_compares(tmp_path: Path, cam
     assert result["best_threshold"] == pytest.approx(0.5, abs=0.03)
     assert result["images"] == 6 and result["threshold_choice"] == "contrast"
     curve = result["separation_curve"]
-    assert scoring.THRESHOLDS[int(np.argmax(curve))] == result["best_threshold"]
+    assert score_files.THRESHOLDS[int(np.argmax(curve))] == result["best_threshold"]
     assert best_threshold(tmp_path / "threshold") == (result["best_threshold"], "contrast")
 
     compare = dict(contrast="from:threshold", low=0.1)

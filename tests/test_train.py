@@ -12,9 +12,9 @@ import pytest
 from toy_training import CROP, SGD, Toy, batches, one_step, same, tiny_cam, train
 
 from wsss_jax.errors import Interrupted, UserError
+from wsss_jax.methods.variables import init_variables
 from wsss_jax.stages.train import steps_of
-from wsss_jax.train import init_variables
-from wsss_jax.writer import read_metrics
+from wsss_jax.training.metrics import read_metrics
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 from toy_training import same, train
 
 from wsss_jax.errors import UserError
-from wsss_jax.map_pictures import map_pictures
 from wsss_jax.types import TrainState
+from wsss_jax.viz.map_pictures import map_pictures
 
 
 def array_file(checkpoint: Path) -> Path:

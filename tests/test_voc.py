@@ -10,10 +10,11 @@ from devkits import COW, DOG, IDS, OBJECTS, Devkit, jpeg, objects_mask, shown
 from ml_collections import ConfigDict
 from PIL import Image
 
+from wsss_jax.data.builders import open_source
 from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import decode_image, decode_mask, encode_mask
 from wsss_jax.data.prepared import PreparedSource
-from wsss_jax.data.source import Source, open_source
+from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 
 

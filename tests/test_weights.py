@@ -10,8 +10,8 @@ from toy_training import CLASSES, CROP, Toy, same, tiny_cam
 
 from wsss_jax.errors import UserError
 from wsss_jax.methods import build_method
-from wsss_jax.train import init_variables, variable_shapes
-from wsss_jax.weights import load_weights, save_weights
+from wsss_jax.methods.variables import init_variables, variable_shapes
+from wsss_jax.weights.npz import load_weights, save_weights
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from wsss_jax.workers import in_processes, worker_count
+from wsss_jax.host.workers import in_processes, worker_count
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _PROGRAM = """
 import os, signal, sys, time
 from wsss_jax.errors import UserError
 from wsss_jax.stages import crf
-from wsss_jax.workers import in_processes
+from wsss_jax.host.workers import in_processes
 
 def loaded(name):
     return name in sys.modules

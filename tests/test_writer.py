@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
-from wsss_jax import writer as writer_module
 from wsss_jax.errors import UserError
-from wsss_jax.report.overlay import HEAT_COLOURS, cam_overlay
-from wsss_jax.writer import MetricWriter, console_line, read_metrics
+from wsss_jax.training import metrics as writer_module
+from wsss_jax.training.metrics import MetricWriter, console_line, read_metrics
+from wsss_jax.viz.overlay import HEAT_COLOURS, cam_overlay
 
 
 def _lines(folder):

@@ -11,22 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsss_jax.checkpoints import Checkpoints
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.loader import training_batches
 from wsss_jax.data.source import Record
 from wsss_jax.methods import base, build_method
-from wsss_jax.optim import assign_rules, make_optimizer
+from wsss_jax.methods.variables import init_variables
+from wsss_jax.ops.sharding import data_mesh, global_batch
 from wsss_jax.progress import Progress
-from wsss_jax.sharding import data_mesh, global_batch
-from wsss_jax.train import (
-    Run,
-    Schedule,
-    fit,
-    init_state,
-    init_variables,
-    make_train_step,
-)
+from wsss_jax.training.checkpoints import Checkpoints
+from wsss_jax.training.loop import Run, Schedule, fit, init_state, make_train_step
+from wsss_jax.training.optimizer import assign_rules, make_optimizer
 from wsss_jax.types import Aux, ParamRule, TrainState
 
 CLASSES, CROP, BATCH = 3, 32, 4

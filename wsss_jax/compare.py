@@ -18,10 +18,10 @@ from typing import Any
 
 from absl import flags
 
-from wsss_jax import runtime
-from wsss_jax.comparison_runs import Planned, Recipe, complete, plan, read_recipes, run, state
-from wsss_jax.config import parse_flags, shipped_recipes
+from wsss_jax.comparison.runs import Planned, Recipe, complete, plan, read_recipes, run, state
 from wsss_jax.errors import UserError
+from wsss_jax.pipeline import process
+from wsss_jax.pipeline.config import parse_flags, shipped_recipes
 
 _USAGE = """\
 usage: python -m wsss_jax.compare --configs=A,B,... --workdir=DIR [flags] [--config.KEY=VALUE ...]
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     0: everything is there. 1: some run failed, the table has the others. 2: a mistake of the user,
     told in one line. 130: interrupted.
     """
-    runtime.quiet()
+    process.quiet()
     # nohup has the second one ignored.
     ends = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
     previous = {number: signal.signal(number, _stop) for number in ends}
@@ -127,7 +127,7 @@ def _show(
 ) -> None:
     """Writes and prints what is finished."""
     # Matplotlib is slow to import.
-    from wsss_jax.comparison_results import collect, write
+    from wsss_jax.comparison.results import collect, write
 
     comparison = collect(recipes, planned, seeds, failed)
     if not comparison.entries:

@@ -12,48 +12,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float
-
-from wsss_jax import scoring
-from wsss_jax.data.cam_files import (
+from wsss_jax.data.formats.cam_files import (
     SUFFIXES,
-    read_cams,
-    write_cams,
-    write_irn_cams,
-    write_seam_cams,
 )
+from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError
-from wsss_jax.ops.resize import interpolation_matrix
+from wsss_jax.inference.cam_conversion import FORMATS, convert
 from wsss_jax.progress import Progress
-
-FORMATS = ("seam", "irn", "npz")
-
-
-def convert(source: Path, folder: Path, form: str) -> Path:
-    """Writes one CAM file to `folder` in the format `form`; returns the new file's path.
-
-    Raises:
-      UserError: `source` is damaged or no CAM file.
-    """
-    keys, cam = read_cams(source)
-    cam = cam.astype(np.float32)
-    target = folder / f"{source.stem}{'.npz' if form == 'npz' else '.npy'}"
-    if form == "npz":
-        write_cams(target, keys, cam)
-    elif form == "seam":
-        write_seam_cams(target, keys, cam)
-    else:
-        write_irn_cams(target, keys, quarter(cam), cam)
-    return target
-
-
-def quarter(cam: Float[np.ndarray, "k h w"]) -> Float[np.ndarray, "k h4 w4"]:
-    """Maps at ⌈h/4⌉ × ⌈w/4⌉, bilinear."""
-    rows, columns = (
-        interpolation_matrix(n, -(-n // 4), align_corners=False) for n in cam.shape[1:]
-    )
-    return rows @ cam @ columns.T
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -76,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         if options.out.resolve() == folder.resolve():
             raise UserError("expected --out to be another folder than --cams, found the same")
         options.out.mkdir(parents=True, exist_ok=True)
-        with Progress(len(sources), "convert") as progress, scoring.thread_pool() as pool:
+        with Progress(len(sources), "convert") as progress, thread_pool() as pool:
             for _ in pool.map(lambda path: convert(path, options.out, options.format), sources):
                 progress.update()
     except (UserError, OSError) as error:

@@ -6,11 +6,12 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from wsss_jax.errors import UserError
 
@@ -18,6 +19,9 @@ ARRAY_READING = threading.Lock()
 """Held by whoever reads a NumPy file where other threads may: NumPy parses an array's header with
 `ast.literal_eval`, and CPython 3.11 counts the depth of that once for all threads. If one is
 interrupted, as by a callback of the garbage collector, another ends with a SystemError."""
+
+START, DONE = "_START.json", "_DONE.json"
+"""The records that open and close a stage's folder, see `wsss_jax.pipeline.record`."""
 
 _UNFINISHED = ".tmp"
 
@@ -107,3 +111,31 @@ def with_tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: with_tuples(one) for name, one in value.items()}
     return tuple(map(with_tuples, value)) if isinstance(value, list) else value
+
+
+def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Pairs of dotted path and value of every leaf, in sorted order."""
+    for key in sorted(config):
+        value = config[key]
+        if isinstance(value, ConfigDict | dict) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content; UserError when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"expected a file at {path}: {error.strerror}; check the folder") from error
+
+
+def check_all_found(what: str, missing: Sequence[str], total: int, where: Path) -> None:
+    """Raises UserError naming the first ids that have no file."""
+    if missing:
+        some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise UserError(
+            f"expected a {what} for each of {total} ids in {where}, found none for {len(missing)}:"
+            f" {some}; check the folder and the list"
+        )

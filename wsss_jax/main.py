@@ -19,10 +19,10 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from wsss_jax import runtime
-from wsss_jax.config import parse_flags, shipped_recipes
 from wsss_jax.errors import Interrupted, UserError
-from wsss_jax.host_memory import share_one_heap
+from wsss_jax.host.host_memory import share_one_heap
+from wsss_jax.pipeline import process
+from wsss_jax.pipeline.config import parse_flags, shipped_recipes
 
 _USAGE = """\
 usage: python -m wsss_jax.main --config=RECIPE --workdir=DIR [flags] [--config.KEY=VALUE ...]
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     0: finished, or stopped on request after saving. 2: a mistake of the user, told in one line.
     130: interrupted.
     """
-    runtime.quiet()
+    process.quiet()
     try:
         values, config = parse_flags(_flags(), argv)
         options = {name: values[name].value for name in values}
@@ -105,13 +105,13 @@ def _run(options: dict[str, Any], config: ConfigDict) -> int:
     workdir = Path(options["workdir"]).expanduser().resolve()
     only = tuple(name.strip() for name in options["only"] if name.strip())
     if options["dry_run"]:
-        from wsss_jax import plan
+        from wsss_jax.pipeline import dry_run
 
-        print(plan.describe(config, workdir, only, options["force"]))
+        print(dry_run.describe(config, workdir, only, options["force"]))
         return 0
     share_one_heap()
-    runtime.compilation_cache()
-    runtime.join_processes(
+    process.compilation_cache()
+    process.join_processes(
         options["distributed"],
         options["coordinator"],
         options["num_processes"],
@@ -119,16 +119,16 @@ def _run(options: dict[str, Any], config: ConfigDict) -> int:
     )
     import jax
 
-    from wsss_jax import memory, pipeline
+    from wsss_jax.pipeline import memory, run
 
     # Grain's worker processes ask for parsed flags of absl's own collection.
     flags.FLAGS(["wsss_jax"], known_only=True)
-    pipeline.checked(config, only)  # before the working directory is made
+    run.checked(config, only)  # before the working directory is made
     previous = signal.signal(signal.SIGTERM, _terminate)
     first = jax.process_index() == 0
     try:
-        with runtime.lock(workdir) if first else contextlib.nullcontext():
-            pipeline.run(config, workdir, only, options["force"])
+        with process.lock(workdir) if first else contextlib.nullcontext():
+            run.run(config, workdir, only, options["force"])
             if first:
                 memory.record(workdir, anew=options["force"] and not only)
     finally:

@@ -1,158 +1,18 @@
-"""The archive that PASCAL VOC's evaluation server takes, and its checker.
+"""Command line: checks an archive for PASCAL VOC's evaluation server.
 
     python -m wsss_jax.submission ARCHIVE --list FILE [--images DIR]
 
-The archive is one ``.tar.gz`` of ``results/VOC2012/Segmentation/<COMPETITION>_test_cls/<id>.png``:
-single-channel PNGs with the VOC palette, a class for every pixel (never 255), as large as the
-image, one per id of the list and nothing else. ``comp6`` allows outside data (ImageNet weights are
-that), ``comp5`` does not.
+What is checked is told in `wsss_jax.data.formats.voc_submission`.
 """
 
 import argparse
-import gzip
-import io
 import sys
-import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from wsss_jax.data.images import VOC_PALETTE
+from wsss_jax.data.formats.id_lists import read_list
+from wsss_jax.data.formats.voc_submission import COMPETITIONS, check_archive, image_size
 from wsss_jax.errors import UserError
-from wsss_jax.evaluate import read_list
-from wsss_jax.files import atomic_write
-
-Size = tuple[int, int]
-"""(height, width)."""
-
-COMPETITIONS = ("comp5", "comp6")
-_SHOWN = 5  # faults named in one message
-
-
-def folder_in_archive(competition: str) -> str:
-    """Where the masks lie.
-
-    Raises:
-      UserError: no such competition.
-    """
-    if competition not in COMPETITIONS:
-        raise UserError(f"expected competition comp5 or comp6, found {competition!r}: change it")
-    return f"results/VOC2012/Segmentation/{competition}_test_cls"
-
-
-def write_archive(path: Path, masks: Iterable[tuple[str, bytes]], competition: str) -> None:
-    """Writes the archive, whole or not at all; the same masks give the same bytes.
-
-    Args:
-      path: the archive, ``….tar.gz``.
-      masks: (id, PNG) in the order of the list.
-      competition: see `folder_in_archive`.
-    """
-    folder = folder_in_archive(competition)
-    with (
-        atomic_write(path) as file,
-        gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
-    ):
-        for image_id, png in masks:
-            member = tarfile.TarInfo(f"{folder}/{image_id}.png")
-            member.size, member.mode = len(png), 0o644
-            archive.addfile(member, io.BytesIO(png))
-
-
-def check_archive(
-    path: Path,
-    ids: Sequence[str],
-    size_of: Callable[[str], Size] | None = None,
-    num_classes: int = 20,
-    competition: str = "comp6",
-) -> None:
-    """Refuses an archive that the server would refuse or score wrongly.
-
-    Args:
-      path: the archive.
-      ids: all that have to be in it, and no others.
-      size_of: an image's size; None leaves sizes unchecked.
-      num_classes: C; pixels are 0…C.
-      competition: see `folder_in_archive`.
-
-    Raises:
-      UserError: not such an archive, or faults in it; the first ones are named.
-    """
-    folder = folder_in_archive(competition)
-    wanted, found, faults = set(ids), set(), []
-    if not path.is_file():
-        raise UserError(f"expected an archive at {path}, found none; check the path")
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                if member.isdir():
-                    continue
-                parent, _, name = member.name.rpartition("/")
-                image_id = name.removesuffix(".png")
-                if parent != folder or image_id == name or not member.isfile():
-                    faults.append(f"{member.name} (expected {folder}/<id>.png)")
-                elif image_id not in wanted:
-                    faults.append(f"{image_id}: not in the list")
-                elif image_id in found:
-                    faults.append(f"{image_id}: twice in the archive")
-                else:
-                    found.add(image_id)
-                    content = archive.extractfile(member)
-                    assert content is not None  # a file, as checked above
-                    size = None if size_of is None else size_of(image_id)
-                    fault = mask_fault(content.read(), size, num_classes)
-                    if fault:
-                        faults.append(f"{image_id}: {fault}")
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise UserError(
-            f"expected a whole .tar.gz at {path}, found {type(error).__name__} ({error}); make the"
-            " archive again"
-        ) from error
-    faults += [f"{image_id}: missing" for image_id in ids if image_id not in found]
-    if faults:
-        more = f", and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise UserError(
-            f"expected {len(ids)} masks fit for the server in {path}, found faults:"
-            f" {'; '.join(faults[:_SHOWN])}{more}; mend the masks and make the archive again"
-        )
-
-
-def mask_fault(png: bytes, size: Size | None, num_classes: int) -> str:
-    """What is wrong with one mask file for the server; empty when nothing is."""
-    try:
-        with Image.open(io.BytesIO(png)) as image:
-            image.load()
-            if image.format != "PNG" or image.mode != "P":
-                return f"expected a PNG with a palette, found {image.format} of mode {image.mode}"
-            palette = np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        return f"no readable image ({error})"
-    if size is not None and pixels.shape != size:
-        return f"expected {size[1]}×{size[0]} pixels, found {pixels.shape[1]}×{pixels.shape[0]}"
-    if pixels.max() > num_classes:
-        return f"expected classes 0 to {num_classes}, found {pixels.max()}"
-    expected = VOC_PALETTE[: num_classes + 1]
-    if len(palette) <= pixels.max() or (palette[: len(expected)] != expected[: len(palette)]).any():
-        return "expected the VOC palette, found other colours"
-    return ""
-
-
-def image_size(folder: Path, image_id: str) -> Size:
-    """The size of ``folder/<id>.jpg`` from its header.
-
-    Raises:
-      UserError: no such image.
-    """
-    path = folder / f"{image_id}.jpg"
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except OSError as error:
-        raise UserError(f"expected an image at {path}, found none; check --images") from error
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from wsss_jax.data.augment import Placement
-from wsss_jax.data.crf_files import read_crf
+from wsss_jax.data.formats.crf_files import read_crf
 from wsss_jax.data.images import IGNORE
 from wsss_jax.errors import UserError
 
@@ -16,7 +16,7 @@ _NOTHING = 1e-5  # no score here: outside the image
 
 @dataclasses.dataclass(frozen=True)
 class AffinityLabels:
-    """Labels of a crop's blocks, from the files ``<id>.npz`` of `wsss_jax.data.crf_files`.
+    """Labels of a crop's blocks, from the files ``<id>.npz`` of `wsss_jax.data.formats.crf_files`.
 
     A background (1 − max)^α is strong for a small α: what is foreground then is sure to be, and so
     is what is still background with a large α. Everything else is unknown.

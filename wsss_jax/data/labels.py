@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from wsss_jax.data.safe_pickle import load_numpy_pickle
+from wsss_jax.data.formats.safe_pickle import load_numpy_pickle
 from wsss_jax.errors import UserError
 
 Label = Float[np.ndarray, " c"]

@@ -14,15 +14,13 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
 from wsss_jax import models
 from wsss_jax.errors import UserError
+from wsss_jax.losses.pair_affinity import pair_losses
 from wsss_jax.methods import base
 from wsss_jax.models.layers import Conv, downsample_valid
 from wsss_jax.models.taps import to_size
-from wsss_jax.ops.pair_affinity import feature_affinity, pair_mask, partner_values
+from wsss_jax.ops.pair_affinity import feature_affinity, pair_mask
 from wsss_jax.ops.resize import valid_size
 from wsss_jax.types import Aux, Batch, ParamRule
-
-_EPSILON = 1e-5  # of the published program
-_IGNORE = 255
 
 
 class AffinityNetwork(nn.Module):
@@ -148,33 +146,3 @@ class Affinity(base.Method):
 
 
 Method = Affinity
-
-
-def pair_losses(
-    affinity: Float[Array, "b h w o"], labels: UInt8[Array, "b h w"]
-) -> dict[str, Float[Array, ""]]:
-    """Mean cross entropies of the pairs whose two classes are known.
-
-    Args:
-      affinity: of the pairs `pair_offsets`.
-      labels: classes; 0 is background, 255 unknown.
-
-    Returns:
-      ``background`` (both pixels), ``foreground`` (both of the same class) and ``different``; 0 for
-      a kind without pairs.
-    """
-    b, h, w = labels.shape
-    here, there = labels[..., None], partner_values(labels, _IGNORE)
-    counted = pair_mask((h, w), jnp.broadcast_to(jnp.asarray((h, w)), (b, 2)))
-    counted &= (here != _IGNORE) & (there != _IGNORE)
-    same = counted & (here == there)
-    together, apart = -jnp.log(affinity + _EPSILON), -jnp.log(1 + _EPSILON - affinity)
-    kinds = {
-        "background": (same & (here == 0), together),
-        "foreground": (same & (here != 0), together),
-        "different": (counted & (here != there), apart),
-    }
-    return {
-        name: jnp.sum(jnp.where(pairs, cost, 0)) / (pairs.sum() + _EPSILON)
-        for name, (pairs, cost) in kinds.items()
-    }

@@ -20,11 +20,11 @@ from wsss_jax.errors import UserError
 from wsss_jax.methods import base
 from wsss_jax.models.dilated_overlay import DilatedOverlay
 from wsss_jax.models.layers import downsample_valid, mask_features, valid_at
-from wsss_jax.models.pcm import pixel_correlation
 from wsss_jax.models.pcm_features import correlation_features
 from wsss_jax.models.taps import to_size
 from wsss_jax.ops import erasing
 from wsss_jax.ops.max_norm import max_norm, min_max_norm, with_background
+from wsss_jax.ops.pixel_correlation import pixel_correlation
 from wsss_jax.ops.reliable_labels import RULES, reliable_labels
 from wsss_jax.types import Aux, Batch, ParamRule
 

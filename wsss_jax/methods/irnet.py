@@ -15,9 +15,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from wsss_jax import models
 from wsss_jax.errors import UserError
+from wsss_jax.losses.boundary import RADIUS, boundary_losses
 from wsss_jax.methods import base
 from wsss_jax.models.boundary_heads import BoundaryHead, DisplacementHead
-from wsss_jax.ops.boundary_losses import RADIUS, boundary_losses
 from wsss_jax.ops.resize import valid_size
 from wsss_jax.types import Aux, Batch, ParamRule
 

@@ -17,14 +17,14 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
 from wsss_jax import losses, models
 from wsss_jax.errors import UserError
+from wsss_jax.losses.present_classes import on_present_classes
 from wsss_jax.methods import base
 from wsss_jax.models.layers import Conv, downsample_valid
-from wsss_jax.models.pcm import pixel_correlation, pixel_correlation_input
 from wsss_jax.models.pcm_features import correlation_features
 from wsss_jax.models.taps import to_size
 from wsss_jax.ops import transforms
 from wsss_jax.ops.max_norm import min_max_norm, winner_only, with_background
-from wsss_jax.ops.present_classes import on_present_classes
+from wsss_jax.ops.pixel_correlation import pixel_correlation, pixel_correlation_input
 from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, scaled_size
 from wsss_jax.types import Aux, Batch
 

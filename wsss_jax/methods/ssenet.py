@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from wsss_jax import losses
+from wsss_jax.losses.present_classes import on_present_classes
 from wsss_jax.methods import base
 from wsss_jax.methods.cam import CamNetwork
 from wsss_jax.ops.max_norm import max_norm
-from wsss_jax.ops.present_classes import on_present_classes
 from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, scaled_size
 
 

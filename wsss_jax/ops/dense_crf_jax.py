@@ -1,4 +1,4 @@
-"""The dense CRF of `wsss_jax.ops.dense_crf` for batches on an accelerator.
+"""The dense CRF of `wsss_jax.host.dense_crf` for batches on an accelerator.
 
 The same lattice with shapes that are known beforehand. A corner's number is one uint32: its cell
 among those that the largest image could touch, and its class. The distinct numbers, sorted, are the
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
-from wsss_jax.ops.dense_crf import Bilateral, Gaussian
+from wsss_jax.host.dense_crf import Bilateral, Gaussian
 
 _NOBODY = np.uint32(2**32 - 1)
 _EPSILON = 1e-20
@@ -177,7 +177,7 @@ def _lattice(
 def _simplex(
     features: Float[Array, "d n"],
 ) -> tuple[Int[Array, "corners n"], Int[Array, "corners n"], Float[Array, "corners n"]]:
-    """Base and rank as in `wsss_jax.ops.lattice`; the remainders by rank, greatest first."""
+    """Base and rank as in `wsss_jax.host.lattice`; the remainders by rank, greatest first."""
     size = len(features) + 1
     running = jnp.zeros_like(features[0])
     elevated = []

@@ -5,7 +5,8 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from wsss_jax.report.sheet import FONT, Pixels, Sheet
+from wsss_jax.report.sheet import Pixels, Sheet
+from wsss_jax.viz.labelled import FONT
 
 NIGHT, PAPER, CARD = "#14122e", "#faf8f4", "#ffffff"
 INK, SOFT, LINE = "#1c1a22", "#625c69", "#e4ded3"

@@ -2,15 +2,15 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from wsss_jax.files import read_json
-from wsss_jax.graph import stages as graph_stages
-from wsss_jax.stage_folder import DONE
-from wsss_jax.writer import read_metrics
+from wsss_jax.files import DONE, read_json
+from wsss_jax.report.planned import PlannedStage
+from wsss_jax.training.metrics import read_metrics
 
 _BUILDERS = {"voc2012_wsss": "VOC 2012"}
 # Folders that say nothing about the data: .../voc_animals/VOCdevkit/VOC2012 is voc_animals.
@@ -149,10 +149,19 @@ class Run:
         return _BUILDERS.get(builder, builder)
 
 
-def collect(config: ConfigDict, workdir: Path, own_name: str) -> Run:
-    """Reads the folders of all stages of `config` in `workdir` but the report's own."""
+def collect(
+    stages: Iterable[PlannedStage], config: ConfigDict, workdir: Path, own_name: str
+) -> Run:
+    """Reads the folders of the `stages` of `config` in `workdir` but the report's own.
+
+    Args:
+      stages: every one after the stages it needs.
+      config: of the run.
+      workdir: of the run.
+      own_name: the report's stage, empty where there is none.
+    """
     results: dict[str, StageResult] = {}
-    for stage in graph_stages(config):
+    for stage in stages:
         if stage.name == own_name or stage.type == "report":
             continue
         # What is scored or turned into masks comes before what only gives a threshold.

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from wsss_jax.data.cam_files import Cams, find_cams, read_cams
+from wsss_jax.data.formats.cam_files import Cams, find_cams, read_cams
 from wsss_jax.data.images import IGNORE, decode_image, decode_mask
 from wsss_jax.data.source import Record, Source
-from wsss_jax.ops.confusion import strongest
 from wsss_jax.report.collect import Evaluation, Run, StageResult
-from wsss_jax.report.colours import class_colours, paint_mask
-from wsss_jax.report.overlay import cam_overlay
+from wsss_jax.scoring.confusion import strongest
+from wsss_jax.viz.colors import class_colours, paint_mask
+from wsss_jax.viz.overlay import cam_overlay
 
 _LONG_SIDE = 480  # pixels; four such views are wider than any screen shows them
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from wsss_jax.report import sections, wording
 from wsss_jax.report.collect import Evaluation, Run
-from wsss_jax.report.colours import class_colours
 from wsss_jax.report.encode import Pictures
 from wsss_jax.report.gallery import Sample
 from wsss_jax.report.markup import Html, element
+from wsss_jax.viz.colors import class_colours
 
 _MOST_BYTES = 3_600_000
 # Long side and JPEG quality of the pictures, tried in turn until the page is small enough.
@@ -74,16 +74,16 @@ def document(
     provenance: Mapping[str, str],
     *,
     remark: Html | None = None,
-    styles: Sequence[str] = ("page.css",),
+    styles: Sequence[tuple[str, str]] = (("wsss_jax.report", "page.css"),),
 ) -> str:
-    """A page: bar, opening, `remark`, parts, foot; `styles` are files of this package."""
+    """A page: bar, opening, `remark`, parts, foot; `styles` are packages and their files."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("title", title),
-        (element("style", _asset(name)) for name in styles),
+        (element("style", _asset(*style)) for style in styles),
     )
     body = element(
         "body",
@@ -92,13 +92,13 @@ def document(
         element("main", remark, (part.markup() for part in parts)),
         _foot(provenance),
         _lightbox(),
-        element("script", _asset("page.js")),
+        element("script", _asset("wsss_jax.report", "page.js")),
     )
     return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
 
 
-def _asset(name: str) -> Html:
-    return Html(importlib.resources.files("wsss_jax.report").joinpath(name).read_text("utf-8"))
+def _asset(package: str, name: str) -> Html:
+    return Html(importlib.resources.files(package).joinpath(name).read_text("utf-8"))
 
 
 def _bar(parts: Sequence[sections.Section]) -> Html:

@@ -21,10 +21,10 @@ from wsss_jax.report.cards import (
 )
 from wsss_jax.report.charts import smooth
 from wsss_jax.report.collect import Evaluation, Run, Training
-from wsss_jax.report.colours import class_colours
 from wsss_jax.report.gallery import Sample
-from wsss_jax.report.overlay import HEAT_COLOURS
 from wsss_jax.report.sheet import Pixels, Sheet
+from wsss_jax.viz.colors import class_colours
+from wsss_jax.viz.overlay import HEAT_COLOURS
 
 _WIDTH, _MARGIN, _GAP = 1600, 48, 40  # pixels, as all lengths here
 _HEADER = 300  # height of the dark band

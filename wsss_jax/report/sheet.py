@@ -12,7 +12,7 @@ from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 from matplotlib.transforms import IdentityTransform
 from PIL import Image
 
-FONT = "DejaVu Sans"  # comes with matplotlib, so a picture is the same everywhere
+from wsss_jax.viz.labelled import FONT
 
 Pixels = int | float
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from wsss_jax.config import flatten
+from wsss_jax.files import flatten
 from wsss_jax.report import wording
 from wsss_jax.report.collect import Evaluation, Run
 from wsss_jax.report.markup import Html, element, join

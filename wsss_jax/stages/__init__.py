@@ -1,1 +1,4 @@
-"""Pipeline stages: one file each, exporting `run`, and what `wsss_jax.needs` tells of."""
+"""Pipeline stages: one file each, exporting `run`, and what `wsss_jax.stages.base` tells of."""
+
+SHARED = ("base", "crf_work", "references")
+"""Modules of this package that are no stages."""

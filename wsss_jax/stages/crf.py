@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from wsss_jax.context import Context
-from wsss_jax.crf_work import Task, crf_settings, on_all_images
-from wsss_jax.data.cam_files import image_and_cams
-from wsss_jax.data.crf_files import write_crf
+from wsss_jax.data.formats.cam_files import image_and_cams
+from wsss_jax.data.formats.crf_files import write_crf
 from wsss_jax.errors import UserError
-from wsss_jax.needs import Needs, expect
+from wsss_jax.host.dense_crf import PSA, CrfSettings, DenseCrf, crf_settings, score_unary
 from wsss_jax.ops.background import with_background
-from wsss_jax.ops.dense_crf import PSA, CrfSettings, DenseCrf, score_unary
-from wsss_jax.taken_over import check_alpha, resolved_alpha
+from wsss_jax.stages.base import Context, Needs, expect
+from wsss_jax.stages.crf_work import Task, on_all_images
+from wsss_jax.stages.references import check_alpha, resolved_alpha
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,7 @@ MAKES = ("crf/",)
 
 
 def check(config: ConfigDict, needs: Needs) -> None:
-    """Refuses what cannot work; see `wsss_jax.needs`."""
+    """Refuses what cannot work; see `wsss_jax.stages.base`."""
     expect(needs, "cams", "cams/")
     values: dict[str, Any] = config.to_dict()
     _refinement(values, check_alpha(values.get("alpha_unit", 1.0), needs))
@@ -69,12 +68,12 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     """Runs the stage; see `wsss_jax.stages`.
 
     Reads ``cams/`` of the need ``cams``. For each image and α the CRF starts from the background
-    (1 − max)^α and the maps in the image's file, as PSA and SEAM do (see `wsss_jax.data.crf_files`
-    for what is written). Finished images are kept. Processes share the images, and each hands
-    its part to worker processes.
+    (1 − max)^α and the maps in the image's file, as PSA and SEAM do (for what is written see
+    `wsss_jax.data.formats.crf_files`). Finished images are kept. Processes share the
+    images, and each hands its part to worker processes.
 
     Settings: ``split``; ``alphas``, and ``alpha_unit`` (1), which they are multiples of: a number,
-    or ``from:NEED`` (see `wsss_jax.taken_over.resolved_alpha`); results go by ``alphas``.
+    or ``from:NEED`` (see `wsss_jax.stages.references.resolved_alpha`); results go by ``alphas``.
     ``gaussian`` (sxy, weight), ``bilateral`` (sxy, srgb, weight) and ``iterations`` (see
     `CrfSettings`; PSA's by default); ``fast`` (half resolution, see `DenseCrf`); ``workers`` (0:
     one for each core), which does not change the results.

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from wsss_jax import scoring
-from wsss_jax.context import Context
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
-from wsss_jax.data.crf_files import read_crf_mask
+from wsss_jax.data.formats.cam_files import all_cams
+from wsss_jax.data.formats.crf_files import read_crf_mask
 from wsss_jax.data.images import decode_mask
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
-from wsss_jax.files import write_json
-from wsss_jax.needs import Needs, expect, expect_alpha
-from wsss_jax.ops.confusion import Protocol, confusion_scores
-from wsss_jax.score_tables import class_table, confidence_table
-from wsss_jax.taken_over import best_threshold, named_need
+from wsss_jax.files import check_all_found, write_json
+from wsss_jax.scoring import score_files
+from wsss_jax.scoring.confusion import Protocol, confusion_scores
+from wsss_jax.scoring.tables import class_table, confidence_table
+from wsss_jax.stages.base import Context, Needs, expect, expect_alpha
+from wsss_jax.stages.references import best_threshold, named_need
 
-ScoreOne = Callable[[str, Sequence[float]], scoring.Counts]
+ScoreOne = Callable[[str, Sequence[float]], score_files.Counts]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ MAKES = ("metrics.json",)
 
 
 def check(config: ConfigDict, needs: Needs) -> None:
-    """Refuses what cannot work; see `wsss_jax.needs`."""
+    """Refuses what cannot work; see `wsss_jax.stages.base`."""
     settings: dict[str, Any] = config.to_dict()
     expect(needs, "pred", "masks/", "crf/", "cams/")
     _protocol(settings)
@@ -106,7 +106,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         scored = _score(ctx, source.ids, score_one, ())
         result, column = {}, 0
         if len(scored.confusion) > 1:
-            result["by_confidence"] = scoring.by_confidence(scored.confusion, protocol)
+            result["by_confidence"] = score_files.by_confidence(scored.confusion, protocol)
     elif (folder / "crf").is_dir():
         scored = _score(ctx, source.ids, _crf_scorer(folder / "crf", source, settings), ())
         result, column = {"alpha": float(settings["alpha"])}, 0
@@ -120,7 +120,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         raise UserError(f"expected crf/, masks/ or cams/ in {folder}, found none; run its stage")
 
     confusion = scored.confusion[column]
-    result |= scoring.summary(confusion, names, protocol, scored.boundary)
+    result |= score_files.summary(confusion, names, protocol, scored.boundary)
     result |= {"images": len(scored.image_miou), "protocol": protocol, "split": settings["split"]}
     per_image = {name: float(miou[column]) for name, miou in scored.image_miou.items()}
     write_json(ctx.stage_dir / "per_image.json", per_image)
@@ -145,21 +145,21 @@ def _score_maps(
     score_one: ScoreOne,
     choice: _Choice,
     inputs: dict[str, Path],
-    protocol: scoring.Protocol,
-) -> tuple[scoring.Scored, dict[str, Any], int]:
+    protocol: score_files.Protocol,
+) -> tuple[score_files.Scored, dict[str, Any], int]:
     """The scores at all thresholds, the metrics of maps alone, the chosen threshold's position."""
-    grid = scoring.THRESHOLDS
+    grid = score_files.THRESHOLDS
     ids = source.ids
     best = None
     if choice.name == "held_out":
         seed: Any = ctx.config.seed
         held_out, ids = _split_off(ids, settings.get("held_out_images", 100), seed)
         sample = _score(ctx, held_out, score_one, grid)
-        best = scoring.curve(sample.confusion, grid, protocol)["best_threshold"]
+        best = score_files.curve(sample.confusion, grid, protocol)["best_threshold"]
     extra = () if choice.value is None else (choice.value,)
     others = {name: _fixed(setting, inputs) for name, setting in _compared(settings)}
     scored = _score(ctx, ids, score_one, (*grid, *extra, *others.values()))
-    result = scoring.curve(scored.confusion[: len(grid)], grid, protocol)
+    result = score_files.curve(scored.confusion[: len(grid)], grid, protocol)
     if best is not None:
         result |= {"best_threshold": best, "held_out_images": len(source.ids) - len(ids)}
     threshold = result["best_threshold"] if choice.value is None else choice.value
@@ -172,9 +172,9 @@ def _score_maps(
 
 def _score(
     ctx: Context, ids: Sequence[str], score_one: ScoreOne, thresholds: Sequence[float]
-) -> scoring.Scored:
+) -> score_files.Scored:
     with ctx.progress(len(ids), ctx.stage) as progress:
-        return scoring.score_images(
+        return score_files.score_images(
             ids, lambda image_id: score_one(image_id, thresholds), progress.update
         )
 
@@ -182,15 +182,15 @@ def _score(
 def _mask_scorer(folder: Path, source: Source, settings: Mapping[str, Any]) -> ScoreOne:
     masks, sure = folder / "masks", folder / CONFIDENCE_FOLDER
     missing = [name for name in source.ids if not (masks / f"{name}.png").is_file()]
-    scoring.check_all_found("mask (.png)", missing, len(source.ids), masks)
+    check_all_found("mask (.png)", missing, len(source.ids), masks)
     truth = _truth_reader(source)
     lenient = bool(settings.get("ignore_as_background", False))
     known = sure.is_dir()
 
-    def score_one(image_id: str, thresholds: Sequence[float]) -> scoring.Counts:
+    def score_one(image_id: str, thresholds: Sequence[float]) -> score_files.Counts:
         name = f"{image_id}.png"
         true, confidence = truth(image_id), sure / name if known else None
-        return scoring.score_mask(masks / name, true, len(source.classes), lenient, confidence)
+        return score_files.score_mask(masks / name, true, len(source.classes), lenient, confidence)
 
     return score_one
 
@@ -202,25 +202,25 @@ def _crf_scorer(folder: Path, source: Source, settings: Mapping[str, Any]) -> Sc
             f"{folder} has a result for each alpha: set alpha to one of the crf stage's"
         )
     missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
-    scoring.check_all_found("CRF result", missing, len(source.ids), folder)
+    check_all_found("CRF result", missing, len(source.ids), folder)
     truth = _truth_reader(source)
 
-    def score_one(image_id: str, thresholds: Sequence[float]) -> scoring.Counts:
+    def score_one(image_id: str, thresholds: Sequence[float]) -> score_files.Counts:
         path, true = folder / f"{image_id}.npz", truth(image_id)
         mask = read_crf_mask(path, alpha, len(source.classes))
-        scoring.check_size(path, mask.shape, true)
-        return scoring.mask_counts(mask, true, len(source.classes))
+        score_files.check_size(path, mask.shape, true)
+        return score_files.mask_counts(mask, true, len(source.classes))
 
     return score_one
 
 
 def _cam_scorer(folder: Path, source: Source) -> ScoreOne:
-    found = scoring.all_cams(folder, source.ids)
+    found = all_cams(folder, source.ids)
     truth = _truth_reader(source)
 
-    def score_one(image_id: str, thresholds: Sequence[float]) -> scoring.Counts:
+    def score_one(image_id: str, thresholds: Sequence[float]) -> score_files.Counts:
         true = truth(image_id)
-        return scoring.score_cams(found[image_id], true, len(source.classes), thresholds)
+        return score_files.score_cams(found[image_id], true, len(source.classes), thresholds)
 
     return score_one
 

@@ -8,12 +8,17 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from wsss_jax.context import Context
-from wsss_jax.data.cam_files import write_cams
+from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.errors import UserError
-from wsss_jax.host_memory import keep_freed_memory
-from wsss_jax.inference import MultiScale, chunks, image_sizes, load_network, summed_maps
-from wsss_jax.needs import Needs, expect
+from wsss_jax.host.host_memory import keep_freed_memory
+from wsss_jax.inference.multi_scale import (
+    MultiScale,
+    chunks,
+    image_sizes,
+    load_network,
+    summed_maps,
+)
+from wsss_jax.stages.base import Context, Needs, expect
 
 _EPSILON = 1e-5  # of the published programs
 
@@ -22,7 +27,7 @@ MAKES = ("cams/",)
 
 
 def check(config: ConfigDict, needs: Needs) -> None:
-    """Refuses what cannot work; see `wsss_jax.needs`."""
+    """Refuses what cannot work; see `wsss_jax.stages.base`."""
     expect(needs, "checkpoint", "weights.npz")
     _settings(config.to_dict())
 

@@ -13,14 +13,13 @@ import numpy as np
 from jaxtyping import Float32, Int, UInt8
 from ml_collections import ConfigDict
 
-from wsss_jax.context import Context
-from wsss_jax.crf_work import Task, crf_settings, on_all_images
-from wsss_jax.data.cam_files import image_and_cams
+from wsss_jax.data.formats.cam_files import image_and_cams
 from wsss_jax.data.images import IGNORE, encode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
-from wsss_jax.needs import Needs, expect
-from wsss_jax.ops.dense_crf import IRN, CrfSettings, DenseCrf, label_unary
+from wsss_jax.host.dense_crf import IRN, CrfSettings, DenseCrf, crf_settings, label_unary
+from wsss_jax.stages.base import Context, Needs, expect
+from wsss_jax.stages.crf_work import Task, on_all_images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +59,7 @@ MAKES = ("masks/",)
 
 
 def check(config: ConfigDict, needs: Needs) -> None:
-    """Refuses what cannot work; see `wsss_jax.needs`."""
+    """Refuses what cannot work; see `wsss_jax.stages.base`."""
     expect(needs, "cams", "cams/")
     _hard_labels(config.to_dict())
 

@@ -6,16 +6,15 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from wsss_jax.context import Context
-from wsss_jax.host_memory import keep_freed_memory
-from wsss_jax.needs import Needs, expect
-from wsss_jax.network_masks import mask_settings, write_network_masks
+from wsss_jax.host.host_memory import keep_freed_memory
+from wsss_jax.inference.segmentation import mask_settings, write_network_masks
+from wsss_jax.stages.base import Context, Needs, expect
 
 MAKES = ("masks/",)
 
 
 def check(config: ConfigDict, needs: Needs) -> None:
-    """Refuses what cannot work; see `wsss_jax.needs`."""
+    """Refuses what cannot work; see `wsss_jax.stages.base`."""
     expect(needs, "checkpoint", "weights.npz")
     mask_settings(config.to_dict())
 

@@ -12,19 +12,18 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict
 
-from wsss_jax import scoring
-from wsss_jax.context import Context
-from wsss_jax.data.cam_files import read_cams
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER, confidence, write_confidence
-from wsss_jax.data.crf_files import read_crf
+from wsss_jax.data.formats.cam_files import all_cams, read_cams
+from wsss_jax.data.formats.crf_files import read_crf
 from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.data.source import Source
+from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError
-from wsss_jax.files import atomic_write
-from wsss_jax.needs import Needs, expect, expect_alpha
+from wsss_jax.files import atomic_write, check_all_found
 from wsss_jax.ops.background import power_background
-from wsss_jax.ops.confusion import IGNORE, strongest
-from wsss_jax.taken_over import best_threshold, named_need
+from wsss_jax.scoring.confusion import IGNORE, strongest
+from wsss_jax.stages.base import Context, Needs, expect, expect_alpha
+from wsss_jax.stages.references import best_threshold, named_need
 
 # Mask and confidence of the image with an id.
 _Reader = Callable[[str], tuple[np.ndarray, np.ndarray]]
@@ -80,7 +79,7 @@ MAKES = ("masks/", "confidence/")
 
 
 def check(config: ConfigDict, needs: Needs) -> None:
-    """Refuses what cannot work; see `wsss_jax.needs`."""
+    """Refuses what cannot work; see `wsss_jax.stages.base`."""
     settings: dict[str, Any] = config.to_dict()
     if "crf" in needs:
         expect(needs, "crf", "crf/")
@@ -138,7 +137,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     counts = np.zeros(IGNORE + 1, np.int64)
     with (
         ctx.progress(len(ids), ctx.stage) as progress,
-        scoring.thread_pool() as pool,
+        thread_pool() as pool,
     ):
         for one in pool.map(make, ids):
             counts += one
@@ -160,7 +159,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
 
 def _cam_reader(folder: Path, source: Source, background: Background) -> _Reader:
     """Makes the mask of an image's maps; all files are looked for first."""
-    found = scoring.all_cams(folder, source.ids)
+    found = all_cams(folder, source.ids)
 
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         keys, cam = read_cams(found[image_id], len(source.classes))
@@ -179,7 +178,7 @@ def _crf_reader(
             f"{folder} has a result for each alpha: set alpha to one of the crf stage's"
         )
     missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
-    scoring.check_all_found("CRF result", missing, len(source.ids), folder)
+    check_all_found("CRF result", missing, len(source.ids), folder)
 
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         keys, q = read_crf(folder / f"{image_id}.npz", alpha, len(source.classes))

@@ -2,8 +2,8 @@
 
 Ahn & Kwak, CVPR 2018; Ahn et al., CVPR 2019.
 
-``walk/<id>.npz`` are the scores, see `wsss_jax.data.walk_files`, ``masks/<id>.png`` the results,
-``confidence/<id>.png`` how sure they are.
+``walk/<id>.npz`` are the scores, see `wsss_jax.data.formats.walk_files`, ``masks/<id>.png`` the
+results, ``confidence/<id>.png`` how sure they are.
 """
 
 import time
@@ -15,21 +15,20 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from wsss_jax import scoring
-from wsss_jax.context import Context
-from wsss_jax.crf_work import crf_settings
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
+from wsss_jax.data.formats.cam_files import all_cams
+from wsss_jax.data.formats.walk_files import write_walk
 from wsss_jax.data.source import Source
-from wsss_jax.data.walk_files import write_walk
+from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError
-from wsss_jax.host_memory import keep_freed_memory
-from wsss_jax.inference import MultiScale, chunks, image_sizes, load_network
-from wsss_jax.needs import Needs, expect
-from wsss_jax.ops.dense_crf import CrfSettings
-from wsss_jax.taken_over import check_alpha, resolved_alpha
-from wsss_jax.walk import Prepared, WalkSettings, prepare, walk_images
-from wsss_jax.walk_masks import MaskTask, write_mask
-from wsss_jax.workers import in_processes, worker_count
+from wsss_jax.host.dense_crf import CrfSettings, crf_settings
+from wsss_jax.host.host_memory import keep_freed_memory
+from wsss_jax.host.walk_masks import MaskTask, write_mask
+from wsss_jax.host.workers import in_processes, worker_count
+from wsss_jax.inference.multi_scale import MultiScale, chunks, image_sizes, load_network
+from wsss_jax.inference.random_walk import Prepared, WalkSettings, prepare, walk_images
+from wsss_jax.stages.base import Context, Needs, expect
+from wsss_jax.stages.references import check_alpha, resolved_alpha
 
 MAKES = ("masks/", "confidence/", "walk/")
 
@@ -38,7 +37,7 @@ _NETWORKS = {"affinity": "affinity", "irnet": "boundary"}
 
 
 def check(config: ConfigDict, needs: Needs) -> None:
-    """Refuses what cannot work; see `wsss_jax.needs`."""
+    """Refuses what cannot work; see `wsss_jax.stages.base`."""
     expect(needs, "cams", "cams/")
     expect(needs, "checkpoint", "weights.npz")
     values: dict[str, Any] = config.to_dict()
@@ -70,8 +69,9 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     have classes its file of maps has. Finished images are kept. Processes share the images.
 
     Settings: ``split``; ``network``, ``alpha``, ``beta``, ``steps`` and ``threshold`` (see
-    `WalkSettings`; ``alpha`` may be ``from:NEED``, see `wsss_jax.taken_over.resolved_alpha`);
-    ``max_pixels``, ``max_buckets`` and ``batch_pixels`` (see `MultiScale`);
+    `WalkSettings`; ``alpha`` may be ``from:NEED``, see
+    `wsss_jax.stages.references.resolved_alpha`); ``max_pixels``, ``max_buckets``
+    and ``batch_pixels`` (see `MultiScale`);
     ``crf``: a final dense CRF (False), with ``gaussian`` (sxy, weight), ``bilateral`` (sxy, srgb,
     weight) and ``iterations`` (1), by default of PSA's widths, ``fast`` (half resolution) and
     ``workers`` (processes for it; 0: one for each core).
@@ -89,7 +89,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     settings, crf = _settings(values, resolved_alpha(values.get("alpha", _ALPHA), inputs))
     source = ctx.source(values["split"])
     folder = inputs["cams"] / "cams"
-    cams = scoring.all_cams(folder, source.ids)
+    cams = all_cams(folder, source.ids)
     start = time.monotonic()
     walked = _walk_all(ctx, values, settings, source, cams, inputs["checkpoint"])
     _write_masks(ctx, values, source, crf)
@@ -179,6 +179,6 @@ def _write_masks(
             for _ in in_processes(write_mask, tasks(), workers):
                 bar.update()
             return
-        with scoring.thread_pool() as pool:
+        with thread_pool() as pool:
             for _ in pool.map(write_mask, tasks()):
                 bar.update()

@@ -11,14 +11,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from wsss_jax import runtime
-from wsss_jax.context import Context
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
+from wsss_jax.host.provenance import git_revision, versions
 from wsss_jax.report.collect import Evaluation, Run, collect
 from wsss_jax.report.gallery import Sample, make_gallery, map_folders, shown_evaluation
 from wsss_jax.report.page import build_page
 from wsss_jax.report.picture import draw_picture
+from wsss_jax.stages.base import Context
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     """
     if ctx.process_index != 0:
         return {}
-    found = collect(ctx.config, ctx.workdir, ctx.stage)
+    found = collect(ctx.stages, ctx.config, ctx.workdir, ctx.stage)
     evaluation = shown_evaluation(found)
     count: Any = config.get("images_per_group", 3)
     samples, classes, reason = _pictures(ctx, evaluation, count, map_folders(found))
@@ -82,12 +82,11 @@ def _provenance(found: Run) -> dict[str, str]:
     program = Path(sys.argv[0])
     # What a user types, not where the interpreter found it.
     typed = ["python", "-m", "wsss_jax.main"] if program.suffix == ".py" else [program.name]
-    versions = runtime.versions()
     devices = dict.fromkeys(stage.device for stage in found.stages if stage.device)
     return {
         "Recipe": found.name,
         "Command": shlex.join([*typed, *sys.argv[1:]]),
-        "Revision": runtime.git_revision(),
+        "Revision": git_revision(),
         "Devices": ", ".join(devices),
-        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "Versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
     }

@@ -6,19 +6,23 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from wsss_jax import scoring
-from wsss_jax.context import Context
+from wsss_jax.data.formats.voc_submission import (
+    check_archive,
+    folder_in_archive,
+    mask_fault,
+    write_archive,
+)
 from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.errors import UserError
-from wsss_jax.inference import image_sizes
-from wsss_jax.needs import Needs, expect
-from wsss_jax.submission import check_archive, folder_in_archive, mask_fault, write_archive
+from wsss_jax.files import check_all_found, read_bytes
+from wsss_jax.inference.multi_scale import image_sizes
+from wsss_jax.stages.base import Context, Needs, expect
 
 MAKES = ("submission.tar.gz",)
 
 
 def check(config: ConfigDict, needs: Needs) -> None:
-    """Refuses what cannot work; see `wsss_jax.needs`."""
+    """Refuses what cannot work; see `wsss_jax.stages.base`."""
     folder_in_archive(str(config.get("competition", "comp6")))
     expect(needs, "pred", "masks/")
 
@@ -44,7 +48,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     competition = settings.get("competition", "comp6")
     folder = inputs["pred"] / "masks"
     missing = [name for name in source.ids if not (folder / f"{name}.png").is_file()]
-    scoring.check_all_found("mask (.png)", missing, len(source.ids), folder)
+    check_all_found("mask (.png)", missing, len(source.ids), folder)
     num_classes = len(source.classes)
     sizes = dict(zip(source.ids, image_sizes(source), strict=True))
 
@@ -52,7 +56,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         with ctx.progress(len(source.ids), ctx.stage) as progress:
             for image_id in source.ids:
                 path = folder / f"{image_id}.png"
-                png = encode_mask(decode_mask(scoring.read_bytes(path), str(path), num_classes))
+                png = encode_mask(decode_mask(read_bytes(path), str(path), num_classes))
                 fault = mask_fault(png, sizes[image_id], num_classes)
                 if fault:
                     raise UserError(f"{path}: {fault}; the server wants a class for every pixel")

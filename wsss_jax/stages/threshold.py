@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from wsss_jax import scoring
-from wsss_jax.context import Context
-from wsss_jax.data.cam_files import image_and_cams
+from wsss_jax.data.formats.cam_files import all_cams, image_and_cams
+from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError
-from wsss_jax.needs import Needs, expect
 from wsss_jax.ops.contrast import colour_separation
+from wsss_jax.scoring import score_files
+from wsss_jax.stages.base import Context, Needs, expect
 
 MAKES = ("metrics.json",)
 
 
 def check(config: ConfigDict, needs: Needs) -> None:
-    """Refuses what cannot work; see `wsss_jax.needs`."""
+    """Refuses what cannot work; see `wsss_jax.stages.base`."""
     expect(needs, "cams", "cams/")
     _images(config.to_dict())
 
@@ -54,26 +54,26 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     drawn = np.random.default_rng(int(whole.seed)).choice(len(source), count, replace=False)
     folder = inputs["cams"] / "cams"
     indices = sorted(map(int, drawn))
-    found = scoring.all_cams(folder, [source.ids[index] for index in indices])
+    found = all_cams(folder, [source.ids[index] for index in indices])
 
     def separation(index: int) -> np.ndarray:
         record, path = source[index], found[source.ids[index]]
         image, keys, cam = image_and_cams(record["image"], record["id"], path, len(source.classes))
         if len(keys) == 0:
-            return np.zeros(len(scoring.THRESHOLDS))
-        return colour_separation(image, cam.max(0), scoring.THRESHOLDS)
+            return np.zeros(len(score_files.THRESHOLDS))
+        return colour_separation(image, cam.max(0), score_files.THRESHOLDS)
 
-    total = np.zeros(len(scoring.THRESHOLDS))
-    with ctx.progress(count, ctx.stage) as progress, scoring.thread_pool() as pool:
+    total = np.zeros(len(score_files.THRESHOLDS))
+    with ctx.progress(count, ctx.stage) as progress, thread_pool() as pool:
         for one in pool.map(separation, indices):
             total += one
             progress.update()
-    best = scoring.THRESHOLDS[int(total.argmax())]
+    best = score_files.THRESHOLDS[int(total.argmax())]
     ctx.log(f"threshold {best:.2f}, chosen on {count} images without ground truth")
     return {
         "best_threshold": best,
         "threshold_choice": "contrast",
-        "thresholds": list(scoring.THRESHOLDS),
+        "thresholds": list(score_files.THRESHOLDS),
         "separation_curve": (total / count).tolist(),
         "images": count,
     }

@@ -8,9 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from wsss_jax import models, scoring
-from wsss_jax.checkpoints import Checkpoints
-from wsss_jax.context import Context
+from wsss_jax import models
 from wsss_jax.data.affinity_labels import AffinityLabels
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
@@ -18,14 +16,17 @@ from wsss_jax.data.loader import CropLabels, training_batches
 from wsss_jax.data.mask_labels import MaskLabels
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
-from wsss_jax.host_memory import keep_freed_memory
+from wsss_jax.files import check_all_found
+from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.methods import build_method
-from wsss_jax.models.import_weights import import_backbone
-from wsss_jax.needs import Needs, expect, expect_alpha
-from wsss_jax.optim import assign_rules, make_optimizer, parameter_count, split_frozen
-from wsss_jax.sharding import check_divisible, data_mesh
-from wsss_jax.train import Run, Schedule, fit, init_variables
-from wsss_jax.weights import load_weights, save_weights
+from wsss_jax.methods.variables import init_variables
+from wsss_jax.ops.sharding import check_divisible, data_mesh
+from wsss_jax.stages.base import Context, Needs, expect, expect_alpha
+from wsss_jax.training.checkpoints import Checkpoints
+from wsss_jax.training.loop import Run, Schedule, fit
+from wsss_jax.training.optimizer import assign_rules, make_optimizer, parameter_count, split_frozen
+from wsss_jax.weights.import_weights import import_backbone
+from wsss_jax.weights.npz import load_weights, save_weights
 
 
 def steps_of(config: Mapping[str, Any], images: int) -> int:
@@ -39,7 +40,7 @@ MAKES = ("weights.npz",)
 
 
 def check(config: ConfigDict, needs: Needs) -> None:
-    """Refuses what cannot work; see `wsss_jax.needs`."""
+    """Refuses what cannot work; see `wsss_jax.stages.base`."""
     settings: dict[str, Any] = config.to_dict()
     method = build_method(settings["method"], 1)
     if "backbone" in settings["method"]:
@@ -106,13 +107,13 @@ def labels_of_stages(
     folder = inputs["labels"] / "crf"
     labels = AffinityLabels(folder, alphas, len(source.classes), _block(method))
     missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
-    scoring.check_all_found("CRF result", missing, len(source.ids), folder)
+    check_all_found("CRF result", missing, len(source.ids), folder)
     return labels
 
 
 def _check_pngs(what: str, folder: Path, source: Source) -> None:
     missing = [name for name in source.ids if not (folder / f"{name}.png").is_file()]
-    scoring.check_all_found(f"{what} (.png)", missing, len(source.ids), folder)
+    check_all_found(f"{what} (.png)", missing, len(source.ids), folder)
 
 
 def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Recipes run side by side, and the page that compares them."""

@@ -1,0 +1,1 @@
+"""Files that stages and other programs exchange."""

@@ -1,0 +1,30 @@
+"""Lists of image ids, one per line."""
+
+from pathlib import Path, PurePosixPath
+
+from wsss_jax.errors import UserError
+from wsss_jax.files import read_bytes
+
+
+def read_list(path: Path) -> list[str]:
+    """The ids of a list file: one per line, or the published lists' `/JPEGImages/<id>.jpg …`.
+
+    Raises:
+      UserError: the file is missing, empty or no text, or lists an id twice.
+    """
+    try:
+        lines = read_bytes(path).decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"expected a text file of ids at {path}, found other bytes") from error
+    ids = [_image_id(line.split()[0]) for line in lines if line.strip()]
+    if not ids:
+        raise UserError(f"expected ids in {path}, found an empty file; give one id per line")
+    if len(set(ids)) < len(ids):
+        twice = next(name for index, name in enumerate(ids) if name in ids[:index])
+        raise UserError(f"expected each id once in {path}, found {twice} twice; remove one")
+    return ids
+
+
+def _image_id(entry: str) -> str:
+    path = PurePosixPath(entry)
+    return path.stem if path.suffix.lower() in (".jpg", ".jpeg", ".png") else path.name

@@ -1,0 +1,199 @@
+"""Read arrays and dictionaries that NumPy stored as pickles, without executing the pickle.
+
+Image-level label files and CAM files of the field are `np.save(path, {...})`: a pickle inside an
+`.npy`. Unpickling may call any function the file names. Here the handful of names that NumPy needs
+(and PyTorch, whose tensors IRN leaves in its files) resolve to stand-ins of ours, and every other
+name is an error. NumPy's own reconstruction functions are not called either: they trust flags and
+pointers that the file can forge.
+"""
+
+import io
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsss_jax.data.formats.torch_pickle import load_storage, rebuild_tensor
+from wsss_jax.errors import UserError
+from wsss_jax.files import ARRAY_READING
+
+_NPY_MAGIC = b"\x93NUMPY"
+# Plain numbers and text; "O" is an array of Python objects, stored as a list.
+_KINDS = frozenset("biufcSUO")
+
+
+def load_numpy_pickle(path: Path) -> object:
+    """The object stored by `np.save` or `pickle.dump`: containers, numbers, text, arrays.
+
+    A 0-d object array, which is what `np.save` makes of a dictionary, is unwrapped. An `.npy`
+    with a plain numeric array gives that array, a PyTorch tensor its values. Files written by
+    Python 2 are understood.
+
+    Raises:
+      UserError: the file is missing, truncated, no such file at all, or names anything but
+        arrays, tensors and built-in containers.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"expected a NumPy file at {path}: {error.strerror}") from error
+    try:
+        with ARRAY_READING:
+            value = _parse(data)
+    except _ForbiddenName as error:
+        raise UserError(
+            f"{path}: expected only arrays and built-in containers, found the name {error}; "
+            "such a file can run code when opened, convert it to .npz where you trust it"
+        ) from error
+    except Exception as error:  # a damaged pickle may fail in any way
+        raise UserError(
+            f"{path}: expected a NumPy file, found {len(data)} bytes that cannot be read as one "
+            f"({type(error).__name__}); truncated or of another format, copy it again"
+        ) from error
+    if isinstance(value, np.ndarray) and value.dtype.hasobject and value.ndim == 0:
+        return value.item()
+    return value
+
+
+def _parse(data: bytes) -> object:
+    stream = io.BytesIO(data)
+    if data.startswith(_NPY_MAGIC):
+        version = np.lib.format.read_magic(stream)
+        read_header = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        _, _, dtype = read_header(stream)
+        if not dtype.hasobject:
+            return np.load(io.BytesIO(data), allow_pickle=False)
+    return _resolve(_Unpickler(stream, encoding="latin1").load(), {}, [])
+
+
+class _ForbiddenName(Exception):
+    pass
+
+
+class _Dtype:
+    """Stands in for `numpy.dtype` while the pickle is read."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.dtype = np.dtype(code if isinstance(code, str) else bytes(code).decode("ascii"))
+        if self.dtype.kind not in _KINDS:
+            raise ValueError(f"dtype {code}")
+
+    def __setstate__(self, state: Any) -> None:
+        # Only the byte order is taken; flags and fields would let a file forge pointers.
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands in for `numpy.ndarray` while the pickle is read; `_resolve` unwraps it."""
+
+    value: np.ndarray
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, content = state
+        self.value = _array(content, dtype, shape, "F" if fortran else "C")
+
+
+def _array(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
+    kind = dtype.dtype
+    if kind.hasobject:
+        flat = np.empty(len(content), object)
+        for position, item in enumerate(content):
+            flat[position] = item
+    else:
+        raw = content.encode("latin1") if isinstance(content, str) else bytes(content)
+        flat = np.frombuffer(raw, kind) if kind.itemsize else np.empty(math.prod(shape), kind)
+    return flat.reshape(shape, order="F" if order == "F" else "C").copy()
+
+
+def _reconstruct(*_: Any) -> _Array:
+    return _Array()
+
+
+def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    array = _Array()
+    array.value = _array(content, dtype, shape, order)
+    return array
+
+
+def _scalar(dtype: Any, content: Any) -> Any:
+    return _array(content, dtype, (), "C")[()]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise ValueError(f"encoding {encoding}")
+    return text.encode("latin1")
+
+
+def _empty_bytes() -> bytes:
+    return b""
+
+
+_NAMES = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode,
+    ("collections", "OrderedDict"): dict,
+    ("torch.storage", "_load_from_bytes"): load_storage,
+    ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+    **{
+        (f"numpy.{core}.{module}", name): stand_in
+        for core in ("core", "_core")
+        for module, name, stand_in in (
+            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "scalar", _scalar),
+            ("numeric", "_frombuffer", _from_buffer),
+        )
+    },
+    **{
+        (module, name): stand_in
+        for module in ("builtins", "__builtin__")
+        for name, stand_in in (("set", set), ("frozenset", frozenset), ("bytes", _empty_bytes))
+    },
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str, /) -> Any:
+        try:
+            return _NAMES[module, name]
+        except KeyError:
+            raise _ForbiddenName(f"{module}.{name}") from None
+
+
+def _resolve(value: Any, done: dict[int, Any], keep: list[Any]) -> Any:
+    """`value` with every stand-in replaced by the array it stands for.
+
+    `done` maps the identity of a container to its result, so that shared parts are visited once;
+    `keep` holds the temporary containers alive, for an identity is only unique among the living.
+    """
+    if isinstance(value, _Dtype):
+        return value.dtype
+    if isinstance(value, _Array) and not value.value.dtype.hasobject:
+        return value.value
+    if not isinstance(value, _Array | dict | list | tuple):
+        return value
+    if id(value) in done:
+        return done[id(value)]
+    keep.append(value)
+    if isinstance(value, _Array):
+        result = done[id(value)] = value.value
+        for position in np.ndindex(result.shape):
+            result[position] = _resolve(result[position], done, keep)
+    elif isinstance(value, dict):
+        result = done[id(value)] = {}
+        for key, item in value.items():
+            result[key] = _resolve(item, done, keep)
+    elif isinstance(value, list):
+        result = done[id(value)] = []
+        result.extend(_resolve(item, done, keep) for item in value)
+    else:
+        result = done[id(value)] = tuple(_resolve(item, done, keep) for item in value)
+    return result

@@ -1,0 +1,1 @@
+"""What runs on the host alone, with NumPy; never imports JAX."""

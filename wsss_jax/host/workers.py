@@ -1,0 +1,97 @@
+"""Work on many files shared between processes, for code that threads cannot speed up.
+
+Processes are spawned, not forked: a fork of a process that runs JAX may hang. They import the
+function's module only, so one that is free of JAX starts in half a second.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing import connection, get_context, parent_process
+from typing import TypeVar
+
+import cv2
+
+from wsss_jax.errors import UserError
+from wsss_jax.host.host_memory import keep_freed_memory
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def worker_count(setting: int, tasks: int) -> int:
+    """How many processes to use: `setting`, or one for each core this process may use if 0.
+
+    Never more than there are `tasks`.
+
+    Raises:
+      UserError: a negative setting.
+    """
+    if setting < 0:
+        raise UserError(f"expected a number of workers, or 0 for all cores, found {setting}")
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(min(setting or cores, tasks), 1)
+
+
+def in_processes(
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int
+) -> Iterator[Result]:
+    """Yields ``function(task)`` of all tasks, in the order in which they get done.
+
+    Those that are found done at the same moment come in the order of `tasks`.
+
+    `tasks` is asked for the next one when a process is about to need it; two for each process are
+    in memory. An exception of the function is raised here and drops the work that has not begun.
+
+    Args:
+      function: of a module, so that another process finds it.
+      tasks: what is handed to it, pickled.
+      workers: number of processes, at least 1.
+
+    Raises:
+      UserError: a process was killed, as the system does when memory runs out.
+    """
+    waiting = iter(tasks)
+    pending: list[Future[Result]] = []
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin)
+    try:
+        while True:
+            for task in islice(waiting, 2 * workers - len(pending)):
+                pending.append(pool.submit(function, task))
+            if not pending:
+                return
+            done = wait(pending, return_when=FIRST_COMPLETED).done
+            finished = [future for future in pending if future in done]
+            pending = [future for future in pending if future not in done]
+            for future in finished:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"one of {workers} processes was ended from outside, as happens when memory runs out:"
+            " use fewer workers and run the same command again, finished work is kept"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    # Ctrl-C reaches all processes of a terminal; the first one decides what is to be done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    keep_freed_memory()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A process that waits for tasks does not notice that nobody is left to send any.
+    parent = parent_process()
+    if parent is not None:
+        with contextlib.suppress(OSError):
+            connection.wait([parent.sentinel])
+        os._exit(1)

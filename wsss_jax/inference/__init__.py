@@ -1,0 +1,1 @@
+"""Trained networks applied to images: multi-scale maps, random walks, masks."""

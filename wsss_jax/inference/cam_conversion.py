@@ -1,0 +1,41 @@
+"""CAM files in the formats of other programs.
+
+IRN's program wants maps at a quarter of the size beside the full ones; they are resized from those
+(bilinear, half-pixel centres, as there), where IRN sums its scales at that size.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from wsss_jax.data.formats.cam_files import read_cams, write_cams, write_irn_cams, write_seam_cams
+from wsss_jax.ops.resize import interpolation_matrix
+
+FORMATS = ("seam", "irn", "npz")
+
+
+def convert(source: Path, folder: Path, form: str) -> Path:
+    """Writes one CAM file to `folder` in the format `form`; returns the new file's path.
+
+    Raises:
+      UserError: `source` is damaged or no CAM file.
+    """
+    keys, cam = read_cams(source)
+    cam = cam.astype(np.float32)
+    target = folder / f"{source.stem}{'.npz' if form == 'npz' else '.npy'}"
+    if form == "npz":
+        write_cams(target, keys, cam)
+    elif form == "seam":
+        write_seam_cams(target, keys, cam)
+    else:
+        write_irn_cams(target, keys, quarter(cam), cam)
+    return target
+
+
+def quarter(cam: Float[np.ndarray, "k h w"]) -> Float[np.ndarray, "k h4 w4"]:
+    """Maps at ⌈h/4⌉ × ⌈w/4⌉, bilinear."""
+    rows, columns = (
+        interpolation_matrix(n, -(-n // 4), align_corners=False) for n in cam.shape[1:]
+    )
+    return rows @ cam @ columns.T

@@ -1,0 +1,163 @@
+"""Masks of a folder of photographs by the network that a run has trained."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from wsss_jax.data.class_names import read_classes
+from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.photographs import Photographs, open_photographs
+from wsss_jax.data.threads import thread_pool
+from wsss_jax.errors import UserError
+from wsss_jax.files import atomic_write, read_json, remove_unfinished, with_tuples, write_json
+from wsss_jax.host.host_memory import keep_freed_memory
+from wsss_jax.progress import Progress
+from wsss_jax.viz.labelled import labelled_mask
+
+RECORD = "segment.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network and how its masks are made.
+
+    Attributes:
+      checkpoint: folder of its training stage.
+      settings: of the stage that made masks with it.
+      classes: foreground names.
+    """
+
+    checkpoint: Path
+    settings: dict[str, Any]
+    classes: tuple[str, ...]
+
+
+def find_network(workdir: Path, stage: str = "", classes: str = "") -> Trained:
+    """The network of a run.
+
+    Args:
+      workdir: of the run.
+      stage: one of its stages of type predict; empty for the last one.
+      classes: a file of class names, for a run that does not say which it has.
+
+    Raises:
+      UserError: no such stage, or its network is not finished.
+    """
+    if not (workdir / "results.json").is_file():
+        raise UserError(
+            f"expected the folder of a run, with results.json, at {workdir}, found none"
+        )
+    config = with_tuples(read_json(workdir / "results.json"))["config"]
+    found = [name for name in config["stages"] if config[name]["type"] == "predict"]
+    if not found or (stage and stage not in found):
+        raise UserError(
+            f"expected {stage or 'a stage'} among those of {workdir} that make a network's masks"
+            f" (type predict), found {', '.join(found) or 'none'}: "
+            + ("name one of them with --stage" if found else "run a recipe that has one")
+        )
+    # Nobody knows what these photographs show.
+    settings = config[stage or found[-1]] | {"known_labels": False}
+    checkpoint = workdir / settings["needs"]["checkpoint"]
+    if not (checkpoint / "_DONE.json").is_file():
+        raise UserError(f"expected a trained network in {checkpoint}, found an unfinished stage")
+    if classes:
+        return Trained(checkpoint, settings, tuple(read_classes(classes)))
+    names = read_json(checkpoint / "metrics.json").get("classes")
+    if not names:
+        raise UserError(
+            f"expected the names of the classes in {checkpoint / 'metrics.json'}, found none, as an"
+            " older version wrote it: give a file of them with --classes (or voc)"
+        )
+    return Trained(checkpoint, settings, tuple(names))
+
+
+def segment(network: Trained, images: Path, out: Path) -> tuple[int, list[str]]:
+    """Masks and overlays of the images of a folder.
+
+    Returns:
+      How many images there are masks of, and what was said of those that were left out.
+
+    Raises:
+      UserError: no images, or `out` holds masks of another network or other settings.
+    """
+    import jax
+
+    from wsss_jax.inference.segmentation import mask_settings, write_network_masks
+
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
+    settings = mask_settings(network.settings)
+    if images.resolve() in (out.resolve(), (out / "masks").resolve()):
+        raise UserError("expected --out to be another folder than --images, found the same")
+    masks = out / "masks"
+    if masks.is_dir():
+        remove_unfinished(out)
+    source, damaged = open_photographs(images, network.classes)
+    _take_up(out, network, source)
+    done = sum((masks / f"{name}.png").is_file() for name in source.ids)
+    masks.mkdir(parents=True, exist_ok=True)
+    everything = range(len(source))
+    with Progress(len(source), "masks", initial=done) as progress:
+        write_network_masks(source, everything, network.checkpoint, masks, settings, progress)
+    missing = [i for i in everything if not (out / "overlays" / f"{source.ids[i]}.jpg").is_file()]
+    initial = len(source) - len(missing)
+    with Progress(len(source), "overlays", initial=initial) as progress, thread_pool() as pool:
+        for _ in pool.map(lambda i: _overlay(source, i, out), missing):
+            progress.update()
+    return len(source), [str(error) for error in damaged]
+
+
+def _overlay(source: Photographs, index: int, out: Path) -> None:
+    name = source.ids[index]
+    image = decode_image(source[index]["image"], name)
+    path = out / "masks" / f"{name}.png"
+    mask = decode_mask(path.read_bytes(), str(path), len(source.classes))
+    with atomic_write(out / "overlays" / f"{name}.jpg") as file:
+        picture = Image.fromarray(labelled_mask(image, mask, source.classes))
+        picture.save(file, "JPEG", quality=90, subsampling=0)
+
+
+def _take_up(out: Path, network: Trained, source: Photographs) -> None:
+    """Says in `out` what its masks are made with; masks of images that have changed are removed.
+
+    Raises:
+      UserError: what is there was made with something else, or nothing says with what.
+    """
+    weights = (network.checkpoint / "weights.npz").read_bytes()
+    no_effect = ("split", "needs", "type", "workers")
+    record = {
+        "network": hashlib.sha256(weights).hexdigest()[:16],
+        "settings": {k: v for k, v in network.settings.items() if k not in no_effect},
+        "classes": ("background", *network.classes),
+        "images": dict(zip(source.ids, source.digests, strict=True)),
+    }
+    found = (out / RECORD).is_file()
+    before: dict[str, Any] = with_tuples(read_json(out / RECORD)) if found else {}
+    if not before and any((out / "masks").glob("*.png")):
+        raise UserError(
+            f"expected an empty folder or results of this program in {out}, found masks of"
+            " unknown origin: choose another --out"
+        )
+    for name in ("network", "classes", "settings"):
+        if before and before[name] != record[name]:
+            raise UserError(
+                f"{out} holds masks that were made with other {name}"
+                f"{_difference(before[name], record[name])}: choose another --out, or delete it"
+            )
+    old = before.get("images", {})
+    for name, digest in old.items():
+        if record["images"].get(name, digest) != digest:
+            for path in (out / "masks" / f"{name}.png", out / "overlays" / f"{name}.jpg"):
+                path.unlink(missing_ok=True)
+    write_json(out / RECORD, record | {"images": old | record["images"]})
+
+
+def _difference(old: Any, new: Any) -> str:
+    """The first setting that differs, in brackets; nothing to say of other things."""
+    if not isinstance(old, dict):
+        return ""
+    key = next(k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k))
+    return f" ({key} was {old.get(key)}, is now {new.get(key)})"

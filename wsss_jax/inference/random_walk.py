@@ -1,0 +1,199 @@
+"""Random walks over many images: scores from their maps, affinities in batches, results.
+
+Images are run in a few padded shapes, as in `wsss_jax.inference.multi_scale`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
+
+from wsss_jax.data.augment import resize_image
+from wsss_jax.data.formats.cam_files import image_and_cams
+from wsss_jax.data.formats.walk_files import Walk
+from wsss_jax.data.source import Source
+from wsss_jax.errors import UserError
+from wsss_jax.inference.multi_scale import MultiScale, Network, place
+from wsss_jax.ops.background import with_background
+from wsss_jax.ops.buckets import Size, bucket_of
+from wsss_jax.ops.pair_affinity import boundary_affinity
+from wsss_jax.ops.path_index import pair_offsets, paths
+from wsss_jax.ops.random_walk import random_walk
+
+_NOTHING = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class WalkSettings:
+    """How far scores spread.
+
+    Attributes:
+      alpha: power of the background (1 − max)^alpha that walks too (PSA: 16; SEAM tunes it).
+      beta: power of the affinities; large ones leave only the strongest (published: 8; IRNet: 10).
+      steps: length of the walk, 2^t in the papers (PSA and IRNet: 2^8, SEAM: 2^6).
+      network: what affinities come from: ``affinity``, AffinityNet's, or ``boundary``: IRNet's
+        boundaries lie between the pixels, and scores on a boundary do not count.
+      threshold: what a pixel that belongs to no object scores after a walk on boundaries, relative
+        to the image's strongest; there is no `alpha` then (published: 0.25).
+    """
+
+    alpha: float
+    beta: float
+    steps: int
+    network: str = "affinity"
+    threshold: float = 0.25
+
+    def __post_init__(self):
+        """Checks the values.
+
+        Raises:
+          UserError: one of them makes no sense.
+        """
+        if self.network not in ("affinity", "boundary"):
+            raise UserError(
+                f"expected network to be affinity or boundary, found {self.network!r}: change it"
+            )
+        for name in ("alpha", "beta", "threshold"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise UserError(f"expected {name} above 0, found {value}: change it")
+        if self.network == "boundary" and self.threshold >= 1:
+            raise UserError(
+                f"expected threshold below 1, the strongest score, found {self.threshold}: lower it"
+            )
+        if not 0 <= self.steps <= 1 << 16:
+            raise UserError(f"expected steps in 0…65536, found {self.steps}: change it")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """An image on its way: `scores` are at the network's stride, background (if any) first."""
+
+    index: int
+    image: UInt8[np.ndarray, "H W 3"]
+    keys: Int32[np.ndarray, " k"]
+    scores: Float32[np.ndarray, "labels h w"]
+    size: Size
+
+    @property
+    def walked(self) -> Size:
+        """Height and width of the image as the network sees it."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+def prepare(
+    source: Source, index: int, cams: Path, how: MultiScale, alpha: float | None, stride: int
+) -> Prepared:
+    """Decodes an image and makes its scores, averaged over blocks of `stride`.
+
+    The background is the first of them unless `alpha` is None.
+
+    Raises:
+      UserError: the image or its maps are damaged, or of different sizes.
+    """
+    record = source[index]
+    image, keys, scores = image_and_cams(record["image"], record["id"], cams, len(source.classes))
+    size = image.shape[0], image.shape[1]
+    (scaled,) = how.sizes(size)
+    if alpha is not None:
+        scores = with_background(scores, alpha)
+    if scaled != size:
+        area = cv2.INTER_AREA
+        smaller = np.zeros((len(scores), *scaled), np.float32)
+        for plane, score in zip(smaller, scores, strict=True):
+            cv2.resize(score, scaled[::-1], dst=plane, interpolation=area)
+        scores = smaller
+    return Prepared(index, resize_image(image, *scaled), keys, pooled(scores, stride), size)
+
+
+def pooled(scores: Float[np.ndarray, "k h w"], stride: int) -> Float32[np.ndarray, "k p q"]:
+    """Means over blocks of `stride` × `stride` pixels, of those that the image has.
+
+    The published program counts the zeros beyond the last row and column too, which dims the edge.
+    """
+    k, h, w = scores.shape
+    rows, columns = -(-h // stride), -(-w // stride)
+    canvas = np.zeros((k, rows * stride, columns * stride), np.float32)
+    canvas[:, :h, :w] = scores
+    sums = canvas.reshape(k, rows, stride, columns, stride).sum((2, 4))
+    pixels = (np.minimum(stride, side - stride * np.arange(-(-side // stride))) for side in (h, w))
+    return sums / np.outer(*pixels).astype(np.float32)
+
+
+def walk_images(
+    prepared: list[Prepared],
+    network: Network,
+    how: MultiScale,
+    buckets: tuple[Size, ...],
+    settings: WalkSettings,
+) -> Iterator[tuple[int, Walk]]:
+    """(index, result) of the images, in batches of one padded shape."""
+    jobs: dict[Size, list[Prepared]] = {}
+    for one in prepared:
+        if len(one.keys):
+            jobs.setdefault(bucket_of(one.walked, buckets), []).append(one)
+        else:  # nothing but background, wherever it walks
+            yield one.index, _walk_of(one, one.scores, network.stride, settings)
+    for bucket, group in sorted(jobs.items()):
+        rows = max(how.batch_pixels // (bucket[0] * bucket[1]), 1)
+        for start in range(0, len(group), rows):
+            batch = group[start : start + rows]
+            images, valid = place([one.image for one in batch], bucket, rows, flip=False)
+            walked = _walk(network, images, valid, [one.scores for one in batch], settings)
+            for one, scores in zip(batch, walked, strict=True):
+                yield one.index, _walk_of(one, scores, network.stride, settings)
+
+
+def _walk_of(
+    one: Prepared, scores: Float32[np.ndarray, "k h w"], stride: int, settings: WalkSettings
+) -> Walk:
+    """The result; without a background yet, scores are divided by their largest at full size."""
+    walk = Walk(one.keys, scores, one.size, one.walked, stride)
+    if settings.network == "affinity":
+        return walk
+    if len(scores):
+        scores = scores / max(float(walk.enlarged().max()), _NOTHING)
+    level = np.full((1, *scores.shape[1:]), settings.threshold, np.float32)
+    return walk._replace(scores=np.concatenate([level, scores]))
+
+
+def _walk(
+    network: Network,
+    images: UInt8[np.ndarray, "b H W 3"],
+    valid: Bool[np.ndarray, "b H W"],
+    scores: list[np.ndarray],
+    settings: WalkSettings,
+) -> list[Float32[np.ndarray, "labels h w"]]:
+    predicted = network.predict(images, valid)
+    map_valid = valid[:, :: network.stride, :: network.stride]
+    # Powers of two, so that few programs are compiled; what is added is zero and stays zero.
+    channels = 1 << (max(map(len, scores)) - 1).bit_length()
+    canvas = np.zeros((*predicted.shape[:3], channels), np.float32)
+    for row, one in enumerate(scores):
+        k, h, w = one.shape
+        canvas[row, :h, :w, :k] = one.transpose(1, 2, 0)
+    affinity, offsets = predicted, pair_offsets()
+    if settings.network == "boundary":
+        affinity, offsets = _of_paths(predicted[..., 0]), tuple(path.offset for path in paths())
+        canvas *= 1 - predicted
+    walked = random_walk(
+        canvas,
+        affinity,
+        offsets=offsets,
+        beta=settings.beta,
+        steps=settings.steps,
+        valid=map_valid,
+    )
+    planes = np.asarray(walked).transpose(0, 3, 1, 2)
+    ends = [one.shape for one in scores]  # the batch may have empty rows after them
+    return [plane[:k, :h, :w] for plane, (k, h, w) in zip(planes, ends, strict=False)]
+
+
+@jax.jit
+def _of_paths(boundary: Float[Array, "b h w"]) -> Float[Array, "b h w o"]:
+    return boundary_affinity(boundary)[0]

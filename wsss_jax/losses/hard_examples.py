@@ -1,0 +1,92 @@
+"""Losses of selected entries: the hardest differences, the smallest responses."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from wsss_jax.ops.max_norm import strongest
+
+
+def _kth_smallest(
+    values: Float[Array, "b n"], count: int | Int[Array, "b 1"]
+) -> Float[Array, "b 1"]:
+    """The `count`-th smallest entry of each row, exactly.
+
+    Found bit by bit in the order-preserving integer image of the floats: 32 passes that compare
+    and count. A sort of the same entries takes 30 times as long on a CPU.
+    """
+    bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
+    top = jnp.uint32(1 << 31)
+    keys = jnp.where(bits >= top, ~bits, bits | top)
+
+    def add_bit(position: Array, prefix: Array) -> Array:
+        candidate = prefix | (top >> position.astype(jnp.uint32))
+        below = jnp.sum(keys < candidate, axis=-1, keepdims=True, dtype=jnp.int32)
+        return jnp.where(below < count, candidate, prefix)
+
+    start = jnp.zeros((values.shape[0], 1), jnp.uint32)
+    key = jax.lax.fori_loop(0, 32, add_bit, start)
+    edge = jnp.where(key >= top, key ^ top, ~key)
+    return jax.lax.bitcast_convert_type(edge, jnp.float32)
+
+
+def _smallest_mask(
+    values: Float[Array, "b n"], count: int | Int[Array, "b 1"]
+) -> Float[Array, "b n"]:
+    """Weights of the `count` smallest entries per row: 1, and an equal share for ties at the edge.
+
+    The selection costs no gather and its gradient no scatter, and equal entries get equal
+    gradients on every device.
+    """
+    # Adding zero turns -0.0 into 0.0: as bits they differ.
+    values = jax.lax.stop_gradient(values) + 0.0
+    edge = _kth_smallest(values, count)
+    below, at = values < edge, values == edge
+    missing = count - below.sum(-1, keepdims=True)
+    return below + at * (missing / at.sum(-1, keepdims=True))
+
+
+def hardest_l1(
+    target: Float[Array, "b c h w"],
+    prediction: Float[Array, "b c h w"],
+    fraction: float,
+    channels: int | None = None,
+    valid: Bool[Array, "b h w"] | None = None,
+) -> Float[Array, ""]:
+    """Mean of the largest absolute differences of each image: a half of SEAM's L_ECR.
+
+    The ``⌊fraction·h·w·c⌋`` largest entries of an image count, over all pixels and channels
+    (arXiv 2004.04581, online hard example mining).
+
+    Args:
+      target: what should come out.
+      prediction: what came out.
+      fraction: of the entries.
+      channels: c, if channels that are zero in both were left out; default: those given.
+      valid: pixels that count (default: all); h·w is then the number of an image's.
+    """
+    channels = channels or target.shape[1]
+    difference = jnp.abs(target - prediction)
+    if valid is not None:
+        difference = jnp.where(valid[:, None], difference, 0).reshape(target.shape[0], -1)
+        pixels = valid.sum((1, 2))[:, None]
+        count = jnp.maximum((pixels * channels * fraction).astype(jnp.int32), 1)
+        mask = _smallest_mask(-difference, jnp.minimum(count, difference.shape[1]))
+        return jnp.mean(jnp.sum(difference * mask, -1) / count[:, 0])
+    difference = difference.reshape(target.shape[0], -1)
+    count = max(int(target.shape[2] * target.shape[3] * channels * fraction), 1)
+    if count >= difference.shape[1]:  # the entries left out are zero
+        return jnp.mean(difference.sum(-1)) / count
+    return jnp.mean(jnp.sum(difference * _smallest_mask(-difference, count), -1) / count)
+
+
+def smallest_response(maps: Float[Array, "b c h w"], fraction: float = 0.25) -> Float[Array, ""]:
+    """Mean positive response of the least active pixels; pushes part of an image to background.
+
+    m = max over channels; the ``⌊fraction·h·w⌋`` smallest m of each image count (SEAM's program,
+    a quarter of the pixels).
+    """
+    response = strongest(maps).reshape(maps.shape[0], -1)
+    count = max(int(response.shape[1] * fraction), 1)
+    kept = jax.nn.relu(response) * _smallest_mask(response, count)
+    return jnp.mean(jnp.sum(kept, -1) / count)

@@ -1,0 +1,39 @@
+"""AffinityNet's loss: cross entropies of pairs of pixels (Ahn & Kwak, CVPR 2018)."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from wsss_jax.ops.pair_affinity import pair_mask, partner_values
+
+_IGNORE = 255
+_EPSILON = 1e-5  # of the published program
+
+
+def pair_losses(
+    affinity: Float[Array, "b h w o"], labels: UInt8[Array, "b h w"]
+) -> dict[str, Float[Array, ""]]:
+    """Mean cross entropies of the pairs whose two classes are known.
+
+    Args:
+      affinity: of the pairs `pair_offsets`.
+      labels: classes; 0 is background, 255 unknown.
+
+    Returns:
+      ``background`` (both pixels), ``foreground`` (both of the same class) and ``different``; 0 for
+      a kind without pairs.
+    """
+    b, h, w = labels.shape
+    here, there = labels[..., None], partner_values(labels, _IGNORE)
+    counted = pair_mask((h, w), jnp.broadcast_to(jnp.asarray((h, w)), (b, 2)))
+    counted &= (here != _IGNORE) & (there != _IGNORE)
+    same = counted & (here == there)
+    together, apart = -jnp.log(affinity + _EPSILON), -jnp.log(1 + _EPSILON - affinity)
+    kinds = {
+        "background": (same & (here == 0), together),
+        "foreground": (same & (here != 0), together),
+        "different": (counted & (here != there), apart),
+    }
+    return {
+        name: jnp.sum(jnp.where(pairs, cost, 0)) / (pairs.sum() + _EPSILON)
+        for name, (pairs, cost) in kinds.items()
+    }

@@ -1,0 +1,29 @@
+"""The variables of a method's network: their shapes, and their first values."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from wsss_jax.methods.base import Method
+
+
+def variable_shapes(method: Method, crop: int = 64) -> tuple[PyTree, PyTree]:
+    """Shapes of (parameters, other variables) of the method's network; nothing is computed."""
+    image = jax.ShapeDtypeStruct((1, crop, crop, 3), jnp.float32)
+    variables = dict(jax.eval_shape(method.model().init, jax.random.key(0), image))
+    return variables.pop("params"), variables
+
+
+def init_variables(method: Method, seed: int, crop: int) -> tuple[PyTree, PyTree]:
+    """(parameters, other variables) of the method's network, drawn from `seed`.
+
+    `crop` is the side of the image that shapes are inferred from.
+    """
+    arguments = jax.random.key(seed), jnp.zeros((1, crop, crop, 3), jnp.float32)
+    # It runs once: on CPU, optimising dozens of random generators takes far longer than running.
+    options: Any = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    init = jax.jit(method.model().init).lower(*arguments).compile(compiler_options=options)
+    variables = dict(init(*arguments))
+    return variables.pop("params"), variables

@@ -1,0 +1,1 @@
+"""The stages of a recipe: their order, their records, and running them."""

@@ -1,0 +1,131 @@
+"""The process around a run: quiet logs, compilation cache, other processes and lock."""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import platform
+import socket
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from wsss_jax.errors import UserError
+
+
+def quiet() -> None:
+    """Hides what the libraries below say about themselves; call before JAX is imported.
+
+    Warnings and errors about a run are still shown, and variables the user set win.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own log lines, below errors
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    for name in ("absl", "orbax", "grain", "jax._src.distributed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def compilation_cache() -> None:
+    """Keeps compiled programs on the disk, so that the second run of a recipe starts at once.
+
+    They lie in ``$XDG_CACHE_HOME/wsss_jax/xla``, one folder per kind of machine (a program made for
+    another processor may not run here). JAX's own ``JAX_COMPILATION_CACHE_DIR`` and
+    ``JAX_ENABLE_COMPILATION_CACHE=false`` are respected.
+    """
+    import jax
+
+    settings = jax.config.values
+    if settings["jax_compilation_cache_dir"] or not settings["jax_enable_compilation_cache"]:
+        return
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = root / "wsss_jax" / "xla" / _machine()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only home: compile anew, as without cache
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _machine() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    named = sorted({li for li in lines if li.startswith(("model name", "flags", "Features"))})
+    return hashlib.sha256("\n".join(named or lines[:1]).encode()).hexdigest()[:12]
+
+
+def join_processes(
+    distributed: bool, coordinator: str, num_processes: int, process_id: int
+) -> None:
+    """Starts `jax.distributed` when asked for, or when SLURM or a TPU pod started several tasks.
+
+    Raises:
+      UserError: the flags are incomplete, or the other processes could not be reached.
+    """
+    import jax
+
+    if coordinator:
+        if num_processes < 1 or not 0 <= process_id < num_processes:
+            raise UserError(
+                "--coordinator needs --num_processes and --process_id below it,"
+                f" found {num_processes} and {process_id}"
+            )
+        arguments = {
+            "coordinator_address": coordinator,
+            "num_processes": num_processes,
+            "process_id": process_id,
+        }
+    elif num_processes > 1 or process_id > 0:
+        raise UserError("--num_processes and --process_id need --coordinator=HOST:PORT")
+    elif distributed or _started_together():
+        arguments = {}
+    else:
+        return
+    try:
+        jax.distributed.initialize(**arguments)
+    except (RuntimeError, ValueError) as error:
+        what = " ".join(str(error).split())
+        raise UserError(f"could not join the other processes: {what}") from error
+
+
+def _started_together() -> bool:
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    return (tasks.isdigit() and int(tasks) > 1) or "," in hosts
+
+
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Holds `workdir` against a second run.
+
+    The lock belongs to this process alone (not to children it leaves behind) and ends with it.
+
+    Raises:
+      UserError: another run holds it, or the folder cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(f"cannot use --workdir {workdir}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise UserError(
+                f"another run ({owner}) is working in {workdir}: wait for it to end, stop it, or"
+                " choose another --workdir"
+            ) from error
+        except OSError:
+            pass  # a file system without locks: nothing to hold
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield

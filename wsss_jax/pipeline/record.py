@@ -1,0 +1,242 @@
+"""What a stage's folder says about the run that made it, and what is to be done about it.
+
+``_START.json`` is written when a stage begins and holds everything its results depend on;
+``_DONE.json`` closes the folder. Comparing the first with the present config tells which value
+differs; the second says that the work is finished.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from wsss_jax.errors import UserError
+from wsss_jax.files import DONE, START, flatten, read_json
+from wsss_jax.pipeline.graph import Stage, downstream
+
+# How a run is watched and kept, not what comes out of it: free to change between two attempts.
+_NO_EFFECT = (
+    *("log_every", "image_every", "checkpoint_every", "keep"),
+    *("num_threads", "prefetch", "workers"),
+)
+# Drawn in seconds from what other stages made, and read by none: done anew whenever it differs.
+_VIEWS = ("report",)
+# Where the data lies; what it holds is in the digests of the splits.
+_LOCATION = ("root", "labels", "classes", "data_dir")
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What is to be done with a stage, and why (`reason` is shown to the user).
+
+    `action` is ``run``, ``resume``, ``skip`` (finished), ``redo`` (delete and run), ``leave`` (not
+    asked for), ``remove`` (not asked for, but made from a stage that is done again) or ``refuse``.
+    `parts` is everything the results depend on and `digest` its hash.
+    """
+
+    stage: Stage
+    parts: dict[str, Any]
+    digest: str
+    action: str
+    reason: str
+
+
+def decide(
+    stages: tuple[Stage, ...],
+    settings: dict[str, Any],
+    sources: dict[str, str | None],
+    workdir: Path,
+    only: tuple[str, ...] = (),
+    force: bool = False,
+) -> tuple[Decision, ...]:
+    """What is to be done with each stage, in order; reads `workdir` and changes nothing.
+
+    `settings` is the config as plain values (its ``seed`` and ``data`` are used); `sources` maps
+    a split to the digest of its data, None where the data is not at hand (taken as unchanged).
+    """
+    decisions: dict[str, Decision] = {}
+    for stage in stages:
+        parts = _parts(stage, settings, sources, decisions, recorded(workdir / stage.name))
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        action, reason = _action(stage, parts, workdir, decisions, only, force)
+        decisions[stage.name] = Decision(stage, parts, digest, action, reason)
+    # A stage that is done again from the same record gives the same results: what was made from it
+    # stays valid.
+    changed = {
+        name
+        for name, decision in decisions.items()
+        if decision.action == "redo" and recorded(workdir / name) != decision.parts
+    }
+    for name in downstream(stages, changed):
+        decision = decisions[name]
+        if decision.action in ("skip", "resume", "leave") and recorded(workdir / name):
+            action = "remove" if decision.action == "leave" else "redo"
+            reason = "made from a stage that is done again"
+            decisions[name] = dataclasses.replace(decision, action=action, reason=reason)
+    return tuple(decisions.values())
+
+
+def recorded(folder: Path) -> dict[str, Any] | None:
+    """What the results in a stage's folder depend on; None for a folder that was never begun.
+
+    Raises:
+      UserError: the record cannot be read.
+    """
+    if not (folder / START).is_file():
+        return None
+    parts = read_json(folder / START).get("parts")
+    if not isinstance(parts, dict):
+        raise UserError(f"{folder / START} is no record of this program: choose another --workdir")
+    return parts
+
+
+def _parts(
+    stage: Stage,
+    settings: dict[str, Any],
+    sources: dict[str, str | None],
+    upstream: dict[str, Decision],
+    old: dict[str, Any] | None,
+) -> dict[str, Any]:
+    images = {s: sources.get(s) for s in stage.splits()}
+    files = {k: _file_digest(v) for k, v in stage.section.items() if k.endswith("_weights")}
+    if old is not None:
+        images = {s: old["images"].get(s) if d is None else d for s, d in images.items()}
+        files = {k: old.get("files", {}).get(k) if d is None else d for k, d in files.items()}
+    ignored = {*_NO_EFFECT, *files}
+    parts = {
+        "section": {k: v for k, v in stage.section.items() if k not in ignored},
+        "files": files,
+        "seed": settings.get("seed"),
+        "data": {k: v for k, v in settings.get("data", {}).items() if k not in _LOCATION},
+        "images": images,
+        "needs": {name: upstream[stage.needs[name]].digest for name in sorted(stage.needs)},
+    }
+    return json.loads(json.dumps(parts))  # as it will be read back: tuples become lists
+
+
+def _file_digest(name: str) -> str | None:
+    if not name:
+        return ""
+    try:
+        with Path(name).expanduser().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:  # the stage says so, if it has to run
+        return None
+
+
+def _action(
+    stage: Stage,
+    parts: dict[str, Any],
+    workdir: Path,
+    upstream: dict[str, Decision],
+    only: tuple[str, ...],
+    force: bool,
+) -> tuple[str, str]:
+    folder = workdir / stage.name
+    done = (folder / DONE).is_file()
+    if only and stage.name not in only:
+        return "leave", "finished, not asked for" if done else "not asked for"
+    inputs = [upstream[name] for name in stage.needs.values()]
+    for needed in inputs:
+        if needed.action == "leave" and (unfit := _unfit(needed, workdir, upstream)):
+            return "refuse", f"it needs {needed.stage.name}, {unfit}"
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        return "refuse", f"expected a folder at {folder}: choose another --workdir"
+    old = recorded(folder)
+    if old is not None and not _has_results(folder):
+        return "run", "new"  # it ended before it made anything, over a mistake in the settings, say
+    if old is None:
+        foreign = folder.exists() and any(p.suffix != ".tmp" for p in folder.iterdir())
+        if foreign:
+            return "refuse", f"{folder} was not made by this program: choose another --workdir"
+        return "run", "new"
+    if force and only:
+        return "redo", "--force"
+    again = [d.stage.name for d in inputs if d.action in ("run", "resume") and done]
+    why = differences(stage, old, parts) or (f"{again[0]} is run again" if again else "")
+    if why and (force or stage.type in _VIEWS):
+        return "redo", f"--force; {why}" if force else why
+    if why:
+        return "refuse", (
+            f"{folder} holds another run: {why}; choose another --workdir, or --force to delete"
+            " it and all that was made from it"
+        )
+    return ("skip", "finished") if done else ("resume", "begun, not finished")
+
+
+def _has_results(folder: Path) -> bool:
+    return any(p.name not in (START, "config.json") for p in folder.iterdir())
+
+
+def _unfit(needed: Decision, workdir: Path, upstream: dict[str, Decision]) -> str:
+    folder = workdir / needed.stage.name
+    old = recorded(folder)
+    if old is None or not (folder / DONE).is_file():
+        missing = _unfinished(needed, workdir, upstream)
+        return f"which is not finished: add {','.join(dict.fromkeys(missing))} to --only"
+    difference = differences(needed.stage, old, needed.parts)
+    return f"which holds another run: {difference}" if difference else ""
+
+
+def _unfinished(needed: Decision, workdir: Path, upstream: dict[str, Decision]) -> list[str]:
+    """`needed` and what it needs itself, as far as it is not asked for and not finished."""
+    if needed.action != "leave" or (workdir / needed.stage.name / DONE).is_file():
+        return []
+    before = [_unfinished(upstream[n], workdir, upstream) for n in needed.stage.needs.values()]
+    return [*(name for names in before for name in names), needed.stage.name]
+
+
+def differences(stage: Stage, old: dict[str, Any], new: dict[str, Any]) -> str:
+    """The values that differ between two records of a stage, as text; empty when none does."""
+    lines = []
+    for split, digest in new["images"].items():
+        if digest != old["images"].get(split, digest):
+            lines.append(f"the images, labels, masks or classes of split {split} changed")
+    for key, digest in new["files"].items():
+        if digest != old.get("files", {}).get(key, digest):
+            lines.append(f"the file {stage.name}.{key} changed")
+    before, after = (_named(stage.name, p) for p in (old, new))
+    for key in sorted(before.keys() | after.keys()):
+        if key not in before:
+            lines.append(f"{key} was not set, is now {after[key]!r}")
+        elif key not in after:
+            lines.append(f"{key} was {before[key]!r}, is now not set")
+        elif before[key] != after[key]:
+            lines.append(f"{key} was {before[key]!r}, is now {after[key]!r}")
+    more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
+    if not lines:
+        # Upstream stages name the value themselves; here it is enough to say which.
+        lines = [
+            f"its input {stage.needs.get(k, k)} differs"
+            for k in sorted(old["needs"].keys() | new["needs"].keys())
+            if old["needs"].get(k) != new["needs"].get(k)
+        ]
+    return ", ".join(lines[:3]) + more
+
+
+def _named(name: str, parts: dict[str, Any]) -> dict[str, Any]:
+    """Values by the path a user types after ``--config.``."""
+    tree = {name: parts["section"], "seed": parts["seed"], "data": parts["data"]}
+    return dict(flatten(tree))
+
+
+def remove(workdir: Path, name: str) -> None:
+    """Deletes a stage's folder.
+
+    Raises:
+      UserError: it is no folder of ours directly inside `workdir` (a link, or without record).
+    """
+    folder = workdir / name
+    if not folder.exists():
+        return
+    inside = folder.resolve().parent == workdir.resolve() and not folder.is_symlink()
+    if not inside or recorded(folder) is None:
+        raise UserError(f"will not delete {folder}: it was not made by this program in {workdir}")
+    # Cut short, a deletion leaves a folder that is neither finished nor taken for somebody else's.
+    (folder / DONE).unlink(missing_ok=True)
+    for entry in folder.iterdir():
+        if entry.name != START:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    shutil.rmtree(folder)

@@ -1,0 +1,264 @@
+"""Runs the stages of a config in a working directory: skips what is finished, resumes the rest.
+
+Every stage has the folder ``workdir/<stage>/``. ``_START.json`` records what its results depend
+on, ``_DONE.json`` that it is finished (see `wsss_jax.pipeline.record`), ``config.json`` its
+settings and ``metrics.json`` its figures. ``workdir/results.json`` gathers the figures
+of all stages.
+"""
+
+import datetime
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from wsss_jax.data.loader import check_batch_size
+from wsss_jax.errors import Interrupted, UserError, nearest
+from wsss_jax.files import DONE, START, read_json, remove_unfinished, write_json
+from wsss_jax.host.provenance import git_revision, versions
+from wsss_jax.pipeline import graph
+from wsss_jax.pipeline.record import Decision, decide, remove
+from wsss_jax.stages.base import Context
+
+RESULTS = "results.json"
+
+
+def run(
+    config: ConfigDict, workdir: Path, only: tuple[str, ...] = (), force: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Runs the stages of `config`; returns the metrics of every finished stage.
+
+    Args:
+      config: the recipe with all values resolved.
+      workdir: where the results go; made if needed.
+      only: names of the stages to run; all of them when empty.
+      force: delete and do again stages whose settings differ (those named by `only` in any case)
+        and everything made from them.
+
+    Raises:
+      UserError: the config is wrong, or the folder holds results of another config.
+      Interrupted: a stage stopped on request after saving.
+    """
+    stages = checked(config, only)
+    plain = json.loads(config.to_json_best_effort())
+    # What can be refused without the data is refused before they are prepared.
+    beforehand = decide(stages, plain, {}, workdir, only, force)
+    _refuse(beforehand)
+    _refuse_missing_weights(beforehand)
+    sources = _digests(config, workdir, stages, only)
+    _barrier("decide")
+    decisions = decide(stages, plain, sources, workdir, only, force)
+    _barrier("decided")
+    _refuse(decisions)
+    _refuse_large_batches(config, workdir, decisions)
+    if jax.process_index() == 0:
+        # Results first vanish where they are used, then where they come from.
+        for decision in reversed(decisions):
+            if decision.action in ("redo", "remove"):
+                remove(workdir, decision.stage.name)
+    for number, decision in enumerate(decisions, 1):
+        head = f"[{number}/{len(decisions)}] {decision.stage.name} ({decision.stage.type})"
+        if decision.action in ("run", "redo", "resume"):
+            _say(f"{head}: {'goes on' if decision.action == 'resume' else 'starts'}")
+            _run_stage(config, workdir, decision)
+        else:
+            deleted = "deleted, it was " if decision.action == "remove" else ""
+            _say(f"{head}: {deleted}{decision.reason}")
+    return _gather(config, workdir, stages)
+
+
+def _refuse(decisions: tuple[Decision, ...]) -> None:
+    for decision in decisions:
+        if decision.action == "refuse":
+            raise UserError(f"stage {decision.stage.name}: {decision.reason}")
+
+
+def _refuse_large_batches(
+    config: ConfigDict, workdir: Path, decisions: tuple[Decision, ...]
+) -> None:
+    """Of all trainings before the first one begins."""
+    for decision in decisions:
+        stage = decision.stage
+        if stage.type == "train" and decision.action in ("run", "redo", "resume"):
+            images = len(_context(config, workdir, stage.name).source(stage.section["split"]))
+            try:
+                check_batch_size(stage.section["batch_size"], images)
+            except UserError as error:
+                raise UserError(f"stage {stage.name}: {error}") from error
+
+
+def _refuse_missing_weights(decisions: tuple[Decision, ...]) -> None:
+    for decision in decisions:
+        for name, digest in decision.parts["files"].items():
+            given = decision.stage.section[name]
+            if digest is None and decision.action in ("run", "redo", "resume"):
+                raise UserError(
+                    f"stage {decision.stage.name}: expected weights (.npz) at {given}, found no"
+                    f" such file; set --config.{decision.stage.name}.{name}"
+                )
+
+
+def checked(config: ConfigDict, only: tuple[str, ...]) -> tuple[graph.Stage, ...]:
+    """The stages of `config` in order, after looking for all that is wrong without the data.
+
+    Raises:
+      UserError: the config is wrong, or a name in `only` is no stage.
+    """
+    stages = graph.stages(config)
+    names = [stage.name for stage in stages]
+    for name in only:
+        if name not in names:
+            raise UserError(
+                f"--only names {name}, which is no stage of this config ({', '.join(names)})"
+                f"{nearest(name, names)}"
+            )
+    graph.check(config, stages)
+    return stages
+
+
+def _digests(
+    config: ConfigDict, workdir: Path, stages: tuple[graph.Stage, ...], only: tuple[str, ...]
+) -> dict[str, str | None]:
+    """Digests of the data of the splits that are read; prepares the data set on first use."""
+    splits = sorted({s for stage in stages for s in stage.splits()})
+    wanted = {s for stage in stages if not only or stage.name in only for s in stage.splits()}
+    context = _context(config, workdir, stages[0].name)
+    for turn in ("first process", "others"):
+        # One process prepares the data set, the others find it ready.
+        if (jax.process_index() == 0) == (turn == "first process"):
+            for split in sorted(wanted):
+                context.source(split)
+        _barrier(f"data {turn}")
+    return {s: context.source(s).digest if s in wanted else None for s in splits}
+
+
+def _context(config: ConfigDict, workdir: Path, name: str) -> Context:
+    return Context(
+        stages=graph.stages(config),
+        config=config,
+        workdir=workdir,
+        stage=name,
+        stage_dir=workdir / name,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def _run_stage(config: ConfigDict, workdir: Path, decision: Decision) -> None:
+    stage, folder = decision.stage, workdir / decision.stage.name
+    before = 0.0
+    record = {
+        "stage": stage.name,
+        "digest": decision.digest,
+        "versions": versions(),
+        "revision": git_revision(),
+    }
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(folder)
+        if decision.action == "resume":
+            before = float(read_json(folder / START).get("seconds", 0.0))
+        write_json(folder / START, {**record, "parts": decision.parts, "seconds": before})
+        write_json(folder / "config.json", stage.section)
+    _barrier(f"start {stage.name}")
+    inputs = {name: workdir / upstream for name, upstream in stage.needs.items()}
+    begin = time.monotonic()
+    try:
+        metrics = stage.module().run(
+            _context(config, workdir, stage.name), config[stage.name], inputs
+        )
+    except (Interrupted, KeyboardInterrupt):
+        if jax.process_index() == 0:
+            seconds = before + time.monotonic() - begin
+            write_json(folder / START, {**read_json(folder / START), "seconds": seconds})
+        raise
+    _barrier(f"end {stage.name}")
+    if jax.process_index() == 0:
+        write_json(folder / "metrics.json", metrics)
+        done = {
+            **record,
+            "type": stage.type,
+            "metrics": metrics,
+            "seconds": round(before + time.monotonic() - begin, 3),
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        }
+        write_json(folder / DONE, done)
+    _barrier(f"done {stage.name}")
+
+
+def _gather(
+    config: ConfigDict, workdir: Path, stages: tuple[graph.Stage, ...]
+) -> dict[str, dict[str, Any]]:
+    finished = {
+        s.name: read_json(workdir / s.name / DONE)
+        for s in stages
+        if (workdir / s.name / DONE).is_file()
+    }
+    if jax.process_index() == 0:
+        results = {
+            "config": json.loads(config.to_json_best_effort()),
+            "stages": {
+                n: {k: d[k] for k in ("type", "digest", "seconds", "finished", "metrics")}
+                for n, d in finished.items()
+            },
+            "versions": versions(),
+            "revision": git_revision(),
+        }
+        write_json(workdir / RESULTS, results)
+        _say(table({n: (d["seconds"], d["metrics"]) for n, d in finished.items()}))
+        for stage in stages:
+            if stage.name in finished and "masks/" in getattr(stage.module(), "MAKES", ()):
+                _say(f"masks of {', '.join(stage.splits())}: {workdir / stage.name / 'masks'}")
+    return {name: done["metrics"] for name, done in finished.items()}
+
+
+# Figures worth a place in the table, with the way they are shown.
+_SHOWN = {
+    "miou": "{:.1%} mIoU",
+    "precision": "{:.1%} precision",
+    "recall": "{:.1%} recall",
+    "loss": "loss {:.4f}",
+    "images_per_second": "{:.1f} images/s",
+    "threshold": "threshold {:.2f}",
+    "images": "{:,} images",
+}
+
+
+def table(results: dict[str, tuple[float, dict[str, Any]]]) -> str:
+    """A text table of stages: name, time and key figures."""
+    rows = [("stage", "time", "result")]
+    for name, (seconds, metrics) in results.items():
+        shown = [
+            form.format(metrics[key])
+            for key, form in _SHOWN.items()
+            if isinstance(metrics.get(key), int | float)
+        ]
+        rows.append((name, clock(seconds), ", ".join(shown)))
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    lines = [f"{r[0]:<{widths[0]}}  {r[1]:>{widths[1]}}  {r[2]}".rstrip() for r in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def clock(seconds: float) -> str:
+    """A duration as people read it: ``4.2 s``, ``3:05 min``, ``1:02:03 h``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"
+
+
+def _say(line: str) -> None:
+    if jax.process_index() == 0:
+        print(line, flush=True)
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,84 @@
+"""Scores of a folder of masks or CAM files against a folder of ground-truth masks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wsss_jax.data.class_names import VOC_CLASSES
+from wsss_jax.data.formats.cam_files import find_cams
+from wsss_jax.data.images import decode_mask
+from wsss_jax.errors import UserError
+from wsss_jax.files import check_all_found, read_bytes
+from wsss_jax.progress import Progress
+from wsss_jax.scoring import score_files
+
+
+def evaluate(
+    pred: Path,
+    gt: Path,
+    ids: Sequence[str],
+    classes: Sequence[str] = VOC_CLASSES,
+    protocol: score_files.Protocol = "strict",
+    threshold: float | None = None,
+    curve: bool = False,
+    ignore_as_background: bool = False,
+) -> dict[str, Any]:
+    """Scores the predictions of `ids`; the result is JSON, fractions 0…1.
+
+    Args:
+      pred: folder of `<id>.png` masks, or of `<id>.npz`/`.npy` CAM files when `threshold` or
+        `curve` is given.
+      gt: folder of `<id>.png` ground-truth masks; 255 is not scored.
+      ids: which images.
+      classes: foreground names, in the order of the indices 1…C.
+      protocol: whether an absent class counts 0 (`strict`) or is left out (`present`).
+      threshold: background score of the maps; with `curve` alone the best one is taken.
+      curve: score all of `scoring.THRESHOLDS` as well.
+      ignore_as_background: predicted 255 counts as background instead of being refused.
+
+    Raises:
+      UserError: a folder or file is missing, or a prediction does not fit its ground truth.
+    """
+    for folder in (pred, gt):
+        if not folder.is_dir():
+            raise UserError(f"expected a folder at {folder}, found none; check the path")
+    of_maps = curve or threshold is not None
+    stage_output = pred / ("cams" if of_maps else "masks")  # `pred` may be a stage's folder
+    pred = stage_output if stage_output.is_dir() else pred
+    find = find_cams if of_maps else _find_mask
+    found = {image_id: find(pred, image_id) for image_id in ids}
+    if not of_maps and not any(found.values()) and any(find_cams(pred, name) for name in ids):
+        raise UserError(f"{pred} has CAM files: choose a --threshold, or --curve")
+    missing = [image_id for image_id, path in found.items() if path is None]
+    check_all_found("CAM file" if of_maps else "mask (.png)", missing, len(ids), pred)
+    no_truth = [image_id for image_id in ids if not _find_mask(gt, image_id)]
+    check_all_found("mask (.png)", no_truth, len(ids), gt)
+
+    num_classes = len(classes)
+    thresholds = score_files.THRESHOLDS if curve else ()
+    extra = () if threshold is None else (threshold,)
+
+    def score_one(image_id: str) -> score_files.Counts:
+        path = gt / f"{image_id}.png"
+        truth = decode_mask(read_bytes(path), str(path), num_classes)
+        prediction = found[image_id]
+        assert prediction is not None
+        if of_maps:
+            return score_files.score_cams(prediction, truth, num_classes, [*thresholds, *extra])
+        return score_files.score_mask(prediction, truth, num_classes, ignore_as_background)
+
+    with Progress(len(ids), "evaluate") as progress:
+        scored = score_files.score_images(ids, score_one, progress.update)
+    result = {"images": len(ids)}
+    chosen = -1
+    if curve:
+        result |= score_files.curve(scored.confusion[: len(thresholds)], thresholds, protocol)
+        if threshold is None:
+            chosen = thresholds.index(result["best_threshold"])
+    names = ("background", *classes)
+    return result | score_files.summary(scored.confusion[chosen], names, protocol, scored.boundary)
+
+
+def _find_mask(folder: Path, image_id: str) -> Path | None:
+    path = folder / f"{image_id}.png"
+    return path if path.is_file() else None

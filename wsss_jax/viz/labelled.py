@@ -1,0 +1,58 @@
+"""A mask over its image with the names of its classes beneath, to look at."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
+
+from wsss_jax.viz.colors import class_colours, paint_mask
+
+FONT = "DejaVu Sans"  # comes with matplotlib, so a picture is the same everywhere
+
+_PAPER, _INK = (250, 249, 245), (30, 28, 44)
+
+
+def labelled_mask(
+    image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"], names: Sequence[str]
+) -> UInt8[np.ndarray, "H w 3"]:
+    """The painted mask (see `paint_mask`) above a line with colour and name of each class in it.
+
+    Args:
+      image: RGB.
+      mask: class indices.
+      names: of the foreground classes 1 to C.
+
+    Returns:
+      RGB, as wide as the image; a class that covers more stands first, those that find no room are
+      counted.
+    """
+    colours = class_colours(len(names))
+    painted = paint_mask(image, mask, colours)
+    counts = np.bincount(mask.ravel(), minlength=len(names) + 1)[1 : len(names) + 1]
+    shown = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k]]
+    width = image.shape[1]
+    size = min(max(width // 40, 12), 48)
+    strip = Image.new("RGB", (width, 2 * size), _PAPER)
+    draw, font = ImageDraw.Draw(strip), _font(size)
+    left = size // 2
+    for place, index in enumerate(shown):
+        rest = len(shown) - place
+        needed = 2 * size + draw.textlength(names[index], font)
+        if left + needed + (0 if rest == 1 else 3 * size) > width:
+            draw.text((left, size), f"+{rest}", _INK, font, anchor="lm")
+            break
+        box = (left, size // 2 + 1, left + size - 1, size // 2 + size)
+        draw.rectangle(box, tuple(map(int, colours[index + 1])))
+        draw.text((left + 1.5 * size, size), names[index], _INK, font, anchor="lm")
+        left += needed + size
+    if not shown:
+        draw.text((left, size), "background only", _INK, font, anchor="lm")
+    return np.concatenate([painted, np.asarray(strip)])
+
+
+@functools.lru_cache(maxsize=4)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(findfont(FONT), size)

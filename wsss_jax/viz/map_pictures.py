@@ -1,0 +1,36 @@
+"""Pictures of a batch with a method's maps laid over it, to follow a training run."""
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+from jaxtyping import Array, UInt8
+
+from wsss_jax.viz.overlay import cam_overlay
+
+_COUNT = 4
+
+
+def map_pictures(
+    batch: Mapping[str, np.ndarray], maps: Mapping[str, Array]
+) -> dict[str, UInt8[np.ndarray, "n s s 3"]]:
+    """The first images of a batch, and for each of `maps` the strongest of their classes on them.
+
+    Args:
+      batch: ``image`` uint8 [B, S, S, 3] and ``label`` [B, C].
+      maps: [B, h, w, C], or C + 1 channels of which the first is background.
+    """
+    images, labels = batch["image"][:_COUNT], batch["label"][:_COUNT]
+    drawn = {"image": images}
+    for name, value in maps.items():
+        value = np.asarray(value[:_COUNT], np.float32)
+        shown = value[..., value.shape[-1] - labels.shape[-1] :] * labels[:, None, None, :]
+        heat = np.maximum(shown, 0).max(-1)
+        heat = heat / (heat.max((1, 2), keepdims=True) + 1e-5)
+        drawn[name] = np.stack(
+            [
+                cam_overlay(image, cv2.resize(one, image.shape[1::-1]))
+                for image, one in zip(images, heat, strict=True)
+            ]
+        )
+    return drawn

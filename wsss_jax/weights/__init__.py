@@ -1,0 +1,1 @@
+"""Weights of networks: our own files and those of other programs."""
