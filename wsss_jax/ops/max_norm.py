@@ -77,9 +77,15 @@ def with_background(foreground: Float[Array, "b c h w"]) -> Float[Array, "b c1 h
 def winner_only(maps: Float[Array, "b c1 h w"]) -> Float[Array, "b c1 h w"]:
     """Zeroes the foreground channels that are below the pixel's foreground maximum.
 
-    Channel 0, the background, stays; so do several winners that are equal, to six digits: compiled
-    code may compute a map twice, with other roundings.
+    Channel 0, the background, stays; so do several winners that are exactly equal. The comparison
+    has no tolerance, as in SEAM's program: normalised maps of two classes that peak at one pixel
+    differ there by about 1e-6, and only the larger one may stay.
     """
-    foreground = maps[:, 1:]
-    best = strongest(foreground) * (1 - 1e-6)
-    return jnp.concatenate([maps[:, :1], jnp.where(foreground < best, 0, foreground)], axis=1)
+    # Two loops over the classes, because a loop reads what is stored. Otherwise a compiler may
+    # compute the maps once for the maximum and once more for the comparison; when rounding then
+    # differs, no class equals the maximum. XLA drops an optimization barrier before it fuses.
+    planes = jnp.moveaxis(maps[:, 1:], 1, 0)
+    lowest = jnp.full_like(planes, -jnp.inf, shape=planes.shape[1:])
+    best, _ = jax.lax.scan(lambda best, one: (jnp.maximum(best, one), None), lowest, planes)
+    winners = jax.lax.map(lambda one: jnp.where(one < best, 0, one), planes)
+    return jnp.concatenate([maps[:, :1], jnp.moveaxis(winners, 0, 1)], axis=1)
