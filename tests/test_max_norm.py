@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as hnp
 
 from wsss_jax.methods.seam import Seam
 from wsss_jax.models import tiny
-from wsss_jax.models.pcm import pixel_correlation, pixel_correlation_input
 from wsss_jax.ops.max_norm import winner_only, with_background
+from wsss_jax.ops.pixel_correlation import pixel_correlation, pixel_correlation_input
 
 E = np.float32(1e-5)
 COMPILERS = [
@@ -103,7 +103,7 @@ def test_some_class_stays_in_the_compiled_loss(options, monkeypatch):
         return kept
 
     monkeypatch.setattr("wsss_jax.methods.seam.winner_only", watched)
-    monkeypatch.setattr("wsss_jax.models.pcm.winner_only", watched)
+    monkeypatch.setattr("wsss_jax.ops.pixel_correlation.winner_only", watched)
     backbone = {"name": "tiny", "width": 8}
     method = Seam(5, backbone, dims=(4, 6, 8))
     params = drawn_variables(method.model(), tiny, seed=0)["params"]
