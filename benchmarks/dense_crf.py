@@ -2,21 +2,20 @@
 
     python benchmarks/dense_crf.py --root VOCdevkit/VOC2012 --reference-python CRFENV/bin/python
 
-CRFENV is an environment with pydensecrf2. Maps are the images' masks, blurred and dimmed, so their
-values are like those of class activation maps. Each image meets both sides in turn, on one core
-each; what counts is processor time, which other load on the machine changes little. The time of
-ours includes the lattice over position only for the first image of a size: it is kept.
+CRFENV is an environment with pydensecrf2; without it only our side is measured. Maps are the masks
+of the images, blurred and dimmed, so their values are like those of class activation maps. Each
+image meets both sides in turn, on one core each; what counts is processor time, which other load on
+the machine changes little. The time of ours includes the lattice over position only for the first
+image of a size: it is kept.
 """
 
 import argparse
-import platform
+import contextlib
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -24,23 +23,19 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import tables, worker
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.host.dense_crf import IRN, PSA, CrfSettings, DenseCrf, label_unary, score_unary
 from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.ops.background import with_background
 
 
-class Reference:
+class Reference(worker.Worker):
     """The other side's process."""
 
     def __init__(self, python: str, folder: Path):
+        super().__init__(python, "pydensecrf_worker.py", folder)
         self.folder = folder
-        self.process = subprocess.Popen(
-            [python, str(Path(__file__).with_name("pydensecrf_worker.py")), str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
 
     def run(
         self, image: np.ndarray, unary: np.ndarray, how: CrfSettings, times: int
@@ -48,18 +43,8 @@ class Reference:
         """Seconds, and the labels."""
         planes = np.ascontiguousarray(np.moveaxis(unary, 2, 0)).reshape(unary.shape[2], -1)
         np.savez(self.folder / "case.npz", image=image, unary=planes, kernel=how.bilateral)
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(f"case {times}\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            sys.exit("the reference's process ended: see its message above")
-        return float(answer), np.load(self.folder / "case_reference.npy")
-
-    def close(self) -> None:
-        """Ends the process."""
-        self.process.kill()
-        self.process.wait()
+        seconds = self.ask(f"case {times}")["seconds"]
+        return seconds, np.load(self.folder / "case_reference.npy")
 
 
 def maps_of(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -114,12 +99,37 @@ def ours(
     return time.process_time() - start, q.argmax(-1)
 
 
+def measure(
+    paths: list[Path], root: Path, reference: Reference | None
+) -> dict[str, list[tuple[float, float, float]]]:
+    """By case and image: our seconds, the other side's, and the share of labels that agree.
+
+    Without another side the last two are NaN.
+    """
+    rng = np.random.default_rng(0)
+    rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in CASES}
+    for path in paths:
+        image = decode_image((root / "JPEGImages" / f"{path.stem}.jpg").read_bytes(), path.stem)
+        scores = maps_of(decode_mask(path.read_bytes(), path.name, None), rng)
+        for name, (how, make, fast) in CASES.items():
+            unaries = make(scores)
+            if len(unaries[0][0, 0]) > 3 and len(rows[name]) > 3:
+                continue  # many labels take long; a few images show the ratio
+            seconds, labels = ours(image, unaries, how, fast)
+            other, same = float("nan"), float("nan")
+            if reference:
+                other, expected = reference.run(image, unaries[-1], how, len(unaries))
+                same = float((labels == expected).mean())
+            rows[name].append((seconds, other, same))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--root", type=Path, required=True, help="VOC2012 folder with masks")
-    parser.add_argument("--reference-python", required=True)
+    parser.add_argument("--reference-python", help="interpreter of an environment with pydensecrf2")
     parser.add_argument("--masks", default="SegmentationClass", help="folder of the masks")
     parser.add_argument("--images", type=int, default=10)
     options = parser.parse_args()
@@ -127,36 +137,34 @@ def main() -> None:
     paths = paths[:: max(len(paths) // options.images, 1)][: options.images]
     if not paths:
         parser.error(f"expected masks (.png) in {options.root / options.masks}, found none")
+    alone = worker.why_not(options.reference_python, "pydensecrf")
+    if alone and options.reference_python:
+        parser.error(f"--reference-python: {alone}")
     cv2.setNumThreads(1)
     keep_freed_memory()  # as the stage's workers do
-    rng = np.random.default_rng(0)
-    rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in CASES}
-    with tempfile.TemporaryDirectory() as folder:
-        reference = Reference(options.reference_python, Path(folder))
-        for path in paths:
-            image = decode_image(
-                (options.root / "JPEGImages" / f"{path.stem}.jpg").read_bytes(), path.stem
-            )
-            scores = maps_of(decode_mask(path.read_bytes(), path.name, None), rng)
-            for name, (how, make, fast) in CASES.items():
-                unaries = make(scores)
-                if len(unaries[0][0, 0]) > 3 and len(rows[name]) > 3:
-                    continue  # many labels take long; a few images show the ratio
-                seconds, labels = ours(image, unaries, how, fast)
-                other, expected = reference.run(image, unaries[-1], how, len(unaries))
-                rows[name].append((seconds, other, float((labels == expected).mean())))
-        reference.close()
-    print(f"{platform.machine()}, Python {platform.python_version()}, NumPy {version('numpy')},")
-    print(f"SciPy {version('scipy')}; {len(paths)} images, medians of processor seconds\n")
-    print("| case | images | ours | C++ | ratio | same labels, worst image |")
-    print("|---|---|---|---|---|---|")
+    with contextlib.ExitStack() as stack:
+        reference = None
+        if not alone:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            reference = stack.enter_context(Reference(options.reference_python, Path(folder)))
+        try:
+            rows = measure(paths, options.root, reference)
+        except worker.WorkerEnded as error:
+            sys.exit(str(error))
+    print(tables.machine(1, "numpy", "scipy"))
+    print(f"{len(paths)} images, medians of processor seconds")
+    print(f"The C++ program is left out: {alone}.\n" if alone else "")
+    print(tables.head(("case", "images", "ours", "C++", "ratio", "same labels, worst image")))
     for name, measured in rows.items():
         mine, theirs, same = zip(*measured, strict=True)
-        ratio = statistics.median(t / m for m, t in zip(mine, theirs, strict=True))
-        print(
-            f"| {name} | {len(measured)} | {statistics.median(mine):.3f}"
-            f" | {statistics.median(theirs):.3f} | **{ratio:.2f}** | {100 * min(same):.3f} % |"
-        )
+        cells = [name, len(measured), f"{statistics.median(mine):.3f}"]
+        if reference:
+            ratio = statistics.median(t / m for m, t in zip(mine, theirs, strict=True))
+            cells += [f"{statistics.median(theirs):.3f}", f"**{ratio:.2f}**"]
+            cells += [f"{100 * min(same):.3f} %"]
+        else:
+            cells += ["–"] * 3
+        print(tables.row(cells))
 
 
 if __name__ == "__main__":

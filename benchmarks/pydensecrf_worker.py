@@ -3,15 +3,18 @@
 Argument: the folder of the cases (`<name>.npz` with `image`, the `unary` planes and a `kernel` of
 sxy, srgb and weight). For each line ``NAME TIMES`` it builds and infers the case TIMES times, as
 often as one needs results of an image (this package builds everything anew), writes the labels to
-``<name>_reference.npy`` and answers with the seconds of processor time.
+``<name>_reference.npy`` and answers with the ``seconds`` of processor time.
 """
 
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydensecrf import densecrf  # pyright: ignore[reportMissingImports]
+
+from benchmarks import worker
 
 
 def infer(image: np.ndarray, unary: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -27,7 +30,8 @@ def infer(image: np.ndarray, unary: np.ndarray, kernel: np.ndarray) -> np.ndarra
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    for line in sys.stdin:
+
+    def answer(line: str) -> dict[str, Any]:
         name, times = line.split()
         with np.load(folder / f"{name}.npz") as arrays:
             case = dict(arrays)
@@ -37,7 +41,9 @@ def main() -> None:
         seconds = time.process_time() - start
         labels = q.argmax(0).astype(np.uint8).reshape(case["image"].shape[:2])
         np.save(folder / f"{name}_reference.npy", labels)
-        print(seconds, flush=True)
+        return {"seconds": seconds}
+
+    worker.serve(answer)
 
 
 if __name__ == "__main__":

@@ -4,23 +4,26 @@
 
 A map of 47 × 63 (an image of 376 × 504 at stride 8), three classes, 2^8 steps. Both sides start
 from the affinities of the pairs and use the same number of threads; they take turns. The time of
-compiling ours is given apart. Prints a table in Markdown.
+compiling ours is given apart. Prints a table in Markdown. Without an interpreter that has PyTorch
+only our side is measured.
 """
 
 import argparse
-import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import tables, worker
+
+Run = Callable[[], tuple[float, float, np.ndarray]]
+"""Seconds of wall and of processor time, and the scores after the walk."""
 
 
 def make_case(height: int, width: int, classes: int) -> dict[str, np.ndarray]:
@@ -42,12 +45,30 @@ def make_case(height: int, width: int, classes: int) -> dict[str, np.ndarray]:
     }
 
 
+def our_walk(case: dict[str, np.ndarray], beta: float, steps: int) -> Run:
+    """Our side."""
+    import jax
+
+    from wsss_jax.ops.random_walk import random_walk
+
+    offsets = tuple((int(dy), int(dx)) for dy, dx in case["offsets"])
+    scores, affinity = jax.numpy.asarray(case["scores"][None]), case["affinity"][None]
+
+    def run() -> tuple[float, float, np.ndarray]:
+        wall, processor = time.perf_counter(), time.process_time()
+        result = random_walk(scores, affinity, offsets=offsets, beta=beta, steps=steps)
+        result = np.asarray(jax.block_until_ready(result))[0]
+        return time.perf_counter() - wall, time.process_time() - processor, result
+
+    return run
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
-    add("--torch-python", required=True, help="interpreter of an environment with PyTorch")
+    add("--torch-python", help="interpreter of an environment with PyTorch")
     add("--height", type=int, default=47)
     add("--width", type=int, default=63)
     add("--classes", type=int, default=3)
@@ -56,72 +77,60 @@ def main() -> None:
     add("--threads", type=int, default=1)
     add("--rounds", type=int, default=3, help="runs of the dense matrix; ours runs ten for each")
     options = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):  # XLA takes as many threads as it may use processors
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    import jax
-
-    from wsss_jax.ops.random_walk import random_walk
-
+    alone = worker.why_not(options.torch_python, "torch")
+    if alone and options.torch_python:
+        parser.error(f"--torch-python: {alone}")
+    worker.limit_threads(options.threads)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported
     case = make_case(options.height, options.width, options.classes)
-    offsets = tuple((int(dy), int(dx)) for dy, dx in case["offsets"])
-    scores, affinity = jax.numpy.asarray(case["scores"][None]), case["affinity"][None]
+    ours = our_walk(case, options.beta, 2**options.doublings)
+    seconds: dict[str, list[tuple[float, float]]] = {"ours": [], "dense": []}
+    compiling = ours()[0]
 
-    def ours() -> tuple[float, float, np.ndarray]:
-        wall, processor = time.perf_counter(), time.process_time()
-        result = random_walk(
-            scores, affinity, offsets=offsets, beta=options.beta, steps=2**options.doublings
-        )
-        result = np.asarray(jax.block_until_ready(result))[0]
-        return time.perf_counter() - wall, time.process_time() - processor, result
+    def turn() -> np.ndarray:
+        found = np.zeros(0)
+        for _ in range(10):
+            *both, found = ours()
+            seconds["ours"].append((both[0], both[1]))
+        return found
 
-    with tempfile.TemporaryDirectory() as name:
-        settings = {key: getattr(options, key) for key in ("beta", "doublings", "threads")}
-        np.savez(Path(name) / "case.npz", **case, **settings)
-        compiling = ours()[0]
-        seconds: dict[str, list[tuple[float, float]]] = {"ours": [], "dense": []}
-        process = subprocess.Popen(
-            [options.torch_python, str(HERE / "torch_random_walk.py"), name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(options.threads)},
-        )
-        assert process.stdin is not None and process.stdout is not None
-        found, answer = np.zeros(0), {}
+    other, difference = "", ""
+    if alone:
         for _ in range(options.rounds):
-            process.stdin.write("run\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-            if not line:
-                sys.exit("the reference's process ended: see its message above")
-            answer = json.loads(line)
-            seconds["dense"].append(answer["seconds"])
-            for _ in range(10):
-                *both, found = ours()
-                seconds["ours"].append((both[0], both[1]))
-        process.stdin.close()
-        process.wait()
-        expected = np.load(Path(name) / "case_reference.npy")
+            turn()
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            settings = {key: getattr(options, key) for key in ("beta", "doublings", "threads")}
+            np.savez(Path(name) / "case.npz", **case, **settings)
+            found, answer = np.zeros(0), {}
+            with worker.Worker(
+                options.torch_python, "torch_random_walk.py", Path(name), options.threads
+            ) as process:
+                try:
+                    for _ in range(options.rounds):
+                        answer = process.ask("run")
+                        seconds["dense"].append(answer["seconds"])
+                        found = turn()
+                except worker.WorkerEnded as error:
+                    sys.exit(str(error))
+            expected = np.load(Path(name) / "case_reference.npy")
+        other = f", PyTorch {answer['torch']}"
+        difference = f"Largest difference {np.abs(found - expected).max():.1e}; "
 
-    medians = {side: np.median(values, axis=0) for side, values in seconds.items()}
-    ratio = medians["dense"] / medians["ours"]
-    print(
-        f"{platform.processor() or platform.machine()}, {options.threads} thread(s), Python"
-        f" {platform.python_version()}, JAX {jax.__version__}, PyTorch {answer['torch']}\n\n"
-        f"| map | classes | steps | time | ours, s | dense matrix, s | ratio |\n"
-        "|---|---|---|---|---|---|---|"
-    )
+    print(f"{tables.machine(options.threads, 'jax', 'numpy')}{other}")
+    print(f"PyTorch is left out: {alone}.\n" if alone else "")
+    print(tables.head(("map", "classes", "steps", "time", "ours, s", "dense matrix, s", "ratio")))
+    mine = np.median(seconds["ours"], axis=0)
+    theirs = None if alone else np.median(seconds["dense"], axis=0)
     for column, kind in enumerate(("wall", "processor")):
-        print(
-            f"| {options.height} × {options.width} | {options.classes} | {2**options.doublings} |"
-            f" {kind} | {medians['ours'][column]:.4f} | {medians['dense'][column]:.2f} |"
-            f" **{ratio[column]:.0f}** |"
-        )
-    print(
-        f"\nLargest difference {np.abs(found - expected).max():.1e}; compiling ours took"
-        f" {compiling:.1f} s."
-    )
+        cells = [f"{options.height} × {options.width}", options.classes, 2**options.doublings, kind]
+        cells += [f"{mine[column]:.4f}"]
+        if theirs is None:
+            cells += ["–", "–"]
+        else:
+            cells += [f"{theirs[column]:.2f}", f"**{theirs[column] / mine[column]:.0f}**"]
+        print(tables.row(cells))
+    print(f"\n{difference}compiling ours took {compiling:.1f} s.")
 
 
 if __name__ == "__main__":

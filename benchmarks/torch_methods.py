@@ -3,26 +3,25 @@
 Shapes are [b, c, h, w]; labels are [b, c].
 """
 
-from typing import Any
-
 import torch  # pyright: ignore[reportMissingImports]
 import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
-from torch_networks import (  # pyright: ignore[reportMissingImports]
-    build_backbone,
-    conv,
-    resize,
-)
+
+from benchmarks.torch_networks import conv, resize
 
 EPSILON = 1e-5
 
 
 class Classifier(nn.Module):
-    """Backbone and the classifying 1×1 convolution; batch norm always uses stored statistics."""
+    """Backbone and the classifying 1×1 convolution; batch norm always uses stored statistics.
 
-    def __init__(self, num_classes: int, backbone: dict[str, Any], dropout: float = 0.5):
+    The constructors here name the fields of the package's methods that they implement; none has a
+    default of its own.
+    """
+
+    def __init__(self, num_classes: int, backbone: nn.Module, dropout: float):
         super().__init__()
-        self.backbone = build_backbone(backbone)
+        self.backbone = backbone
         self.dropout = nn.Dropout2d(dropout)
         self.fc8 = conv(self.backbone.channels, num_classes)
         for name in ("mean", "std"):
@@ -36,7 +35,7 @@ class Classifier(nn.Module):
                 module.eval()
         return self
 
-    def normalise(self, images: Tensor, valid: Tensor) -> Tensor:
+    def normalize(self, images: Tensor, valid: Tensor) -> Tensor:
         """uint8 images to the network's input, zero where padded."""
         return (images.float() - self.pixel_mean) / self.pixel_std * valid[:, None]
 
@@ -44,7 +43,7 @@ class Classifier(nn.Module):
 class Cam(Classifier):
     def loss(self, images: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
         """Multilabel soft-margin loss of the maps' averages."""
-        cam = self.fc8(self.dropout(self.backbone(self.normalise(images, valid))[-1]))
+        cam = self.fc8(self.dropout(self.backbone(self.normalize(images, valid))[-1]))
         return F.multilabel_soft_margin_loss(cam.float().mean((2, 3)), labels)
 
 
@@ -52,12 +51,12 @@ class Seam(Classifier):
     def __init__(
         self,
         num_classes: int,
-        backbone: dict[str, Any],
-        dropout: float = 0.5,
-        small_scale: float = 0.3,
-        topk: float = 0.2,
-        er_weight: float = 1.0,
-        ecr_weight: float = 1.0,
+        backbone: nn.Module,
+        dropout: float,
+        small_scale: float,
+        topk: float,
+        er_weight: float,
+        ecr_weight: float,
     ):
         super().__init__(num_classes + 1, backbone, dropout)
         self.small_scale, self.topk = small_scale, topk
@@ -81,7 +80,7 @@ class Seam(Classifier):
 
     def loss(self, images: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
         """Classification, equivariance and cross-supervision over two scales."""
-        large = self.normalise(images, valid)
+        large = self.normalize(images, valid)
         size = (int(large.shape[2] * self.small_scale), int(large.shape[3] * self.small_scale))
         cam1, revised1 = self(large)
         cam2, revised2 = self(resize(large, size))
@@ -144,3 +143,6 @@ def smallest_response(maps: Tensor, fraction: float = 0.25) -> Tensor:
     response = maps.amax(1).flatten(1)
     count = max(int(response.shape[1] * fraction), 1)
     return F.relu(response.topk(count, largest=False, sorted=False).values).mean()
+
+
+METHODS = {"cam": Cam, "seam": Seam}

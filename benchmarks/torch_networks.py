@@ -6,7 +6,6 @@ dependency of this package: run these under an environment of their own (docs/be
 Shapes are [b, c, h, w].
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
@@ -76,7 +75,7 @@ class MobileNetV2(nn.Module):
     mean = (127.5, 127.5, 127.5)
     std = (127.5, 127.5, 127.5)
 
-    def __init__(self, output_stride: int = 16, taps: tuple[int, int] = (5, 12)):
+    def __init__(self, output_stride: int, taps: tuple[int, int]):
         super().__init__()
         self.taps = tuple(taps)
         stem = spatial_conv(3, 32, 2, 1, 1)
@@ -165,7 +164,7 @@ class ResNet38(nn.Module):
     mean = (123.675, 116.28, 103.53)
     std = (58.395, 57.12, 57.375)
 
-    def __init__(self, dropout: tuple[float, float] = (0.3, 0.5)):
+    def __init__(self, dropout: tuple[float, float]):
         super().__init__()
         self.conv1a = conv(3, 64, 3)
         for name, inputs, middle, outputs, stride, dilations in self.blocks:
@@ -186,7 +185,4 @@ class ResNet38(nn.Module):
         return conv4, conv5, F.relu(self.bn7(x), inplace=True)
 
 
-def build_backbone(fields: Mapping[str, Any]) -> nn.Module:
-    """A backbone from the fields of a recipe."""
-    fields = {key: value for key, value in fields.items() if key not in ("remat", "dtype")}
-    return {"mobilenet_v2": MobileNetV2, "resnet38": ResNet38}[fields.pop("name")](**fields)
+BACKBONES = {"mobilenet_v2": MobileNetV2, "resnet38": ResNet38}

@@ -2,16 +2,18 @@
 
 Reads ``case.npz`` in the folder it is given (``scores`` [h, w, k], ``affinity`` [h, w, o],
 ``offsets`` [o, 2], ``beta``, ``doublings``, ``threads``), writes ``case_reference.npy`` and answers
-with the seconds of wall and of processor time. Imports nothing of the package.
+with the ``seconds`` of wall and of processor time and the version of ``torch``.
 """
 
-import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
+
+from benchmarks import worker
 
 
 def walk(
@@ -21,7 +23,7 @@ def walk(
     beta: float,
     doublings: int,
 ) -> torch.Tensor:
-    """``scores · T^(2^doublings)``, T the column-normalised matrix of affinity^beta."""
+    """``scores · T^(2^doublings)``, T the column-normalized matrix of affinity^beta."""
     h, w, k = scores.shape
     pixels = torch.arange(h * w).reshape(h, w)
     matrix = torch.eye(h * w)
@@ -46,12 +48,15 @@ def main() -> None:
     torch.set_num_threads(int(case["threads"]))
     offsets = [(int(dy), int(dx)) for dy, dx in case["offsets"]]
     arguments = torch.from_numpy(case["scores"]), torch.from_numpy(case["affinity"])
-    for _ in sys.stdin:
+
+    def answer(_: str) -> dict[str, Any]:
         wall, processor = time.perf_counter(), time.process_time()
         result = walk(*arguments, offsets, float(case["beta"]), int(case["doublings"]))
         seconds = time.perf_counter() - wall, time.process_time() - processor
         np.save(folder / "case_reference.npy", result.numpy())
-        print(json.dumps({"seconds": seconds, "torch": torch.__version__}), flush=True)
+        return {"seconds": seconds, "torch": torch.__version__}
+
+    worker.serve(answer)
 
 
 if __name__ == "__main__":

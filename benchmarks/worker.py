@@ -1,46 +1,144 @@
-"""What both sides of `train_step` share: a process that does training steps when told to.
+"""Measuring two programs side by side: a process that answers lines, and both of its ends.
 
-Imports nothing beyond the standard library, so that it runs in either environment.
+Everything here runs in either environment, so it imports nothing beyond the standard library and
+the one module of the package that needs no more than that.
 """
 
-import importlib.util
+import inspect
 import json
+import os
 import resource
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+HERE = Path(__file__).resolve().parent
 
 Step = Callable[[], float]
 """Does one training step, waits for its end and returns the loss."""
 
 
-def keep_memory() -> None:
-    """Applies the trainer's allocator setting, `wsss_jax.host.host_memory`, to this process."""
-    path = Path(__file__).parents[1] / "wsss_jax" / "host" / "host_memory.py"
-    found = importlib.util.spec_from_file_location("host_memory", path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    module.keep_freed_memory()
+class WorkerEnded(Exception):
+    """The process ended instead of answering; what it said stands on standard error."""
 
 
-def serve(
-    folder: Path, prepare: Callable[[Path, dict[str, Any]], Step], versions: dict[str, str]
-) -> None:
-    """Does as many steps as each line of standard input says and answers with a line of JSON.
+class Worker:
+    """A program of this folder, run by any interpreter, that answers each line with a JSON object.
 
-    An answer holds ``seconds`` and ``losses`` of the steps, ``peak_gib`` (memory of the process so
-    far) and ``versions``. `folder` holds ``spec.json`` and what `prepare` reads.
+    Args:
+      python: the interpreter.
+      script: the program's file name; it calls `serve`.
+      folder: its only argument, where both sides leave arrays for each other.
+      threads: of its computations. They run on the CPU.
     """
-    step = prepare(folder, json.loads((folder / "spec.json").read_text()))
+
+    def __init__(self, python: str, script: str, folder: Path, threads: int = 1):
+        self.script = script
+        self.process = subprocess.Popen(
+            [python, str(HERE / script), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                "OMP_NUM_THREADS": str(threads),
+                "PYTHONPATH": str(HERE.parent),
+            },
+        )
+
+    def ask(self, question: object) -> dict[str, Any]:
+        """The answer to one line.
+
+        Raises:
+          WorkerEnded: there is none.
+        """
+        assert self.process.stdin is not None and self.process.stdout is not None
+        try:
+            self.process.stdin.write(f"{question}\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise WorkerEnded(f"{self.script} ended without an answer, see its message")
+        return json.loads(line)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def serve(answer: Callable[[str], dict[str, Any]]) -> None:
+    """Answers the lines of standard input until it ends: the other end of `Worker`."""
     for line in sys.stdin:
+        print(json.dumps(answer(line.strip())), flush=True)
+
+
+def serve_steps(step: Step) -> None:
+    """Does as many steps as each line says; answers with ``seconds``, ``losses``, ``peak_gib``.
+
+    The last is the most memory that this process has held so far.
+    """
+
+    def answer(line: str) -> dict[str, Any]:
         seconds, losses = [], []
         for _ in range(int(line)):
             start = time.perf_counter()
             losses.append(step())
             seconds.append(time.perf_counter() - start)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        answer = {"seconds": seconds, "losses": losses, "peak_gib": peak, "versions": versions}
-        print(json.dumps(answer), flush=True)
+        unit = 2**30 if sys.platform == "darwin" else 2**20
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        return {"seconds": seconds, "losses": losses, "peak_gib": peak}
+
+    serve(answer)
+
+
+def limit_threads(threads: int) -> None:
+    """Restricts this process and those it starts: XLA takes a thread per processor it may use."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def why_not(python: str | None, module: str) -> str:
+    """Why the interpreter cannot be compared with; empty where it has `module`."""
+    if not python:
+        return f"no interpreter with {module} was named"
+    try:
+        done = subprocess.run([python, "-c", f"import {module}"], capture_output=True, text=True)
+    except OSError as error:
+        return f"{python} does not run ({error.strerror})"
+    return f"{python} cannot import {module}" if done.returncode else ""
+
+
+def twin_arguments(
+    build: Callable[..., Any], described: Mapping[str, Any], handled: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """What `build`, a twin of something of the package, is called with.
+
+    Its signature says which fields it implements. Any other field must have the value that the
+    original has by default, so a field that came later changes nothing until a recipe uses it.
+
+    Args:
+      build: the twin's class.
+      described: ``fields`` and ``defaults`` of the original, both by name.
+      handled: fields that the caller sees to.
+
+    Raises:
+      ValueError: a recipe uses a field that the twin does not implement.
+    """
+    fields, defaults = described["fields"], described["defaults"]
+    named = set(inspect.signature(build).parameters)
+    for name in sorted(set(fields) - named - set(handled)):
+        if fields[name] != defaults[name]:
+            raise ValueError(
+                f"expected {name} to be {defaults[name]!r}, for the PyTorch network is written for"
+                f" that alone, found {fields[name]!r}: compare another recipe"
+            )
+    return {name: fields[name] for name in fields if name in named}

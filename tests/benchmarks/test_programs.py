@@ -1,0 +1,208 @@
+"""Every program in `benchmarks/` runs, at toy size, on machines with and without the other side."""
+
+import functools
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks import training, worker
+from wsss_jax.data.images import encode_mask
+from wsss_jax.pipeline.config import shipped_recipes
+
+REPOSITORY = Path(training.__file__).resolve().parent.parent
+STEPS = ("--batch=2", "--crop=32", "--warmup=1", "--steps=1")
+TOY: dict[str, tuple[str, ...]] = {
+    "dense_crf": ("--root=VOC2012", "--images=1"),
+    "input_pipeline": ("--root=VOC2012", "--batch_size=2", "--images=2", "--rounds=1", "--crop=32"),
+    "random_walk": ("--height=9", "--width=11", "--doublings=3", "--rounds=1"),
+    "recipe_steps": ("--recipes", "seam_shapes", *STEPS),
+    "train_step": ("--recipes", "cam_shapes", "--rounds=1", *STEPS),
+}
+# What these programs start.
+WORKERS = {"jax_worker", "pydensecrf_worker", "torch_random_walk", "torch_worker"}
+
+
+def run(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "benchmarks" / f"{name}.py"), *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def table(done: subprocess.CompletedProcess[str]) -> list[dict[str, str]]:
+    """The rows that a program has printed, by column."""
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    names, rule, *rows = ([cell.strip() for cell in line[1:-1].split("|")] for line in lines)
+    assert set(rule) == {"---"} and rows
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def positive(cell: str) -> bool:
+    value = float(cell.strip("*"))
+    return math.isfinite(value) and value >= 0
+
+
+@functools.cache
+def other_python(variable: str, module: str) -> str:
+    python = os.environ.get(variable, sys.executable)
+    reason = worker.why_not(python, module)
+    if reason:
+        pytest.skip(f"{reason}: set {variable} to an interpreter that can")
+    return python
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `VOC2012`: two photographs of 40 × 48 pixels with masks."""
+    here = tmp_path_factory.mktemp("benchmarks")
+    rng = np.random.default_rng(0)
+    for sub in ("JPEGImages", "SegmentationClass"):
+        (here / "VOC2012" / sub).mkdir(parents=True)
+    mask = np.zeros((40, 48), np.uint8)
+    mask[10:30, 5:25], mask[5:20, 30:40] = 8, 15
+    for name in ("2007_000001", "2007_000002"):
+        image = cv2.GaussianBlur(rng.integers(0, 256, (40, 48, 3), np.uint8), (0, 0), 3)
+        cv2.imwrite(str(here / "VOC2012/JPEGImages" / f"{name}.jpg"), image)
+        (here / "VOC2012/SegmentationClass" / f"{name}.png").write_bytes(encode_mask(mask))
+    return here
+
+
+def test_every_program_is_run_here():
+    programs = {
+        path.stem
+        for path in (REPOSITORY / "benchmarks").glob("*.py")
+        if "__main__" in path.read_text()
+    }
+    assert programs == set(TOY) | WORKERS
+    started = "".join((REPOSITORY / "benchmarks" / f"{name}.py").read_text() for name in TOY)
+    assert all(f'"{name}.py"' in started for name in WORKERS)
+
+
+def test_dense_crf(folder: Path):
+    rows = table(run("dense_crf", *TOY["dense_crf"], folder=folder))
+    assert len(rows) == 5
+    assert all(positive(row["ours"]) and row["C++"] == "–" for row in rows)
+
+
+def test_dense_crf_beside_the_published_program(folder: Path):
+    python = other_python("WSSS_PYDENSECRF_PYTHON", "pydensecrf")
+    arguments = (*TOY["dense_crf"], f"--reference-python={python}")
+    rows = table(run("dense_crf", *arguments, folder=folder))
+    same = {row["case"]: row["same labels, worst image"] for row in rows}
+    assert same["PSA, one α"] == same["IRN, hard labels"] == "100.000 %"
+
+
+def test_input_pipeline(folder: Path):
+    ours, plain = table(run("input_pipeline", *TOY["input_pipeline"], folder=folder))[::-1]
+    assert ours["pipeline"].startswith("wsss_jax")
+    assert positive(ours["images/s"]) and positive(plain["images/s"])
+
+
+def test_random_walk(folder: Path):
+    wall, processor = table(run("random_walk", *TOY["random_walk"], folder=folder))
+    assert (wall["map"], wall["steps"]) == ("9 × 11", "8")
+    assert positive(wall["ours, s"]) and processor["ratio"] == "–"
+
+
+def test_random_walk_beside_pytorch(folder: Path):
+    python = other_python("WSSS_TORCH_PYTHON", "torch")
+    done = run("random_walk", *TOY["random_walk"], f"--torch-python={python}", folder=folder)
+    assert all(positive(row["ratio"]) for row in table(done))
+    found = re.search(r"Largest difference (\S+);", done.stdout)
+    assert found and float(found[1]) < 1e-5
+
+
+def test_recipe_steps(folder: Path):
+    (row,) = table(run("recipe_steps", *TOY["recipe_steps"], folder=folder))
+    assert (row["recipe"], row["batch"], row["crop"]) == ("`seam_shapes`", "2", "32")
+    assert positive(row["images/s"]) and float(row["peak GiB"]) > 0
+
+
+def test_a_recipe_that_fails_is_no_success(folder: Path):
+    done = run("recipe_steps", "--recipes", "no_such_recipe", folder=folder)
+    assert done.returncode == 1 and "no_such_recipe` | failed" in done.stdout
+
+
+def test_train_step(folder: Path):
+    done = run("train_step", *TOY["train_step"], folder=folder)
+    (row,) = table(done)
+    assert (row["recipe"], row["backbone"], row["crop"]) == ("cam_shapes", "tiny", "32")
+    assert positive(row["ours, images/s"]) and row["PyTorch, images/s"] == "–"
+    assert "PyTorch is left out" in done.stdout
+
+
+def test_an_interpreter_without_pytorch_is_refused(folder: Path):
+    done = run("train_step", "--torch-python=no/such/python", folder=folder)
+    assert done.returncode == 2 and "no/such/python does not run" in done.stderr
+
+
+def test_train_step_beside_pytorch(folder: Path):
+    arguments = ("--recipes", "cam_voc_light", *STEPS, "--rounds=1")
+    python = other_python("WSSS_TORCH_PYTHON", "torch")
+    (row,) = table(run("train_step", *arguments, f"--torch-python={python}", folder=folder))
+    assert positive(row["PyTorch, images/s"]) and positive(row["ratio"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["cam_voc_light", "seam_voc"])
+def test_losses_beside_pytorch(folder: Path, recipe: str):
+    arguments = ("--recipes", recipe, "--batch=1", "--crop=64", "--check")
+    python = other_python("WSSS_TORCH_PYTHON", "torch")
+    done = run("train_step", *arguments, f"--torch-python={python}", folder=folder)
+    assert done.returncode == 0 and "agree to" in done.stdout, done.stderr
+
+
+def training_recipes() -> list[str]:
+    return [name for name in shipped_recipes() if name.partition("_")[0] in METHODS]
+
+
+METHODS = ("cam", "ssenet", "seam", "pss", "ecsnet", "seg")
+
+
+@pytest.mark.parametrize("recipe", training_recipes())
+def test_options_reach_the_method_of_every_recipe(recipe: str):
+    options = training.Options(dtype="bfloat16", dropout=False, remat=False)
+    described = training.described(training.method_of(recipe, options))
+    method, backbone = (described[part]["fields"] for part in ("method", "backbone"))
+    assert method["dtype"] == "bfloat16"
+    assert method.get("dropout", 0) == 0
+    assert not np.any(backbone.get("dropout", 0))
+    assert backbone.get("remat", False) is False
+    assert described["method"]["fields"].keys() == described["method"]["defaults"].keys()
+
+
+class Twin:
+    """Implements a part of SEAM's fields, as a network of another library would."""
+
+    def __init__(self, num_classes: int, small_scale: float, topk: float):
+        self.fields = num_classes, small_scale, topk
+
+
+def test_a_twin_needs_no_list_of_a_recipes_fields():
+    described = training.described(training.method_of("seam_voc", training.Options()))["method"]
+    later = {
+        part: {**described[part], "a_field_that_came_later": 0} for part in ("fields", "defaults")
+    }
+    arguments = worker.twin_arguments(Twin, later)
+    assert arguments == {"small_scale": 0.3, "topk": 0.2}
+    assert Twin(20, **arguments).fields == (20, 0.3, 0.2)
+
+
+def test_a_field_in_use_that_the_twin_lacks_is_refused():
+    described = training.described(training.method_of("seam_shapes", training.Options()))["method"]
+    with pytest.raises(ValueError, match=r"expected consistency_start to be 0.* found 300"):
+        worker.twin_arguments(Twin, described, handled=("dropout",))
+    handled = ("dropout", "consistency_start")
+    assert worker.twin_arguments(Twin, described, handled)["small_scale"] == 0.5
