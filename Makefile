@@ -25,7 +25,7 @@ compare: $(VENV)/.installed-demo  ## all methods on generated images in one tabl
 	$(BIN)/python -m wsss_jax.compare --workdir $(COMPARISON) --seeds $(SEEDS) \
 	    --configs cam_shapes,ssenet_shapes,seam_shapes,pss_shapes,ecsnet_shapes,seg_shapes $(ARGS)
 
-test: $(VENV)/.installed-test  ## the quick tests (ARGS="tests/test_losses.py -k hardest" for a part)
+test: $(VENV)/.installed-test  ## the quick tests (ARGS="tests/losses/test_losses.py -k hardest" for a part)
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
 
 test-all: $(VENV)/.installed-test  ## all tests, the slow ones too

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photographs import few_photographs
 from PIL import Image
 
+from tests.toys.photographs import few_photographs
 from wsss_jax import main, segment
 from wsss_jax.data.formats.cam_files import read_cams
 from wsss_jax.data.formats.crf_files import read_crf

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_recipe import write_recipe
 from ml_collections import ConfigDict
 
+from tests.toys.fake_recipe import write_recipe
 from wsss_jax import main as program
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.pipeline import process as runtime

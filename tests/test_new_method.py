@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_methods
 
+from tests.methods import test_methods
 from wsss_jax import main, methods
 from wsss_jax.training.metrics import read_metrics
 

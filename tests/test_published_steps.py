@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from flax import traverse_util
-from photographs import few_photographs
 
+from tests.toys.photographs import few_photographs
 from wsss_jax import main
 from wsss_jax.methods import build_method
 from wsss_jax.methods.variables import init_variables

@@ -7,9 +7,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from drawn_networks import Images, Trained, context
 from ml_collections import ConfigDict
 
+from tests.reference.drawn_networks import Images, Trained, context
 from wsss_jax import segment
 from wsss_jax.files import write_json
 from wsss_jax.stages import predict

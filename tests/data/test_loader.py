@@ -1,0 +1,248 @@
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import grain
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from wsss_jax.data.augment import Augment
+from wsss_jax.data.images import encode_mask
+from wsss_jax.data.loader import training_batches
+from wsss_jax.data.source import Record
+from wsss_jax.errors import UserError
+
+SMALL = Augment(crop=24, long_side=(20, 40))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """`count` noisy PNGs with masks, in memory."""
+
+    count: int
+    broken: int = -1
+    mask_size: tuple[int, int] = (20, 30)
+    with_masks: bool = True
+    classes: tuple[str, ...] = ("cat", "dog", "cow")
+    digest: str = "pictures"
+
+    @property
+    def ids(self) -> list[str]:
+        return [f"picture_{i}" for i in range(self.count)]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Record:
+        rng = np.random.default_rng(index)
+        image = cv2.imencode(".png", rng.integers(0, 256, (20, 30, 3)).astype(np.uint8))[
+            1
+        ].tobytes()
+        mask = np.full(self.mask_size, index % 4, np.uint8)
+        label = np.arange(3) == index % 3
+        return Record(
+            id=f"picture_{index}",
+            image=image[: len(image) // 2] if index == self.broken else image,
+            label=label.astype(np.float32),
+            segmentation=encode_mask(mask) if self.with_masks else None,
+        )
+
+
+def batches(count: int = 20, batch_size: int = 8, augment: Augment = SMALL, **options):
+    options = {"seed": 3, "epochs": 2, **options}
+    source = options.pop("source", Pictures(count))
+    return training_batches(source, batch_size=batch_size, augment=augment, **options)
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].dtype == b[name].dtype
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_batch_has_the_promised_arrays():
+    batch = next(batches(segmentation=True))
+    expected = dict(
+        image=((8, 24, 24, 3), np.uint8),
+        valid=((8, 24, 24), np.bool_),
+        label=((8, 3), np.float32),
+        index=((8,), np.int32),
+        segmentation=((8, 24, 24), np.uint8),
+    )
+    assert {name: (a.shape, a.dtype) for name, a in batch.items()} == expected
+    np.testing.assert_array_equal(batch["label"].argmax(1), batch["index"] % 3)
+    for mask, valid, index in zip(
+        batch["segmentation"], batch["valid"], batch["index"], strict=True
+    ):
+        np.testing.assert_array_equal(mask, np.where(valid, index % 4, 255))
+    assert "segmentation" not in next(batches())
+
+
+def test_every_epoch_shows_every_image_once_in_another_order():
+    order = np.concatenate([batch["index"] for batch in batches(24, epochs=3)]).reshape(3, 24)
+    for epoch in order:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(24))
+    assert (order[0] != order[1]).any() and (order[1] != order[2]).any()
+    assert (order[0] != np.arange(24)).any()
+
+
+def test_lengths():
+    # Batches run across the epochs' border: 2 · 20 images are 5 batches of 8, 3 · 20 are 7.
+    assert len(list(batches(epochs=2))) == 5
+    assert len(list(batches(epochs=3))) == 7
+    assert len(list(batches(epochs=None, steps=9))) == 9
+    endless = batches(epochs=None)
+    assert len([next(endless) for _ in range(12)]) == 12
+
+
+def test_an_image_is_augmented_anew_in_every_epoch():
+    seen: dict[int, set[bytes]] = {}
+    for batch in batches(8, epochs=4):
+        for index, image in zip(batch["index"], batch["image"], strict=True):
+            seen.setdefault(int(index), set()).add(image.tobytes())
+    assert all(len(images) == 4 for images in seen.values())
+    # Two images of one batch draw differently too, even if they are the same file.
+    batch = next(batches(epochs=1))
+    assert len({valid.tobytes() for valid in batch["valid"]}) > 4
+
+
+def test_a_seed_says_everything():
+    for a, b in zip(batches(), batches(), strict=True):
+        assert_equal(a, b)
+    other = next(batches(seed=4))
+    assert (next(batches())["index"] != other["index"]).any()
+
+
+@pytest.mark.parametrize("options", [dict(num_threads=0), dict(num_threads=3, prefetch=1)])
+def test_threads_change_nothing(options):
+    for a, b in zip(batches(num_threads=1), batches(**options), strict=True):
+        assert_equal(a, b)
+
+
+@pytest.mark.parametrize("process_count", [2, 4])
+def test_processes_together_have_the_batches_of_one(process_count):
+    parts = [
+        batches(segmentation=True, epochs=3, process_index=i, process_count=process_count)
+        for i in range(process_count)
+    ]
+    whole = batches(segmentation=True, epochs=3)
+    for single, *pieces in zip(whole, *parts, strict=True):
+        joined = {name: np.concatenate([p[name] for p in pieces]) for name in single}
+        assert_equal(joined, single)
+
+
+def test_a_state_continues_bit_for_bit_in_another_iterator():
+    first = batches()
+    for _ in range(2):
+        next(first)
+    state = first.get_state()
+    following = list(first)
+    assert len(following) == 3
+    resumed = batches()
+    next(resumed)
+    resumed.set_state(state)
+    for a, b in zip(following, resumed, strict=True):
+        assert_equal(a, b)
+
+
+def test_state_travels_in_an_orbax_composite(tmp_path):
+    first = batches()
+    for _ in range(3):
+        next(first)
+    weights = {"w": np.arange(3.0)}
+    with ocp.CheckpointManager(tmp_path / "checkpoints") as manager:
+        manager.save(
+            3,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(weights),  # pyright: ignore[reportCallIssue]
+                data=grain.checkpoint.CheckpointSave(first),  # pyright: ignore[reportCallIssue]
+            ),
+        )
+        following = list(first)  # the iterator goes on while the checkpoint is written
+        manager.wait_until_finished()
+        resumed = batches()
+        manager.restore(
+            3,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(weights),  # pyright: ignore[reportCallIssue]
+                data=grain.checkpoint.CheckpointRestore(resumed),  # pyright: ignore[reportCallIssue]
+            ),
+        )
+    assert len(following) == 2
+    for a, b in zip(following, resumed, strict=True):
+        assert_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(count=0), "empty split"),
+        (dict(count=4), r"batch size of 1 to 4 .* found 8"),
+        (dict(batch_size=0), "found 0"),
+        (dict(process_count=3), "divisible by the 3 processes, found 8"),
+    ],
+)
+def test_impossible_batches_are_refused(options, words):
+    with pytest.raises(UserError, match=words):
+        batches(**options)
+
+
+def test_epochs_and_steps_exclude_each_other():
+    with pytest.raises(ValueError, match="not both"):
+        batches(epochs=1, steps=1)
+
+
+@pytest.mark.parametrize("num_threads", [0, 2])
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        (Pictures(8, broken=5), "picture_5"),
+        (Pictures(8, with_masks=False), "a mask for every image, found none for picture_"),
+        (Pictures(8, mask_size=(20, 29)), r"height and width, \(20, 30\), found \(20, 29\)"),
+    ],
+)
+def test_a_bad_record_is_named(source, words, num_threads):
+    stream = batches(source=source, segmentation=True, num_threads=num_threads)
+    with pytest.raises(UserError, match=words):
+        next(stream)
+
+
+WORKERS = """
+import sys
+from absl import app
+sys.path.insert(0, {folder!r})
+from tests.data.test_loader import assert_equal, batches
+
+def main(_):
+    for workers in (1, 2):
+        with_workers = batches(workers=workers)
+        for number, (a, b) in enumerate(zip(batches(), with_workers, strict=True)):
+            assert_equal(a, b)
+    print("equal", number + 1)
+
+if __name__ == "__main__":
+    app.run(main)
+"""
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_batches(tmp_path):
+    """In a program of its own: worker processes start from the main module."""
+    program = tmp_path / "program.py"
+    folder = Path(__file__).resolve().parents[2]
+    program.write_text(WORKERS.format(folder=str(folder)))
+    run = subprocess.run(
+        [sys.executable, str(program)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split()[-2:] == ["equal", "5"]

@@ -1,0 +1,226 @@
+"""VOC-shaped folders: what is read from them, when they are read again, what is refused."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from tests.toys.devkits import COW, DOG, IDS, OBJECTS, Devkit, jpeg, objects_mask, shown
+from wsss_jax.data.builders import open_source
+from wsss_jax.data.class_names import VOC_CLASSES
+from wsss_jax.data.images import decode_image, decode_mask, encode_mask
+from wsss_jax.data.prepared import PreparedSource
+from wsss_jax.data.source import Source
+from wsss_jax.errors import UserError
+
+
+@pytest.fixture
+def devkit(tmp_path: Path) -> Devkit:
+    return Devkit(tmp_path)
+
+
+def test_records(devkit: Devkit) -> None:
+    source = devkit.open()
+    assert source.ids == list(IDS)
+    assert source.classes == VOC_CLASSES and len(VOC_CLASSES) == 20
+    assert isinstance(source, Source)
+    for index, name in enumerate(IDS):
+        record = source[index]
+        assert record["id"] == name
+        assert record["image"] == devkit.image(name).read_bytes(), "stored as it is"
+        assert record["label"].dtype == np.float32 and record["label"].shape == (20,)
+        assert record["segmentation"] is not None
+        with Image.open(io.BytesIO(record["segmentation"])) as stored:
+            assert stored.mode == "L"
+        mask = decode_mask(record["segmentation"], name, 20)
+        np.testing.assert_array_equal(mask, objects_mask(OBJECTS[name]))
+    assert shown(source) == [{"cat"}, {"cat", "dog"}, set()]
+
+
+@pytest.mark.parametrize("root", [".", "VOCdevkit", "VOCdevkit/VOC2012"])
+def test_root_may_be_any_level(devkit: Devkit, root: str) -> None:
+    assert devkit.open(root=str(devkit.folder / root)).ids == list(IDS)
+
+
+def test_lists_of_paths_and_blank_lines(devkit: Devkit) -> None:
+    devkit.list(
+        "train_aug",
+        f"/JPEGImages/{IDS[2]}.jpg /SegmentationClassAug/{IDS[2]}.png",
+        "",
+        f"  {IDS[0]}  1",
+    )
+    assert devkit.open("train_aug").ids == [IDS[2], IDS[0]]
+
+
+def test_masks_come_from_the_augmented_folder_first(devkit: Devkit) -> None:
+    augmented = devkit.mask(IDS[0], "SegmentationClassAug")
+    augmented.parent.mkdir()
+    augmented.write_bytes(encode_mask(objects_mask((COW,))))
+    assert shown(devkit.open()) == [{"cow"}, {"cat", "dog"}, set()]
+    assert shown(devkit.open(masks="SegmentationClass"))[0] == {"cat"}
+    with pytest.raises(UserError, match=r"for 2 \(2007_000002, 2007_000003\)"):
+        devkit.open(masks="SegmentationClassAug")
+
+
+def test_label_sources_in_order(devkit: Devkit) -> None:
+    for name, objects in zip(IDS, ((), ("horse", "horse"), ("bus", "car")), strict=True):
+        devkit.annotate(name, *objects)
+    labels = devkit.labels(f"{IDS[0]},sofa\n{IDS[1]},1,2\n{IDS[2]}\nother,sheep\n")
+    assert shown(devkit.open(labels=labels)) == [{"sofa"}, {"aeroplane", "bicycle"}, set()]
+    assert shown(devkit.open()) == [set(), {"horse"}, {"bus", "car"}]
+    assert shown(devkit.open(labels="xml")) == [set(), {"horse"}, {"bus", "car"}]
+    assert shown(devkit.open(labels="masks")) == [{"cat"}, {"cat", "dog"}, set()]
+
+
+def test_masks_are_optional_with_other_labels(devkit: Devkit) -> None:
+    devkit.mask(IDS[1]).unlink()
+    labels = devkit.labels("\n".join(IDS))
+    source = devkit.open(labels=labels, masks="none")
+    assert [source[index]["segmentation"] for index in range(3)] == [None] * 3
+    with pytest.raises(UserError, match="neither XML"):
+        devkit.open(masks="none")
+
+
+def test_test_split_needs_no_masks_and_no_labels(devkit: Devkit) -> None:
+    devkit.image("2008_000001").write_bytes(jpeg(9))
+    devkit.list("test", IDS[0], "2008_000001")
+    source = devkit.open("test")
+    assert source.ids == [IDS[0], "2008_000001"]
+    assert shown(source) == [set(), set()]
+    assert source[0]["segmentation"] is None
+    labels = devkit.labels(f"{IDS[0]},cat")
+    assert shown(devkit.open("test", labels=labels)) == [{"cat"}, set()]
+    devkit.list("test", IDS[0])
+    assert devkit.open("test")[0]["segmentation"] is not None
+
+
+def _folder(source: Source) -> Path:
+    assert isinstance(source, PreparedSource)
+    return source.folder
+
+
+def test_reused_until_something_changes(devkit: Devkit) -> None:
+    labels = devkit.labels(f"{IDS[0]},cat\n{IDS[1]},dog\n{IDS[2]},cow\n")
+    first = devkit.open(labels=labels)
+    made = (_folder(first) / "dataset_info.json").stat().st_mtime_ns
+    again = devkit.open(labels=labels)
+    assert _folder(again) == _folder(first) and again.digest == first.digest
+    assert (_folder(again) / "dataset_info.json").stat().st_mtime_ns == made
+
+    seen = {_folder(first)}
+    digests = {first.digest}
+
+    def expect_new(source: Source, same_content: bool = False) -> None:
+        assert _folder(source) not in seen
+        assert (source.digest in digests) == same_content
+        seen.add(_folder(source))
+        digests.add(source.digest)
+
+    devkit.labels(f"{IDS[0]},cat\n{IDS[1]},dog\n{IDS[2]},bus\n")
+    expect_new(devkit.open(labels=labels))
+    expect_new(devkit.open())
+    devkit.image(IDS[1]).write_bytes(jpeg(77))
+    expect_new(devkit.open())
+    devkit.mask(IDS[1]).write_bytes(encode_mask(objects_mask((DOG,))))
+    expect_new(devkit.open())
+    devkit.list("train", *IDS[1:])
+    expect_new(devkit.open())
+    os.utime(devkit.image(IDS[1]), ns=(0, 0))  # as after copying the folder
+    expect_new(devkit.open(), same_content=True)
+    devkit.annotate(IDS[1], "bus")
+    devkit.annotate(IDS[2], "bus")
+    expect_new(devkit.open())
+    assert shown(devkit.open()) == [{"bus"}, {"bus"}]
+
+
+def test_missing_root(devkit: Devkit) -> None:
+    assert "no such folder" in devkit.refuse(root=str(devkit.folder / "nowhere"))
+    assert "a folder without it" in devkit.refuse(root=str(devkit.voc / "ImageSets"))
+    assert "--config.data.root=" in devkit.refuse(root="")
+
+
+def test_missing_list(devkit: Devkit) -> None:
+    devkit.list("val", IDS[0])
+    assert "found train, val" in devkit.refuse("trainval")
+    assert "SBD" in devkit.refuse("train_aug") and "SBD" not in devkit.refuse("trainval")
+    devkit.list("empty")
+    assert "found none" in devkit.refuse("empty")
+    devkit.list("twice", IDS[0], IDS[1], IDS[0])
+    assert f"{IDS[0]} more than once" in devkit.refuse("twice")
+    (devkit.voc / "ImageSets/Segmentation/binary.txt").write_bytes(b"\xff\xfe\x80")
+    assert "no text" in devkit.refuse("binary")
+
+
+def test_listed_without_image_or_mask(devkit: Devkit) -> None:
+    devkit.list("train", *IDS, *(f"2008_{number:06}" for number in range(7)))
+    message = devkit.refuse()
+    assert "an image for each of the 10 ids of train.txt, found none for 7" in message
+    assert "2008_000004, ..." in message and "2008_000005" not in message
+    devkit.list("train", *IDS)
+    devkit.mask(IDS[1]).unlink()
+    assert f"a mask for each of the 3 ids of train.txt, found none for 1 ({IDS[1]})" in (
+        devkit.refuse()
+    )
+
+
+def test_broken_files_are_collected(devkit: Devkit) -> None:
+    ids = [f"2009_{number:06}" for number in range(9)]
+    for number, name in enumerate(ids):
+        data = jpeg(number)
+        devkit.image(name).write_bytes(data[: len(data) // 2] if number > 1 else data)
+        devkit.mask(name).write_bytes(encode_mask(objects_mask(())))
+    devkit.list("train", *ids)
+    message = devkit.refuse()
+    assert str(devkit.image(ids[2])) in message and "truncated" in message
+    assert "(and 6 more: 2009_000003, 2009_000004, 2009_000005, 2009_000006, ...)" in message
+
+
+def test_mask_of_another_size(devkit: Devkit) -> None:
+    devkit.mask(IDS[1]).write_bytes(encode_mask(objects_mask((), 16, 12)))
+    message = devkit.refuse()
+    assert "16 x 12" in message and "12 x 16" in message and str(devkit.mask(IDS[1])) in message
+
+
+def test_mask_of_colours_or_unknown_classes(devkit: Devkit) -> None:
+    with Image.open(devkit.mask(IDS[2])) as mask:
+        colours = mask.convert("RGB")
+    colours.save(devkit.mask(IDS[2]))
+    assert "RGB pixels" in devkit.refuse() and str(devkit.mask(IDS[2])) in devkit.refuse()
+    devkit.mask(IDS[2]).write_bytes(encode_mask(objects_mask((21,))))
+    assert "found 21" in devkit.refuse() and str(devkit.mask(IDS[2])) in devkit.refuse()
+
+
+def test_labels_that_lack_ids(devkit: Devkit) -> None:
+    labels = devkit.labels(f"{IDS[1]},cat")
+    message = devkit.refuse(labels=labels)
+    assert f"found none for 2 of them in {labels} ({IDS[0]}, {IDS[2]})" in message
+    devkit.annotate(IDS[0], "cat")
+    assert f"found none for 2 of them in {devkit.voc / 'Annotations'}" in devkit.refuse()
+    assert "no such file" in devkit.refuse(labels=str(devkit.folder / "cls_labels.npy"))
+
+
+def test_real_folder_is_read_as_it_is(shared: Path, tmp_path: Path) -> None:
+    data = ConfigDict(
+        {
+            "builder": "voc2012_wsss",
+            "root": str(shared / "data/voc_animals"),
+            "labels": str(shared / "data/lists/cls_labels.npy"),
+            "data_dir": str(tmp_path),
+        }
+    )
+    source = open_source(data, "val")
+    assert len(source) == 199
+    animals = {"cat", "cow", "dog", "horse", "sheep", "person"}
+    for index in (0, 99, 198):
+        record = source[index]
+        image = decode_image(record["image"], record["id"])
+        assert max(image.shape) == 320 and record["segmentation"] is not None
+        mask = decode_mask(record["segmentation"], record["id"], 20)
+        assert mask.shape == image.shape[:2] and 255 in mask
+        names = {VOC_CLASSES[k] for k in np.flatnonzero(record["label"])}
+        assert names == {VOC_CLASSES[k - 1] for k in np.unique(mask) if 0 < k < 255}
+        assert names <= animals

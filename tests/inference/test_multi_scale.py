@@ -1,0 +1,139 @@
+"""Inference in a few padded shapes equals inference image by image at exact sizes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from tests.reference.drawn_networks import CLASSES, TEN, Images, Trained, context, trained_networks
+from wsss_jax.errors import UserError
+from wsss_jax.inference.multi_scale import (
+    MultiScale,
+    Network,
+    chunks,
+    image_sizes,
+    load_network,
+    summed_maps,
+)
+from wsss_jax.stages import infer_cam
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Trained]:
+    return trained_networks(tmp_path_factory)
+
+
+# The first has no label.
+ODD = Images((40, 40), (45, 61), (1, 1), (5, 64))
+SMALL = Images((24, 31), (45, 61))
+
+
+@pytest.mark.parametrize("name", ["cam", "seam"])
+@pytest.mark.parametrize(
+    ("backbone", "images", "settings"),
+    [
+        ("tiny", ODD, dict(scales=(0.5, 1.3), max_buckets=2)),
+        ("mobilenet_v2", SMALL, dict(scales=(1.0,), max_buckets=1)),
+    ],
+    ids=["tiny", "mobilenet_v2"],
+)
+def test_padded_batches_equal_single_images_at_exact_sizes(
+    name: str, backbone: str, images: Images, settings: dict, trained: Callable
+):
+    network_of = trained(name, backbone)
+    loaded = load_network(network_of.folder, CLASSES, "cam")
+    shapes = set()
+
+    def spy(batch: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        shapes.add(batch.shape)
+        return loaded.predict(batch, valid)
+
+    network = Network(spy, loaded.stride)
+    assert network.stride == {"tiny": 8, "mobilenet_v2": 16}[backbone]
+    variants = [dict(enlarge="corners"), dict(enlarge="direct", relu_each=True, flip=False)]
+    for variant in variants if backbone == "tiny" else variants[:1]:
+        how = MultiScale(**settings, **variant, batch_pixels=1 << 14)
+        buckets = how.buckets(set(image_sizes(images)))
+        seen = []
+        everything = range(len(images))
+        for index, keys, total in summed_maps(
+            images, everything, np.flatnonzero, network, how, buckets
+        ):
+            seen.append(index)
+            np.testing.assert_array_equal(keys, np.flatnonzero(images.label(index)))
+            assert total.shape == (len(keys), *images.sizes[index])
+            expected = network_of.one_by_one("cam", images.pixels(index), keys, how)
+            largest = np.abs(expected).max(initial=0)
+            np.testing.assert_allclose(total, expected, rtol=0, atol=1e-4 * largest)
+        assert seen == list(everything)
+    # As many programs as buckets, for either number of copies of an image.
+    assert len(shapes) <= len(variants) * settings["max_buckets"]
+
+
+def test_a_huge_image_is_looked_at_smaller(trained: Callable):
+    images = Images((3000, 4000))
+    network = load_network(trained("cam", "tiny").folder, CLASSES, "cam")
+    how = MultiScale(scales=(0.5, 2.0), max_pixels=12_000, batch_pixels=1)
+    assert how.sizes((3000, 4000)) == [(95, 126), (95, 126)]
+    buckets = how.buckets(set(image_sizes(images)))
+    assert buckets == ((96, 128),)
+    ((_, keys, total),) = summed_maps(
+        images, range(1), lambda _: np.array([2]), network, how, buckets
+    )
+    assert keys.tolist() == [2] and total.shape == (1, 3000, 4000)
+    assert np.isfinite(total).all() and total.std() > 0
+
+
+def test_scaled_sizes():
+    how = MultiScale(scales=(0.5, 1.0, 2.0), max_pixels=3_000_000)
+    assert how.sizes((375, 500)) == [(188, 250), (375, 500), (750, 1000)]
+    assert how.sizes((1, 1)) == [(1, 1), (1, 1), (2, 2)]
+    assert how.sizes((1, 3)) == [(1, 2), (1, 3), (2, 6)]
+    for size in how.sizes((3000, 4000)):
+        assert 0.99 * 3_000_000 < size[0] * size[1] < 1.01 * 3_000_000
+        assert size[1] / size[0] == pytest.approx(4 / 3, rel=1e-3)
+
+
+def test_chunks_hold_few_images_or_few_pixels():
+    small, large = (100, 100), (3000, 4000)
+    mine = range(1, 200, 2)
+    runs = chunks(mine, [small] * 200)
+    assert [len(r) for r in runs] == [32, 32, 32, 4]
+    assert [i for r in runs for i in r] == list(mine)
+    sizes = [small, small, large, large, small, *[(2000, 2000)] * 3]
+    assert [list(r) for r in chunks(range(8), sizes)] == [[0, 1], [2], [3], [4, 5], [6, 7]]
+    assert chunks(range(0), []) == []
+
+
+def test_normalised_maps():
+    total = np.array([[[-1.0, 1.0], [2.0, 5.0]], [[-1.0, -2.0], [-3.0, 0.0]]], np.float32)
+    high = infer_cam.normalise(total, "max")
+    np.testing.assert_allclose(high[0], np.array([[0, 1], [2, 5]]) / 5, atol=1e-5)
+    both = infer_cam.normalise(total + 2 * (total > 0), "min_max")
+    np.testing.assert_allclose(both[0], np.array([[0, 3], [4, 7]]) / 7, atol=1e-5)
+    shifted = infer_cam.normalise(np.array([[[2.0, 3.0], [4.0, 6.0]]], np.float32), "min_max")
+    np.testing.assert_allclose(shifted[0], np.array([[0, 1], [2, 4]]) / 4, atol=1e-5)
+    assert not high[1].any() and not both[1].any()
+    assert infer_cam.normalise(np.zeros((0, 4, 5), np.float32), "max").shape == (0, 4, 5)
+
+
+def test_mistakes_are_the_users(trained: Callable, tmp_path: Path):
+    folder = trained("cam", "tiny").folder
+    with pytest.raises(
+        UserError, match=r"one of cam, which the network of .*cam.* predicts, found 'logits'"
+    ):
+        load_network(folder, CLASSES, "logits")
+    with pytest.raises(UserError, match="found another one's"):
+        load_network(folder, CLASSES + 1, "cam")
+    with pytest.raises(UserError, match="expected a JSON file at"):
+        load_network(tmp_path, CLASSES, "cam")
+    with pytest.raises(UserError, match="enlarge to be corners or direct, found 'bilinear'"):
+        MultiScale(enlarge="bilinear")
+    for scales in ((), (0.5, 0.0)):
+        with pytest.raises(UserError, match="expected positive scales"):
+            MultiScale(scales=scales)
+    settings = ConfigDict(dict(split="train", normalise="softmax"))
+    with pytest.raises(UserError, match="normalise to be min_max or max, found 'softmax'"):
+        infer_cam.run(context(tmp_path, TEN), settings, {"checkpoint": folder})

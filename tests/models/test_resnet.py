@@ -1,0 +1,172 @@
+"""ResNet-50/101: sizes, strides, torchvision's names, padding; the published CAM of IRNet."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from tests.reference.golden_irn import drawn_as_published
+from tests.reference.golden_weights import drawn_arrays, drawn_variables
+from wsss_jax import models
+from wsss_jax.methods.cam import Cam
+from wsss_jax.models import resnet
+from wsss_jax.models.resnet import ResNet
+from wsss_jax.weights.import_weights import import_backbone, torch_names
+
+CLASSIFIER = 2048 * 1000 + 1000
+# Programs run once: not worth optimising.
+QUICK: Any = {"xla_backend_optimization_level": 0}
+
+
+def shapes(model: ResNet, height: int = 64, width: int = 64) -> Any:
+    """Shapes of (taps, variables)."""
+    x = jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32)
+    return jax.eval_shape(model.init_with_output, jax.random.key(0), x)
+
+
+@pytest.mark.parametrize(("depth", "count"), [(50, 25_557_032), (101, 44_549_160)])
+def test_parameters_are_torchvisions(depth: int, count: int):
+    _, variables = shapes(ResNet(depth))
+    assert sum(p.size for p in jax.tree.leaves(variables["params"])) + CLASSIFIER == count
+    names = torch_names({c: {"backbone": t} for c, t in variables.items()}, resnet)
+    assert len(names) == {50: 53 * 5, 101: 104 * 5}[depth]
+    assert {
+        "conv1.weight",
+        "bn1.running_mean",
+        "layer1.0.downsample.0.weight",
+        "layer1.0.downsample.1.running_var",
+        f"layer3.{resnet.BLOCKS[depth][2] - 1}.bn3.bias",
+        "layer4.2.conv2.weight",
+    } <= set(names.values())
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+@pytest.mark.parametrize("size", [(64, 96), (65, 33), (1, 7)])
+def test_maps_have_the_output_stride(stride: int, size: tuple[int, int]):
+    def at(step: int) -> tuple[int, int]:
+        return -(-size[0] // step), -(-size[1] // step)
+
+    model = ResNet(output_stride=stride)
+    taps, _ = shapes(model, *size)
+    assert model.feature_stride == stride
+    assert {name: tap.shape[1:] for name, tap in taps.items()} == {
+        "conv2": (*at(4), 64),
+        "conv3": (*at(4), 256),
+        "conv4": (*at(8), 512),
+        "conv5": (*at(stride), 1024),
+        "conv6": (*at(stride), 2048),
+    }
+
+
+def test_dilations(monkeypatch: pytest.MonkeyPatch):
+    seen: list[tuple[str, int, int]] = []
+    call = resnet.Bottleneck.__call__
+
+    def note(self: Any, x: Any, valid: Any) -> Any:
+        seen.append((self.name, self.stride, self.dilation))
+        return call(self, x, valid)
+
+    monkeypatch.setattr(resnet.Bottleneck, "__call__", note)
+
+    def of(**fields: Any) -> list[tuple[int, int]]:
+        seen.clear()
+        shapes(ResNet(**fields))
+        return [(s, d) for name, s, d in seen if name in ("layer3_0", "layer3_1", "layer4_0")] + [
+            seen[-1][1:]
+        ]
+
+    assert of() == [(2, 1), (1, 1), (1, 1), (1, 1)]
+    assert of(dilated=True) == [(2, 1), (1, 1), (1, 1), (1, 2)]
+    assert of(dilated=True, output_stride=8) == [(1, 1), (1, 2), (1, 2), (1, 4)]
+
+
+def test_what_learns():
+    _, variables = shapes(ResNet())
+    paths = traverse_util.flatten_dict({"backbone": variables["params"]}, sep="/")
+
+    def trained(**fields: Any) -> set[str]:
+        rules = models.frozen_patterns({"name": "resnet", **fields})
+        return {p.split("/")[1][:6] for p in paths if not any(re.match(r, p) for r in rules)}
+
+    def norms(**fields: Any) -> bool:
+        rules = models.frozen_patterns({"name": "resnet", **fields})
+        return not any(re.match(r, "backbone/layer4_0/downsample_1/scale") for r in rules)
+
+    assert trained() == {"layer2", "layer3", "layer4"}
+    assert trained(frozen_layers=2) == {"layer3", "layer4"}
+    assert trained(frozen_layers=0) == {"layer1", "layer2", "layer3", "layer4"}
+    assert not norms() and norms(bn_momentum=3e-4)
+
+
+def test_padding_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(resnet.BLOCKS, 50, (1, 1, 1, 2))
+    model: Any = ResNet(dilated=True)
+    variables = drawn_variables(model, resnet, seed=0)
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(1, 37, 50, 3)), jnp.float32)
+    canvas = jnp.full((1, 64, 64, 3), 9.0).at[:, :37, :50].set(image)
+    valid = jnp.zeros((1, 64, 64), bool).at[:, :37, :50].set(True)
+
+    def maps(*arguments: jax.Array) -> Any:
+        program = jax.jit(model.apply).lower(variables, *arguments)
+        return program.compile(compiler_options=QUICK)(variables, *arguments)
+
+    alone, padded = maps(image), maps(canvas, valid)
+    for name, tap in alone.items():
+        _, h, w, _ = tap.shape
+        largest = float(jnp.abs(tap).max())
+        assert largest > 0.1
+        np.testing.assert_allclose(padded[name][:, :h, :w], tap, atol=1e-5 * largest)
+
+
+def test_a_torchvision_file_is_imported_without_its_classifier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(resnet.BLOCKS, 50, (1, 1, 1, 1))
+    _, found = shapes(ResNet())
+    wrapped = {c: {"backbone": tree} for c, tree in found.items()}
+    arrays = drawn_arrays(wrapped, resnet, seed=0)
+    assert "layer4.0.downsample.1.running_mean" in arrays
+    more = {"fc.weight": np.zeros((1000, 2048)), "fc.bias": np.zeros(1000)}
+    more["layer1.0.bn1.num_batches_tracked"] = np.array(7)
+    np.savez(tmp_path / "resnet50.npz", allow_pickle=False, **arrays, **more)
+    params, others = import_backbone(
+        tmp_path / "resnet50.npz",
+        {"name": "resnet"},
+        wrapped["params"],
+        {"batch_stats": wrapped["batch_stats"]},
+    )
+    kernel = arrays["layer2.0.downsample.0.weight"]
+    np.testing.assert_array_equal(
+        params["backbone"]["layer2_0"]["downsample_0"]["kernel"][0, 0], kernel[:, :, 0, 0].T
+    )
+    stats = others["batch_stats"]["backbone"]["layer3_0"]["bn2"]["var"]
+    np.testing.assert_array_equal(stats, arrays["layer3.0.bn2.running_var"])
+
+
+def test_max_pool_by_hand():
+    x = np.abs(np.random.default_rng(0).normal(size=(1, 5, 6, 2))).astype(np.float32)
+    wide = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = [
+        [wide[0, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((0, 1)) for j in range(3)]
+        for i in range(3)
+    ]
+    np.testing.assert_array_equal(resnet._max_pool(jnp.asarray(x))[0], expected)
+
+
+@pytest.mark.slow
+def test_golden_cam(shared):
+    golden = np.load(shared / "golden" / "irn.npz")
+    method = Cam(num_classes=20, backbone={"name": "resnet"}, dropout=0.0)
+    variables = drawn_as_published(method, int(golden["seed"]), {"fc8.weight": "classifier.weight"})
+    image = jnp.asarray(golden["image"])
+    pair = jnp.concatenate([image, image[:, :, ::-1]])
+    program = jax.jit(method.model().apply).lower(variables, pair).compile(compiler_options=QUICK)
+    maps: Any = program(variables, pair)
+    cam = jax.nn.relu(maps)
+    cam = cam[0] + cam[1, :, ::-1]
+    np.testing.assert_allclose(cam, golden["cam"], rtol=1e-4, atol=1e-4 * golden["cam"].max())

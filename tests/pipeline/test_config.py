@@ -1,0 +1,92 @@
+"""Recipes and the values given on the command line."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from absl import flags
+
+from tests.toys.fake_recipe import write_recipe
+from wsss_jax.errors import UserError
+from wsss_jax.pipeline.config import find_recipe, load_config, parse_flags
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return write_recipe(tmp_path)
+
+
+def _values(recipe: Path, *overrides: str) -> dict:
+    _, config = parse_flags(flags.FlagValues(), ["main", f"--config={recipe}", *overrides])
+    return cast(Any, config).work.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("--config.work.value=4", "value", 4),
+        ("--config.work.rate=1", "rate", 1.0),
+        ("--config.work.rate=5e-4", "rate", 5e-4),
+        ("--config.work.flip=false", "flip", False),
+        ("--noconfig.work.flip", "flip", False),
+        ("--config.work.scales=(0.5,1,2)", "scales", (0.5, 1, 2)),
+        ("--config.work.sizes=()", "sizes", ()),
+        ("--config.work.label=a,b c", "label", "a,b c"),
+    ],
+)
+def test_every_value_can_be_replaced(recipe: Path, override: str, key: str, value: object):
+    before = _values(recipe)
+    after = _values(recipe, override)
+    assert after[key] == value
+    assert {k: v for k, v in after.items() if k != key} == {
+        k: v for k, v in before.items() if k != key
+    }
+
+
+def test_the_last_of_several_values_counts(recipe: Path):
+    values = ("(0.5,1)", "(0.25,)", "(2.0,3.0)")
+    after = _values(recipe, *(f"--config.work.scales={value}" for value in values))
+    assert after["scales"] == (2.0, 3.0)
+
+
+def test_values_may_follow_after_a_blank_and_come_first(recipe: Path):
+    arguments = ["main", "--config.work.value", "7", "--config", str(recipe)]
+    _, config = parse_flags(flags.FlagValues(), arguments)
+    assert cast(Any, config).work.value == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:\n", "SyntaxError"),
+        ("import nothing_of_this_name\n", "line 1: ModuleNotFoundError"),
+        ("def get_config():\n    return 3\n", "to return a ConfigDict, found int"),
+        ("x = 1\n", "get_config"),
+    ],
+)
+def test_a_broken_config_file_names_file_and_line(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        load_config(str(path))
+    assert "mine.py" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_config_elsewhere_uses_its_neighbours_and_the_shipped_recipes(tmp_path: Path):
+    (tmp_path / "mine.py").write_text(
+        "from configs import neighbour, cam_shapes\n"
+        "def get_config():\n"
+        "    c = cam_shapes.get_config()\n"
+        "    c.train.epochs = neighbour.EPOCHS\n"
+        "    return c\n"
+    )
+    (tmp_path / "neighbour.py").write_text("EPOCHS = 77\n")
+    assert cast(Any, load_config(str(tmp_path / "mine.py"))).train.epochs == 77
+
+
+def test_recipes_are_found_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("seam_voc").name == "seam_voc.py"
+    for name in ("common", "published"):
+        with pytest.raises(UserError, match=f"no config file {name}"):
+            find_recipe(name)

@@ -1,0 +1,168 @@
+"""Stages of fake modules: order, skip, refusal, force, lock."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from tests.toys.adding_stages import adding_config, make_workdir, stages_run
+from wsss_jax.errors import UserError
+from wsss_jax.pipeline import graph, run
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return make_workdir(tmp_path, monkeypatch)
+
+
+def _train_config() -> ConfigDict:
+    c = adding_config()
+    c.train = c.a
+    c.stages = ("train",)
+    return c
+
+
+def test_runs_in_order_and_leaves_records(workdir: Path, capsys: pytest.CaptureFixture):
+    metrics = run.run(adding_config(), workdir)
+    assert stages_run(workdir) == ["a", "b", "c", "d"]
+    assert {n: m["value"] for n, m in metrics.items()} == {"a": 1, "b": 2, "c": 3, "d": 2}
+    assert json.loads((workdir / "c" / "config.json").read_text())["needs"] == {"x": "b"}
+    assert json.loads((workdir / "c" / "metrics.json").read_text()) == metrics["c"]
+    done = json.loads((workdir / "c" / "_DONE.json").read_text())
+    assert done["versions"]["jax"] and done["seconds"] >= 0 and len(done["digest"]) == 16
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["stages"]["b"]["metrics"]["value"] == 2
+    assert results["config"]["a"]["add"] == 1
+    assert "25.0% mIoU" in capsys.readouterr().out
+
+
+def test_second_run_skips_everything(workdir: Path):
+    first = run.run(adding_config(), workdir)
+    stages_run(workdir)
+    assert run.run(adding_config(), workdir) == first
+    assert stages_run(workdir) == []
+
+
+def test_what_does_not_change_results_may_change(workdir: Path):
+    run.run(adding_config(), workdir)
+    stages_run(workdir)
+    config = adding_config(a={"log_every": 1})
+    config.data = ConfigDict({"builder": "none", "root": "/moved"})
+    run.run(config, workdir)
+    assert stages_run(workdir) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c.b.update(add=5.0), "b.add was 1.0, is now 5.0"),
+        (lambda c: c.update(seed=7), "seed was 0, is now 7"),
+        (lambda c: c.data.update(builder="other"), "data.builder was 'none', is now 'other'"),
+        (lambda c: c.b.update(new=(1, 2)), "b.new was not set, is now [1, 2]"),
+    ],
+)
+def test_another_config_is_refused_and_nothing_runs(workdir: Path, change: Any, named: str):
+    run.run(adding_config(), workdir)
+    stages_run(workdir)
+    config = adding_config()
+    change(config)
+    with pytest.raises(UserError, match="holds another run") as error:
+        run.run(config, workdir)
+    assert named in str(error.value) and "\n" not in str(error.value)
+    assert stages_run(workdir) == []
+
+
+def test_unfinished_stage_of_another_config_is_refused(workdir: Path):
+    with pytest.raises(RuntimeError):
+        run.run(adding_config(b={"stop": "crash"}), workdir)
+    with pytest.raises(UserError, match=r"b\.add was 1\.0, is now 2\.0"):
+        run.run(adding_config(b={"stop": "crash", "add": 2.0}), workdir)
+
+
+def test_force_redoes_what_differs_and_what_was_made_from_it(workdir: Path):
+    run.run(adding_config(), workdir)
+    stages_run(workdir)
+    metrics = run.run(adding_config(b={"add": 5.0}), workdir, force=True)
+    assert stages_run(workdir) == ["b", "c"]
+    assert metrics["c"]["value"] == 7 and metrics["d"]["value"] == 2
+
+
+def test_force_alone_keeps_what_is_the_same(workdir: Path):
+    run.run(adding_config(), workdir)
+    stages_run(workdir)
+    run.run(adding_config(), workdir, force=True)
+    assert stages_run(workdir) == []
+
+
+def test_needs_are_checked_before_the_data_are_prepared(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(run, "_digests", lambda *_: pytest.fail("prepared"))
+    with pytest.raises(UserError, match="it needs a, which is not finished: add a to --only"):
+        run.run(adding_config(), workdir, only=("b",))
+    with pytest.raises(UserError, match="it needs b, which is not finished: add a,b to --only"):
+        run.run(adding_config(), workdir, only=("c",))
+
+
+def test_weights_are_looked_for_before_the_data_are_prepared(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(run, "_digests", lambda *_: pytest.fail("prepared"))
+    with pytest.raises(UserError, match=r"stage a: expected weights .* at gone\.npz, found no"):
+        run.run(adding_config(a={"init_weights": "gone.npz"}), workdir)
+    assert not workdir.exists()
+
+
+def test_only_needs_finished_inputs(workdir: Path):
+    with pytest.raises(UserError, match=r"stage b: it needs a, which is not finished"):
+        run.run(adding_config(), workdir, only=("b",))
+    with pytest.raises(UserError, match=r"no stage of this config .*did you mean"):
+        run.run(_train_config(), workdir, only=("trian",))
+
+
+def test_order_follows_needs_then_the_listing(workdir: Path):
+    config = adding_config()
+    config.stages = ("d", "c", "b", "a")
+    assert [s.name for s in graph.stages(config)] == ["a", "d", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.a.update(needs={"y": "c"}), "in a circle: a -> c -> b -> a"),
+        (lambda c: c.b.update(needs={"x": "aa"}), "b needs aa, which is not in .*did you mean a"),
+        (lambda c: c.update(stages=("a", "bb")), "bb has no section in the config; did you mean b"),
+        (lambda c: c.b.update(type="fake_stages.ad"), "b.type is 'fake_stages.ad', expected one"),
+        (lambda c: c.b.update(type="evaluat"), "did you mean evaluate"),
+        (lambda c: c.update(stages=("a", "a")), "a is listed twice"),
+        (lambda c: c.update(stages=()), "to name its stages"),
+        (lambda c: c.update(stages=("../a",)), "letters, digits and _"),
+    ],
+)
+def test_wrong_graphs_are_refused_in_one_line(workdir: Path, change: Any, message: str):
+    config = adding_config()
+    change(config)
+    with pytest.raises(UserError, match=message) as error:
+        graph.stages(config)
+    assert "\n" not in str(error.value)
+
+
+def test_weight_files_count_by_content(workdir: Path, tmp_path: Path):
+    first, second = tmp_path / "first.npz", tmp_path / "second.npz"
+    first.write_bytes(b"weights")
+    second.write_bytes(b"weights")
+    run.run(adding_config(a={"init_weights": str(first)}), workdir)
+    stages_run(workdir)
+    run.run(adding_config(a={"init_weights": str(second)}), workdir)
+    first.unlink()
+    run.run(adding_config(a={"init_weights": str(first)}), workdir)
+    assert stages_run(workdir) == []
+    second.write_bytes(b"others")
+    with pytest.raises(UserError, match=r"the file a\.init_weights changed"):
+        run.run(adding_config(a={"init_weights": str(second)}), workdir)
+
+
+def test_durations_read_well():
+    assert [run.clock(s) for s in (4.21, 65.0, 3723.0)] == ["4.2 s", "1:05 min", "1:02:03 h"]

@@ -1,0 +1,170 @@
+"""A pipeline that goes on: parts, crashes, stops, folders that are gone or of others."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.toys.adding_stages import adding_config, make_workdir, stages_run
+from wsss_jax.errors import Interrupted, UserError
+from wsss_jax.pipeline import process, record, run
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return make_workdir(tmp_path, monkeypatch)
+
+
+def test_only_with_force_redoes_the_named_and_keeps_what_was_made_from_it(workdir: Path):
+    run.run(adding_config(), workdir)
+    stages_run(workdir)
+    run.run(adding_config(), workdir, only=("b",), force=True)
+    assert stages_run(workdir) == ["b"]
+    run.run(adding_config(), workdir)
+    assert stages_run(workdir) == []
+
+
+def test_only_with_force_removes_what_was_made_from_other_results(
+    workdir: Path, capsys: pytest.CaptureFixture
+):
+    run.run(adding_config(), workdir)
+    stages_run(workdir)
+    run.run(adding_config(b={"add": 5.0}), workdir, only=("b",), force=True)
+    assert stages_run(workdir) == ["b"]
+    assert not (workdir / "c").exists() and (workdir / "d" / "_DONE.json").exists()
+    assert "c (" in (out := capsys.readouterr().out) and "deleted, it was made from" in out
+
+
+def test_a_stage_that_ended_before_it_made_anything_may_be_corrected(workdir: Path):
+    run.run(adding_config(), workdir, only=("a",))
+    stages_run(workdir)
+    (workdir / "a" / "_DONE.json").unlink()
+    for made in (workdir / "a").iterdir():
+        if made.name not in ("_START.json", "config.json"):
+            made.unlink()
+    run.run(adding_config(a={"add": 3.0}), workdir, only=("a",))
+    assert stages_run(workdir) == ["a"]
+
+
+def test_what_only_draws_is_drawn_anew_for_another_recipe(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stages = workdir.parent / "fake_stages"
+    (stages / "draw.py").write_text((stages / "add.py").read_text())
+    monkeypatch.setattr(record, "_VIEWS", ("fake_stages.draw",))
+    draws: dict[str, dict[str, Any]] = {"d": {"type": "fake_stages.draw"}}
+    run.run(adding_config(**draws), workdir)
+    stages_run(workdir)
+    draws["d"]["needs"] = {"x": "b", "y": "c"}
+    run.run(adding_config(**draws), workdir)
+    assert stages_run(workdir) == ["d"]
+    with pytest.raises(UserError, match="stage a"):  # what it draws is still protected
+        run.run(adding_config(**draws, a={"add": 2.0}), workdir)
+
+
+def test_only_runs_a_part(workdir: Path):
+    run.run(adding_config(), workdir, only=("a", "d"))
+    assert stages_run(workdir) == ["a", "d"]
+    run.run(adding_config(), workdir)
+    assert stages_run(workdir) == ["b", "c"]
+
+
+def test_only_refuses_inputs_of_another_config(workdir: Path):
+    run.run(adding_config(), workdir, only=("a",))
+    with pytest.raises(UserError, match=r"it needs a, .*a\.add was 1\.0, is now 3\.0"):
+        run.run(adding_config(a={"add": 3.0}), workdir, only=("b",))
+
+
+def test_resumes_after_a_crash(workdir: Path):
+    config = adding_config(b={"stop": "crash"})
+    with pytest.raises(RuntimeError, match="power cut"):
+        run.run(config, workdir)
+    assert stages_run(workdir) == ["a", "b"]
+    run.run(config, workdir)
+    assert stages_run(workdir) == ["b", "c", "d"]  # and b found its half-done work
+
+
+def test_a_stop_on_request_keeps_the_time_spent(workdir: Path):
+    config = adding_config(b={"stop": "asked"})
+    with pytest.raises(Interrupted):
+        run.run(config, workdir)
+    spent = json.loads((workdir / "b" / "_START.json").read_text())["seconds"]
+    assert spent > 0
+    run.run(config, workdir)
+    assert json.loads((workdir / "b" / "_DONE.json").read_text())["seconds"] >= round(spent, 3)
+
+
+def test_an_input_that_is_gone_makes_its_results_stale(workdir: Path):
+    run.run(adding_config(), workdir)
+    record.remove(workdir, "a")
+    with pytest.raises(UserError, match=r"stage b: .*a is run again"):
+        run.run(adding_config(), workdir)
+
+
+def test_folders_of_others_are_never_touched(workdir: Path, tmp_path: Path):
+    (workdir / "b").mkdir(parents=True)
+    (workdir / "b" / "thesis.tex").write_text("years of work")
+    for force in (False, True):
+        with pytest.raises(UserError, match="was not made by this program"):
+            run.run(adding_config(), workdir, force=force)
+    assert (workdir / "b" / "thesis.tex").exists() and not (workdir / "a").exists()
+
+
+def test_force_does_not_follow_links_out_of_the_workdir(workdir: Path, tmp_path: Path):
+    run.run(adding_config(), workdir)
+    elsewhere = tmp_path / "elsewhere"
+    (workdir / "b").rename(elsewhere)
+    (workdir / "b").symlink_to(elsewhere)
+    with pytest.raises(UserError):
+        run.run(adding_config(b={"add": 2.0}), workdir, force=True)
+    with pytest.raises(UserError, match="will not delete"):
+        record.remove(workdir, "b")
+    assert (elsewhere / "value").exists()
+
+
+def test_a_deletion_cut_short_leaves_no_finished_stage(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run.run(adding_config(), workdir)
+
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if path.name != "_DONE.json":
+            raise KeyboardInterrupt
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        record.remove(workdir, "c")
+    assert (workdir / "c" / "_START.json").exists()
+    assert not (workdir / "c" / "_DONE.json").exists()
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path):
+    held = "import sys; from wsss_jax.pipeline import process; from pathlib import Path\n"
+    held += "with process.lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", held, str(tmp_path / "w")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(UserError, match=rf"another run \(process {other.pid} on .*is working"),
+            process.lock(tmp_path / "w"),
+        ):
+            pass
+        other.kill()
+    with process.lock(tmp_path / "w"):  # a killed run leaves no lock behind
+        pass
+
+
+def test_a_workdir_that_cannot_be_made_is_a_clear_error(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot use --workdir"), process.lock(tmp_path / "file"):
+        pass

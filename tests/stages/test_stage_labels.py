@@ -1,0 +1,97 @@
+"""Training from what other stages made: CRF results, then the walk with what was learnt; masks."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from tests.stages.test_random_walk_stage import (
+    KEYS,
+    METHOD,
+    SETTINGS,
+    Images,
+    context,
+    files,
+    inputs,
+    scores_of,
+)
+from wsss_jax.data.formats.crf_files import write_crf
+from wsss_jax.data.mask_labels import MaskLabels
+from wsss_jax.errors import UserError
+from wsss_jax.files import write_json
+from wsss_jax.methods import build_method
+from wsss_jax.stages import random_walk as stage
+from wsss_jax.stages import train
+
+__all__ = ["inputs"]  # a fixture
+
+
+def training(**changes: Any) -> ConfigDict:
+    augment = dict(crop=96, long_side=(), flip=0.5, brightness=0.1, contrast=0.1, saturation=0.1)
+    section = dict(
+        type="train",
+        split="train",
+        batch_size=2,
+        steps=3,
+        affinity_alphas=(4, 24),
+        method=METHOD,
+        optimizer=dict(lr=0.01, momentum=0.0, weight_decay=0.0, schedule="constant"),
+        augment=dict(augment, hue=0.0),
+        num_threads=1,
+    )
+    return ConfigDict({**section, **changes})
+
+
+def write_crfs(folder: Path) -> dict[str, Path]:
+    for index, name in enumerate(Images.ids):
+        maps = scores_of(index)
+        planes = np.concatenate([1 - maps.sum(0, keepdims=True), maps]).clip(0, 1)
+        path = folder / "crf" / f"{name}.npz"
+        write_crf(path, np.array(KEYS[index], int), {4.0: planes, 24.0: planes})
+    return {"labels": folder}
+
+
+@pytest.mark.slow
+def test_the_chain_from_crf_results_to_masks(inputs: dict[str, Path], tmp_path: Path):
+    folder = tmp_path / "train"
+    metrics = train.run(context(folder), training(), write_crfs(tmp_path / "crf"))
+    assert metrics["steps"] == 3 and metrics["trainable_parameters"] == metrics["parameters"]
+    write_json(folder / "config.json", {"method": METHOD})
+    out = tmp_path / "walk"
+    stage.run(context(out), ConfigDict(SETTINGS), {**inputs, "checkpoint": folder})
+    assert len(files(out)) == 18
+    with pytest.raises(UserError, match="expected affinity_alphas in the training stage"):
+        train.run(context(tmp_path / "b"), training(affinity_alphas=()), {})
+
+
+def test_labels_are_asked_for_before_training(tmp_path: Path):
+    source, method = Images(), build_method(METHOD, 4)
+    needs = write_crfs(tmp_path)
+    settings = {"affinity_alphas": (4, 24)}
+    labels = train.labels_of_stages(settings, method, source, needs)
+    assert labels is not None and (labels.alphas, labels.stride) == ((4.0, 24.0), 8)
+    assert train.labels_of_stages({}, method, source, needs) is None
+    with pytest.raises(UserError, match="need labels, a crf stage, for affinity_alphas"):
+        train.labels_of_stages(settings, method, source, {})
+    (tmp_path / "crf" / "image_4.npz").unlink()
+    with pytest.raises(UserError, match=r"for each of 6 ids .* found none for 1: image_4"):
+        train.labels_of_stages(settings, method, source, needs)
+
+
+def test_confidences_are_asked_for_before_training(inputs: dict[str, Path], tmp_path: Path):
+    folder = tmp_path / "walk"
+    stage.run(context(folder), ConfigDict(SETTINGS), inputs)
+    source, method, needs = Images(), build_method(METHOD, 4), {"masks": folder}
+    settings = {"least_confidence": 0.6}
+    labels = train.labels_of_stages(settings, method, source, needs)
+    assert isinstance(labels, MaskLabels)
+    assert (labels.least, labels.confidence) == (0.6, folder / "confidence")
+    plain = train.labels_of_stages({}, method, source, needs)
+    assert isinstance(plain, MaskLabels) and plain.confidence is None
+    with pytest.raises(UserError, match=r"least_confidence in 0…1, found 60: change it"):
+        train.labels_of_stages({"least_confidence": 60}, method, source, needs)
+    (folder / "confidence" / "image_4.png").unlink()
+    with pytest.raises(UserError, match=r"confidence \(\.png\) for each of 6 ids .* image_4"):
+        train.labels_of_stages(settings, method, source, needs)

@@ -1,0 +1,1 @@
+"""Small data, runs and networks that tests are made of."""

@@ -1,0 +1,111 @@
+"""What a run leaves behind: checkpoints, whole and damaged, and pictures."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.toys.toy_training import same, train
+from wsss_jax.errors import UserError
+from wsss_jax.types import TrainState
+from wsss_jax.viz.map_pictures import map_pictures
+
+
+def array_file(checkpoint: Path) -> Path:
+    """The largest file: arrays of the state."""
+    return max(checkpoint.rglob("state/**/d/*"), key=lambda path: path.stat().st_size)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "truncated": lambda folder: truncate(array_file(folder)),
+    "changed": lambda folder: flip_a_bit(array_file(folder)),
+    "missing": lambda folder: array_file(folder).unlink(),
+    "checksums.json is unreadable": lambda folder: truncate(folder / "checksums.json"),
+    # Made by a version without checksums: the iterator's state is what Orbax reads first.
+    "JSONDecodeError": lambda folder: (
+        (folder / "checksums.json").unlink(),
+        truncate(folder / "data" / "process_0-of-1.json"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainState]:
+    folder = tmp_path_factory.mktemp("trained")
+    state, _ = train(folder, 4, image_every=2)
+    return folder, state
+
+
+@pytest.mark.parametrize("found", DAMAGES)
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
+    found: str, trained: tuple[Path, TrainState], tmp_path: Path
+):
+    whole, state = trained
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    DAMAGES[found](tmp_path / "checkpoints" / "4")
+    said: list[str] = []
+    again, _ = train(tmp_path, 4, log=said.append)
+    assert said[0].startswith("the checkpoint of step 4 is damaged (") and found in said[0]
+    assert said[1:] == ["going on after step 2 of 4", "compiling the first step"]
+    assert same(again.params, state.params) and same(again.opt_state, state.opt_state)
+    said.clear()
+    train(tmp_path, 4, log=said.append)  # the damaged one was replaced
+    assert said == ["going on after step 4 of 4"]
+
+
+def test_nothing_but_damaged_checkpoints(trained: tuple[Path, TrainState], tmp_path: Path):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    for step in ("2", "4"):
+        truncate(array_file(tmp_path / "checkpoints" / step))
+    with pytest.raises(UserError, match="found 2 damaged: delete that folder to train anew"):
+        train(tmp_path, 4)
+    shutil.rmtree(tmp_path / "checkpoints")
+    anew, _ = train(tmp_path, 4)
+    assert same(anew.params, trained[1].params)
+
+
+def test_what_a_killed_save_leaves_behind_is_removed(
+    trained: tuple[Path, TrainState], tmp_path: Path
+):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "checkpoints"
+    (folder / "4").rename(folder / "4.orbax-checkpoint-tmp")
+    again, _ = train(tmp_path, 4)
+    assert same(again.params, trained[1].params)
+    assert sorted(p.name for p in folder.iterdir()) == ["2", "4"]
+
+
+def test_pictures_of_the_maps_go_to_tensorboard(trained: tuple[Path, TrainState]):
+    (events,) = (trained[0] / "tensorboard").iterdir()
+    assert events.read_bytes().count(b"PNG") == 4  # image and cam, at steps 2 and 4
+
+
+def test_pictures_show_the_labels_strongest_map():
+    batch = {
+        "image": np.full((6, 8, 8, 3), 100, np.uint8),
+        "label": np.tile(np.array([1, 0, 0], np.float32), (6, 1)),
+    }
+    left = np.zeros((6, 2, 2, 4), np.float32)
+    left[:, :, 0, 1] = 5.0  # behind the background's channel: the label's class
+    left[:, :, :, 2] = 9.0  # not in the label
+    drawn = map_pictures(batch, {"cam": jnp.asarray(left), "none": jnp.zeros((6, 2, 2, 3))})
+    assert {name: value.shape for name, value in drawn.items()} == {
+        name: (4, 8, 8, 3) for name in ("image", "cam", "none")
+    }
+    assert len(np.unique(drawn["none"])) <= 3  # flat, not noise
+    assert drawn["cam"][0, 0, 0].astype(int).sum() > drawn["cam"][0, 0, -1].astype(int).sum()

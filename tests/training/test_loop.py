@@ -1,0 +1,121 @@
+"""The training loop: steps, bad numbers, signals, length."""
+
+import json
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from tests.toys.toy_training import CROP, SGD, Toy, batches, one_step, same, tiny_cam, train
+from wsss_jax.errors import Interrupted, UserError
+from wsss_jax.methods.variables import init_variables
+from wsss_jax.stages.train import steps_of
+from wsss_jax.training.metrics import read_metrics
+
+
+@pytest.fixture(scope="module")
+def cam() -> Any:
+    return tiny_cam()
+
+
+def test_a_step_moves_against_the_known_gradient():
+    before, after, metrics, batch = one_step(Toy(), {**SGD, "weight_decay": 0.1})
+    gradient = before.params["head"] - batch["label"].mean(0)
+    np.testing.assert_allclose(metrics["loss"], 0.5 * (gradient**2).sum(), rtol=1e-6)
+    np.testing.assert_allclose(metrics["loss/distance"], metrics["loss"])
+    np.testing.assert_allclose(metrics["grad_norm"], (gradient**2).sum() ** 0.5, rtol=1e-6)
+    decayed = gradient + 0.1 * before.params["head"]
+    expected = before.params["head"] - 0.5 * decayed
+    np.testing.assert_allclose(after.params["head"], expected, rtol=1e-6)
+    assert int(after.step) == 1
+
+
+def test_frozen_parameters_stay_bit_for_bit(tmp_path: Path):
+    start, _ = init_variables(Toy(), 0, CROP)
+    state, _ = train(tmp_path, 3, optimizer={**SGD, "weight_decay": 0.1})
+    assert same(state.params["stem"], start["stem"])
+    assert not same(state.params["head"], start["head"])
+
+
+def test_learning_rate_zero_changes_nothing_but_the_step():
+    optimizer = {**SGD, "lr": 0.0, "momentum": 0.0, "weight_decay": 0.1}
+    before, after, metrics, _ = one_step(Toy(), optimizer)
+    assert same(before.params, after.params) and same(before.state, after.state)
+    assert same(jax.random.key_data(before.rng), jax.random.key_data(after.rng))
+    assert (int(before.step), int(after.step)) == (0, 1)
+    assert metrics["grad_norm"] > 0
+
+
+def test_a_network_learns_patches(cam: Any, tmp_path: Path):
+    _, figures = train(tmp_path, 80, cam, dict(name="adam", lr=0.003), checkpoint_every=80)
+    losses = [row["loss"] for row in read_metrics(tmp_path)]
+    assert len(losses) == 80 and losses[0] > 0.5
+    assert np.mean(losses[-5:]) < 0.6 * losses[0]
+    assert figures["steps"] == 80 and figures["images_per_second"] > 0
+
+
+def first_step_with(image: int, steps: int) -> tuple[int, np.ndarray]:
+    for step, batch in enumerate(batches(steps), 1):
+        if image in batch["index"]:
+            return step, batch["index"]
+    raise AssertionError("every image comes once an epoch")
+
+
+@pytest.mark.parametrize("field", ["bad", "worse"])
+def test_bad_numbers_stop_the_run_and_are_not_saved(field: str, tmp_path: Path):
+    steps = 6
+    image = int(list(batches(steps))[2]["index"][1])  # seen first in the third step of an epoch
+    step, indices = first_step_with(image, steps)
+    assert step == 3
+    with pytest.raises(UserError) as error:
+        train(tmp_path, steps, Toy(**{field: image}))
+    text = str(error.value)
+    found = {"bad": "loss, loss/distance", "worse": "grad_norm"}[field]
+    assert f"found {found} not finite at step {step} with the images" in text and "\n" not in text
+    assert ", ".join(f"patch_{i}" for i in indices) in text
+    assert "last good checkpoint: step 2;" in text
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2"]
+    # A line of the log that is no number would break every reader.
+    assert all(math.isfinite(row["loss"]) for row in read_metrics(tmp_path))
+
+
+def test_bad_numbers_before_any_checkpoint(tmp_path: Path):
+    image = int(next(batches(3))["index"][0])
+    with pytest.raises(UserError, match=r"at step 1 .* there is no checkpoint yet"):
+        train(tmp_path, 3, Toy(bad=image))
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_a_signal_ends_the_run_after_saving_and_it_goes_on(step: int, tmp_path: Path):
+    whole, _ = train(tmp_path / "whole", 6)
+    handler = signal.getsignal(signal.SIGTERM)
+    # The signal comes while the step before is drawn on the progress bar, so `step` is the last.
+    at = {step - 1: lambda: signal.raise_signal(signal.SIGTERM)}
+    with pytest.raises(Interrupted, match=f"stopped by SIGTERM after step {step}; everything is"):
+        train(tmp_path / "cut", 6, at=at)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    said: list[str] = []
+    again, _ = train(tmp_path / "cut", 6, log=said.append)
+    compiling = ["compiling the first step"] if step < 6 else []
+    assert said == [f"going on after step {step} of 6", *compiling]
+    assert same(again.params, whole.params) and same(again.opt_state, whole.opt_state)
+    rows, expected = read_metrics(tmp_path / "cut"), read_metrics(tmp_path / "whole")
+    lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
+
+
+def test_a_second_interrupt_does_not_wait_for_the_step(tmp_path: Path):
+    at = {1: lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)]}
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, 6, at=at)
+
+
+def test_length_of_a_run():
+    assert steps_of(dict(batch_size=8, epochs=3), 50) == 18
+    assert steps_of(dict(batch_size=8, epochs=3, steps=5), 50) == 5
+    assert steps_of(dict(batch_size=64, epochs=3), 50) == 3

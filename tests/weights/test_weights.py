@@ -1,0 +1,66 @@
+"""Files of weights: of this network, of a backbone alone, of another one, damaged."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from tests.toys.toy_training import CLASSES, CROP, Toy, same, tiny_cam
+from wsss_jax.errors import UserError
+from wsss_jax.methods import build_method
+from wsss_jax.methods.variables import init_variables, variable_shapes
+from wsss_jax.weights.npz import load_weights, save_weights
+
+
+@pytest.fixture(scope="module")
+def cam() -> Any:
+    return tiny_cam()
+
+
+def test_weights_of_another_network_are_refused(cam: Any, tmp_path: Path):
+    shapes = variable_shapes(cam)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda a: rng.normal(size=a.shape).astype(a.dtype), shapes[0])
+    save_weights(tmp_path / "weights.npz", params, {})
+    loaded, _ = load_weights(tmp_path / "weights.npz", *shapes)
+    assert same(loaded, params)
+    for other in (
+        dict(name="cam", backbone=dict(name="tiny", width=16)),
+        dict(name="seam", backbone=dict(name="tiny", width=8)),
+    ):
+        with pytest.raises(UserError, match=r"weights of this network .* found another one's"):
+            load_weights(tmp_path / "weights.npz", *variable_shapes(build_method(other, CLASSES)))
+
+
+def test_a_backbone_is_taken_over_alone(cam: Any, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda a: rng.normal(size=a.shape).astype(a.dtype), variable_shapes(cam)[0]
+    )
+    save_weights(tmp_path / "weights.npz", params, {})
+    other = build_method(dict(name="seam", backbone=dict(cam.backbone)), CLASSES)
+    fresh, variables = init_variables(other, 0, CROP)
+    loaded, _ = load_weights(tmp_path / "weights.npz", fresh, variables, "backbone")
+    assert same(loaded["backbone"], params["backbone"])
+    assert loaded.keys() == fresh.keys()
+    assert all(same(loaded[name], fresh[name]) for name in fresh if name != "backbone")
+    wider = build_method(dict(name="cam", backbone=dict(name="tiny", width=16)), CLASSES)
+    with pytest.raises(UserError, match="weights of this backbone"):
+        load_weights(tmp_path / "weights.npz", *variable_shapes(wider), "backbone")
+
+
+def test_damaged_weights_are_refused(tmp_path: Path):
+    params, variables = init_variables(Toy(), 0, CROP)
+    path = tmp_path / "weights.npz"
+    with pytest.raises(UserError, match="found no such file: train first"):
+        load_weights(path, params, variables)
+    save_weights(path, params, variables)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(b"params/head") + 150] ^= 1  # in the numbers: the archive's checksum tells
+    for content in (whole[: len(whole) // 2], b"", b"weights", bytes(flipped)):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="found a damaged file"):
+            load_weights(path, params, variables)
