@@ -31,10 +31,11 @@ test: $(VENV)/.installed-test  ## the quick tests (ARGS="tests/losses/test_losse
 test-all: $(VENV)/.installed-test  ## all tests, the slow ones too
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "" $(ARGS)
 
-lint: $(VENV)/.installed-lint  ## style, format and types
+lint: $(VENV)/.installed-lint  ## style, format, types and directions of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
 
 docs: $(VENV)/.installed-docs  ## reference pages of the package, in build/docs
 	$(BIN)/pdoc -d google wsss_jax -o build/docs
