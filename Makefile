@@ -31,7 +31,7 @@ test: $(VENV)/.installed-test  ## the quick tests (ARGS="tests/losses/test_losse
 test-all: $(VENV)/.installed-test  ## all tests, the slow ones too
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "" $(ARGS)
 
-lint: $(VENV)/.installed-lint  ## style, format, types and directions of imports
+lint: $(VENV)/.installed-test $(VENV)/.installed-lint  ## style, format, types and directions of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

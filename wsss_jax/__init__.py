@@ -1,3 +1,3 @@
 """Weakly supervised semantic segmentation in JAX: image-level labels in, pixel masks out."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
