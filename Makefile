@@ -41,7 +41,7 @@ docs: $(VENV)/.installed-docs  ## reference pages of the package, in build/docs
 	$(BIN)/pdoc -d google wsss_jax -o build/docs
 
 clean:  ## remove the environment, caches and the demo's results
-	rm -rf $(VENV) $(WORKDIR) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(WORKDIR) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment; a stamp per extra, redone when the pins or the dependencies change. A broken
