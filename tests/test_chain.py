@@ -70,7 +70,8 @@ def test_the_built_in_data(
     photos.mkdir()
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
     Image.fromarray(image).save(photos / "new.png")
-    assert segment.main([f"--workdir={workdir}", f"--images={photos}", f"--out={out}"]) == 0
+    command = [f"--workdir={workdir}", f"--images={photos}", f"--out={out}"]
+    assert segment.main(["segment.py", *command]) == 0
     assert decode_mask((out / "masks/new.png").read_bytes(), "new", 6).shape == (50, 70)
     assert read_json(out / "segment.json")["classes"][0] == "background"
 

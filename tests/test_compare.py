@@ -27,23 +27,35 @@ TINY = (
         (["--configs=cam_shaps", "--workdir=x"], "no config file cam_shaps; did you mean cam_shap"),
         (["--configs=cam_shapes,cam_shapes", "--workdir=x"], "found cam_shapes twice"),
         (["--configs=cam_shapes,cam_voc", "--workdir=x"], "recipes on the same data, found cam_s"),
-        (["--config=cam_shapes", "--workdir=x"], "recipes are named by --configs=A,B"),
+        (["--config=cam_shapes", "--workdir=x"], "unknown flag --config; did you mean --configs?"),
         (["--confgis=cam_shapes"], "unknown flag --confgis; did you mean --configs?"),
         (["--configs=cam_shapes", "--workdir=x", "--seeds=0"], "--seeds expects a number from 1"),
-        (["--configs=cam_shapes", "--workdir=x", "--seeds=two"], "--seeds"),
-        (["--configs=cam_shapes", "--workdir=x", "--seed_list=0,0"], "names a seed twice: 0,0"),
+        (
+            ["--configs=cam_shapes", "--workdir=x", "--seeds=two"],
+            "--seeds: expected a whole number",
+        ),
+        (
+            ["--configs=cam_shapes", "--workdir=x", "--seed_list=0,0"],
+            "expected every seed once, found one twice: 0,0",
+        ),
         (["--configs=cam_shapes", "--workdir=x", "--seed_list=0,a"], "found '0,a'"),
         (["--configs=cam_shapes", "--seeds=1", "--seed_list=0", "--workdir=x"], "found both"),
-        (["--configs=cam_shapes", "--config.seed=1"], "--config.seed is set by --seeds"),
         (
-            ["--configs=cam_shapes,seam_shapes", "--config.train.method.topk=0.3"],
+            ["--configs=cam_shapes", "--config.seed=1", "--workdir=x"],
+            "--config.seed is set by --seeds",
+        ),
+        (
+            ["--configs=cam_shapes,seam_shapes", "--config.train.method.topk=0.3", "--workdir=x"],
             "recipe cam_shapes: the config has no value train.method.topk",
         ),
         (
-            ["--configs=cam_shapes,seg_shapes", "--config.train.epcohs", "2"],
+            ["--configs=cam_shapes,seg_shapes", "--config.train.epcohs", "2", "--workdir=x"],
             "recipe cam_shapes: the config has no value train.epcohs; did you mean train.epochs?",
         ),
-        (["--configs=cam_shapes", "--config.train.epochs=two"], "expects int, found 'two'"),
+        (
+            ["--configs=cam_shapes", "--workdir=x", "--config.train.epochs=two"],
+            "to be a whole number, found 'two'",
+        ),
         (["--configs=cam_shapes", "--table_only", "--workdir=x"], "finished runs in"),
         (["--configs=cam_shapes", "--table_only", "--dry_run", "--workdir=x"], "found both"),
     ],
@@ -69,7 +81,7 @@ def test_what_is_compared_and_what_that_needs():
     assert set(seam.needed) == {
         *("train", "cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val")
     }
-    bound, pss = read_recipes(["seg_shapes", "pss_shapes"], ["--config.train.epochs", "2"])
+    bound, pss = read_recipes(["seg_shapes", "pss_shapes"], ["--config.train.epochs=2"])
     assert bound.scored == {"train": "eval_train", "val": "eval_val"}
     assert bound.method == "Upper bound" and pss.method == "pss"
     assert pss.needed[:2] == ("train_rcm", "train") and "pseudo_labels" not in pss.needed

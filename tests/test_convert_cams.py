@@ -21,10 +21,11 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("form", ["seam", "irn"])
 def test_there_and_back(folder: Path, form: str, capsys: pytest.CaptureFixture[str]):
     out, back = folder / form, folder / "back"
-    command = ["--cams", str(folder / "stage"), "--out", str(out), "--format", form]
+    command = ["convert_cams.py", "--cams", str(folder / "stage"), "--out", str(out)]
+    command += ["--format", form]
     assert convert_cams.main(command) == 0
     assert "2 files" in capsys.readouterr().out
-    command = ["--cams", str(out), "--out", str(back), "--format", "npz"]
+    command = ["convert_cams.py", "--cams", str(out), "--out", str(back), "--format", "npz"]
     assert convert_cams.main(command) == 0
     for number in range(2):
         first = read_cams(folder / "stage" / "cams" / f"image{number}.npz")
@@ -35,7 +36,8 @@ def test_there_and_back(folder: Path, form: str, capsys: pytest.CaptureFixture[s
 
 def test_irns_quarter_maps(folder: Path):
     out = folder / "irn"
-    convert_cams.main(["--cams", str(folder / "stage"), "--out", str(out), "--format", "irn"])
+    command = ["convert_cams.py", "--cams", str(folder / "stage"), "--out", str(out)]
+    assert convert_cams.main([*command, "--format", "irn"]) == 0
     found = read_irn_cams(out / "image0.npy")
     assert found.cam.shape == (2, 3, 4) and found.high_res.shape == (2, 9, 14)
     # 8 pixels to 2: the centres lie between pixels 1 and 2, and 5 and 6.
@@ -51,9 +53,10 @@ def test_mistakes_are_told(folder: Path, capsys: pytest.CaptureFixture[str]):
         (["--cams", str(folder), "--out", str(folder / "x")], "found none"),
         (["--cams", str(cams), "--out", str(cams)], "another folder"),
     ):
-        assert convert_cams.main([*wrong, "--format", "seam"]) == 2
+        assert convert_cams.main(["convert_cams.py", *wrong, "--format", "seam"]) == 2
         assert words in capsys.readouterr().err
     (cams / "image1.npz").write_bytes(b"cut")
-    command = ["--cams", str(cams), "--out", str(folder / "x"), "--format", "seam"]
+    command = ["convert_cams.py", "--cams", str(cams), "--out", str(folder / "x")]
+    command += ["--format", "seam"]
     assert convert_cams.main(command) == 2
     assert "image1.npz" in capsys.readouterr().err

@@ -31,13 +31,14 @@ def command(folders: Path, *more: str, **changes: str) -> list[str]:
         "json": str(folders / "out.json"),
         **changes,
     }
-    return [f"--{key}={value}" for key, value in options.items()] + list(more)
+    return ["evaluate.py", *(f"--{key}={value}" for key, value in options.items()), *more]
 
 
 def test_golden_scores_of_the_published_program(shared: Path, tmp_path: Path):
     voc = shared / "data/voc_mini/VOCdevkit/VOC2012"
     status = evaluate.main(
         [
+            "evaluate.py",
             f"--pred={shared / 'golden/eval/pred'}",
             f"--gt={voc / 'SegmentationClass'}",
             f"--list={voc / 'ImageSets/Segmentation/val.txt'}",

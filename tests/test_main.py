@@ -1,5 +1,6 @@
 """The command line: mistakes, exit status, signals, several processes."""
 
+import argparse
 import errno
 import os
 import re
@@ -12,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ml_collections import ConfigDict
 
 from tests.toys.fake_recipe import write_recipe
 from wsss_jax import main as program
@@ -56,16 +56,36 @@ def command(recipe: Path) -> Callable[..., subprocess.Popen]:
         (["--config.work.vlaue=4"], "no value work.vlaue; did you mean work.value?"),
         (["--config.wrok.value=4"], "no value wrok.value; did you mean work.value?"),
         (["--config.work.value.x=4"], "no value work.value.x; did you mean work.value?"),
-        (["--config.work.value=four"], "--config.work.value expects int, found 'four'"),
-        (["--config.work.value=4.5"], "--config.work.value expects int, found '4.5'"),
-        (["--config.work.rate=big"], "--config.work.rate expects float, found 'big'"),
-        (["--config.work.flip=maybe"], "--config.work.flip expects bool, found 'maybe'"),
-        (["--config.work.sizes=(1,'a')"], "sizes expects a tuple of int, found 'a' in it"),
-        (["--config.work=3"], "--config.work expects ConfigDict, found '3'"),
+        (
+            ["--config.work.value=four"],
+            "expected --config.work.value to be a whole number, found 'four'",
+        ),
+        (
+            ["--config.work.value=4.5"],
+            "expected --config.work.value to be a whole number, found '4.5'",
+        ),
+        (["--config.work.rate=big"], "expected --config.work.rate to be a number, found 'big'"),
+        (
+            ["--config.work.flip=maybe"],
+            "expected --config.work.flip to be True or False, found 'maybe'",
+        ),
+        (
+            ["--config.work.sizes=(1,'a')"],
+            "sizes to be a tuple, each element a whole number, found",
+        ),
+        (
+            ["--config.work=3"],
+            "expected --config.work to be a section, each value anything, found '3'",
+        ),
         (["--workdri=x"], "unknown flag --workdri; did you mean --workdir?"),
-        (["--only=wrok", "--workdir=/nowhere"], "no stage of this config (work); did you mean"),
+        (["--only=wrok"], "no stage of this config (work); did you mean"),
         (["work"], "unexpected argument 'work'"),
-        ([], "--workdir is missing"),
+        (["--force=1"], "--force"),
+        (["--process_id=one"], "--process_id: expected a whole number, found 'one'"),
+        (["--config.work.value"], "--config.work.value to be a whole number, found no value"),
+        (["--noconfig.work.value"], "--config.work.value to be a whole number, found 'false'"),
+        (["--noconfig.work.flip=1"], "expected --config.KEY=VALUE, found --noconfig.work.flip=1"),
+        ([], "--workdir is missing: the folder"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(
@@ -76,8 +96,7 @@ def test_mistakes_are_one_line_and_exit_2(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.syspath_prepend(recipe.parent)
-    if "--only=wrok" in arguments:
-        arguments = [*arguments, "--dry_run"]
+    arguments = [*arguments, *(["--workdir=/nowhere"] if arguments else []), "--dry_run"]
     assert program.main(["main", f"--config={recipe}", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -91,8 +110,8 @@ def test_mistakes_are_one_line_and_exit_2(
         (["--workdir=x"], "--config is missing"),
         (["--config=seam_vocc", "--workdir=x"], "no config file seam_vocc; did you mean seam_voc?"),
         (["--config=none.py", "--workdir=x"], "no config file none.py"),
-        (["--config"], "--config needs a recipe"),
-        (["--config.train.epochs=3"], "--config.train.epochs is given without --config"),
+        (["--config"], "--config needs a value: --config RECIPE"),
+        (["--config.train.epochs=3", "--workdir=x"], "--config is missing"),
     ],
 )
 def test_a_missing_config_is_one_line(
@@ -127,7 +146,7 @@ def test_runs_quietly_and_a_second_run_starts_from_the_cache(command: Callable, 
 
 
 def _run_raises(monkeypatch: pytest.MonkeyPatch, recipe: Path, error: BaseException) -> int:
-    def run(options: dict, config: ConfigDict) -> int:
+    def run(options: argparse.Namespace) -> int:
         raise error
 
     monkeypatch.setattr(program, "_run", run)

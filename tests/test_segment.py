@@ -56,7 +56,7 @@ def photos(tmp_path: Path) -> Path:
 
 def call(workdir: Path, photos: Path, out: Path, *more: str) -> int:
     paths = ("--workdir", str(workdir), "--images", str(photos), "--out", str(out))
-    return segment.main([*paths, "--workers", "1", *more])
+    return segment.main(["segment.py", *paths, "--workers", "1", *more])
 
 
 def content(out: Path) -> dict[str, bytes]:

@@ -95,7 +95,8 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "test.txt").write_text("\n".join(IDS))
     for name in IDS:
         cv2.imwrite(str(tmp_path / f"{name}.jpg"), np.zeros((*SIZE, 3), np.uint8))
-    command = [str(path), "--list", str(tmp_path / "test.txt"), "--images", str(tmp_path)]
+    command = ["submission.py", str(path), "--list", str(tmp_path / "test.txt")]
+    command += ["--images", str(tmp_path)]
     assert submission.main(command) == 0
     assert "3 masks, fit for the server\n" in capsys.readouterr().out
     cv2.imwrite(str(tmp_path / f"{IDS[2]}.jpg"), np.zeros((3, 3, 3), np.uint8))

@@ -7,50 +7,81 @@ is its peak memory its own, and a run that is killed does not end the others. A 
 same command skips what is finished.
 """
 
-import os
-import shlex
+import argparse
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from absl import flags
-
+from wsss_jax import command_line
+from wsss_jax.command_line import Parser
 from wsss_jax.comparison.runs import Planned, Recipe, complete, plan, read_recipes, run, state
 from wsss_jax.errors import UserError
-from wsss_jax.pipeline import process
-from wsss_jax.pipeline.config import parse_flags, shipped_recipes
+from wsss_jax.pipeline.config import shipped_recipes
 
-_USAGE = """\
-usage: python -m wsss_jax.compare --configs=A,B,... --workdir=DIR [flags] [--config.KEY=VALUE ...]
+_EXAMPLES = (
+    (
+        "two methods on the built-in data, three seeds each",
+        "--configs cam_shapes,seam_shapes --workdir runs/compare",
+    ),
+    (
+        "on PASCAL VOC, with the seeds 0 and 4",
+        "--configs cam_voc_light,seam_voc_light \\\n"
+        "        --seed_list 0,4 --workdir runs/voc \\\n"
+        "        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz",
+    ),
+    (
+        "what is finished so far, without training anything",
+        "--configs cam_shapes,seam_shapes --workdir runs/compare --table_only",
+    ),
+)
 
-  --configs=A,B,...     config files or names of shipped recipes, the baseline first:
-                        {recipes}
-  --config.KEY=VALUE    replaces a value of all of them (--config.train.batch_size=8)
-  --workdir=DIR         compare.html, .png, .md and .json, and every run in RECIPE/seedK
-"""
 
-
-def _flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-    flags.DEFINE_list("configs", [], "the recipes", flag_values=values)
-    flags.DEFINE_string("workdir", "", "folder of the results", flag_values=values)
-    flags.DEFINE_integer("seeds", None, "how many seeds (3): 0, 1, 2, ...", flag_values=values)
-    flags.DEFINE_list("seed_list", None, "these seeds instead: 0,4", flag_values=values)
-    flags.DEFINE_bool(
-        "table_only", False, "train nothing, show what is finished", flag_values=values
+def _parser() -> Parser:
+    parser = Parser(
+        "wsss_jax.compare",
+        "Trains and scores several recipes with several seeds each, and shows them in one table,\n"
+        "page and picture. The same command skips what is finished.",
+        usage="--configs A,B,... --workdir DIR [--config.KEY=VALUE ...] [options]",
+        examples=_EXAMPLES,
+        statuses={0: "everything is there", 1: "a run failed; the table has the others"},
     )
-    flags.DEFINE_bool(
-        "all_stages",
-        False,
-        "run the recipes to their end, not only what is compared",
-        flag_values=values,
+    recipes = parser.add_argument_group("recipes and results")
+    add = recipes.add_argument
+    shipped = ", ".join(shipped_recipes())
+    add(
+        "--configs",
+        type=command_line.names,
+        metavar="A,B,...",
+        required=True,
+        help=f"config files or names of {shipped}; the first one is the baseline",
     )
-    flags.DEFINE_bool("dry_run", False, "print the plan, change nothing", flag_values=values)
-    flags.DEFINE_bool("help", False, "show this help", short_name="?", flag_values=values)
-    return values
+    add(
+        "--config.KEY",
+        metavar="VALUE",
+        help="replaces a value of all of them: --config.train.batch_size=8",
+    )
+    add(
+        "--workdir",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="the folder where the results go: compare.html, .png, .md and .json, and every run in"
+        " RECIPE/seedK",
+    )
+    what = parser.add_argument_group("what to run")
+    add = what.add_argument
+    add("--seeds", type=command_line.whole_number, metavar="N", help="so many seeds: 0, 1, 2 (3)")
+    add("--seed_list", type=_seed_list, metavar="S,S", help="these seeds instead: 0,4")
+    add(
+        "--all_stages",
+        action="store_true",
+        help="run the recipes to their end, not only what is compared",
+    )
+    add("--table_only", action="store_true", help="train nothing, show what is finished")
+    add("--dry_run", action="store_true", help="print the plan, change nothing")
+    return parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,48 +90,32 @@ def main(argv: Sequence[str]) -> int:
     0: everything is there. 1: some run failed, the table has the others. 2: a mistake of the user,
     told in one line. 130: interrupted.
     """
-    process.quiet()
     # nohup has the second one ignored.
     ends = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
     previous = {number: signal.signal(number, _stop) for number in ends}
+    parser = _parser()
     try:
-        own, overrides = _divided(argv)
-        values, config = parse_flags(_flags(), own)
-        options = {name: values[name].value for name in values}
-        if options["help"]:
-            print(_help(values))
-            return 0
-        if config is not None:
-            raise UserError("--config is for a single run: recipes are named by --configs=A,B,...")
-        return _run(options, overrides, argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"interrupted; finished work is kept\nto go on: {_command(argv)}", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        command = command_line.command(parser, argv)
+        return command_line.run(parser, argv, lambda options: _run(options, command))
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _run(options: dict[str, Any], overrides: list[str], argv: Sequence[str]) -> int:
-    recipes = read_recipes(options["configs"], overrides)
-    if not options["workdir"]:
-        raise UserError("--workdir is missing: the folder where the results go")
-    folder = Path(options["workdir"]).expanduser().resolve()
-    seeds = _seeds(options)
-    if options["dry_run"] and options["table_only"]:
+def _run(options: argparse.Namespace, command: str) -> int:
+    if any(override.split("=")[0].endswith("config.seed") for override in options.overrides):
+        raise UserError("--config.seed is set by --seeds or --seed_list")
+    if options.dry_run and options.table_only:
         raise UserError("expected --dry_run (what would run) or --table_only, found both")
-    planned = plan(recipes, seeds, folder, options["all_stages"])
-    if options["dry_run"]:
+    seeds = _seeds(options)
+    recipes = read_recipes(options.configs, options.overrides)
+    folder = options.workdir.expanduser().resolve()
+    planned = plan(recipes, seeds, folder, options.all_stages)
+    if options.dry_run:
         print(_plan(planned, folder))
         return 0
     failed: dict[Planned, str] = {}
-    if not options["table_only"]:
+    if not options.table_only:
         for number, one in enumerate(planned, 1):
             head = f"\n=== {number}/{len(planned)} {one.name}"
             if complete(one):
@@ -111,7 +126,7 @@ def _run(options: dict[str, Any], overrides: list[str], argv: Sequence[str]) -> 
             if why:
                 failed[one] = why
                 print(f"{one.name} failed, the others go on", flush=True)
-    _show(recipes, planned, seeds, folder, failed, argv)
+    _show(recipes, planned, seeds, folder, failed, command)
     for one, why in failed.items():
         print(f"failed: {one.name}: {why}", file=sys.stderr)
     return 1 if failed else 0
@@ -123,7 +138,7 @@ def _show(
     seeds: Sequence[int],
     folder: Path,
     failed: dict[Planned, str],
-    argv: Sequence[str],
+    command: str,
 ) -> None:
     """Writes and prints what is finished."""
     # Matplotlib is slow to import.
@@ -134,25 +149,28 @@ def _show(
         if failed:
             return
         raise UserError(f"expected finished runs in {folder}, found none; leave out --table_only")
-    print("\n" + write(comparison, planned[0].config, folder, _command(argv)))
+    print("\n" + write(comparison, planned[0].config, folder, command))
     print(f"Look at {folder / 'compare.html'}", flush=True)
 
 
-def _seeds(options: dict[str, Any]) -> tuple[int, ...]:
-    if options["seed_list"] is None:
-        count = 3 if options["seeds"] is None else options["seeds"]
+def _seeds(options: argparse.Namespace) -> tuple[int, ...]:
+    if options.seed_list is None:
+        count = 3 if options.seeds is None else options.seeds
         if count < 1:
             raise UserError(f"--seeds expects a number from 1, found {count}")
         return tuple(range(count))
-    if options["seeds"] is not None:
+    if options.seeds is not None:
         raise UserError("expected --seeds or --seed_list, found both")
-    named = [text.strip() for text in options["seed_list"]]
-    if not named or not all(text.isdecimal() for text in named):
-        raise UserError(f"--seed_list expects numbers from 0, as 0,4; found {','.join(named)!r}")
-    seeds = tuple(map(int, named))
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"--seed_list names a seed twice: {','.join(named)}")
-    return seeds
+    return options.seed_list
+
+
+def _seed_list(text: str) -> tuple[int, ...]:
+    named = command_line.names(text)
+    if not named or not all(name.isdecimal() for name in named):
+        raise argparse.ArgumentTypeError(f"expected numbers from 0, as 0,4; found {text!r}")
+    if len(set(map(int, named))) < len(named):
+        raise argparse.ArgumentTypeError(f"expected every seed once, found one twice: {text}")
+    return tuple(map(int, named))
 
 
 def _plan(planned: Sequence[Planned], folder: Path) -> str:
@@ -169,38 +187,8 @@ def _plan(planned: Sequence[Planned], folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _divided(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The program's own flags, and the replaced values of the recipes."""
-    own, overrides = list(argv[:1]), []
-    arguments = list(argv[1:])
-    while arguments:
-        argument = arguments.pop(0)
-        name = argument.lstrip("-").split("=")[0]
-        if not argument.startswith("-") or not name.startswith(("config.", "noconfig.")):
-            own.append(argument)
-            continue
-        if name in ("config.seed", "noconfig.seed"):
-            raise UserError("--config.seed is set by --seeds or --seed_list")
-        overrides.append(argument)
-        # --config.KEY VALUE
-        if "=" not in argument and arguments and not arguments[0].startswith("--"):
-            overrides.append(arguments.pop(0))
-    return own, overrides
-
-
 def _stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _command(argv: Sequence[str]) -> str:
-    program = ["python", "-m", "wsss_jax.compare"] if argv[0].endswith(".py") else [argv[0]]
-    return shlex.join([*program, *argv[1:]])
-
-
-def _help(values: flags.FlagValues) -> str:
-    names = [n for n in values if n not in ("help", "?", "workdir", "configs")]
-    lines = [f"  --{n:<18}  {values[n].help}" for n in names]
-    return _USAGE.format(recipes=", ".join(shipped_recipes())) + "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from wsss_jax import command_line
+from wsss_jax.command_line import Parser
 from wsss_jax.data.class_names import read_classes
 from wsss_jax.data.formats.id_lists import read_list
 from wsss_jax.errors import UserError
@@ -24,64 +26,97 @@ _BOUNDARY_KEYS = ("boundary_miou", "boundary_iou")
 _CURVE_KEYS = ("thresholds", "miou_curve", "best_threshold")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the command line and returns the exit status: 0, or 2 after a mistake of the user."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.ignore_as_background and (options.curve or options.threshold is not None):
-            raise UserError("--ignore-as-background is for masks, not for CAM files")
-        result = evaluate(
-            options.pred,
-            options.gt,
-            read_list(options.list),
-            read_classes(options.classes),
-            options.protocol,
-            options.threshold,
-            options.curve,
-            options.ignore_as_background,
-        )
-        print(class_table(result))
-        print(f"mIoU {100 * result['miou']:.2f}  ({result['images']} images, {options.protocol})")
-        if options.curve:
-            print(f"best threshold {result['best_threshold']:.2f}")
-        if options.json:
-            keys = _JSON_KEYS + (_CURVE_KEYS if options.curve else _BOUNDARY_KEYS)
-            write_json(options.json, {key: result[key] for key in keys if key in result})
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+_EXAMPLES = (
+    (
+        "masks of PASCAL VOC",
+        "--pred MASKS --gt VOC2012/SegmentationClass \\\n"
+        "        --list VOC2012/ImageSets/Segmentation/val.txt --json scores.json",
+    ),
+    (
+        "maps, at one threshold of the background",
+        "--pred CAMS --gt VOC2012/SegmentationClass \\\n        --list train.txt --threshold 0.25",
+    ),
+    (
+        "maps, at all thresholds",
+        "--pred CAMS --gt VOC2012/SegmentationClass \\\n        --list train.txt --curve",
+    ),
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line `argv` (program name first) and returns the exit status."""
+    return command_line.run(_parser(), argv, _run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.ignore_as_background and (options.curve or options.threshold is not None):
+        raise UserError("--ignore_as_background is for masks, not for CAM files")
+    result = evaluate(
+        options.pred,
+        options.gt,
+        read_list(options.list),
+        read_classes(options.classes),
+        options.protocol,
+        options.threshold,
+        options.curve,
+        options.ignore_as_background,
+    )
+    print(class_table(result))
+    print(f"mIoU {100 * result['miou']:.2f}  ({result['images']} images, {options.protocol})")
+    if options.curve:
+        print(f"best threshold {result['best_threshold']:.2f}")
+    if options.json:
+        keys = _JSON_KEYS + (_CURVE_KEYS if options.curve else _BOUNDARY_KEYS)
+        write_json(options.json, {key: result[key] for key in keys if key in result})
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m wsss_jax.evaluate", description="Score masks or CAM files (mIoU)."
+def _parser() -> Parser:
+    parser = Parser(
+        "wsss_jax.evaluate",
+        "Scores a folder of masks or CAM files against ground-truth masks (mIoU).",
+        usage="--pred DIR --gt DIR --list FILE [options]",
+        examples=_EXAMPLES,
+        goes_on=False,
     )
-    add = parser.add_argument
-    add("--pred", type=Path, required=True, metavar="DIR", help="masks (.png), CAMs (.npz, .npy)")
+    add = parser.add_argument_group("what is scored").add_argument
+    add(
+        "--pred",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="masks (.png, palette or gray) or CAM files (.npz; .npy of SEAM or IRN)",
+    )
     add("--gt", type=Path, required=True, metavar="DIR", help="ground-truth masks (.png)")
     add("--list", type=Path, required=True, metavar="FILE", help="the ids to score, one per line")
-    add("--json", type=Path, metavar="OUT", help="write the scores there, fractions 0 to 1")
-    add("--threshold", type=float, metavar="T", help="CAM files: background score")
-    add("--curve", action="store_true", help="CAM files: all thresholds 0, 0.01 … 0.99")
+    add("--classes", default="voc", metavar="FILE", help="class names, one per line (VOC's)")
+    add = parser.add_argument_group("how it is scored").add_argument
+    add(
+        "--threshold",
+        type=command_line.number,
+        metavar="T",
+        help="CAM files: the score of the background",
+    )
+    add("--curve", action="store_true", help="CAM files: all thresholds 0, 0.01 to 0.99")
     add(
         "--protocol",
-        choices=("strict", "present"),
+        **command_line.one_of("strict", "present"),
         default="strict",
         help="absent classes count 0 (strict, the default) or are left out of means (present)",
     )
-    add("--classes", default="voc", metavar="FILE", help="class names, one per line (default: voc)")
     add(
-        "--ignore-as-background",
+        "--ignore_as_background",
         action="store_true",
         help="masks: predicted 255 counts as background instead of being refused",
     )
+    add = parser.add_argument_group("results").add_argument
+    add("--json", type=Path, metavar="OUT", help="write the scores there, fractions 0 to 1")
     return parser
 
 
 def cli() -> None:
     """Entry point of the program `wsss-jax-evaluate`."""
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv))
 
 
 if __name__ == "__main__":

@@ -16,66 +16,89 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wsss_jax.errors import UserError
+from wsss_jax import command_line
+from wsss_jax.command_line import Parser
 from wsss_jax.host.host_memory import share_one_heap
 from wsss_jax.inference.photo_folder import find_network, segment
 from wsss_jax.pipeline import process
 
+_EXAMPLES = (
+    (
+        "masks by the network of a run, as that run makes its own",
+        "--workdir runs/light --images PHOTOS --out RESULT",
+    ),
+    (
+        "several times as fast, and coarser",
+        "--workdir runs/light --images PHOTOS \\\n        --out RESULT --scales 1 --no-crf",
+    ),
+    (
+        "by another stage of the run",
+        "--workdir runs/light --images PHOTOS \\\n        --out RESULT --stage masks_val",
+    ),
+)
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the command line and returns the exit status, see above."""
-    options = _parser().parse_args(arguments)
-    try:
-        network = find_network(options.workdir, options.stage, options.classes)
-        changes: dict[str, Any] = {"workers": options.workers}
-        if options.scales:
-            changes["scales"] = options.scales
-        if options.crf is not None:
-            changes["crf"] = options.crf
-        network = dataclasses.replace(network, settings=network.settings | changes)
-        share_one_heap()
-        process.compilation_cache()
-        count, skipped = segment(network, options.images, options.out)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; finished masks are kept, the same command goes on", file=sys.stderr)
-        return 130
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line `argv` (program name first); the exit status is that of `run`.
+
+    1 says that damaged images were left out.
+    """
+    return command_line.run(_parser(), argv, _run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    network = find_network(options.workdir, options.stage, options.classes)
+    changes: dict[str, Any] = {"workers": options.workers}
+    if options.scales:
+        changes["scales"] = options.scales
+    if options.crf is not None:
+        changes["crf"] = options.crf
+    network = dataclasses.replace(network, settings=network.settings | changes)
+    share_one_heap()
+    process.compilation_cache()
+    count, skipped = segment(network, options.images, options.out)
     for message in skipped:
         print(f"left out: {message}", file=sys.stderr)
     print(f"{count} masks in {options.out / 'masks'}, to look at in {options.out / 'overlays'}")
     return 1 if skipped else 0
 
 
-def _scales(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected numbers as 0.75,1, found {text!r}") from error
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m wsss_jax.segment",
-        description="Masks of a folder of photographs by a trained segmentation network.",
+def _parser() -> Parser:
+    parser = Parser(
+        "wsss_jax.segment",
+        "Masks of a folder of photographs by a trained segmentation network. The same command\n"
+        "goes on where it was interrupted, and does images anew that have changed.",
+        usage="--workdir DIR --images DIR --out DIR [options]",
+        examples=_EXAMPLES,
+        statuses={1: "damaged images were left out; they are named"},
     )
-    add = parser.add_argument
-    add("--workdir", type=Path, required=True, metavar="DIR", help="of the run that trained it")
+    add = parser.add_argument_group("folders").add_argument
+    add("--workdir", type=Path, required=True, metavar="DIR", help="the run that trained it")
     add("--images", type=Path, required=True, metavar="DIR", help=".jpg, .jpeg and .png files")
-    add("--out", type=Path, required=True, metavar="DIR", help="for masks/ and overlays/")
-    add("--stage", default="", metavar="NAME", help="of type predict (default: the last one)")
-    add("--scales", type=_scales, metavar="S,S", help="in place of the stage's, such as 0.75,1,1.5")
+    add("--out", type=Path, required=True, metavar="DIR", help="where masks/ and overlays/ go")
+    add = parser.add_argument_group("how masks are made").add_argument
+    add("--stage", default="", metavar="NAME", help="a stage of type predict (the run's last one)")
+    add(
+        "--scales",
+        type=command_line.numbers,
+        metavar="S,S",
+        help="factors of the image's size in place of the stage's: 0.75,1,1.5",
+    )
     add(
         "--crf",
         action=argparse.BooleanOptionalAction,
         help="with or without the final dense CRF, whatever the stage has",
     )
-    add("--classes", default="", metavar="FILE", help="class names, where the run lacks them")
-    add("--workers", type=int, default=0, metavar="N", help="processes for the CRF (0: all cores)")
+    add("--classes", default="", metavar="FILE", help="class names, for a run that lacks them")
+    add(
+        "--workers",
+        type=command_line.whole_number,
+        default=0,
+        metavar="N",
+        help="processes for the CRF (0: one for each core)",
+    )
     return parser
 
 
 if __name__ == "__main__":
-    process.quiet()
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv))

@@ -178,11 +178,11 @@ def complete(cls: type, changed: Section, where: str = "") -> ConfigDict:
       UserError: see `read`; but what only the class itself refuses is not found here.
     """
     items = _items(changed)
-    plain = {n: v.get() if isinstance(v, FieldReference) else v for n, v in items.items()}
-    kind, values = _typed(cls, plain, where)
+    found = {n: v.get() if isinstance(v, FieldReference) else v for n, v in items.items()}
+    kind, values = _typed(cls, found, where)
     named = {_key(cls): name_of(kind)} if _room(cls) else {}
     defaults = {name: setting.default for name, setting in settings_of(kind).items()}
-    section = ConfigDict(named | {n: _plain(v) for n, v in (defaults | values).items()})
+    section = ConfigDict(named | {n: plain(v) for n, v in (defaults | values).items()})
     for name, value in items.items():
         if isinstance(value, FieldReference):
             section[name] = value
@@ -195,7 +195,7 @@ def to_config(settings: Any) -> ConfigDict:
     """The complete section that `read` turns into an equal object."""
     cls = type(settings)
     named = {_key(cls): name_of(cls)} if _room(cls) else {}
-    return ConfigDict(named | {n: _plain(getattr(settings, n)) for n in settings_of(cls)})
+    return ConfigDict(named | {n: plain(getattr(settings, n)) for n in settings_of(cls)})
 
 
 def _items(section: Section) -> dict[str, Any]:
@@ -263,13 +263,14 @@ def name_of(cls: type) -> str:
     return cls.__module__ if alone else f"{cls.__module__}:{cls.__name__}"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as a recipe holds it: objects of settings become their sections."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_config(value)
     if isinstance(value, Mapping):
-        return ConfigDict({str(k): _plain(v) for k, v in value.items()})
+        return ConfigDict({str(k): plain(v) for k, v in value.items()})
     if isinstance(value, tuple):
-        return tuple(_plain(v) for v in value)
+        return tuple(plain(v) for v in value)
     return value
 
 
@@ -284,12 +285,13 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     matched, result = _match(value, hint, where)
     if not matched:
         raise UserError(
-            f"expected {where} to be {expected(hint)}, found {value!r}{_choice(value, hint)}"
+            f"expected {where} to be {expected(hint)}, found {value!r}{choice(value, hint)}"
         )
     return result
 
 
-def _choice(value: Any, hint: Any) -> str:
+def choice(value: Any, hint: Any) -> str:
+    """As `wsss_jax.errors.nearest`, where the type `hint` is one of several words."""
     if typing.get_origin(hint) is typing.Literal and isinstance(value, str):
         return nearest(value, [str(choice) for choice in typing.get_args(hint)])
     return ""
@@ -356,6 +358,8 @@ def expected(hint: Any) -> str:
     words = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
     if hint in words:
         return words[hint]
+    if hint is Any:
+        return "anything"
     if hint is None or hint is types.NoneType:
         return "None"
     if origin in (typing.Union, types.UnionType):

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from wsss_jax.comparison.trials import SPLITS
 from wsss_jax.errors import UserError
 from wsss_jax.pipeline import graph, record
-from wsss_jax.pipeline.config import find_recipe, parse_flags, shipped_recipes
+from wsss_jax.pipeline.config import find_recipe, read_recipe, shipped_recipes
 from wsss_jax.stages.base import Context
 
 _COMPARED = ("infer_cam", "predict")  # of a recipe that scores both, the first
@@ -42,10 +41,7 @@ class Recipe:
 
     def config(self, seed: int) -> ConfigDict:
         """The recipe with all values resolved."""
-        argv = ["compare", f"--config={self.path}", *self.overrides, f"--config.seed={seed}"]
-        config = parse_flags(flags.FlagValues(), argv)[1]
-        assert config is not None
-        return config
+        return read_recipe(str(self.path), (*self.overrides, f"--config.seed={seed}"))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,10 +67,9 @@ def read_recipes(names: Sequence[str], overrides: Sequence[str]) -> tuple[Recipe
       UserError: no such recipe, a value it does not have (the recipe is named), nothing to compare
         in it, two of one name, or recipes on different data.
     """
-    names = [name.strip() for name in names if name.strip()]
     if not names:
         shipped = ", ".join(shipped_recipes())
-        raise UserError(f"--configs is missing: recipes with commas between, of {shipped}")
+        raise UserError(f"--configs is missing: recipes with commas between them, of {shipped}")
     recipes = []
     for name in names:
         path = find_recipe(name)
@@ -94,8 +89,7 @@ def read_recipes(names: Sequence[str], overrides: Sequence[str]) -> tuple[Recipe
 
 
 def _recipe(path: Path, overrides: tuple[str, ...]) -> Recipe:
-    argv = ["compare", f"--config={path}", *overrides, "--config.seed=0"]
-    config: Any = parse_flags(flags.FlagValues(), argv)[1]
+    config: Any = read_recipe(str(path), overrides)
     stages = graph.stages(config)
     scored = _compared(stages)
     if not scored:

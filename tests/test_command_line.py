@@ -1,0 +1,217 @@
+"""The look of all commands, and how their runs end."""
+
+import argparse
+import errno
+import importlib
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from wsss_jax import command_line
+from wsss_jax.command_line import Parser
+from wsss_jax.errors import Interrupted, UserError
+from wsss_jax.pipeline.config import read_recipe
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+COMMANDS = ("main", "compare", "segment", "evaluate", "convert_cams", "submission")
+
+
+def _command(name: str) -> ModuleType:
+    return importlib.import_module(f"wsss_jax.{name}")
+
+
+@pytest.fixture
+def parser() -> Parser:
+    parser = Parser(
+        "wsss_jax.toy",
+        "A toy.",
+        usage="--out DIR",
+        examples=[("one", "--out x")],
+        statuses={1: "half of it"},
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where it goes")
+    parser.add_argument("--config.KEY", metavar="VALUE", help="a value")
+    parser.add_argument("--dry_run", action="store_true", help="nothing")
+    parser.add_argument("--force", action="store_true", help="anew")
+    parser.add_argument("--crf", action=argparse.BooleanOptionalAction, help="one or the other")
+    parser.add_argument("--many", type=command_line.whole_number, default=1, help="so many")
+    parser.add_argument("--rates", type=command_line.numbers, metavar="R,R", help="rates")
+    parser.add_argument("--kind", **command_line.one_of("strict", "present"), help="which")
+    return parser
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_the_same_parts_everywhere(name: str, capsys: pytest.CaptureFixture[str]):
+    assert _command(name).main([f"{name}.py", "--help"]) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert captured.err == ""
+    assert lines[0].startswith(f"usage: python -m wsss_jax.{name} ")
+    places = [lines.index(part) for part in ("options:", "examples:", "exit status:")]
+    assert places == sorted(places) and lines[2][0].isupper()
+    assert {line.split()[0] for line in lines[places[2] + 1 :]} >= {"0", "2", "130"}
+    assert all(len(line) <= 100 for line in lines)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_says_what_it_is(name: str):
+    actions = [a for a in _command(name)._parser()._actions if a.dest != "help"]
+    assert actions
+    for action in actions:
+        assert action.help and action.help.strip(), action.option_strings
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_are_real_commands(name: str, capsys: pytest.CaptureFixture[str]):
+    module = _command(name)
+    module.main([f"{name}.py", "--help"])
+    text = capsys.readouterr().out.split("examples:\n")[1].split("\nexit status:")[0]
+    commands = [
+        line for line in text.replace("\\\n", " ").splitlines() if line.startswith("    python")
+    ]
+    assert 2 <= len(commands) <= 4
+    for line in commands:
+        python, minus_m, program, *arguments = shlex.split(line)
+        assert (python, minus_m, program) == ("python", "-m", f"wsss_jax.{name}")
+        options = module._parser().parse(arguments)
+        for recipe in getattr(options, "configs", None) or [getattr(options, "config", None)]:
+            if recipe is None:
+                continue
+            config = read_recipe(recipe, options.overrides)
+            only = getattr(options, "only", ())
+            assert set(only) <= set(config.stages)  # pyright: ignore
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_mistakes_are_one_line_and_exit_2(name: str, capsys: pytest.CaptureFixture[str]):
+    module = _command(name)
+    for arguments, message in (
+        ([], " is missing: "),
+        (["--hepl"], "unknown flag --hepl; did you mean --help?"),
+    ):
+        assert module.main([f"{name}.py", *arguments]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and message in captured.err
+        assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--out is missing: where it goes"),
+        (["--out"], "--out needs a value: --out DIR"),
+        (["--out", "--dry_run"], "--out needs a value: --out DIR"),
+        (["--out=x", "--many=1.5"], "--many: expected a whole number, found '1.5'"),
+        (["--out=x", "--rates", "1,b"], "--rates: expected numbers as 0.75,1, found '1,b'"),
+        (["--out=x", "--kind=presnt"], "one of strict, present, found 'presnt'; did you mean"),
+        (["--out=x", "--dry_run=1"], "--dry_run: "),
+        (["--out=x", "--dr"], "unknown flag --dr"),
+        (["--out=x", "--mnay=2"], "unknown flag --mnay; did you mean --many?"),
+        (["--out=x", "work"], "unexpected argument 'work'"),
+    ],
+)
+def test_what_is_wrong_is_named(parser: Parser, arguments: list[str], message: str):
+    with pytest.raises(UserError) as error:
+        parser.parse(arguments)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_spellings_of_the_same_option(parser: Parser):
+    for written in (["--dry-run"], ["-dry_run"], ["--dry_run"]):
+        assert parser.parse(["--out=x", *written]).dry_run
+    assert parser.parse(["-out", "x", "--no-crf"]).crf is False
+    assert parser.parse(["--out=a", "--out", "b"]).out == Path("b")
+    # What is required is asked for every time.
+    with pytest.raises(UserError, match="--out is missing"):
+        parser.parse([])
+
+
+def test_values_of_a_recipe_come_anywhere_and_after_a_blank(parser: Parser):
+    given = ["--config.a", "7", "-config.b=x y", "--out=x", "--config.c", "-1", "--noconfig.d"]
+    options = parser.parse([*given, "--config.e"])
+    expected = ["--config.a=7", "--config.b=x y", "--config.c=-1", "--noconfig.d", "--config.e"]
+    assert options.overrides == expected
+    assert options.out == Path("x") and not options.dry_run
+
+
+def _ends(parser: Parser, ending: BaseException | int) -> int:
+    def body(options: argparse.Namespace) -> int:
+        if isinstance(ending, BaseException):
+            raise ending
+        return ending
+
+    return command_line.run(parser, ["x/toy.py", "--out=a b", "--force", "--dry_run"], body)
+
+
+_GO_ON = "to go on: python -m wsss_jax.toy '--out=a b' --dry_run\n"
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "out", "err"),
+    [
+        (0, 0, "", ""),
+        (1, 1, "", ""),
+        (UserError("expected x"), 2, "", "error: expected x\n"),
+        (Interrupted("after step 3"), 0, "stopped: after step 3\n" + _GO_ON, ""),
+        (KeyboardInterrupt(), 130, "", "interrupted; finished work is kept\n" + _GO_ON),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/file"),
+            2,
+            "",
+            "error: no space left on the device while writing /data/file: free some space and run"
+            " the same command again\n" + _GO_ON,
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/data"),
+            2,
+            "",
+            "error: cannot use /data: Permission denied\n",
+        ),
+    ],
+)
+def test_how_a_run_ends(
+    parser: Parser,
+    ending: BaseException | int,
+    status: int,
+    out: str,
+    err: str,
+    capsys: pytest.CaptureFixture[str],
+):
+    assert _ends(parser, ending) == status
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == (out, err)
+
+
+@pytest.mark.parametrize(
+    "defect", [ZeroDivisionError(), FileNotFoundError(errno.ENOENT, "No such file", "x"), OSError()]
+)
+def test_defects_keep_their_traceback(parser: Parser, defect: Exception):
+    with pytest.raises(type(defect)):
+        _ends(parser, defect)
+
+
+def test_a_command_that_starts_anew_does_not_say_how_to_go_on(
+    capsys: pytest.CaptureFixture[str],
+):
+    parser = Parser("wsss_jax.toy", "A toy.", usage="", examples=[], goes_on=False)
+
+    def body(options: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    assert command_line.run(parser, ["toy.py"], body) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_closed_pipe_ends_quietly():
+    """As in ``COMMAND --help | head -0``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "wsss_jax.evaluate", "--help"]
+    with os.fdopen(writing, "wb") as output:
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, cwd=REPOSITORY)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -1,0 +1,204 @@
+"""Values of a recipe that the command line replaces, ``--config.KEY=VALUE``.
+
+The class that reads a section says which settings there are and of which types. In a section that
+no class reads, the values that are there say it.
+"""
+
+import ast
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict, FieldReference
+
+from wsss_jax.errors import UserError, nearest
+from wsss_jax.files import flatten
+from wsss_jax.settings import choice, complete, convert, expected, kind_of, plain, settings_of
+
+_OVERRIDE = re.compile(r"--(?P<off>no)?config\.(?P<key>[^=]+)(=(?P<text>.*))?", re.DOTALL)
+_TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+_ANY = "*"  # stands for every name, in a section whose names are free
+
+
+class _Unknown(UserError):
+    """There is no such setting; or not yet, where another override names another kind."""
+
+
+def replace(config: ConfigDict, overrides: Sequence[str], readers: Mapping[str, Any]) -> None:
+    """Replaces values of a recipe; of several values for one key the last one counts.
+
+    References stay references: what is set for one of several stages that share a value is set for
+    all. Where a section gets another kind (of method, say), it keeps the settings that both kinds
+    have, and the rest are the defaults of the new one.
+
+    Args:
+      config: the recipe.
+      overrides: each ``--config.KEY=VALUE``, or ``--config.KEY`` and ``--noconfig.KEY`` for True
+        and False.
+      readers: the classes that read its sections, by the sections' names.
+
+    Raises:
+      UserError: an unknown key (the nearest is named), or a value that does not fit.
+    """
+    waiting = {match["key"]: match for match in map(_matched, overrides)}
+    while waiting:
+        refused: dict[str, _Unknown] = {}
+        for key, match in waiting.items():
+            try:
+                _replace(config, key, "false" if match["off"] else match["text"], readers)
+            except _Unknown as error:
+                refused[key] = error
+        if len(refused) == len(waiting):
+            raise next(iter(refused.values()))
+        waiting = {key: waiting[key] for key in refused}
+
+
+def _matched(override: str) -> re.Match[str]:
+    match = _OVERRIDE.fullmatch(override)
+    if match is None or (match["off"] and match["text"] is not None):
+        raise UserError(f"expected --config.KEY=VALUE, found {override}")
+    return match
+
+
+def _replace(config: ConfigDict, key: str, text: str | None, readers: Mapping[str, Any]) -> None:
+    *path, name = key.split(".")
+    section: Any = config
+    hints: Mapping[str, Any] = readers
+    base: type | None = None
+    for depth, part in enumerate(path, 1):
+        hint = hints.get(part, hints.get(_ANY))
+        section = section.get(part)
+        if not isinstance(section, ConfigDict):
+            raise _unknown(config, key)
+        base, hints = _settings(hint, section, ".".join(path[:depth]))
+    where = f"--config.{key}"
+    if base is not None and name == base.key:  # pyright: ignore[reportAttributeAccessIssue]
+        _change_kind(section, base, _value(text, str, where), "--config." + ".".join(path))
+    elif name in section or name in hints or _ANY in hints:
+        hint = hints.get(name, hints.get(_ANY))
+        _set(section, name, _value(text, hint or _type_of(section[name]), where))
+    else:
+        raise _unknown(config, key)
+
+
+def _settings(hint: Any, section: ConfigDict, where: str) -> tuple[type | None, Mapping[str, Any]]:
+    """Types of the settings of a section by name, and the base of its kinds where it has some."""
+    for one in _alternatives(hint):
+        origin = typing.get_origin(one)
+        if isinstance(origin, type) and issubclass(origin, Mapping):
+            value = typing.get_args(one)[1]
+            return None, {} if value is Any else {_ANY: value}
+        if isinstance(one, type) and dataclasses.is_dataclass(one):
+            base = one if getattr(one, "room", "") else None
+            values: Any = section
+            cls = one if base is None else kind_of(one, values[base.key], where)  # pyright: ignore
+            return base, {name: setting.type for name, setting in settings_of(cls).items()}
+    return None, {}
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def _type_of(value: Any) -> Any:
+    """The type of a value that no class describes."""
+    if isinstance(value, ConfigDict):
+        return Mapping[str, Any]
+    if isinstance(value, tuple):
+        kinds = {type(element) for element in value}
+        return tuple[kinds.pop() if len(kinds) == 1 else Any, ...]
+    return Any if value is None else type(value)
+
+
+def _value(text: str | None, hint: Any, where: str) -> Any:
+    """The text of the command line as a value of the annotated type `hint`."""
+    for reading in (True,) if text is None else _readings(text, hint):
+        try:
+            return plain(convert(reading, hint, where))
+        except UserError:
+            if isinstance(reading, Mapping):
+                raise  # it says which of the values does not fit
+    found = "no value" if text is None else repr(text)
+    raise UserError(f"expected {where} to be {expected(hint)}, found {found}{choice(text, hint)}")
+
+
+def _readings(text: str, hint: Any) -> Iterator[Any]:
+    """What a text may stand for, the likeliest first."""
+    if hint is str:
+        yield text
+        return
+    hints = _alternatives(hint)
+    if bool in hints and text.lower() in _TRUTHS:
+        yield _TRUTHS[text.lower()]
+    try:
+        literal = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        literal = None
+        if float in hints and re.fullmatch(r"[+-]?(inf|nan)", text):
+            yield float(text)
+    else:
+        if not isinstance(literal, str):
+            yield literal
+    if any(typing.get_origin(one) is tuple for one in hints):
+        if literal is not None and not isinstance(literal, tuple | list | dict):
+            yield (literal,)
+        yield tuple(part.strip() for part in text.split(","))
+    yield text
+
+
+def _set(section: ConfigDict, name: str, value: Any) -> None:
+    values: dict[str, Any] = dict(section.items(preserve_field_references=True))  # pyright: ignore
+    if isinstance(values.get(name), FieldReference):
+        values[name].set(value, type_safe=False)
+        return
+    with section.unlocked(), section.ignore_type():
+        section[name] = value
+
+
+def _change_kind(section: ConfigDict, base: Any, name: str, where: str) -> None:
+    """Makes a section that of another kind of `base`."""
+    kind = kind_of(base, name, where)
+    settings = settings_of(kind)
+    values: dict[str, Any] = dict(section.items(preserve_field_references=True))  # pyright: ignore
+    if kind is kind_of(base, values[base.key], where):
+        kept = values
+    else:
+        kept = {n: v for n, v in values.items() if n in settings and _fits(v, settings[n].type)}
+    fresh = complete(base, {**kept, base.key: name}, where)
+    with section.unlocked(), section.ignore_type():
+        for old in [n for n in section if n not in fresh]:
+            del section[old]
+        for new in [n for n in fresh if n not in section or n not in kept]:
+            section[new] = fresh[new]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    try:
+        convert(value.get() if isinstance(value, FieldReference) else value, hint, "")
+    except UserError:
+        return False
+    return True
+
+
+def _unknown(config: ConfigDict, key: str) -> _Unknown:
+    keys = [known for known, _ in flatten(config)]
+    return _Unknown(
+        f"the config has no value {key}{_nearest_key(key, keys)} (--dry_run lists all values)"
+    )
+
+
+def _nearest_key(key: str, keys: Iterable[str]) -> str:
+    """As `nearest`; of a section that exists, only a value whose own name resembles the key's."""
+    section, _, name = key.rpartition(".")
+    siblings = [k for k in keys if k.rpartition(".")[0] == section]
+    if not siblings:
+        return nearest(key, keys)
+    own = {k.rpartition(".")[2]: k for k in siblings}
+    found = difflib.get_close_matches(name, list(own), n=1, cutoff=0.6)
+    return f"; did you mean {own[found[0]]}?" if found else ""
