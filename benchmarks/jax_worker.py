@@ -16,7 +16,6 @@ from flax import traverse_util
 
 from benchmarks import training, worker
 from wsss_jax.host.host_memory import keep_freed_memory
-from wsss_jax.models import backbone_module
 from wsss_jax.weights.import_weights import torch_names
 
 
@@ -28,7 +27,7 @@ def export(folder: Path, made: Any, options: Any) -> None:
     """
     described = training.described(made.method)
     everything = {"params": made.params, **made.variables}
-    names = torch_names(everything, backbone_module(described["backbone"]["name"]))
+    names = torch_names(everything, made.method.backbone)
     arrays = {}
     for path, value in traverse_util.flatten_dict(everything, sep="/").items():
         array = np.asarray(value)

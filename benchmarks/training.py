@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from wsss_jax import models
 from wsss_jax.data.augment import Augment
 from wsss_jax.methods import build_method
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import data_mesh, global_batch
 from wsss_jax.pipeline.config import load_config
+from wsss_jax.settings import name_of, settings_of
 from wsss_jax.training.loop import Step, init_state, make_train_step
 from wsss_jax.training.optimizer import assign_rules, make_optimizer
 from wsss_jax.types import Batch, ParamRule, TrainState
@@ -106,14 +106,13 @@ def made_up_batch(size: int, crop: int) -> dict[str, np.ndarray]:
 
 
 def described(method: Any) -> dict[str, dict[str, Any]]:
-    """``method`` and ``backbone``, each with its name, all its fields, and their defaults.
+    """``method`` and ``backbone``, each with its name, its settings, and their defaults.
 
     Values are as JSON has them, so that another environment can compare them.
     """
-    backbone = models.build(method.backbone)
     return {
         "method": {"name": type(method).__module__.rpartition(".")[2], **_fields(method)},
-        "backbone": {"name": method.backbone["name"], **_fields(backbone)},
+        "backbone": {"name": name_of(type(method.backbone)), **_fields(method.backbone)},
     }
 
 
@@ -131,14 +130,11 @@ def _section(recipe: str) -> dict[str, Any]:
 
 
 def _fields(configured: Any) -> dict[str, dict[str, Any]]:
-    own = [
-        field
-        for field in dataclasses.fields(configured)
-        if field.default is not dataclasses.MISSING and field.name not in ("parent", "name")
-    ]
+    own = settings_of(type(configured)).values()
+    with_default = [one for one in own if one.default is not dataclasses.MISSING]
     return {
-        "fields": {field.name: _plain(getattr(configured, field.name)) for field in own},
-        "defaults": {field.name: _plain(field.default) for field in own},
+        "fields": {one.name: _plain(getattr(configured, one.name)) for one in with_default},
+        "defaults": {one.name: _plain(one.default) for one in with_default},
     }
 
 
@@ -149,14 +145,13 @@ def _plain(value: Any) -> Any:
 
 
 def _changed(method: Any, options: Options) -> Any:
-    backbone = dict(method.backbone)
-    known = {field.name: field for field in dataclasses.fields(models.build(backbone))}
+    backbone = method.backbone
     changes: dict[str, Any] = {"dtype": options.dtype}
-    if not options.remat and "remat" in known:
-        backbone["remat"] = False
+    if not options.remat and hasattr(backbone, "remat"):
+        backbone = backbone.clone(remat=False)
     if not options.dropout:
-        if "dropout" in known:
-            backbone["dropout"] = _zeros(backbone.get("dropout", known["dropout"].default))
+        if hasattr(backbone, "dropout"):
+            backbone = backbone.clone(dropout=_zeros(backbone.dropout))
         if hasattr(method, "dropout"):
             changes["dropout"] = _zeros(method.dropout)
     return dataclasses.replace(method, backbone=backbone, **changes)

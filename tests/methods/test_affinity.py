@@ -12,13 +12,16 @@ from wsss_jax.data.formats.walk_files import Walk
 from wsss_jax.inference.random_walk import pooled
 from wsss_jax.losses.pair_affinity import pair_losses
 from wsss_jax.methods.affinity import Affinity
-from wsss_jax.models import mobilenet_v2, resnet38, tiny
+from wsss_jax.models.base import Backbone
+from wsss_jax.models.mobilenet_v2 import MobileNetV2
+from wsss_jax.models.resnet38 import ResNet38
+from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops.pair_affinity import feature_affinity, pair_mask
 from wsss_jax.ops.path_index import pair_offsets
 from wsss_jax.ops.random_walk import random_walk
 from wsss_jax.training.optimizer import assign_rules
 
-TINY = {"name": "tiny", "width": 8}
+TINY = Tiny(width=8)
 DIMS = (4, 6, 8, 10)
 
 
@@ -83,7 +86,7 @@ def test_equal_features_of_different_classes_stay_finite():
 
 def test_loss_weighs_its_terms():
     method = Affinity(num_classes=3, backbone=TINY, dims=DIMS)
-    variables = drawn_variables(method.model(), tiny, seed=0)
+    variables = drawn_variables(method.model(), TINY, seed=0)
     rng = np.random.default_rng(0)
     batch = {
         "image": jnp.asarray(rng.integers(0, 256, (2, 96, 96, 3)), jnp.uint8),
@@ -99,13 +102,11 @@ def test_loss_weighs_its_terms():
 
 
 @pytest.mark.parametrize(
-    ("backbone", "module"),
-    [(TINY, tiny), ({"name": "mobilenet_v2", "output_stride": 16}, mobilenet_v2)],
-    ids=["tiny", "mobilenet_v2"],
+    "backbone", [TINY, MobileNetV2(output_stride=16)], ids=["tiny", "mobilenet_v2"]
 )
-def test_prediction_at_stride_8_ignores_padding(backbone: dict, module: Any):
+def test_prediction_at_stride_8_ignores_padding(backbone: Backbone):
     method = Affinity(num_classes=3, backbone=backbone, dims=DIMS)
-    variables = drawn_variables(method.model(), module, seed=0)
+    variables = drawn_variables(method.model(), backbone, seed=0)
     image = np.random.default_rng(0).integers(0, 256, (1, 90, 102, 3)).astype(np.uint8)
     canvas = np.full((1, 128, 128, 3), 77, np.uint8)
     canvas[:, :90, :102] = image
@@ -125,7 +126,7 @@ def test_prediction_at_stride_8_ignores_padding(backbone: dict, module: Any):
 
 
 def test_parameter_groups_and_count():
-    method = Affinity(num_classes=20, backbone={"name": "resnet38"})
+    method = Affinity(num_classes=20, backbone=ResNet38())
     x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     params = jax.eval_shape(method.model().init, jax.random.key(0), x)["params"]
     heads = {name: tree["kernel"].shape[2:] for name, tree in params.items() if name != "backbone"}
@@ -138,8 +139,8 @@ def test_parameter_groups_and_count():
 @pytest.mark.slow
 def test_golden_affinities_and_walk(shared):
     golden = np.load(shared / "golden" / "affinity.npz")
-    method = Affinity(num_classes=20, backbone={"name": "resnet38"})
-    variables = drawn_variables(method.model(), resnet38, seed=int(golden["seed"]))
+    method = Affinity(num_classes=20, backbone=ResNet38())
+    variables = drawn_variables(method.model(), method.backbone, seed=int(golden["seed"]))
     features: Any = jax.jit(method.model().apply)(variables, jnp.asarray(golden["image"]))
     assert features.shape == (1, 16, 14, 448)
     pairs = pair_mask((16, 14), jnp.asarray([[16, 14]]))

@@ -13,10 +13,10 @@ from tests.reference.slow_erasing import EPSILON, label_by_hand, max_min, resize
 from wsss_jax.errors import UserError
 from wsss_jax.methods import base
 from wsss_jax.methods.ecsnet import EcsNet
-from wsss_jax.models import tiny
+from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops import erasing
 
-TINY = {"name": "tiny", "width": 8}
+TINY = Tiny(width=8)
 CLASSES, BATCH, SIZE = 3, 4, 32
 FIELDS: dict[str, Any] = dict(
     dims=(4, 6, 8), dilations=(1, 2, 9), dropout=0.0, map_stride=4, temperature=0.5, tau_bg=0.2
@@ -24,7 +24,7 @@ FIELDS: dict[str, Any] = dict(
 
 
 def make(**fields: Any) -> EcsNet:
-    return EcsNet(CLASSES, TINY, **{**FIELDS, **fields})
+    return EcsNet(num_classes=CLASSES, backbone=TINY, **{**FIELDS, **fields})
 
 
 def batch_of(order: tuple[int, ...] = (0, 1, 2, 3)) -> dict[str, jax.Array]:
@@ -42,7 +42,7 @@ def batch_of(order: tuple[int, ...] = (0, 1, 2, 3)) -> dict[str, jax.Array]:
 
 
 def params_of(method: EcsNet) -> Any:
-    return drawn_variables(method.model(), tiny, seed=0)["params"]
+    return drawn_variables(method.model(), TINY, seed=0)["params"]
 
 
 def loss_of(method: EcsNet, params: Any, batch: Any, step: Any = 0) -> Any:

@@ -13,13 +13,14 @@ from tests.reference.golden_weights import drawn_variables
 from wsss_jax.errors import UserError
 from wsss_jax.losses.boundary import boundary_losses
 from wsss_jax.methods.irnet import IrNet, _labels_of_blocks, _mirrored
-from wsss_jax.models import tiny
+from wsss_jax.models.resnet import ResNet
+from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.path_index import paths
 from wsss_jax.ops.random_walk import random_walk
 from wsss_jax.training.optimizer import assign_rules
 
-TINY = {"name": "tiny", "width": 8}
+TINY = Tiny(width=8)
 QUICK: Any = {"xla_backend_optimization_level": 0}
 
 
@@ -121,7 +122,7 @@ def batch_of(labels: np.ndarray) -> dict[str, jax.Array]:
 
 def test_loss_weighs_its_terms_and_counts_the_mean():
     method = IrNet(num_classes=3, backbone=TINY, radius=3)
-    variables = drawn_variables(method.model(), tiny, seed=0)
+    variables = drawn_variables(method.model(), TINY, seed=0)
     state = {"batch_stats": variables["batch_stats"]}
     labels = np.random.default_rng(0).choice([0, 1, 2], (2, 36, 36)).astype(np.uint8)
     batch = batch_of(labels)
@@ -155,7 +156,7 @@ def test_loss_weighs_its_terms_and_counts_the_mean():
 
 def test_mirror_images_have_mirrored_boundaries_whatever_the_padding():
     method = IrNet(num_classes=3, backbone=TINY, canvas=64)
-    variables = drawn_variables(method.model(), tiny, seed=0)
+    variables = drawn_variables(method.model(), TINY, seed=0)
     image = np.random.default_rng(0).integers(0, 256, (1, 34, 45, 3)).astype(np.uint8)
     everything = np.ones((1, 34, 45), bool)
     alone = quick(method.predict, variables, image, everything)
@@ -176,7 +177,7 @@ def test_mirror_images_have_mirrored_boundaries_whatever_the_padding():
 
 
 def test_parameter_groups():
-    method = IrNet(num_classes=3, backbone={"name": "resnet"})
+    method = IrNet(num_classes=3, backbone=ResNet())
     x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     params = jax.eval_shape(method.model().init, jax.random.key(0), x)["params"]
     assert [*params["edge"]] == [f"fc_edge{n}" for n in range(1, 7)]
@@ -189,7 +190,7 @@ def test_parameter_groups():
 @pytest.mark.slow
 def test_golden_boundary_displacement_and_walk(shared):
     golden = np.load(shared / "golden" / "irn.npz")
-    method = IrNet(num_classes=20, backbone={"name": "resnet"}, canvas=128)
+    method = IrNet(num_classes=20, backbone=ResNet(), canvas=128)
     variables = drawn_as_published(method, int(golden["seed"]))
     image = jnp.asarray(golden["image"])
     arguments = variables, image, jnp.ones(image.shape[:3], bool)

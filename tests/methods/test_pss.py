@@ -17,11 +17,11 @@ from tests.reference.slow_prototypes import assigned, attended, normal, stretche
 from wsss_jax.errors import UserError
 from wsss_jax.methods import base
 from wsss_jax.methods.pss import Pss
-from wsss_jax.models import tiny
+from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops.sharding import data_mesh, global_batch
 from wsss_jax.training.loop import init_state, make_train_step
 
-TINY = {"name": "tiny", "width": 8}
+TINY = Tiny(width=8)
 CLASSES, BATCH, SIZE = 3, 4, 32
 
 
@@ -32,7 +32,7 @@ def rng() -> np.random.Generator:
 
 def make(**fields: Any) -> Pss:
     small = dict(features=6, region_stride=4, mask_scales=(0.5, 1.0), map_scales=(0.5, 1.0))
-    return Pss(CLASSES, TINY, **{**small, **fields})
+    return Pss(num_classes=CLASSES, backbone=TINY, **{**small, **fields})
 
 
 def batch_of(order: tuple[int, ...] = (0, 1, 2, 3)) -> dict[str, jax.Array]:
@@ -49,7 +49,7 @@ def batch_of(order: tuple[int, ...] = (0, 1, 2, 3)) -> dict[str, jax.Array]:
 
 @functools.cache
 def params_of(seed: int = 0) -> Any:
-    return drawn_variables(make().model(), tiny, seed=seed)["params"]
+    return drawn_variables(make().model(), TINY, seed=seed)["params"]
 
 
 def loss_of(method: Pss, params: Any, batch: Any, extra: Any, step: int = 0) -> Any:

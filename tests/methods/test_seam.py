@@ -11,10 +11,11 @@ import pytest
 from tests.reference.golden_weights import Reference, compute_reference, drawn_variables
 from wsss_jax.methods import base
 from wsss_jax.methods.seam import Seam
-from wsss_jax.models import tiny
+from wsss_jax.models.resnet38 import ResNet38
+from wsss_jax.models.tiny import Tiny
 from wsss_jax.training.optimizer import assign_rules
 
-TINY = {"name": "tiny", "width": 8}
+TINY = Tiny(width=8)
 TERMS = ("cls1", "cls2", "rvmin1", "rvmin2", "er", "ecr1", "ecr2")
 
 
@@ -23,7 +24,7 @@ def small_seam(**fields: Any) -> Seam:
 
 
 def variables_of(method: Seam) -> Any:
-    return drawn_variables(method.model(), tiny, seed=0)
+    return drawn_variables(method.model(), method.backbone, seed=0)
 
 
 def batch_of(size: tuple[int, int] = (40, 48)) -> dict[str, jax.Array]:
@@ -141,14 +142,14 @@ def test_bfloat16_is_close():
 def test_network_input():
     image = jnp.full((1, 2, 2, 3), 255, jnp.uint8)
     valid = jnp.asarray([[[True, False], [False, False]]])
-    x = base.network_input(image, valid, {"name": "resnet38"})
+    x = base.network_input(image, valid, ResNet38())
     expected = (1 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(x[0, 0, 0], expected, rtol=1e-5)
     assert not x[0, 1].any() and not x[0, 0, 1].any()
 
 
 def test_parameter_groups_and_count():
-    method = Seam(num_classes=20, backbone={"name": "resnet38"})
+    method = Seam(num_classes=20, backbone=ResNet38())
     x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     params = jax.eval_shape(method.model().init, jax.random.key(0), x)["params"]
     rules = assign_rules(params, method.param_rules())
@@ -172,7 +173,7 @@ def test_parameter_groups_and_count():
 
 @pytest.fixture(scope="module")
 def reference(shared: Path) -> Reference:
-    backbone = {"name": "resnet38", "dropout": (0.0, 0.0)}
+    backbone = ResNet38(dropout=(0.0, 0.0))
     method = Seam(num_classes=20, backbone=backbone, dropout=0.0)
     return compute_reference(shared / "golden" / "seam.npz", method)
 

@@ -11,8 +11,9 @@ import pytest
 from wsss_jax.errors import UserError
 from wsss_jax.methods.seam import Seam
 from wsss_jax.methods.variables import init_variables
+from wsss_jax.models.tiny import Tiny
 
-TINY = {"name": "tiny", "width": 8}
+TINY = Tiny(width=8)
 KEY = jax.random.key(5)
 
 
@@ -61,7 +62,9 @@ def follow(transform: str, **fields: Any) -> dict[str, float]:
     images = jax.random.uniform(jax.random.key(1), (2, 24, 32, 3))
     # One class each: among several, L_ECR asks for more than equivariance.
     labels = jnp.asarray([[0.0, 1, 0], [0, 0, 1]])
-    method = Follower(3, TINY, transform=transform, use_pcm=False, topk=1.0, **fields)
+    method = Follower(
+        num_classes=3, backbone=TINY, transform=transform, use_pcm=False, topk=1.0, **fields
+    )
     _, terms, _ = jax.jit(method.objective)({}, images, labels, KEY)
     return {name: float(value) for name, value in terms.items()}
 

@@ -14,10 +14,13 @@ from wsss_jax.errors import UserError
 from wsss_jax.methods import base
 from wsss_jax.methods.segmentation import Segmentation
 from wsss_jax.methods.variables import init_variables
-from wsss_jax.models import tiny
+from wsss_jax.models.heads.base import Head
 from wsss_jax.models.layers import BatchNorm
+from wsss_jax.models.mobilenet_v2 import MobileNetV2
+from wsss_jax.models.tiny import Tiny
+from wsss_jax.settings import read
 
-TINY = {"name": "tiny", "width": 8}
+TINY = Tiny(width=8)
 HEADS: dict[str, dict[str, Any]] = {
     "large_fov": dict(features=12, dilation=2),
     "aspp": dict(dilations=(2, 3)),
@@ -25,8 +28,12 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 
+def small(head: str) -> Head:
+    return read(Head, dict(name=head, **HEADS[head]))
+
+
 def make(head: str, **fields: Any) -> Segmentation:
-    return Segmentation(3, TINY, head=dict(name=head, **HEADS[head]), **fields)
+    return Segmentation(num_classes=3, backbone=TINY, head=small(head), **fields)
 
 
 def batch_of(size: int = 40) -> dict[str, jax.Array]:
@@ -47,7 +54,7 @@ def batch_of(size: int = 40) -> dict[str, jax.Array]:
 @pytest.mark.parametrize("head", HEADS)
 def test_prediction_under_padding(head: str, presence: float):
     method = make(head, presence_weight=presence)
-    variables = drawn_variables(method.model(), tiny, seed=0)
+    variables = drawn_variables(method.model(), TINY, seed=0)
     image = jnp.asarray(np.random.default_rng(1).integers(0, 256, (1, 64, 48, 3)), jnp.uint8)
     valid = np.zeros((1, 64, 48), bool)
     valid[:, :41, :30] = True
@@ -62,7 +69,7 @@ def test_prediction_under_padding(head: str, presence: float):
 def test_scales_of_the_loss_are_averaged_with_their_maximum():
     batch = batch_of()
     method = make("aspp")
-    variables = drawn_variables(method.model(), tiny, seed=0)
+    variables = drawn_variables(method.model(), TINY, seed=0)
 
     def loss_of(method: Segmentation) -> float:
         loss, _ = method.loss(variables["params"], {}, batch, jax.random.key(0), jnp.int32(0))
@@ -76,7 +83,7 @@ def test_scales_of_the_loss_are_averaged_with_their_maximum():
 def test_labels_teach_which_classes_an_image_has():
     batch = batch_of() | {"label": jnp.asarray([[1, 0, 0], [0, 1, 1]], jnp.float32)}
     method, plain = make("aspp", presence_weight=0.3), make("aspp")
-    variables = drawn_variables(method.model(), tiny, seed=0)
+    variables = drawn_variables(method.model(), TINY, seed=0)
     params = variables["params"]
 
     def loss_of(method: Segmentation, params: Any, labels: jax.Array = batch["label"]) -> Any:
@@ -102,7 +109,7 @@ def test_labels_teach_which_classes_an_image_has():
 
 def test_presence_multiplies_the_probabilities_of_the_pixels():
     method, batch = make("large_fov", presence_weight=1.0), batch_of()
-    variables = drawn_variables(method.model(), tiny, seed=0)
+    variables = drawn_variables(method.model(), TINY, seed=0)
     images, valid = batch["image"], batch["valid"]
     found: Any = method.model().apply(variables, base.network_input(images, valid, TINY), valid)
     pixels = np.exp(np.asarray(found["logits"], np.float64))
@@ -159,10 +166,10 @@ def test_trained_batch_norm_uses_the_batch_and_follows_it():
 
 
 def test_backbones_batch_norm_is_trained_where_asked_for():
-    backbone = dict(name="mobilenet_v2", output_stride=16, bn_momentum=0.1)
-    head = dict(name="large_fov", **HEADS["large_fov"])
-    trained = Segmentation(3, backbone, head=head)
-    frozen = Segmentation(3, {**backbone, "bn_momentum": 0.0}, head=head)
+    trained, frozen = (
+        Segmentation(num_classes=3, backbone=MobileNetV2(bn_momentum=m), head=small("large_fov"))
+        for m in (0.1, 0.0)
+    )
     path = "backbone/features_9/conv_0_1/scale"
     for method, is_frozen in ((trained, False), (frozen, True)):
         rules = method.param_rules()
@@ -180,12 +187,13 @@ def test_backbones_batch_norm_is_trained_where_asked_for():
 @pytest.mark.parametrize(
     "fields, words",
     [
-        (dict(head=dict(name="unet")), "large_fov, aspp, v3plus"),
-        (dict(head=dict(name="aspp", features=3)), "'dilations'"),
+        (dict(head=dict(name="unet")), "method.head.name to be one of aspp, large_fov, v3plus"),
+        (dict(head=dict(name="aspp", features=3)), "head.features is no setting of Aspp"),
+        (dict(head=dict(name="aspp", outputs=3)), "head.outputs is no setting of Aspp"),
         (dict(ema=1.0), "below 1"),
         (dict(presence_weight=-1.0), "0 or more, found -1"),
     ],
 )
 def test_mistakes_are_the_users(fields: dict[str, Any], words: str):
     with pytest.raises(UserError, match=words):
-        Segmentation(3, TINY, **fields)
+        read(Segmentation, dict(backbone=dict(name="tiny")) | fields, "method", num_classes=3)

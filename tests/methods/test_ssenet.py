@@ -9,13 +9,14 @@ import pytest
 
 from tests.reference.golden_weights import Reference, compute_reference, drawn_variables
 from wsss_jax.methods.ssenet import SseNet
-from wsss_jax.models import tiny
+from wsss_jax.models.resnet38 import ResNet38
+from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops.resize import resize_planes
 
 
 def test_loss_is_the_weighted_sum_of_its_terms():
-    method = SseNet(8, {"name": "tiny", "width": 8}, ser_weight=3.0, dropout=0.0)
-    variables = drawn_variables(method.model(), tiny, seed=0)
+    method = SseNet(num_classes=8, backbone=Tiny(width=8), ser_weight=3.0, dropout=0.0)
+    variables = drawn_variables(method.model(), method.backbone, seed=0)
     images = jnp.asarray(np.random.default_rng(0).normal(0, 1, (2, 40, 48, 3)), jnp.float32)
     labels = jnp.zeros((2, 8)).at[0, 2].set(1).at[1, jnp.asarray([0, 5])].set(1)
     objective = jax.jit(method.objective)
@@ -38,7 +39,7 @@ def test_loss_is_the_weighted_sum_of_its_terms():
 
 @pytest.fixture(scope="module")
 def reference(shared: Path) -> Reference:
-    backbone = {"name": "resnet38", "dropout": (0.0, 0.0)}
+    backbone = ResNet38(dropout=(0.0, 0.0))
     method = SseNet(num_classes=20, backbone=backbone, dropout=0.0)
     return compute_reference(shared / "golden" / "ssenet.npz", method)
 

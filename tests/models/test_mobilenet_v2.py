@@ -6,7 +6,7 @@ first 40 that show cats only (val: 38 and 25). An independent program found 34 a
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,6 @@ from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import decode_image
 from wsss_jax.data.labels import read_label_file
 from wsss_jax.methods.base import network_input
-from wsss_jax.models import mobilenet_v2
 from wsss_jax.models.mobilenet_v2 import MobileNetV2
 from wsss_jax.weights.import_weights import import_arrays, read_arrays
 
@@ -43,18 +42,19 @@ def test_parameters_are_those_of_torchvisions_features():
     assert len(kernels) == 52 and len(params) == 3 * 52
     assert sum(v.size for v in jax.tree.leaves(variables["batch_stats"])) == 2 * 17_056
     assert kernels["features_4/conv_1_0/kernel"].shape == (3, 3, 1, 144)
-    assert mobilenet_v2.torch_name(("features_4", "conv_1_0")) == "features.4.conv.1.0"
+    assert MobileNetV2().import_name(("features_4", "conv_1_0")) == "features.4.conv.1.0"
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])
 @pytest.mark.parametrize("size", [(64, 96), (65, 33), (1, 7)])
-def test_maps_have_the_output_stride(stride: int, size: tuple[int, int]):
+def test_maps_have_the_output_stride(stride: Literal[8, 16, 32], size: tuple[int, int]):
     def at(step: int) -> tuple[int, int]:
         return -(-size[0] // step), -(-size[1] // step)
 
     model = MobileNetV2(output_stride=stride)
     taps, _ = shapes(model, *size)
-    assert model.feature_stride == stride
+    strides = {"conv3": 4, "conv4": 8, "conv5": min(stride, 16), "conv6": stride}
+    assert model.tap_strides == strides
     assert taps["conv4"].shape == (2, *at(8), 32)  # block 5
     assert taps["conv5"].shape == (2, *at(min(stride, 16)), 96)  # block 12
     assert taps["conv6"].shape == (2, *at(stride), 1280)
@@ -83,7 +83,7 @@ def test_a_dilated_network_holds_the_strided_one():
     p + d. So position i of the strided maps is 2i + 1 after one stride is replaced, 4i + 3 after
     two.
     """
-    variables = drawn_variables(MobileNetV2(), mobilenet_v2, seed=0)
+    variables = drawn_variables(MobileNetV2(), MobileNetV2(), seed=0)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 64, 96, 3)), jnp.float32)
     maps = {}
     for stride in (8, 16, 32):
@@ -117,7 +117,7 @@ def recognised(shared: Path, count: int) -> dict[str, int]:
     network: Any = Classifier()
     _, variables = shapes(network)
     # Strict: every array of the file has its place.
-    variables = import_arrays(variables, arrays, module=mobilenet_v2)
+    variables = import_arrays(variables, arrays, backbone=MobileNetV2())
 
     devkit = data / "voc_animals" / "VOCdevkit" / "VOC2012"
     labels = read_label_file(data / "lists" / "cls_labels.npy", VOC_CLASSES)
@@ -133,7 +133,7 @@ def recognised(shared: Path, count: int) -> dict[str, int]:
     @jax.jit
     def classify(variables, images):
         valid = jnp.ones(images.shape[:3], bool)
-        x = network_input(images, valid, {"name": "mobilenet_v2"})
+        x = network_input(images, valid, MobileNetV2())
         return network.apply(variables, x).argmax(-1)
 
     best = np.asarray(classify(variables, np.stack(crops))).reshape(2, count)

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,6 @@ from flax import traverse_util
 
 from tests.reference.golden_irn import drawn_as_published
 from tests.reference.golden_weights import drawn_arrays, drawn_variables
-from wsss_jax import models
 from wsss_jax.methods.cam import Cam
 from wsss_jax.models import resnet
 from wsss_jax.models.resnet import ResNet
@@ -30,10 +29,10 @@ def shapes(model: ResNet, height: int = 64, width: int = 64) -> Any:
 
 
 @pytest.mark.parametrize(("depth", "count"), [(50, 25_557_032), (101, 44_549_160)])
-def test_parameters_are_torchvisions(depth: int, count: int):
+def test_parameters_are_torchvisions(depth: Literal[50, 101], count: int):
     _, variables = shapes(ResNet(depth))
     assert sum(p.size for p in jax.tree.leaves(variables["params"])) + CLASSIFIER == count
-    names = torch_names({c: {"backbone": t} for c, t in variables.items()}, resnet)
+    names = torch_names({c: {"backbone": t} for c, t in variables.items()}, ResNet())
     assert len(names) == {50: 53 * 5, 101: 104 * 5}[depth]
     assert {
         "conv1.weight",
@@ -47,13 +46,14 @@ def test_parameters_are_torchvisions(depth: int, count: int):
 
 @pytest.mark.parametrize("stride", [8, 16])
 @pytest.mark.parametrize("size", [(64, 96), (65, 33), (1, 7)])
-def test_maps_have_the_output_stride(stride: int, size: tuple[int, int]):
+def test_maps_have_the_output_stride(stride: Literal[8, 16], size: tuple[int, int]):
     def at(step: int) -> tuple[int, int]:
         return -(-size[0] // step), -(-size[1] // step)
 
     model = ResNet(output_stride=stride)
     taps, _ = shapes(model, *size)
-    assert model.feature_stride == stride
+    strides = {"conv2": 4, "conv3": 4, "conv4": 8, "conv5": stride, "conv6": stride}
+    assert model.tap_strides == strides
     assert {name: tap.shape[1:] for name, tap in taps.items()} == {
         "conv2": (*at(4), 64),
         "conv3": (*at(4), 256),
@@ -90,11 +90,11 @@ def test_what_learns():
     paths = traverse_util.flatten_dict({"backbone": variables["params"]}, sep="/")
 
     def trained(**fields: Any) -> set[str]:
-        rules = models.frozen_patterns({"name": "resnet", **fields})
+        rules = ResNet(**fields).frozen()
         return {p.split("/")[1][:6] for p in paths if not any(re.match(r, p) for r in rules)}
 
     def norms(**fields: Any) -> bool:
-        rules = models.frozen_patterns({"name": "resnet", **fields})
+        rules = ResNet(**fields).frozen()
         return not any(re.match(r, "backbone/layer4_0/downsample_1/scale") for r in rules)
 
     assert trained() == {"layer2", "layer3", "layer4"}
@@ -106,7 +106,7 @@ def test_what_learns():
 def test_padding_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(resnet.BLOCKS, 50, (1, 1, 1, 2))
     model: Any = ResNet(dilated=True)
-    variables = drawn_variables(model, resnet, seed=0)
+    variables = drawn_variables(model, model, seed=0)
     image = jnp.asarray(np.random.default_rng(0).normal(size=(1, 37, 50, 3)), jnp.float32)
     canvas = jnp.full((1, 64, 64, 3), 9.0).at[:, :37, :50].set(image)
     valid = jnp.zeros((1, 64, 64), bool).at[:, :37, :50].set(True)
@@ -129,14 +129,14 @@ def test_a_torchvision_file_is_imported_without_its_classifier(
     monkeypatch.setitem(resnet.BLOCKS, 50, (1, 1, 1, 1))
     _, found = shapes(ResNet())
     wrapped = {c: {"backbone": tree} for c, tree in found.items()}
-    arrays = drawn_arrays(wrapped, resnet, seed=0)
+    arrays = drawn_arrays(wrapped, ResNet(), seed=0)
     assert "layer4.0.downsample.1.running_mean" in arrays
     more = {"fc.weight": np.zeros((1000, 2048)), "fc.bias": np.zeros(1000)}
     more["layer1.0.bn1.num_batches_tracked"] = np.array(7)
     np.savez(tmp_path / "resnet50.npz", allow_pickle=False, **arrays, **more)
     params, others = import_backbone(
         tmp_path / "resnet50.npz",
-        {"name": "resnet"},
+        ResNet(),
         wrapped["params"],
         {"batch_stats": wrapped["batch_stats"]},
     )
@@ -161,7 +161,7 @@ def test_max_pool_by_hand():
 @pytest.mark.slow
 def test_golden_cam(shared):
     golden = np.load(shared / "golden" / "irn.npz")
-    method = Cam(num_classes=20, backbone={"name": "resnet"}, dropout=0.0)
+    method = Cam(num_classes=20, backbone=ResNet(), dropout=0.0)
     variables = drawn_as_published(method, int(golden["seed"]), {"fc8.weight": "classifier.weight"})
     image = jnp.asarray(golden["image"])
     pair = jnp.concatenate([image, image[:, :, ::-1]])

@@ -10,10 +10,11 @@ import pytest
 from flax import traverse_util
 
 from tests.reference.golden_weights import draw
-from wsss_jax import models
 from wsss_jax.errors import UserError
 from wsss_jax.models import resnet38
-from wsss_jax.models.resnet38 import Block, Bottleneck, ResidualBlock, ResNet38, foreign_name
+from wsss_jax.models.base import Backbone
+from wsss_jax.models.resnet38 import Block, Bottleneck, ResidualBlock, ResNet38
+from wsss_jax.settings import read
 from wsss_jax.weights.import_weights import torch_names
 
 
@@ -61,7 +62,9 @@ def test_maps(size):
 
 
 def test_torch_names():
-    names = set(torch_names({c: {"backbone": t} for c, t in shapes_of().items()}).values())
+    names = set(
+        torch_names({c: {"backbone": t} for c, t in shapes_of().items()}, ResNet38()).values()
+    )
     bn = ("weight", "bias", "running_mean", "running_var")
     expected = {"conv1a.weight", *(f"bn7.{leaf}" for leaf in bn)}
     blocks = ["b2", "b2_1", "b2_2", "b3", "b3_1", "b3_2", "b4", *(f"b4_{i}" for i in range(1, 6))]
@@ -78,13 +81,15 @@ def test_torch_names():
 
 def test_frozen():
     paths = traverse_util.flatten_dict({"backbone": shapes_of()["params"]}, sep="/")
-    frozen = {p for p in paths if any(re.match(f, p) for f in resnet38.FROZEN + resnet38.NORMS)}
+    frozen = {p for p in paths if any(re.match(f, p) for f in ResNet38().frozen())}
     trained = set(paths) - frozen
     assert trained and all(
         re.fullmatch(r"backbone/b[3-7](_\d)?/conv_\w+/kernel", p) for p in trained
     )
-    assert models.frozen_patterns({"name": "resnet38"}) == resnet38.FROZEN + resnet38.NORMS
-    assert models.frozen_patterns({"name": "resnet38", "bn_momentum": 3e-4}) == resnet38.FROZEN
+    norms_too = ResNet38(bn_momentum=3e-4).frozen()
+    frozen = {p for p in paths if any(re.match(f, p) for f in norms_too)}
+    assert {p.split("/")[1] for p in frozen} == {"conv1a", "b2", "b2_1", "b2_2"}
+    assert all(p in frozen for p in paths if p.split("/")[1] in ("conv1a", "b2", "b2_1", "b2_2"))
 
 
 @pytest.mark.parametrize(
@@ -188,13 +193,13 @@ def test_rematerialised_gradients(monkeypatch):
     ],
 )
 def test_mxnet_names(name, expected):
-    assert foreign_name(name) == expected
+    assert ResNet38().foreign_name(name) == expected
 
 
 def test_unknown_backbone_and_field():
     with pytest.raises(UserError, match="resnet39"):
-        models.build({"name": "resnet39"})
+        read(Backbone, {"name": "resnet39"})
     with pytest.raises(UserError, match="layers"):
-        models.build({"name": "layers"})
+        read(Backbone, {"name": "layers"})
     with pytest.raises(UserError, match="droput"):
-        models.build({"name": "resnet38", "droput": 0.1})
+        read(Backbone, {"name": "resnet38", "droput": 0.1})

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from tests.reference.golden_weights import drawn_variables
 from wsss_jax.methods.seam import Seam
-from wsss_jax.models import tiny
+from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops.max_norm import winner_only, with_background
 from wsss_jax.ops.pixel_correlation import pixel_correlation, pixel_correlation_input
 
@@ -104,9 +104,8 @@ def test_some_class_stays_in_the_compiled_loss(options, monkeypatch):
 
     monkeypatch.setattr("wsss_jax.methods.seam.winner_only", watched)
     monkeypatch.setattr("wsss_jax.ops.pixel_correlation.winner_only", watched)
-    backbone = {"name": "tiny", "width": 8}
-    method = Seam(5, backbone, dims=(4, 6, 8))
-    params = drawn_variables(method.model(), tiny, seed=0)["params"]
+    method = Seam(num_classes=5, backbone=Tiny(width=8), dims=(4, 6, 8))
+    params = drawn_variables(method.model(), method.backbone, seed=0)["params"]
     rng = np.random.default_rng(0)
     batch = {
         "image": jnp.asarray(rng.integers(0, 256, (3, 64, 72, 3)), jnp.uint8),

@@ -7,7 +7,6 @@ scales and variances uniform in [0.5, 1.5), biases and means normal with deviati
 import json
 import zlib
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -18,7 +17,7 @@ import pytest
 from flax import traverse_util
 
 from wsss_jax.methods.base import MapMethod
-from wsss_jax.models import resnet38
+from wsss_jax.models.base import Backbone
 from wsss_jax.training.optimizer import assign_rules, join, split_frozen
 from wsss_jax.weights.import_weights import import_arrays, torch_names
 
@@ -42,17 +41,17 @@ def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(shape))
 
 
-def drawn_arrays(shapes: dict[str, Any], module: ModuleType | None, seed: int) -> dict:
+def drawn_arrays(shapes: dict[str, Any], backbone: Backbone | None, seed: int) -> dict:
     """Arrays by PyTorch name for a tree of variables or their shapes."""
     flat: dict[str, Any] = dict(traverse_util.flatten_dict(shapes, sep="/"))
-    names = torch_names(shapes, module)
+    names = torch_names(shapes, backbone)
     return {names[path]: draw(names[path], torch_shape(flat[path].shape), seed) for path in flat}
 
 
-def drawn_variables(model: nn.Module, module: ModuleType | None, seed: int) -> dict[str, Any]:
+def drawn_variables(model: nn.Module, backbone: Backbone | None, seed: int) -> dict[str, Any]:
     """Variables of a network by collection."""
     shapes: Any = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    return import_arrays(shapes, drawn_arrays(shapes, module, seed), module=module)
+    return import_arrays(shapes, drawn_arrays(shapes, backbone, seed), backbone=backbone)
 
 
 def torch_norm(value: jax.Array | np.ndarray) -> float:
@@ -103,7 +102,7 @@ def compute_reference(path: Path, method: MapMethod) -> Reference:
     """One step of `method`, which has ResNet38 and no dropout, on the file's images."""
     with np.load(path) as file:
         golden = dict(file)
-    variables = drawn_variables(method.model(), resnet38, int(golden["seed"]))
+    variables = drawn_variables(method.model(), method.backbone, int(golden["seed"]))
     rules = assign_rules(variables["params"], method.param_rules())
     trained, frozen = split_frozen(variables["params"], rules)
 
@@ -119,6 +118,6 @@ def compute_reference(path: Path, method: MapMethod) -> Reference:
         jnp.asarray(golden["image"]),
         jnp.asarray(golden["labels"]),
     )
-    names = torch_names(variables, resnet38)
+    names = torch_names(variables, method.backbone)
     norms = {names[f"params/{path}"]: torch_norm(value) for path, value in gradient.items()}
     return Reference(golden, terms, maps, norms)

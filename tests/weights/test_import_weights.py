@@ -10,10 +10,10 @@ import pytest
 from flax import traverse_util
 
 from tests.reference.golden_weights import drawn_arrays
-from wsss_jax import models
 from wsss_jax.errors import UserError
 from wsss_jax.methods.cam import Cam
-from wsss_jax.models import mobilenet_v2, tiny
+from wsss_jax.models.mobilenet_v2 import MobileNetV2
+from wsss_jax.models.tiny import Tiny
 from wsss_jax.weights.import_weights import (
     import_arrays,
     import_backbone,
@@ -22,19 +22,19 @@ from wsss_jax.weights.import_weights import (
     torch_names,
 )
 
-TINY = {"name": "tiny", "width": 8}
+TINY = Tiny(width=8)
 
 
 @pytest.fixture(scope="module")
 def shapes() -> Any:
     """Shapes of a small network with a backbone and a head."""
     x = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-    return jax.eval_shape(Cam(3, TINY).model().init, jax.random.key(0), x)
+    return jax.eval_shape(Cam(num_classes=3, backbone=TINY).model().init, jax.random.key(0), x)
 
 
 @pytest.fixture
 def arrays(shapes) -> dict[str, np.ndarray]:
-    return drawn_arrays(shapes, tiny, seed=0)
+    return drawn_arrays(shapes, TINY, seed=0)
 
 
 def test_layouts():
@@ -48,9 +48,9 @@ def test_layouts():
 
 def test_import_puts_every_array_in_its_place(shapes, arrays):
     heard: list[str] = []
-    result = import_arrays(shapes, arrays, module=tiny, source="a file", log=heard.append)
+    result = import_arrays(shapes, arrays, backbone=TINY, source="a file", log=heard.append)
     flat = traverse_util.flatten_dict(result, sep="/")
-    for path, name in torch_names(shapes, tiny).items():
+    for path, name in torch_names(shapes, TINY).items():
         np.testing.assert_array_equal(flat[path], to_flax_layout(arrays[name]))
     assert "fc8.weight" in arrays and "layer_0.conv.weight" in arrays
     assert heard == [f"{len(arrays)} arrays from a file"]
@@ -59,7 +59,7 @@ def test_import_puts_every_array_in_its_place(shapes, arrays):
 def test_wrapper_prefix_counters_and_precision(shapes, arrays):
     wrapped = {f"module.{name}": array.astype(np.float64) for name, array in arrays.items()}
     wrapped["module.layer_0.norm.num_batches_tracked"] = np.array(5)
-    result = import_arrays(shapes, wrapped, module=tiny)
+    result = import_arrays(shapes, wrapped, backbone=TINY)
     assert {leaf.dtype for leaf in jax.tree.leaves(result)} == {jnp.dtype(jnp.float32)}
 
 
@@ -68,7 +68,7 @@ def test_differences_are_named(shapes, arrays):
     arrays["layer_9.conv.weight"] = np.zeros(3)
     arrays["layer_0.norm.bias"] = np.zeros(5)
     with pytest.raises(UserError) as error:
-        import_arrays(shapes, arrays, module=tiny, source="w.npz")
+        import_arrays(shapes, arrays, backbone=TINY, source="w.npz")
     message = str(error.value)
     assert "1 missing: layer_1.conv.weight" in message
     assert "1 unexpected: layer_9.conv.weight" in message
@@ -78,14 +78,14 @@ def test_differences_are_named(shapes, arrays):
 
 def test_long_lists_are_shortened(shapes):
     with pytest.raises(UserError, match=r"missing: .* and \d+ more"):
-        import_arrays(shapes, {}, module=tiny)
+        import_arrays(shapes, {}, backbone=TINY)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_not_finite(shapes, arrays, value):
     arrays["fc8.weight"] = np.full_like(arrays["fc8.weight"], value)
     with pytest.raises(UserError, match=r"fc8\.weight \(expected finite numbers\)"):
-        import_arrays(shapes, arrays, module=tiny)
+        import_arrays(shapes, arrays, backbone=TINY)
 
 
 def test_ignored_names_keep_their_values(shapes, arrays):
@@ -93,7 +93,7 @@ def test_ignored_names_keep_their_values(shapes, arrays):
     arrays["classifier.weight"] = arrays.pop("fc8.weight")
     heard: list[str] = []
     result = import_arrays(
-        variables, arrays, module=tiny, ignore=r"(fc8|classifier)\..*", log=heard.append
+        variables, arrays, backbone=TINY, ignore=r"(fc8|classifier)\..*", log=heard.append
     )
     assert (result["params"]["fc8"]["kernel"] == 7).all()
     assert "kept as initialised: fc8.weight" in heard[0]
@@ -131,15 +131,15 @@ def test_files_that_are_no_weights(tmp_path: Path):
 
 
 def test_mobilenet_file(shared):
-    model = models.build({"name": "mobilenet_v2"})
+    model = MobileNetV2()
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     shapes: Any = jax.eval_shape(model.init, jax.random.key(0), x)
     path = shared / "data" / "weights" / "mobilenet_v2_imagenet.npz"
     wrapped = {name: {"backbone": tree} for name, tree in shapes.items()}
     params, others = import_backbone(
-        path, {"name": "mobilenet_v2"}, wrapped["params"], {"batch_stats": wrapped["batch_stats"]}
+        path, model, wrapped["params"], {"batch_stats": wrapped["batch_stats"]}
     )
-    names = torch_names({"params": params, **others}, mobilenet_v2)
+    names = torch_names({"params": params, **others}, model)
     assert names["params/backbone/features_4/conv_1_0/kernel"] == "features.4.conv.1.0.weight"
     kernel = read_arrays(path)["features.4.conv.1.0.weight"]
     np.testing.assert_array_equal(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wsss_jax.errors import UserError
+from wsss_jax.settings import read
 
 
 def build_method(config: Mapping[str, Any], num_classes: int) -> Any:
@@ -16,12 +17,10 @@ def build_method(config: Mapping[str, Any], num_classes: int) -> Any:
     fields = dict(config)
     name = fields.pop("name", None)
     try:
-        module = importlib.import_module(f"wsss_jax.methods.{name}")
-        return module.Method(num_classes=num_classes, **fields)
+        method = importlib.import_module(f"wsss_jax.methods.{name}").Method
     except (ModuleNotFoundError, AttributeError) as error:
         raise UserError(
             f"expected the name of a method, found {name!r}: name a file of wsss_jax/methods, such"
             " as cam or seam"
         ) from error
-    except TypeError as error:
-        raise UserError(f"method {name}: {error}: remove or correct the field") from error
+    return read(method, fields, "method", num_classes=num_classes)

@@ -5,21 +5,20 @@ activation maps along the affinities.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
-from wsss_jax import models
 from wsss_jax.errors import UserError
 from wsss_jax.losses.pair_affinity import pair_losses
 from wsss_jax.methods import base
+from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv, downsample_valid
 from wsss_jax.models.taps import to_size
 from wsss_jax.ops.pair_affinity import feature_affinity, pair_mask
 from wsss_jax.ops.resize import valid_size
+from wsss_jax.settings import supplied
 from wsss_jax.types import Aux, Batch, ParamRule
 
 
@@ -27,13 +26,13 @@ class AffinityNetwork(nn.Module):
     """Backbone and 1×1 convolutions with ELU on its last three taps and on what they give together.
 
     Attributes:
-      backbone_fields: description of the backbone, see `wsss_jax.models.build`.
+      backbone: gives the feature maps.
       dims: channels of f8_3, f8_4, f8_5 (on conv4, conv5, conv6) and f9.
       map_stride: image pixels per pixel of the features; taps of other strides are resized.
       dtype: of the convolutions; the features are float32.
     """
 
-    backbone_fields: Mapping[str, Any]
+    backbone: Backbone
     dims: tuple[int, int, int, int] = (64, 128, 256, 448)
     map_stride: int = 8
     dtype: str = "float32"
@@ -48,8 +47,7 @@ class AffinityNetwork(nn.Module):
     ) -> Float[Array, "b p q c"]:
         """Features whose distance tells the affinity; `train` needs a ``dropout`` key."""
         dtype = jnp.dtype(self.dtype)
-        backbone = models.build({"dtype": dtype, **self.backbone_fields}, name="backbone")
-        taps = backbone(x, valid, train=train)
+        taps = self.backbone(x, valid, train=train)
         size = (-(-x.shape[1] // self.map_stride), -(-x.shape[2] // self.map_stride))
         he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
         wide = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")  # xavier with gain 4
@@ -63,19 +61,19 @@ class AffinityNetwork(nn.Module):
         return nn.elu(joint(jnp.concatenate(parts, axis=-1)).astype(jnp.float32))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Affinity(base.Method):
     """Hyper-parameters of AffinityNet; the defaults are the published ones.
 
     Attributes:
       num_classes: foreground classes C; the network does not depend on them.
-      backbone: description of the backbone, see `wsss_jax.models.build`.
+      backbone: the network under the new layers.
       dims, map_stride, dtype: see `AffinityNetwork`.
       head_lr: learning rate of the new layers relative to the backbone's.
     """
 
-    num_classes: int
-    backbone: Mapping[str, Any]
+    num_classes: int = supplied()
+    backbone: Backbone
     dims: tuple[int, int, int, int] = (64, 128, 256, 448)
     map_stride: int = 8
     dtype: str = "float32"
@@ -94,7 +92,9 @@ class Affinity(base.Method):
 
     def model(self) -> nn.Module:
         """The network; see `AffinityNetwork`."""
-        return AffinityNetwork(dict(self.backbone), self.dims, self.map_stride, self.dtype)
+        return AffinityNetwork(
+            self.backbone.clone(dtype=self.dtype), self.dims, self.map_stride, self.dtype
+        )
 
     def param_rules(self) -> tuple[ParamRule, ...]:
         """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""

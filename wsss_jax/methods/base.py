@@ -1,13 +1,12 @@
 """What a training method is, and what the methods that make activation maps have in common."""
 
-from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
-from wsss_jax import models
+from wsss_jax.models.base import Backbone
 from wsss_jax.types import Aux, Batch, ParamRule
 
 
@@ -82,12 +81,12 @@ class MapMethod(Method, Protocol):
 
     Attributes:
       num_classes: foreground classes C.
-      backbone: description of the backbone, see `wsss_jax.models.build`.
+      backbone: the network under the new layers.
       head_lr: learning rate of the new layers relative to the backbone's.
     """
 
     num_classes: int
-    backbone: Mapping[str, Any]
+    backbone: Backbone
     head_lr: float
 
     def param_rules(self) -> tuple[ParamRule, ...]:
@@ -131,25 +130,24 @@ class MapMethod(Method, Protocol):
 def network_input(
     images: UInt8[Array, "b h w 3"],
     valid: Bool[Array, "b h w"],
-    backbone: Mapping[str, Any],
+    backbone: Backbone,
 ) -> Float[Array, "b h w 3"]:
     """Images normalised with the backbone's statistics, and zero where padded.
 
     Zero comes after the normalisation, as published: padding has the colour of the mean.
     """
-    cls = models.backbone_module(str(dict(backbone)["name"])).Backbone
-    mean = jnp.asarray(cls.pixel_mean, jnp.float32)
-    std = jnp.asarray(cls.pixel_std, jnp.float32)
+    mean = jnp.asarray(backbone.pixel_mean, jnp.float32)
+    std = jnp.asarray(backbone.pixel_std, jnp.float32)
     return (images.astype(jnp.float32) - mean) / std * valid[..., None]
 
 
-def four_groups(backbone: Mapping[str, Any], head_lr: float = 10.0) -> tuple[ParamRule, ...]:
+def four_groups(backbone: Backbone, head_lr: float = 10.0) -> tuple[ParamRule, ...]:
     """The parameter groups of AffinityNet's code, which SSENet and SEAM share.
 
     Weights of the backbone learn at the base rate and biases at twice that without decay; new
     layers learn `head_lr` times faster. Expects the network's submodule to be called ``backbone``.
     """
-    frozen = models.frozen_patterns(backbone)
+    frozen = backbone.frozen()
     return (
         *(ParamRule(f"^(?:{pattern}).*$", frozen=True) for pattern in frozen),
         ParamRule("^backbone/.*bias$", lr=2.0, decay=False),

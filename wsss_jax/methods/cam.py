@@ -4,29 +4,30 @@ Zhou et al., CVPR 2016, in the form of AffinityNet's program (Ahn & Kwak, CVPR 2
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from wsss_jax import losses, models
+from wsss_jax import losses
 from wsss_jax.methods import base
+from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv
+from wsss_jax.settings import supplied
 
 
 class CamNetwork(nn.Module):
     """Backbone, channel dropout and a 1×1 classifier without bias.
 
     Attributes:
-      backbone_fields: description of the backbone, see `wsss_jax.models.build`.
+      backbone: gives the feature maps.
       num_classes: foreground classes C.
       dropout: rate of the channel dropout before the classifier.
       dtype: of the convolutions; the maps are float32.
     """
 
-    backbone_fields: Mapping[str, Any]
+    backbone: Backbone
     num_classes: int
     dropout: float = 0.5
     dtype: str = "float32"
@@ -41,34 +42,35 @@ class CamNetwork(nn.Module):
     ) -> Float[Array, "b p q c"]:
         """Raw activation maps at the network's stride; `train` needs a ``dropout`` key."""
         dtype = jnp.dtype(self.dtype)
-        backbone = models.build({"dtype": dtype, **self.backbone_fields}, name="backbone")
-        final = backbone(x, valid, train=train)["conv6"]
+        final = self.backbone(x, valid, train=train)["conv6"]
         final = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(final, deterministic=not train)
         xavier = nn.initializers.xavier_uniform()
         classifier = Conv(self.num_classes, 1, kernel_init=xavier, dtype=dtype, name="fc8")
         return classifier(final).astype(jnp.float32)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Cam(base.MapMethod):
     """Hyper-parameters of the baseline.
 
     Attributes:
       num_classes: foreground classes C.
-      backbone: description of the backbone, see `wsss_jax.models.build`.
+      backbone: the network under the new layers.
       dropout, dtype: see `CamNetwork`.
       head_lr: learning rate of the new layers relative to the backbone's.
     """
 
-    num_classes: int
-    backbone: Mapping[str, Any]
+    num_classes: int = supplied()
+    backbone: Backbone
     dropout: float = 0.5
     dtype: str = "float32"
     head_lr: float = 10.0
 
     def model(self) -> nn.Module:
         """The network; see `CamNetwork`."""
-        return CamNetwork(dict(self.backbone), self.num_classes, self.dropout, self.dtype)
+        return CamNetwork(
+            self.backbone.clone(dtype=self.dtype), self.num_classes, self.dropout, self.dtype
+        )
 
     def objective(
         self,

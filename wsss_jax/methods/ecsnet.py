@@ -7,7 +7,6 @@ field here.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -15,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
-from wsss_jax import losses, models
+from wsss_jax import losses
 from wsss_jax.errors import UserError
 from wsss_jax.methods import base
+from wsss_jax.models.base import Backbone
 from wsss_jax.models.dilated_overlay import DilatedOverlay
 from wsss_jax.models.layers import downsample_valid, mask_features, valid_at
 from wsss_jax.models.pcm_features import correlation_features
@@ -26,6 +26,7 @@ from wsss_jax.ops import erasing
 from wsss_jax.ops.max_norm import max_norm, min_max_norm, with_background
 from wsss_jax.ops.pixel_correlation import pixel_correlation
 from wsss_jax.ops.reliable_labels import RULES, reliable_labels
+from wsss_jax.settings import supplied
 from wsss_jax.types import Aux, Batch, ParamRule
 
 _ABSENT = -1e4
@@ -36,7 +37,7 @@ class EcsNetwork(nn.Module):
     """Backbone, dilated classifiers laid over each other, and a refinement by pixel correlation.
 
     Attributes:
-      backbone_fields: description of the backbone, see `wsss_jax.models.build`.
+      backbone: gives the feature maps.
       num_classes: foreground classes C.
       dilations: of the 3×3 classifiers. The first makes the maps of the image; the maps of the
         erased one have the mean of the others added.
@@ -49,7 +50,7 @@ class EcsNetwork(nn.Module):
       dtype: of the convolutions; maps and refinement are float32.
     """
 
-    backbone_fields: Mapping[str, Any]
+    backbone: Backbone
     num_classes: int
     dilations: tuple[int, ...] = (1, 3, 6, 9)
     overlay_both: bool = False
@@ -84,13 +85,12 @@ class EcsNetwork(nn.Module):
           with the background first.
         """
         dtype = jnp.dtype(self.dtype)
-        backbone = models.build({"dtype": dtype, **self.backbone_fields}, name="backbone")
-        taps = backbone(x, valid, train=train)
+        taps = self.backbone(x, valid, train=train)
         final = taps["conv6"]
         final = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(final, deterministic=not train)
         final = mask_features(final, valid_at(valid, (final.shape[1], final.shape[2])))
         head = DilatedOverlay(self.num_classes, self.dilations, dtype, name="fc8")
-        stride = self.map_stride or backbone.feature_stride
+        stride = self.map_stride or self.backbone.tap_strides["conv6"]
         size = (-(-x.shape[1] // stride), -(-x.shape[2] // stride))
         cam = to_size(head(final, overlaid=erased or self.overlay_both), size, valid)
         if erased:
@@ -107,7 +107,7 @@ class EcsNetwork(nn.Module):
         return {"cam": cam, "refined": pixel_correlation(features, scores, map_valid)}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EcsNet(base.Method):
     """Hyper-parameters of ECS-Net.
 
@@ -120,7 +120,7 @@ class EcsNet(base.Method):
 
     Attributes:
       num_classes: foreground classes C.
-      backbone: description of the backbone, see `wsss_jax.models.build`.
+      backbone: the network under the new layers.
       fill: what erased pixels show. ``blur`` takes the texture and leaves the colour, so that the
         copy still looks like a photograph; ``mean`` colour and ``noise`` take both.
       fill_sigma: standard deviation of the blur as a fraction of the crop's width: larger than the
@@ -146,8 +146,8 @@ class EcsNet(base.Method):
       head_lr: learning rate of the new layers relative to the backbone's.
     """
 
-    num_classes: int
-    backbone: Mapping[str, Any]
+    num_classes: int = supplied()
+    backbone: Backbone
     fill: str = "blur"
     fill_sigma: float = 0.04
     erase_threshold: float = 0.6
@@ -193,7 +193,7 @@ class EcsNet(base.Method):
     def model(self) -> nn.Module:
         """The network; see `EcsNetwork`."""
         return EcsNetwork(
-            dict(self.backbone),
+            self.backbone.clone(dtype=self.dtype),
             self.num_classes,
             self.dilations,
             self.overlay_both,

@@ -5,7 +5,6 @@ then spreads class activation maps over whole objects.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,12 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt8
 
-from wsss_jax import models
 from wsss_jax.errors import UserError
 from wsss_jax.losses.boundary import RADIUS, boundary_losses
 from wsss_jax.methods import base
+from wsss_jax.models.base import Backbone
 from wsss_jax.models.boundary_heads import BoundaryHead, DisplacementHead
 from wsss_jax.ops.resize import valid_size
+from wsss_jax.settings import supplied
 from wsss_jax.types import Aux, Batch, ParamRule
 
 STRIDE = 4
@@ -31,17 +31,16 @@ class IrNetwork(nn.Module):
     """A backbone that learns nothing, and the two branches on its feature maps.
 
     Attributes:
-      backbone_fields: description of the backbone, see `wsss_jax.models.build`.
+      backbone: gives the feature maps.
       dtype: of the convolutions; the maps are float32.
     """
 
-    backbone_fields: Mapping[str, Any]
+    backbone: Backbone
     dtype: str = "float32"
 
     def setup(self) -> None:
         """Names the branches' layers as if they belonged to this module."""
         dtype = jnp.dtype(self.dtype)
-        self.backbone = models.build({"dtype": dtype, **self.backbone_fields})
         self.edge = BoundaryHead(dtype=dtype)
         self.displacement = DisplacementHead(dtype=dtype)
 
@@ -60,13 +59,13 @@ class IrNetwork(nn.Module):
         }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class IrNet(base.Method):
     """Hyper-parameters of IRNet; the defaults are the published ones.
 
     Attributes:
       num_classes: foreground classes C; the network does not depend on them.
-      backbone: description of the backbone, see `wsss_jax.models.build`.
+      backbone: the network under the new layers.
       radius: pairs of pixels to learn from are closer than this, in pixels of stride 4.
       flip: predicted boundaries are the mean with those of the mirror image.
       canvas: above 0 an image is seen on a canvas of at least this side, as in training: the group
@@ -75,8 +74,8 @@ class IrNet(base.Method):
       dtype: see `IrNetwork`.
     """
 
-    num_classes: int
-    backbone: Mapping[str, Any]
+    num_classes: int = supplied()
+    backbone: Backbone
     radius: int = RADIUS
     flip: bool = True
     canvas: int = 0
@@ -95,7 +94,7 @@ class IrNet(base.Method):
 
     def model(self) -> nn.Module:
         """The network; see `IrNetwork`."""
-        return IrNetwork(dict(self.backbone), self.dtype)
+        return IrNetwork(self.backbone.clone(dtype=self.dtype), self.dtype)
 
     def param_rules(self) -> tuple[ParamRule, ...]:
         """The backbone is frozen, each branch has its own rate."""

@@ -6,7 +6,6 @@ contrast, RCM), and its maps at several scales towards the support's (multi-scal
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -14,12 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
-from wsss_jax import losses, models
+from wsss_jax import losses
 from wsss_jax.errors import UserError
 from wsss_jax.methods import base
+from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv
 from wsss_jax.ops import prototypes as proto
 from wsss_jax.ops.resize import resize_bilinear, resize_planes, scaled_size
+from wsss_jax.settings import supplied
 from wsss_jax.types import Aux, Batch, ParamRule
 
 _PROTOTYPES = ("leave_one_out", "batch_mean")
@@ -29,13 +30,13 @@ class PssNetwork(nn.Module):
     """Backbone, a 1×1 layer to the features that are contrasted, and a 1×1 classifier.
 
     Attributes:
-      backbone_fields: description of the backbone, see `wsss_jax.models.build`.
+      backbone: gives the feature maps.
       num_classes: foreground classes C.
       features: channels D of the features.
       dtype: of the convolutions; maps and features are float32.
     """
 
-    backbone_fields: Mapping[str, Any]
+    backbone: Backbone
     num_classes: int
     features: int = 256
     dtype: str = "float32"
@@ -50,8 +51,7 @@ class PssNetwork(nn.Module):
     ) -> dict[str, Array]:
         """``cam`` [b, h', w', C] raw, and ``features`` [b, h', w', D], at the network's stride."""
         dtype = jnp.dtype(self.dtype)
-        backbone = models.build({"dtype": dtype, **self.backbone_fields}, name="backbone")
-        final = backbone(x, valid, train=train)["conv6"]
+        final = self.backbone(x, valid, train=train)["conv6"]
         xavier = nn.initializers.xavier_uniform()
         layer = Conv(self.features, 1, kernel_init=xavier, dtype=dtype, name="fc8")
         features = nn.relu(layer(final))
@@ -59,7 +59,7 @@ class PssNetwork(nn.Module):
         return {"cam": cam.astype(jnp.float32), "features": features.astype(jnp.float32)}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Pss(base.Method):
     """Hyper-parameters of RCM + MAM; the defaults are the published ones.
 
@@ -68,7 +68,7 @@ class Pss(base.Method):
 
     Attributes:
       num_classes: foreground classes C.
-      backbone: description of the backbone, see `wsss_jax.models.build`.
+      backbone: the network under the new layers.
       features, dtype: see `PssNetwork`.
       rcm_weight: weight of L_RCM; 0 leaves it out.
       mam_weight: weight of L_MAM; 0 leaves it out.
@@ -88,8 +88,8 @@ class Pss(base.Method):
       head_lr: learning rate of the new layers relative to the backbone's.
     """
 
-    num_classes: int
-    backbone: Mapping[str, Any]
+    num_classes: int = supplied()
+    backbone: Backbone
     features: int = 256
     dtype: str = "float32"
     rcm_weight: float = 1.0
@@ -123,7 +123,9 @@ class Pss(base.Method):
 
     def model(self) -> nn.Module:
         """The network; see `PssNetwork`."""
-        return PssNetwork(dict(self.backbone), self.num_classes, self.features, self.dtype)
+        return PssNetwork(
+            self.backbone.clone(dtype=self.dtype), self.num_classes, self.features, self.dtype
+        )
 
     def param_rules(self) -> tuple[ParamRule, ...]:
         """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""

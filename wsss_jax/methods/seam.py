@@ -7,7 +7,6 @@ The copy may also be flipped, rotated or moved.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -15,10 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
-from wsss_jax import losses, models
+from wsss_jax import losses
 from wsss_jax.errors import UserError
 from wsss_jax.losses.present_classes import on_present_classes
 from wsss_jax.methods import base
+from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv, downsample_valid
 from wsss_jax.models.pcm_features import correlation_features
 from wsss_jax.models.taps import to_size
@@ -26,6 +26,7 @@ from wsss_jax.ops import transforms
 from wsss_jax.ops.max_norm import min_max_norm, winner_only, with_background
 from wsss_jax.ops.pixel_correlation import pixel_correlation, pixel_correlation_input
 from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, scaled_size
+from wsss_jax.settings import supplied
 from wsss_jax.types import Aux, Batch
 
 
@@ -33,7 +34,7 @@ class SeamNetwork(nn.Module):
     """Backbone, classifier with a background channel, and pixel correlation.
 
     Attributes:
-      backbone_fields: description of the backbone, see `wsss_jax.models.build`.
+      backbone: gives the feature maps.
       num_classes: foreground classes C.
       dims: channels of the three 1×1 layers that make the correlation's features (f8_3, f8_4, f9).
       dropout: rate of the channel dropout before the classifier.
@@ -43,7 +44,7 @@ class SeamNetwork(nn.Module):
       dtype: of the convolutions; maps and correlation are float32.
     """
 
-    backbone_fields: Mapping[str, Any]
+    backbone: Backbone
     num_classes: int
     dims: tuple[int, int, int] = (64, 128, 192)
     dropout: float = 0.5
@@ -70,10 +71,9 @@ class SeamNetwork(nn.Module):
           ``cam`` and ``cam_rv`` [b, h', w', C + 1], raw scores; channel 0 is background.
         """
         dtype = jnp.dtype(self.dtype)
-        backbone = models.build({"dtype": dtype, **self.backbone_fields}, name="backbone")
-        taps = backbone(x, valid, train=train)
+        taps = self.backbone(x, valid, train=train)
         final = taps["conv6"]
-        stride = self.map_stride or backbone.feature_stride
+        stride = self.map_stride or self.backbone.tap_strides["conv6"]
         size = (-(-x.shape[1] // stride), -(-x.shape[2] // stride))
         map_valid = downsample_valid(valid, stride)
         dropped = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(final, deterministic=not train)
@@ -88,13 +88,13 @@ class SeamNetwork(nn.Module):
         return {"cam": cam, "cam_rv": revised}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Seam(base.MapMethod):
     """Hyper-parameters of SEAM; the defaults are the published ones.
 
     Attributes:
       num_classes: foreground classes C.
-      backbone: description of the backbone, see `wsss_jax.models.build`.
+      backbone: the network under the new layers.
       transform: what makes the second image of the first: ``rescale``, ``flip``, ``rotation``,
         ``translation``, or several, joined by ``_`` (``rescale_flip``). The paper tries them all.
       small_scale: size of the second image relative to the first, with ``rescale``.
@@ -109,8 +109,8 @@ class Seam(base.MapMethod):
       head_lr: learning rate of the new layers relative to the backbone's.
     """
 
-    num_classes: int
-    backbone: Mapping[str, Any]
+    num_classes: int = supplied()
+    backbone: Backbone
     transform: str = "rescale"
     small_scale: float = 0.3
     max_rotation: float = 20.0
@@ -143,7 +143,7 @@ class Seam(base.MapMethod):
     def model(self) -> nn.Module:
         """The network; see `SeamNetwork`."""
         return SeamNetwork(
-            backbone_fields=dict(self.backbone),
+            backbone=self.backbone.clone(dtype=self.dtype),
             num_classes=self.num_classes,
             dims=self.dims,
             dropout=self.dropout,

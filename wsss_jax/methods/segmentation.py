@@ -6,7 +6,6 @@ Beside the masks, which may be wrong, the network can learn from the image's lab
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -14,33 +13,30 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
-from wsss_jax import losses, models
+from wsss_jax import losses
 from wsss_jax.errors import UserError
 from wsss_jax.methods import base
-from wsss_jax.models.heads import Aspp, LargeFov, Presence, V3Plus
+from wsss_jax.models.base import Backbone
+from wsss_jax.models.heads.base import Head
+from wsss_jax.models.heads.large_fov import LargeFov
+from wsss_jax.models.heads.presence import Presence
 from wsss_jax.ops.resize import resize_bilinear, scaled_size
+from wsss_jax.settings import supplied
 from wsss_jax.types import Aux, Batch, ParamRule
-
-HEADS: Mapping[str, Any] = {"large_fov": LargeFov, "aspp": Aspp, "v3plus": V3Plus}
-"""DeepLab v1, v2 and v3+."""
 
 
 class SegmentationNetwork(nn.Module):
     """A backbone, a head for the pixels and, if asked for, one for the image.
 
     Attributes:
-      backbone_fields: description of the backbone, see `wsss_jax.models.build`.
-      head_fields: ``name`` of the head (see `HEADS`) and its fields.
-      num_classes: foreground classes C; there are C + 1 logits, 0 is background.
-      presence: whether there is a head that says which classes the image has.
-      dtype: of the convolutions; logits are float32.
+      backbone: gives the feature maps.
+      head: gives the logits of C + 1 classes; 0 is background.
+      presence: the head that says which classes the image has, if any.
     """
 
-    backbone_fields: Mapping[str, Any]
-    head_fields: Mapping[str, Any]
-    num_classes: int
-    presence: bool = False
-    dtype: str = "float32"
+    backbone: Backbone
+    head: Head
+    presence: Presence | None = None
 
     @nn.compact
     def __call__(
@@ -55,27 +51,21 @@ class SegmentationNetwork(nn.Module):
         Returns:
           ``logits`` [b, p, q, C + 1] at the head's stride; ``presence`` [b, C] where asked for.
         """
-        dtype = jnp.dtype(self.dtype)
-        backbone = models.build({"dtype": dtype, **self.backbone_fields}, name="backbone")
-        fields = dict(self.head_fields)
-        cls = HEADS[fields.pop("name")]
-        head = cls(self.num_classes + 1, dtype=dtype, name="head", **fields)
-        taps = backbone(x, valid, train=train)
-        found = {"logits": head(taps, valid, train=train)}
-        if self.presence:
-            found["presence"] = Presence(self.num_classes, name="presence")(taps, valid)
+        taps = self.backbone(x, valid, train=train)
+        found = {"logits": self.head(taps, valid, train=train)}
+        if self.presence is not None:
+            found["presence"] = self.presence(taps, valid)
         return found
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Segmentation(base.Method):
     """Hyper-parameters of the segmentation network.
 
     Attributes:
       num_classes: foreground classes C.
-      backbone: description of the backbone, see `wsss_jax.models.build`; its ``bn_momentum`` trains
-        the batch norm of the backbone too.
-      head: ``name`` (``large_fov``, ``aspp``, ``v3plus``) and fields, see `wsss_jax.models.heads`.
+      backbone: the network under the head; its ``bn_momentum`` trains its batch norm too.
+      head: from features to logits, see `wsss_jax.models.heads`.
       loss_scales: further sizes of the input, relative to the crop, whose logits, and the maximum
         of all, are supervised too (DeepLabv2: 0.5 and 0.75).
       balanced: background and foreground pixels count one half each, however many there are.
@@ -85,13 +75,13 @@ class Segmentation(base.Method):
         most probable class: which classes are there, not how much of the image they fill.
       ema: above 0 the network in use is the running average of the trained one, of which this
         share is kept at every step (0.999, say).
-      dtype: see `SegmentationNetwork`.
+      dtype: of the convolutions; logits are float32.
       head_lr: learning rate of the head relative to the backbone's.
     """
 
-    num_classes: int
-    backbone: Mapping[str, Any]
-    head: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "large_fov"})
+    num_classes: int = supplied()
+    backbone: Backbone
+    head: Head = dataclasses.field(default_factory=LargeFov)
     loss_scales: tuple[float, ...] = ()
     balanced: bool = False
     presence_weight: float = 0.0
@@ -100,23 +90,11 @@ class Segmentation(base.Method):
     head_lr: float = 10.0
 
     def __post_init__(self) -> None:
-        """Checks the head, the weight and the average.
+        """Checks the weight and the average.
 
         Raises:
-          UserError: an unknown head or field of it, a negative weight, or `ema` is no share.
+          UserError: a negative weight, or `ema` is no share.
         """
-        fields = dict(self.head)
-        name = fields.pop("name", None)
-        if name not in HEADS:
-            raise UserError(
-                f"expected head.name to be one of {', '.join(HEADS)}, found {name!r}: change it"
-            )
-        known = set(HEADS[name].__dataclass_fields__) - {"parent", "name", "outputs", "dtype"}
-        if not fields.keys() <= known:
-            raise UserError(
-                f"expected fields of the head {name!r} among {sorted(known)}, found"
-                f" {sorted(fields.keys() - known)}: remove or correct them"
-            )
         if self.presence_weight < 0:
             raise UserError(
                 f"expected presence_weight of 0 or more, found {self.presence_weight}: change it"
@@ -126,9 +104,10 @@ class Segmentation(base.Method):
 
     def model(self) -> nn.Module:
         """The network; see `SegmentationNetwork`."""
-        presence = self.presence_weight > 0
         return SegmentationNetwork(
-            dict(self.backbone), dict(self.head), self.num_classes, presence, self.dtype
+            self.backbone.clone(dtype=self.dtype),
+            self.head.clone(outputs=self.num_classes + 1, dtype=self.dtype),
+            Presence(self.num_classes) if self.presence_weight else None,
         )
 
     def param_rules(self) -> tuple[ParamRule, ...]:

@@ -6,7 +6,6 @@ image, made smaller.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -18,25 +17,27 @@ from wsss_jax import losses
 from wsss_jax.losses.present_classes import on_present_classes
 from wsss_jax.methods import base
 from wsss_jax.methods.cam import CamNetwork
+from wsss_jax.models.base import Backbone
 from wsss_jax.ops.max_norm import max_norm
 from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, scaled_size
+from wsss_jax.settings import supplied
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SseNet(base.MapMethod):
     """Hyper-parameters of SSENet; the defaults are the published ones.
 
     Attributes:
       num_classes: foreground classes C.
-      backbone: description of the backbone, see `wsss_jax.models.build`.
+      backbone: the network under the new layers.
       small_scale: size of the second image relative to the first.
       ser_weight: weight of the equivariance loss L_SER.
       dropout, dtype: see `CamNetwork`.
       head_lr: learning rate of the new layers relative to the backbone's.
     """
 
-    num_classes: int
-    backbone: Mapping[str, Any]
+    num_classes: int = supplied()
+    backbone: Backbone
     small_scale: float = 0.3
     ser_weight: float = 1.0
     dropout: float = 0.5
@@ -45,7 +46,9 @@ class SseNet(base.MapMethod):
 
     def model(self) -> nn.Module:
         """The baseline's network; see `CamNetwork`."""
-        return CamNetwork(dict(self.backbone), self.num_classes, self.dropout, self.dtype)
+        return CamNetwork(
+            self.backbone.clone(dtype=self.dtype), self.num_classes, self.dropout, self.dtype
+        )
 
     def objective(
         self,

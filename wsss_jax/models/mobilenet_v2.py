@@ -7,12 +7,15 @@ image and the same image inside a larger canvas see the same sampling grid.
 """
 
 import re
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -70,28 +73,44 @@ class _Block(nn.Module):
         return x + y if self.stride == 1 and x.shape[-1] == self.features else y
 
 
-class MobileNetV2(nn.Module):
-    """Width 1.0. Taps: ``conv3`` of stride 4, ``conv4`` and ``conv5`` after the blocks `taps`,
-    ``conv6`` the last layer.
+class MobileNetV2(Backbone):
+    """Width 1.0; stem, the blocks of stride 4 and, by default, batch norm are frozen.
 
-    `output_stride` 32, 16 or 8: strides beyond it become dilations. `remat` recomputes the blocks
-    in the backward pass instead of keeping their activations. `bn_momentum` trains the batch norm,
-    see `BatchNorm`; 0 freezes it.
+    Attributes:
+      output_stride: strides beyond it become dilations.
+      taps: numbers of the blocks whose results are ``conv4`` and ``conv5``.
+      remat: forms the activations inside the blocks a second time in the backward pass.
+      bn_momentum: trains the batch norm, see `BatchNorm`; 0 freezes it.
     """
 
-    output_stride: int = 16
+    output_stride: Literal[8, 16, 32] = 16
     taps: tuple[int, int] = (5, 12)
     remat: bool = False
     bn_momentum: float = 0.0
-    dtype: Dtype = jnp.float32
 
-    pixel_mean = (127.5, 127.5, 127.5)
-    pixel_std = (127.5, 127.5, 127.5)
+    pixel_mean: ClassVar[tuple[float, float, float]] = (127.5, 127.5, 127.5)
+    pixel_std: ClassVar[tuple[float, float, float]] = (127.5, 127.5, 127.5)
 
     @property
-    def feature_stride(self) -> int:
-        """Image pixels per feature pixel of ``conv6``."""
-        return self.output_stride
+    def tap_strides(self) -> Mapping[str, int]:
+        """See `Backbone`."""
+        strides, stride = [], 2  # of the blocks, counted from 1, after a stem of stride 2
+        for _, _, blocks, step in _GROUPS:
+            stride = min(stride * step, self.output_stride)
+            strides += blocks * [stride]
+        first, second = (strides[block - 1] for block in self.taps)
+        return {"conv3": 4, "conv4": first, "conv5": second, "conv6": stride}
+
+    @nn.nowrap
+    def frozen(self) -> tuple[str, ...]:
+        """Stem and stride-4 blocks, as the first stages of every backbone here, and batch norm."""
+        first = (r"backbone/features_0_[01]/", r"backbone/features_[1-3]/")
+        return first if self.bn_momentum else (*first, r"backbone/.*/(scale|bias)$")
+
+    @nn.nowrap
+    def import_name(self, path: tuple[str, ...]) -> str:
+        """torchvision's: ``features_4/conv_1_0`` is ``features.4.conv.1.0``."""
+        return re.sub(r"_(?=\d)", ".", ".".join(path))
 
     @nn.compact
     def __call__(
@@ -101,7 +120,7 @@ class MobileNetV2(nn.Module):
         *,
         train: bool = False,
     ) -> dict[str, Array]:
-        """The feature maps. `train` matters to trained batch norm alone: there is no dropout."""
+        """See `Backbone`; all maps are float32, and there is no dropout."""
         momentum = self.bn_momentum if train else 0.0
         x = mask_features(x.astype(self.dtype), valid)
         padding = _same_padding(x, 2, 1)
@@ -129,15 +148,3 @@ class MobileNetV2(nn.Module):
         x = Conv(_LAST, 1, name="features_18_0", dtype=self.dtype)(x)
         taps["conv6"] = nn.relu6(BatchNorm(momentum, name="features_18_1")(x))
         return jax.tree.map(lambda a: a.astype(jnp.float32), taps)
-
-
-Backbone = MobileNetV2
-
-FROZEN = (r"backbone/features_0_[01]/", r"backbone/features_[1-3]/")
-"""Stem and stride-4 blocks, as the first stages of every backbone here."""
-NORMS = (r"backbone/.*/(scale|bias)$",)
-
-
-def torch_name(path: tuple[str, ...]) -> str:
-    """torchvision's name of a module: ``features_4/conv_1_0`` is ``features.4.conv.1.0``."""
-    return re.sub(r"_(?=\d)", ".", ".".join(path))

@@ -8,21 +8,18 @@ default. Parameters carry torchvision's names (``layer1.0.downsample.0.weight`` 
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import BatchNorm, Conv, downsample_valid, mask_features
 
 BLOCKS: Mapping[int, tuple[int, int, int, int]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Blocks of layer1 to layer4, by depth."""
-
-FROZEN = (r"backbone/(conv1|bn1)/", r"backbone/layer1_\d+/")
-"""Stem and stride-4 blocks, as the first stages of every backbone here."""
-NORMS = (r"backbone/bn1/", r"backbone/layer\d_\d+/(bn\d|downsample_1)/")
 
 _EXPANSION = 4
 
@@ -66,36 +63,50 @@ class Bottleneck(nn.Module):
         return nn.relu(x.astype(y.dtype) + y)
 
 
-class ResNet(nn.Module):
-    """The backbone.
+class ResNet(Backbone):
+    """The network; its stem never learns.
 
     Attributes:
-      depth: 50 or 101.
-      output_stride: 16 or 8; layer4, or layer3 and layer4, have no stride then.
+      depth: number of layers.
+      output_stride: at 16 layer4 has no stride, at 8 layer3 and layer4 have none.
       dilated: layers that lost a stride are dilated instead, the first block of each by what the
         layer before has (DeepLab); without it their kernels see less, as in IRNet's program.
-      frozen_layers: how many of layer1 to layer4 learn nothing; the stem never does. 2 for the CAM
+      frozen_layers: how many of layer1 to layer4 learn nothing: 2 for the CAM
         of IRNet's program, where gradients stop after layer2.
       remat: forms the activations inside the blocks a second time in the backward pass.
       bn_momentum: trains the batch norm, see `BatchNorm`; 0 freezes it.
-      dtype: of convolutions and activations; parameters are float32.
     """
 
-    depth: int = 50
-    output_stride: int = 16
+    depth: Literal[50, 101] = 50
+    output_stride: Literal[8, 16] = 16
     dilated: bool = False
     frozen_layers: int = 1
     remat: bool = False
     bn_momentum: float = 0.0
-    dtype: Any = jnp.float32
 
     pixel_mean: ClassVar[tuple[float, float, float]] = (123.675, 116.28, 103.53)
     pixel_std: ClassVar[tuple[float, float, float]] = (58.395, 57.12, 57.375)
 
     @property
-    def feature_stride(self) -> int:
-        """Image pixels per feature pixel of ``conv6``."""
-        return self.output_stride
+    def tap_strides(self) -> Mapping[str, int]:
+        """See `Backbone`."""
+        last = self.output_stride
+        return {"conv2": 4, "conv3": 4, "conv4": 8, "conv5": last, "conv6": last}
+
+    @nn.nowrap
+    def frozen(self) -> tuple[str, ...]:
+        """The stem, the first `frozen_layers`, and batch norm unless `bn_momentum` trains it."""
+        found = (r"backbone/(conv1|bn1)/",)
+        if self.frozen_layers:
+            found += (rf"backbone/layer[1-{self.frozen_layers}]_\d+/",)
+        if not self.bn_momentum:
+            found += (r"backbone/bn1/", r"backbone/layer\d_\d+/(bn\d|downsample_1)/")
+        return found
+
+    @nn.nowrap
+    def import_name(self, path: tuple[str, ...]) -> str:
+        """torchvision's: ``layer1_0/downsample_0`` is ``layer1.0.downsample.0``."""
+        return re.sub(r"_(?=\d)", ".", ".".join(path))
 
     @nn.compact
     def __call__(
@@ -105,17 +116,11 @@ class ResNet(nn.Module):
         *,
         train: bool = False,
     ) -> dict[str, Array]:
-        """Feature maps of normalised images.
-
-        Args:
-          x: normalised RGB.
-          valid: the top-left rectangle of each image that is no padding; features there are then
-            those of the unpadded image.
-          train: matters to trained batch norm alone: there is no dropout.
+        """See `Backbone`; there is no dropout.
 
         Returns:
-          ``conv2`` (the stem, 64 channels) and ``conv3`` (256), both of stride 4, ``conv4`` (512,
-          stride 8), ``conv5`` (1024) and ``conv6`` (2048).
+          ``conv2`` (the stem, 64 channels), ``conv3`` (256), ``conv4`` (512), ``conv5`` (1024) and
+          ``conv6`` (2048).
         """
         momentum = self.bn_momentum if train else 0.0
         x = mask_features(x.astype(self.dtype), valid)
@@ -148,9 +153,6 @@ class ResNet(nn.Module):
         return taps
 
 
-Backbone = ResNet
-
-
 def _max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
     """Largest of 3×3, stride 2; what lies outside the map, or was zeroed, never wins over a ReLU's
     result.
@@ -159,15 +161,3 @@ def _max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
     return lax.reduce_window(
         x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), ends, ends, (0, 0))
     )
-
-
-def frozen(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """Stem and the layers that ``frozen_layers`` of a description counts, see `ResNet`."""
-    layers = int(fields.get("frozen_layers", ResNet.frozen_layers))
-    stem, *_ = FROZEN
-    return (stem, rf"backbone/layer[1-{layers}]_\d+/") if layers else (stem,)
-
-
-def torch_name(path: tuple[str, ...]) -> str:
-    """torchvision's name of a module: ``layer1_0/downsample_0`` is ``layer1.0.downsample.0``."""
-    return re.sub(r"_(?=\d)", ".", ".".join(path))

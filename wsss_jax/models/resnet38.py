@@ -7,17 +7,15 @@ Submodules carry the names of the published PyTorch weights.
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import BatchNorm, Conv, downsample_valid, mask_features
-
-FROZEN = (r"backbone/conv1a/", r"backbone/b2(_[12])?/")
-"""No recipe trains the first two levels."""
-NORMS = (r"backbone/(.*/)?bn[^/]*/",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +42,14 @@ BLOCKS = (
 BOTTLENECKS = (("b6", 2048), ("b7", 4096))
 TAPS = {"b4": "conv3", "b5": "conv4", "b6": "conv5"}
 """The normalised input of a block, by the name the papers give it."""
+
+_MXNET = {
+    "weight": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_var": "running_var",
+}
 
 
 class ResidualBlock(nn.Module):
@@ -118,25 +124,55 @@ class Bottleneck(nn.Module):
         return Conv(self.out, 1, dtype=self.dtype, name="conv_branch1")(first) + y, first
 
 
-class ResNet38(nn.Module):
-    """The backbone.
+class ResNet38(Backbone):
+    """The network; its first two levels and, by default, batch norm are frozen.
 
     Attributes:
       dropout: rates in the bottlenecks b6 and b7 (published: 0.3, 0.5; arXiv 2112.05351: 0.2, 0.2).
       remat: forms the activations inside the blocks a second time in the backward pass: about a
         third more time for a fraction of the memory.
       bn_momentum: trains the batch norm, see `BatchNorm`; 0 freezes it.
-      dtype: of convolutions and activations; parameters are float32.
     """
 
     dropout: tuple[float, ...] = (0.3, 0.5)
     remat: bool = False
     bn_momentum: float = 0.0
-    dtype: Any = jnp.float32
 
     pixel_mean: ClassVar[tuple[float, float, float]] = (123.675, 116.28, 103.53)
     pixel_std: ClassVar[tuple[float, float, float]] = (58.395, 57.12, 57.375)
-    feature_stride: ClassVar[int] = 8
+
+    @property
+    def tap_strides(self) -> Mapping[str, int]:
+        """See `Backbone`."""
+        return {"conv3": 4, "conv4": 8, "conv5": 8, "conv6": 8}
+
+    @nn.nowrap
+    def frozen(self) -> tuple[str, ...]:
+        """The first two levels, which no recipe trains, and batch norm unless it is trained."""
+        first = (r"backbone/conv1a/", r"backbone/b2(_[12])?/")
+        return first if self.bn_momentum else (*first, r"backbone/(.*/)?bn[^/]*/")
+
+    @nn.nowrap
+    def foreign_name(self, name: str) -> str | None:
+        """The PyTorch name of an array of the ImageNet weights, which were published for MXNet.
+
+        ``arg:res4b1_branch2a_weight`` → ``b4_1.conv_branch2a.weight``, ``bn4a_branch2a_gamma`` →
+        ``b4.bn_branch2a.weight``; the ImageNet classifier gives None, other names come back
+        unchanged.
+        """
+        mxnet = re.sub("^(arg|aux):", "", name)
+        if mxnet.startswith("linear1000_"):
+            return None
+        match = re.fullmatch(rf"(\w+?)_({'|'.join(_MXNET)})", mxnet)
+        if not match:
+            return name
+        layer, leaf = match[1], _MXNET[match[2]]
+        in_block = re.fullmatch(r"(res|bn)(\d)(?:a|b(\d+))_(branch\w+)", layer)
+        if in_block:
+            kind, level, number, branch = in_block.groups()
+            block = f"b{level}_{number}" if number else f"b{level}"
+            layer = f"{block}.{'conv' if kind == 'res' else 'bn'}_{branch}"
+        return f"{layer}.{leaf}"
 
     @nn.compact
     def __call__(
@@ -146,17 +182,10 @@ class ResNet38(nn.Module):
         *,
         train: bool = False,
     ) -> dict[str, Array]:
-        """Feature maps of normalised images.
-
-        Args:
-          x: normalised RGB.
-          valid: the top-left rectangle of each image that is no padding; features there are then
-            those of the unpadded image.
-          train: turns dropout on (needs a ``dropout`` key).
+        """See `Backbone`.
 
         Returns:
-          ``conv3`` (256 channels, stride 4) and, at stride 8, ``conv4`` (512), ``conv5`` (1024)
-          and ``conv6`` (4096).
+          ``conv3`` (256 channels), ``conv4`` (512), ``conv5`` (1024) and ``conv6`` (4096).
         """
         residual, bottleneck = ResidualBlock, Bottleneck
         if self.remat:
@@ -177,35 +206,3 @@ class ResNet38(nn.Module):
                 taps[TAPS[name]] = active
         taps["conv6"] = nn.relu(BatchNorm(momentum, name="bn7")(x))
         return taps
-
-
-Backbone = ResNet38
-
-_MXNET = {
-    "weight": "weight",
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_var": "running_var",
-}
-
-
-def foreign_name(name: str) -> str | None:
-    """The PyTorch name of an array of the ImageNet weights, which were published for MXNet.
-
-    ``arg:res4b1_branch2a_weight`` → ``b4_1.conv_branch2a.weight``, ``bn4a_branch2a_gamma`` →
-    ``b4.bn_branch2a.weight``; the ImageNet classifier gives None, other names come back unchanged.
-    """
-    mxnet = re.sub("^(arg|aux):", "", name)
-    if mxnet.startswith("linear1000_"):
-        return None
-    match = re.fullmatch(rf"(\w+?)_({'|'.join(_MXNET)})", mxnet)
-    if not match:
-        return name
-    layer, leaf = match[1], _MXNET[match[2]]
-    in_block = re.fullmatch(r"(res|bn)(\d)(?:a|b(\d+))_(branch\w+)", layer)
-    if in_block:
-        kind, level, number, branch = in_block.groups()
-        block = f"b{level}_{number}" if number else f"b{level}"
-        layer = f"{block}.{'conv' if kind == 'res' else 'bn'}_{branch}"
-    return f"{layer}.{leaf}"

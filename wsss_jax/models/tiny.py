@@ -1,9 +1,13 @@
 """A network of 0.2 M parameters, trained from scratch: for the built-in data and for tests."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv, Dtype, GroupNorm, downsample_valid, mask_features
 
 
@@ -25,16 +29,24 @@ class _Layer(nn.Module):
         return nn.relu(y), valid
 
 
-class Tiny(nn.Module):
-    """A stem of 4×4 patches and 3×3 layers, output stride 8; taps at strides 4, 4, 8 and 8."""
+class Tiny(Backbone):
+    """A stem of 4×4 patches and 3×3 layers, output stride 8.
+
+    Attributes:
+      width: channels of the first layers; ``conv5`` has twice and ``conv6`` four times as many.
+      remat: forms the activations inside the layers a second time in the backward pass.
+    """
 
     width: int = 32
     remat: bool = False
-    dtype: Dtype = jnp.float32
 
-    pixel_mean = (127.5, 127.5, 127.5)
-    pixel_std = (64.0, 64.0, 64.0)
-    feature_stride = 8
+    pixel_mean: ClassVar[tuple[float, float, float]] = (127.5, 127.5, 127.5)
+    pixel_std: ClassVar[tuple[float, float, float]] = (64.0, 64.0, 64.0)
+
+    @property
+    def tap_strides(self) -> Mapping[str, int]:
+        """See `Backbone`."""
+        return {"conv3": 4, "conv4": 4, "conv5": 8, "conv6": 8}
 
     @nn.compact
     def __call__(
@@ -44,7 +56,7 @@ class Tiny(nn.Module):
         *,
         train: bool = False,
     ) -> dict[str, Array]:
-        """The four feature maps."""
+        """See `Backbone`; all maps are float32."""
         del train
         layer = nn.remat(_Layer) if self.remat else _Layer
         patches = mask_features(x.astype(self.dtype), valid)
@@ -68,9 +80,3 @@ class Tiny(nn.Module):
             if tap:
                 taps[tap] = x.astype(jnp.float32)
         return taps
-
-
-Backbone = Tiny
-
-FROZEN: tuple[str, ...] = ()
-NORMS: tuple[str, ...] = ()

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from wsss_jax import models
 from wsss_jax.data.affinity_labels import AffinityLabels
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
@@ -43,8 +42,6 @@ def check(config: ConfigDict, needs: Needs) -> None:
     """Refuses what cannot work; see `wsss_jax.stages.base`."""
     settings: dict[str, Any] = config.to_dict()
     method = build_method(settings["method"], 1)
-    if "backbone" in settings["method"]:
-        models.build(settings["method"]["backbone"])
     augment = Augment(**settings["augment"])
     make_optimizer(settings["optimizer"], {}, 1)
     for name in ("init", "backbone"):

@@ -5,15 +5,14 @@ A PyTorch checkpoint becomes such a file where PyTorch is at hand, with
     np.savez("weights.npz", **{k: v.numpy() for k, v in torch.load("weights.pth").items()})
 
 Names come from the paths of our variables: ``backbone/b4_1/conv_branch2a/kernel`` is
-``b4_1.conv_branch2a.weight``. A backbone whose modules cannot carry their PyTorch names exports
-``torch_name(path) -> str`` (path of a module, relative to the backbone). One whose weights are also
-published under foreign names exports ``foreign_name(name) -> str | None`` (None drops the array).
+``b4_1.conv_branch2a.weight``. A backbone whose modules cannot carry their PyTorch names says so by
+`Backbone.import_name`, one whose weights are also published under other names by
+`Backbone.foreign_name`.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,7 +21,7 @@ from flax import traverse_util
 from jaxtyping import PyTree
 
 from wsss_jax.errors import UserError
-from wsss_jax.models import backbone_module
+from wsss_jax.models.base import Backbone
 
 LEAVES = {
     ("params", "kernel"): "weight",
@@ -39,14 +38,14 @@ HEADS = r"(classifier|fc\w*|f8_\d|f9)\..*"
 Variables = dict[str, Any]
 
 
-def torch_names(variables: Variables, module: ModuleType | None = None) -> dict[str, str]:
+def torch_names(variables: Variables, backbone: Backbone | None = None) -> dict[str, str]:
     """PyTorch's name of every variable, by path such as ``params/b4_1/conv_branch2a/kernel``.
 
     Args:
       variables: Flax variables by collection; the backbone, if any, is the submodule ``backbone``.
-      module: where the backbone is defined.
+      backbone: the backbone; None where there is none.
     """
-    convert: Callable[[tuple[str, ...]], str] = getattr(module, "torch_name", ".".join)
+    convert = ".".join if backbone is None else backbone.import_name
     names: dict[str, str] = {}
     for path in traverse_util.flatten_dict(variables):
         collection, *modules, leaf = path
@@ -96,7 +95,7 @@ def import_arrays(
     variables: Variables,
     arrays: Mapping[str, np.ndarray],
     *,
-    module: ModuleType | None = None,
+    backbone: Backbone | None = None,
     ignore: str = r"(?!)",
     source: str = "the weights",
     log: Callable[[str], None] = lambda _: None,
@@ -107,7 +106,7 @@ def import_arrays(
       variables: Flax variables (or their shapes) by collection.
       arrays: by PyTorch name; ``num_batches_tracked`` is skipped, and a ``module.`` before all
         names (of a network saved in its parallel wrapper) too.
-      module: where the backbone is defined.
+      backbone: the backbone; None where there is none.
       ignore: regular expression of PyTorch names that may be missing (they keep their value in
         `variables`) or be in excess.
       source: what to call the arrays in messages.
@@ -116,14 +115,15 @@ def import_arrays(
     Raises:
       UserError: arrays are missing, in excess, of another shape or not finite; names all of them.
     """
-    foreign: Callable[[str], str | None] = getattr(module, "foreign_name", lambda name: name)
     found: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
-        known = foreign(name.removeprefix("module."))
+        known: str | None = name.removeprefix("module.")
+        if backbone is not None:
+            known = backbone.foreign_name(known)
         if known is not None and not known.endswith("num_batches_tracked"):
             found[known] = array
     flat: dict[str, Any] = dict(traverse_util.flatten_dict(variables, sep="/"))
-    names = torch_names(variables, module)
+    names = torch_names(variables, backbone)
 
     missing = set(names.values()) - set(found)
     unexpected = set(found) - set(names.values())
@@ -157,7 +157,7 @@ def import_arrays(
 
 def import_backbone(
     path: Path,
-    backbone: Mapping[str, Any],
+    backbone: Backbone,
     params: PyTree,
     variables: PyTree,
     log: Callable[[str], None] = lambda _: None,
@@ -166,7 +166,7 @@ def import_backbone(
 
     Args:
       path: ``.npz`` file. Layers after the backbone are left out.
-      backbone: description of the backbone, see `wsss_jax.models.build`.
+      backbone: the backbone of the network.
       params: the network's parameters; the backbone's are under ``backbone``.
       variables: the other variables by collection.
       log: hears what was imported.
@@ -180,9 +180,8 @@ def import_backbone(
         for collection, tree in everything.items()
         if "backbone" in tree
     }
-    module = backbone_module(str(dict(backbone)["name"]))
     part = import_arrays(
-        part, read_arrays(path), module=module, ignore=HEADS, source=str(path), log=log
+        part, read_arrays(path), backbone=backbone, ignore=HEADS, source=str(path), log=log
     )
     for collection, tree in part.items():
         everything[collection] = {**everything[collection], **tree}

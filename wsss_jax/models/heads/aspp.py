@@ -1,0 +1,43 @@
+"""The head of DeepLabv2."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from wsss_jax.models.heads.base import Head
+from wsss_jax.models.layers import Conv, mask_features, valid_at
+
+
+class Aspp(Head):
+    """Parallel dilated 3×3 classifiers whose logits are added.
+
+    DeepLabv2 (Chen et al., arXiv 1606.00915, section 3.2).
+
+    Attributes:
+      dilations: of the classifiers.
+    """
+
+    dilations: tuple[int, ...] = (6, 12, 18, 24)
+
+    @nn.compact
+    def __call__(
+        self, taps: dict[str, Array], valid: Bool[Array, "b h w"] | None, *, train: bool = False
+    ) -> Float[Array, "b p q c1"]:
+        """Logits at the stride of ``conv6``."""
+        del train
+        x = taps["conv6"]
+        x = mask_features(x, valid_at(valid, (x.shape[1], x.shape[2])))
+        init = nn.initializers.normal(0.01)
+        parts = [
+            Conv(
+                self.outputs,
+                3,
+                dilation=rate,
+                use_bias=True,
+                kernel_init=init,
+                dtype=self.dtype,
+                name=f"classifier_{number}",
+            )(x)
+            for number, rate in enumerate(self.dilations)
+        ]
+        return sum(part.astype(jnp.float32) for part in parts)  # pyright: ignore[reportReturnType]

@@ -1,0 +1,43 @@
+"""The head of DeepLabv1."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from wsss_jax.models.heads.base import ConvNormRelu, Head
+from wsss_jax.models.layers import Conv, valid_at
+
+
+class LargeFov(Head):
+    """A dilated 3×3 and a 1×1 layer, dropout, and a 1×1 classifier.
+
+    DeepLabv1 with a large field of view (Chen et al., ICLR 2015), in the form SEAM retrains it.
+
+    Attributes:
+      features: channels of the two layers.
+      dilation: of the 3×3 layer.
+      dropout: rate before the classifier.
+      bn_momentum: share of new batch statistics in the running ones at every step.
+    """
+
+    features: int = 512
+    dilation: int = 12
+    dropout: float = 0.5
+    bn_momentum: float = 3e-4
+
+    @nn.compact
+    def __call__(
+        self, taps: dict[str, Array], valid: Bool[Array, "b h w"] | None, *, train: bool = False
+    ) -> Float[Array, "b p q c1"]:
+        """Logits at the stride of ``conv6``."""
+        momentum = self.bn_momentum if train else 0.0
+        x = taps["conv6"]
+        valid = valid_at(valid, (x.shape[1], x.shape[2]))
+        for number, (size, rate) in enumerate(((3, self.dilation), (1, 1))):
+            layer = ConvNormRelu(
+                self.features, size, rate, momentum, self.dtype, name=f"layer_{number}"
+            )
+            x = layer(x, valid)
+        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        classifier = Conv(self.outputs, 1, use_bias=True, dtype=self.dtype, name="classifier")
+        return classifier(x).astype(jnp.float32)

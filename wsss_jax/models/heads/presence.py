@@ -1,0 +1,27 @@
+"""The head that says which classes an image has."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from wsss_jax.models.layers import valid_at
+
+
+class Presence(nn.Module):
+    """Which classes an image has: a linear classifier of the features' mean over the image.
+
+    Attributes:
+      outputs: classes.
+    """
+
+    outputs: int
+
+    @nn.compact
+    def __call__(
+        self, taps: dict[str, Array], valid: Bool[Array, "b h w"] | None
+    ) -> Float[Array, "b c"]:
+        """Logits of the image's classes."""
+        x = taps["conv6"].astype(jnp.float32)
+        valid = valid_at(valid, (x.shape[1], x.shape[2]))
+        mean = jnp.mean(x, (1, 2), where=None if valid is None else valid[..., None])
+        return nn.Dense(self.outputs, name="classifier")(mean)
