@@ -8,13 +8,14 @@ import pytest
 from PIL import Image
 
 from tests.toys.made_up_run import CLASSES, DrawnSource, Page, make_run
+from wsss_jax.comparison.charts import score_chart, threshold_chart
 from wsss_jax.comparison.gallery import make_gallery, shown_split
 from wsss_jax.comparison.page import build_page, title
 from wsss_jax.comparison.picture import draw_picture
-from wsss_jax.comparison.sections import curves
 from wsss_jax.comparison.table import as_json, markdown, plus_minus
 from wsss_jax.comparison.trials import Comparison, Entry, Trial, labels
 from wsss_jax.report.collect import Evaluation, StageResult, collect
+from wsss_jax.report.render import bar_figure, line_figure
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +92,11 @@ def test_curves_of_different_length_share_their_beginning(compared: Comparison):
         metrics[key] = metrics[key][:40]
     curve = cam.curve("train")
     assert whole > 40 and curve is not None and len(curve[0]) == len(curve[1]) == 40
-    section = curves(compared)
-    assert section is not None
-    (figure,) = Page(str(section.markup())).named("figure", class_="chart")
-    chart = json.loads(str(figure["data-chart"]))
+    assert threshold_chart(compared, "val") is None, "nothing was scored there"
+    drawn = threshold_chart(compared, "train")
+    assert drawn is not None
+    chart = line_figure(drawn, "thresholds").data
+    assert chart is not None
     assert len(chart["x"]) == whole == len(chart["s"][1]["y"]), "as far as the longest"
     assert chart["s"][0]["y"][39] is not None and chart["s"][0]["y"][40:] == [None] * (whole - 40)
 
@@ -164,10 +166,31 @@ def test_page(compared: Comparison, gallery: list):
     words = " ".join(page.text)
     assert "42.0" in page.text and "+9.0 ▲" in words and "once, seed 1: no space | left" in words
     assert "1 to 3 seeds each" in words
-    dots = [a for a in page.named("i", class_="seed")]
-    assert len(dots) == 11, "every seed"
+    assert "CAM: best 42.0 at 0.20" in page.text and "Upper bound from true masks: 90.0." in words
+    assert len(page.named("use")) == 5 + 11, "the best threshold of every recipe, and every seed"
     ids = [a["id"] for _, a in page.tags if a.get("id")]
     assert len(ids) == len(set(ids))
+
+
+def test_bars_of_every_seed(compared: Comparison):
+    chart = score_chart(compared, ["train"])
+    ((heading, bars),) = chart.groups
+    assert heading == "" and chart.highest == pytest.approx(0.9)
+    assert [bar.text for bar in bars] == [
+        "42.0 ± 2.0",
+        "43.5 ± 0.2",
+        "51.0 ± 1.0 ▲",
+        "90.0",
+        "90.0",
+    ]
+    assert [len(bar.values) for bar in bars] == [3, 3, 3, 1, 1]
+    assert bars[2].mean == pytest.approx(0.51) and bars[2].std == pytest.approx(0.01)
+    svg = bar_figure(chart, "scores").svg
+    assert svg.count("<use") == 11, "every seed"
+    page = Page(svg)
+    assert page.open == [] and {"CAM", "Upper bound", "51.0 ± 1.0 ▲"} <= set(page.text)
+    both = score_chart(compared, ["train", "val"])
+    assert [heading for heading, _ in both.groups] == ["train", "val"] and not both.groups[1][1]
 
 
 def test_page_without_pictures_or_baseline(compared: Comparison):

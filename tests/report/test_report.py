@@ -26,10 +26,10 @@ from tests.toys.made_up_run import (
 )
 from wsss_jax.files import write_json
 from wsss_jax.pipeline import graph
-from wsss_jax.report import page as page_module
-from wsss_jax.report import wording
+from wsss_jax.report import render, wording
 from wsss_jax.report.collect import collect
 from wsss_jax.report.gallery import make_gallery, map_folders, shown_evaluation
+from wsss_jax.report.page import build_page
 from wsss_jax.report.picture import draw_picture
 from wsss_jax.stages import report
 
@@ -286,7 +286,7 @@ def test_pictures_shrink_until_the_page_is_small_enough(made, monkeypatch):
     ctx, text, _ = made
     found = collect(ctx.stages, ctx.config, ctx.workdir, "report")
     samples = make_gallery(found.evaluations[1], DrawnSource(), 2)
-    monkeypatch.setattr(page_module, "_MOST_BYTES", 0.7 * len(text))
-    small = page_module.build_page(found, samples, found.evaluations[1], CLASSES, {})
+    monkeypatch.setattr(render, "_MOST_BYTES", 0.7 * len(text))
+    small = build_page(found, samples, found.evaluations[1], CLASSES, {})
     assert len(small) < 0.7 * len(text)
     assert len(Page(small).named("figure", class_="tile")) == 24

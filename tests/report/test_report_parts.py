@@ -1,19 +1,22 @@
-"""What the report is made of: groups of samples, markup, charts, colours."""
+"""What the report is made of: groups of samples, charts, headlines, colours."""
 
 import dataclasses
-import json
-import re
 
 import numpy as np
 import pytest
 
-from tests.toys.made_up_run import Page, make_run
+from tests.toys.made_up_run import make_run
 from wsss_jax.report import wording
-from wsss_jax.report.charts import Series, axis, line_chart, smooth
-from wsss_jax.report.collect import Evaluation, StageResult, collect
+from wsss_jax.report.charts import loss_charts, training_charts
+from wsss_jax.report.collect import Evaluation, StageResult, Training, collect
 from wsss_jax.report.gallery import choose
-from wsss_jax.report.markup import Html, element
+from wsss_jax.training.metrics import MetricWriter, read_metrics
 from wsss_jax.viz.colors import class_colours, paint_mask
+
+
+def _collected(folder):
+    ctx = make_run(folder)
+    return ctx.stages, ctx.config, folder, "report"
 
 
 @pytest.mark.parametrize(
@@ -38,45 +41,6 @@ def test_groups_do_not_overlap(count, per_group, groups):
         assert names[0] == "i29" and names[8] == "i00"
         middle = sorted(values[name] for name in names[4:8])
         assert middle[0] <= np.median(list(values.values())) <= middle[-1]
-
-
-def test_markup_escapes_all_but_itself():
-    made = element("p", "<b>", Html("<i></i>"), 3, None, ["&", ("x",)], title='"', data_x=[1, "<"])
-    assert made == '<p title="&quot;" data-x="[1,&quot;&lt;&quot;]">&lt;b&gt;<i></i>3&amp;x</p>'
-    assert element("img", src="a", hidden=True, alt=None) == '<img src="a" hidden>'
-
-
-def test_axis_has_round_ticks_around_the_values():
-    found = axis([0.03, 0.91])
-    assert found.ticks == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    assert (found.place(0.0), found.place(1.0)) == (0.0, 1.0)
-    logarithmic = axis([0.004, 3.0], log=True)
-    assert logarithmic.ticks == (0.001, 0.01, 0.1, 1.0, 10.0)
-    assert logarithmic.place(0.1) == pytest.approx(0.5)
-    for constant in (0.0, 5.0, -2.0):
-        level = axis([constant, constant])
-        assert level.low < constant < level.high
-
-
-def test_long_series_are_thinned_not_cut():
-    steps = [float(step) for step in range(1, 5001)]
-    chart = line_chart("Loss", steps, [Series("loss", steps, 1)], x_name="step")
-    (attributes,) = Page(chart).named("figure")
-    data = json.loads(str(attributes["data-chart"]))
-    assert 150 < len(data["x"]) <= 300
-    assert data["x"][-1] == 5000 and data["s"][0]["y"][0] == pytest.approx(np.mean(steps[:17]))
-
-
-def test_one_point_makes_a_chart():
-    chart = line_chart("Loss", [1.0], [Series("loss", [0.5], 1)], x_name="step")
-    assert Page(chart).open == []
-    assert re.search(r'd="M[\d.]+ [\d.]+h0" class="line s1"', chart), "a dot"
-
-
-def test_smooth_is_centred_and_skips_gaps():
-    line = [float(value) for value in range(120)]
-    assert smooth(line)[30:90] == pytest.approx(line[30:90])
-    assert smooth([1.0, None, 3.0]) == [1.0, None, 3.0]
 
 
 def test_class_colours_differ():
@@ -138,3 +102,39 @@ def test_backgrounds_are_told_as_they_were(tmp_path):
     assert note(made("pseudo_labels", alpha=0.5), crf) == "background (1 − max)^1.25"
     assert note(made("random_walk", alpha=3.0), made("train"), crf) == "background (1 − max)^3"
     assert note(made("crf"), alpha=24.0) == "background (1 − max)^24"
+
+
+def test_what_evaluators_measured_is_drawn_beside_the_loss(tmp_path):
+    """Each evaluator has steps of its own, some of them steps of the loss."""
+    found = collect(*_collected(tmp_path)).trainings[0]
+    with MetricWriter(tmp_path / "train") as writer:
+        for step in range(10, 61, 10):
+            writer.scalars(step, {"loss": 2.0 / step})
+            writer.scalars(step, {"val/miou": 0.5 - abs(step - 40) / 100})
+            writer.scalars(step + 5, {"train_few/miou": 0.6})
+    training = dataclasses.replace(found, rows=read_metrics(tmp_path / "train"))
+    loss, miou, *_ = training_charts(training)
+    assert (loss.title, miou.title) == ("Loss", "mIoU while training")
+    assert list(loss.x) == list(range(10, 61, 10)) and None not in loss.series[0].y
+    assert list(miou.x) == list(range(10, 66, 5))
+    few, val = miou.series
+    assert (few.name, val.name) == ("train_few", "val") and few.joined and val.joined
+    assert [value for value in val.y if value is not None] == pytest.approx(
+        [20, 30, 40, 50, 40, 30]
+    )
+    assert val.legend == "val: best 50.0 at step 40"
+    assert [(mark.x, mark.y) for mark in miou.marks] == [(15, 60.0), (40, 50.0)]
+    alone = dataclasses.replace(training, rows=[{"step": 7, "val/miou": 0.25}])
+    (only,) = training_charts(alone)
+    assert only.marks[0].text == "best 25.0 at step 7"
+
+
+def test_losses_of_several_trainings_share_a_chart(tmp_path):
+    found = collect(*_collected(tmp_path)).trainings[0]
+    short = [{"step": step, "loss": 1.0} for step in (5, 6)]
+    other = Training(dataclasses.replace(found.stage, name="other"), short)
+    chart = loss_charts([found, other, dataclasses.replace(found, rows=[{"step": 1, "lr": 0.1}])])
+    assert chart is not None and [s.name for s in chart.series] == ["train", "other"]
+    assert list(chart.x) == list(range(1, 41))
+    assert [x for x, y in zip(chart.x, chart.series[1].y, strict=True) if y is not None] == [5, 6]
+    assert loss_charts([]) is None

@@ -124,6 +124,18 @@ def test_read_metrics_keeps_the_later_of_two_lines(tmp_path):
     assert read_metrics(tmp_path, last_step=1) == [{"step": 1, "loss": 3}]
 
 
+def test_an_evaluators_line_joins_that_of_its_step(tmp_path):
+    with MetricWriter(tmp_path) as writer:
+        for step in (1, 2):
+            writer.scalars(step, {"loss": 1.0 / step})
+        writer.scalars(2, {"val/miou": 0.25})
+    whole = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5, "val/miou": 0.25}]
+    assert read_metrics(tmp_path) == whole
+    with MetricWriter(tmp_path, resume_step=2) as writer:
+        writer.scalars(3, {"loss": 0.1})
+    assert read_metrics(tmp_path) == [*whole, {"step": 3, "loss": 0.1}]
+
+
 def test_full_disk_is_one_clear_line(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,15 +1,16 @@
 """The comparison as a self-contained page."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from wsss_jax.comparison import sections as sections
-from wsss_jax.comparison import table as text
+from wsss_jax.comparison import table
+from wsss_jax.comparison.charts import score_chart, scored_splits, threshold_chart
 from wsss_jax.comparison.trials import SPLITS, Comparison, Entry
-from wsss_jax.report import page, wording
-from wsss_jax.report.encode import Pictures
-from wsss_jax.report.gallery import Sample
-from wsss_jax.report.markup import Html, element
-from wsss_jax.viz.colors import class_colours
+from wsss_jax.files import flatten
+from wsss_jax.report import wording
+from wsss_jax.report.gallery import GROUPS, Sample
+from wsss_jax.report.page import Fold, fold, page_colors
+from wsss_jax.report.render import bar_figure, line_figure, render
 
 
 def build_page(
@@ -29,27 +30,28 @@ def build_page(
       provenance: names and values for the foot of the page.
       no_pictures: a sentence, see `samples`.
     """
-    colours = ["#" + bytes(row).hex() for row in class_colours(len(classes))]
-    data = comparison.entries[0].trials[0].run.data_name
-
-    def make(pictures: Pictures) -> str:
-        parts = (
-            sections.scores(comparison),
-            sections.curves(comparison),
-            sections.gallery(samples, split, colours, pictures, no_pictures),
-            sections.seeds(comparison),
-            sections.settings(comparison),
-        )
-        return page.document(
-            f"Comparison of {wording.count(len(comparison.entries), 'recipe')} on {data}",
-            _hero(comparison, data),
-            [part for part in parts if part is not None],
-            provenance,
-            remark=_missing(comparison),
-            styles=(("wsss_jax.report", "page.css"), ("wsss_jax.comparison", "comparison.css")),
-        )
-
-    return page.small_enough(make)
+    curves = [(s, chart) for s in SPLITS if (chart := threshold_chart(comparison, s)) is not None]
+    scored = scored_splits(comparison)
+    return render(
+        "wsss_jax.comparison",
+        "comparison.html.jinja",
+        comparison=comparison,
+        table=table,
+        splits=SPLITS,
+        data_name=comparison.entries[0].trials[0].run.data_name,
+        heading=title(comparison),
+        lede=lede(comparison),
+        headlines=_headlines(comparison, scored[0] if scored else SPLITS[0]),
+        samples=samples,
+        groups=GROUPS,
+        shown_split=split,
+        no_pictures=no_pictures,
+        colors=page_colors(classes),
+        thresholds=[line_figure(chart, f"threshold-{s}") for s, chart in curves],
+        scores=[bar_figure(score_chart(comparison, [s]), f"scores-{s}") for s in scored],
+        folds=_folds(comparison),
+        provenance=provenance,
+    )
 
 
 def title(comparison: Comparison) -> str:
@@ -72,21 +74,8 @@ def lede(comparison: Comparison) -> str:
     return f"The same data{same if len(backbones) == 1 else ''} and evaluation, {seeds} each."
 
 
-def _hero(comparison: Comparison, data: str) -> Html:
-    words = element(
-        "div",
-        element("p", "comparison", class_="eyebrow"),
-        element("h1", title(comparison), element("em", f" on {data}")),
-        element("p", lede(comparison), class_="lede"),
-    )
-    split = next((s for s in SPLITS if any(e.score(s) for e in comparison.entries)), SPLITS[0])
-    numbers = [page.headline(_headline(comparison, e, split)) for e in comparison.entries]
-    return element(
-        "header",
-        element("div", words, class_="top"),
-        element("dl", numbers, class_="numbers"),
-        id="top",
-    )
+def _headlines(comparison: Comparison, split: str) -> list[wording.Headline]:
+    return [_headline(comparison, entry, split) for entry in comparison.entries]
 
 
 def _headline(comparison: Comparison, entry: Entry, split: str) -> wording.Headline:
@@ -96,23 +85,41 @@ def _headline(comparison: Comparison, entry: Entry, split: str) -> wording.Headl
     if entry.supervised:
         note = f"on {split}, learned from true masks"
     elif gain is not None:
-        note = f"{sections.signed(gain)} on {split}"
+        note = f"{table.signed(gain)} on {split}"
         note += ", more than the spread" if comparison.better(entry, split) else ""
     elif entry.recipe == comparison.baseline:
         note += ", the baseline"
     return wording.Headline(
         label=entry.label,
         value=wording.percent(None if spread is None else spread.mean),
-        unit="" if spread is None else text.deviation(spread),
+        unit="" if spread is None else table.deviation(spread),
         note=note,
         score=None if spread is None else spread.mean,
     )
 
 
-def _missing(comparison: Comparison) -> Html | None:
-    if not comparison.missing:
-        return None
-    told = (
-        element("li", f"{recipe}, seed {seed}: {why}") for recipe, seed, why in comparison.missing
-    )
-    return element("div", "No result from", element("ul", told), class_="remark")
+def _folds(comparison: Comparison) -> list[Fold]:
+    """The values of the baseline, and of the others what differs."""
+    values = {entry.recipe: _values(entry) for entry in comparison.entries}
+    first = values.get(comparison.baseline)
+    folds = []
+    for recipe, own in values.items():
+        if first is None or own is first:
+            folds.append(fold(recipe, "every value", own))
+            continue
+        changed = {
+            key: own.get(key, "(not set)")
+            for key in sorted(own.keys() | first.keys())
+            if own.get(key) != first.get(key)
+        }
+        folds.append(fold(recipe, f"what differs from {comparison.baseline}", changed))
+    return folds
+
+
+def _values(entry: Entry) -> dict[str, Any]:
+    """Every value of the stages that are compared, by its full name."""
+    trial = entry.trials[0]
+    names = {e.stage.name for e in trial.scored.values()}
+    names |= {stage.name for e in trial.scored.values() for stage in e.chain}
+    sections = {stage.name: stage.section for stage in trial.run.stages if stage.name in names}
+    return dict(flatten({"data": trial.run.data, **sections}))

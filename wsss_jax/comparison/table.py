@@ -19,6 +19,16 @@ def deviation(spread: Spread) -> str:
     return "" if spread.std is None else f"± {wording.percent(spread.std)}"
 
 
+def signed(gain: float) -> str:
+    """A difference in points: ``+2.1``."""
+    return f"{'+' if gain >= 0 else '−'}{abs(100 * gain):.1f}"
+
+
+def rate(per_second: float | None) -> str:
+    """``50.0``: images in a second."""
+    return "–" if per_second is None else f"{per_second:.1f}"
+
+
 def gibibytes(count: int | None) -> str:
     """``1.6 GiB``."""
     return "–" if count is None else f"{count / 2**30:.1f} GiB"
@@ -35,10 +45,10 @@ def remarks(comparison: Comparison) -> list[str]:
     for split in SPLITS:
         told += sorted(_choices(comparison, split))
     scored = [e for entry in comparison.entries for e in entry.trials[0].scored.values()]
-    protocols = sorted({str(e.stage.metrics.get("protocol", "")) for e in scored} - {""})
+    protocols = wording.protocols(scored)
     if len(protocols) > 1:
         told.append(f"The recipes differ in their protocol ({', '.join(protocols)})!")
-    told += [wording.protocol_sentence(name) for name in protocols]
+    told += wording.protocol_sentences(scored)
     return [sentence for sentence in told if sentence]
 
 
@@ -66,9 +76,7 @@ def markdown(comparison: Comparison) -> str:
             for split in SPLITS
             for key in ("precision", "recall")
         ]
-        rate = entry.spread(lambda trial: trial.images_per_second)
-        row.append(f"{entry.trials[0].images_seen:,}")
-        row.append("–" if rate is None else f"{rate.mean:.1f}")
+        row += [f"{entry.trials[0].images_seen:,}", rate(entry.images_per_second)]
         rows.append([*row, gibibytes(entry.peak_memory)])
     seeds = [["method", "seed", "train mIoU", "val mIoU", "threshold", "training"]]
     for entry in comparison.entries:

@@ -124,6 +124,12 @@ class Entry:
         return list(map(float, found[0]["thresholds"][:shared])), mean.tolist()
 
     @property
+    def images_per_second(self) -> float | None:
+        """The mean rate over the seeds."""
+        found = self.spread(lambda trial: trial.images_per_second)
+        return None if found is None else found.mean
+
+    @property
     def peak_memory(self) -> int | None:
         """Of the seed that took most."""
         known = [trial.peak_memory for trial in self.trials]

@@ -1,268 +1,180 @@
-"""Line charts as inline SVG; labels are HTML, so that they keep their size on every screen."""
+"""The charts of a run: threshold curves, and what was recorded while training."""
 
-import dataclasses
-import math
 from collections.abc import Sequence
+from typing import Any
 
-from wsss_jax.report.markup import Html, element, join
-from wsss_jax.report.wording import number
+import numpy as np
 
-_WIDTH, _HEIGHT = 1000.0, 400.0  # of the viewBox; stretched to the page, strokes keep their width
-_MOST_POINTS = 300
-
-Number = int | float  # JSON gives either
-
-
-@dataclasses.dataclass(frozen=True)
-class Series:
-    """A line: `y` runs beside the chart's x, None where there is no value.
-
-    `shade` picks one of the page's six line colours; `faint` draws it as a thin companion.
-    """
-
-    name: str
-    y: Sequence[Number | None]
-    shade: int
-    faint: bool = False
+from wsss_jax.report import wording
+from wsss_jax.report.collect import Evaluation, Training
+from wsss_jax.viz.line_chart import LineChart, Mark, Number, Series, smooth
 
 
-@dataclasses.dataclass(frozen=True)
-class Mark:
-    """A point of interest: a dot at `y`, or a vertical line where `y` is None."""
-
-    x: Number
-    y: Number | None
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Axis:
-    """From `low` to `high`, linear or logarithmic, with labelled `ticks`."""
-
-    low: Number
-    high: Number
-    ticks: tuple[Number, ...]
-    log: bool = False
-
-    def place(self, value: Number) -> Number:
-        """Where `value` lies between the ends, 0…1."""
-        if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
-        return (value - self.low) / (self.high - self.low)
-
-
-def axis(
-    values: Sequence[Number], count: int = 5, *, log: bool = False, tight: bool = False
-) -> Axis:
-    """An axis that holds `values`, with about `count` round ticks.
-
-    `tight` ends it at the values themselves, else at a tick. A logarithmic axis needs positive
-    values.
-    """
-    low, high = min(values), max(values)
-    if log:
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        last = max(last, first + 1)
-        every = max(1, math.ceil((last - first) / count))
-        ticks = tuple(10.0**power for power in range(first, last + 1, every))
-        return Axis(10.0**first, 10.0**last, ticks, log=True)
-    if high - low < 1e-12 * max(1.0, abs(high)):
-        low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
-    step = _round_step((high - low) / count)
-    if not tight:
-        low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return Axis(low, high, tuple(round(i * step, 12) for i in range(first, last + 1)))
-
-
-def _round_step(rough: float) -> Number:
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * (1 - 1e-9))
-
-
-def line_chart(
-    title: str,
-    x: Sequence[Number],
-    series: Sequence[Series],
-    *,
-    x_name: str,
-    note: str = "",
-    marks: Sequence[Mark] = (),
-    log: bool = False,
-    zero: bool = False,
-) -> Html:
-    """A figure with legend, grid, lines and marks; the page's script adds the hover values.
-
-    `log` asks for a logarithmic y axis (ignored when a value is not positive), `zero` for one that
-    starts at 0. Long series are averaged down to a few hundred points.
-    """
-    x, series = _thin(x, series)
-    values = [v for s in series for v in s.y if v is not None]
-    log = log and min(values) > 0
-    across = axis(x, 6, tight=True)
-    up = axis([0.0, *values] if zero else values, log=log)
-    data = {
-        "x": [_short(v) for v in x],
-        "s": [
-            {"n": s.name, "c": s.shade, "y": [None if v is None else _short(v) for v in s.y]}
-            for s in series
-            if not s.faint
-        ],
-        "ax": [across.low, across.high],
-        "ay": [up.low, up.high],
-        "log": log,
-        "u": x_name,
-    }
-    return element(
-        "figure",
-        element(
-            "figcaption",
-            element("h3", title),
-            element("p", note, class_="note") if note else None,
-            _legend(series),
-        ),
-        element(
-            "div",
-            _drawing(across, up, x, series, marks),
-            _labels(across, up, x_name),
-            _mark_labels(across, up, marks),
-            class_="plot",
-            tabindex=0,
-            role="img",
-            aria_label=_summary(title, x_name, x, series, marks),
-        ),
-        class_="chart",
-        data_chart=data,
-    )
-
-
-def smooth(values: Sequence[Number | None]) -> list[Number | None]:
-    """Mean over a window of a thirtieth of the series around each value, one-sided at the ends.
-
-    Centred, so that a falling curve is not drawn too late; None stays None.
-    """
-    half = len(values) // 60
-    found: list[Number | None] = []
-    for place, value in enumerate(values):
-        window = values[max(0, place - half) : place + half + 1]
-        near = [v for v in window if v is not None]
-        found.append(None if value is None else math.fsum(near) / len(near))
-    return found
-
-
-def _thin(x: Sequence[Number], series: Sequence[Series]) -> tuple[list[Number], list[Series]]:
-    size = math.ceil(len(x) / _MOST_POINTS)
-    starts = range(0, len(x), size)
-
-    def means(values: Sequence[Number | None]) -> list[Number | None]:
-        parts = [[v for v in values[i : i + size] if v is not None] for i in starts]
-        return [math.fsum(part) / len(part) if part else None for part in parts]
-
-    thinned = [dataclasses.replace(s, y=means(s.y)) for s in series]
-    return [x[min(i + size, len(x)) - 1] for i in starts], thinned
-
-
-def _drawing(
-    across: Axis, up: Axis, x: Sequence[Number], series: Sequence[Series], marks: Sequence[Mark]
-) -> Html:
-    lines = [element("path", d=f"M0 {_y(up, t)}H{_WIDTH:g}", class_="grid") for t in up.ticks]
-    lines += [
-        element("path", d=f"M{_x(across, m.x)} 0V{_HEIGHT:g}", class_="rule")
-        for m in marks
-        if m.y is None
-    ]
-    several = sum(not s.faint for s in series) > 1
-    for s in series:
-        # Lines that share a chart differ in dashes as well: for print and colour-blind eyes.
-        drawn = "line faint" if s.faint else "line dashed" if several else "line"
-        lines.append(element("path", d=_path(across, up, x, s.y), class_=f"{drawn} s{s.shade}"))
-    return element(
-        "svg",
-        join(lines),
-        viewBox=f"0 0 {_WIDTH:g} {_HEIGHT:g}",
-        preserveAspectRatio="none",
-        aria_hidden="true",
-    )
-
-
-def _path(across: Axis, up: Axis, x: Sequence[Number], y: Sequence[Number | None]) -> str:
-    points, pen = [], "M"
-    for at, value in zip(x, y, strict=True):
-        if value is None:
-            pen = "M"
-            continue
-        # A line of no length has round ends: a single value is a dot.
-        points.append(f"{pen}{_x(across, at)} {_y(up, value)}{'h0' if pen == 'M' else ''}")
-        pen = "L"
-    return "".join(points)
-
-
-def _labels(across: Axis, up: Axis, x_name: str) -> Html:
-    ticks = [
-        element("span", number(t), class_="ytick", style=f"top:{100 - 100 * up.place(t):.2f}%")
-        for t in up.ticks
-    ]
-    ticks += [
-        element("span", number(t), class_="xtick", style=f"left:{100 * across.place(t):.2f}%")
-        for t in across.ticks
-    ]
-    return join([*ticks, element("span", x_name, class_="xname")])
-
-
-def _mark_labels(across: Axis, up: Axis, marks: Sequence[Mark]) -> Html:
-    found = []
-    for mark in marks:
-        left = 100 * across.place(mark.x)
-        top = 100.0 if mark.y is None else 100 - 100 * up.place(mark.y)
-        side = "mark left" if left > 60 else "mark"
-        found.append(
-            element(
-                "span",
-                element("b", mark.text),
-                class_=side if mark.y is not None else f"{side} foot",
-                style=f"left:{left:.2f}%;top:{top:.2f}%",
-            )
-        )
-    return join(found)
-
-
-def _legend(series: Sequence[Series]) -> Html | None:
-    shown = [s for s in series if not s.faint]
-    if len(shown) < 2:
+def threshold_chart(evaluation: Evaluation) -> LineChart | None:
+    """mIoU, precision and recall by threshold; None where masks were scored."""
+    metrics = evaluation.stage.metrics
+    if "miou_curve" not in metrics:
         return None
-    return element(
-        "ul",
-        (element("li", element("i", class_=f"key s{s.shade}"), s.name) for s in shown),
-        class_="legend",
+    lines = (("mIoU", "miou_curve"), ("precision", "precision_curve"), ("recall", "recall_curve"))
+    series = [
+        Series(name, [None if v is None else 100 * v for v in metrics[key]], shade)
+        for shade, (name, key) in enumerate(lines, 1)
+        if metrics.get(key)
+    ]
+    thresholds = metrics["thresholds"]
+    best = int(np.argmax(metrics["miou_curve"]))
+    top = 100 * metrics["miou_curve"][best]
+    marks = [Mark(thresholds[best], top, f"best {top:.1f} at {thresholds[best]:.2f}")]
+    used = metrics.get("threshold")
+    # Thresholds are steps of 0.01; a used one beside the best is worth its own line.
+    if isinstance(used, int | float) and abs(used - thresholds[best]) > 1e-6:
+        marks.append(Mark(used, None, f"used {used:.2f}"))
+    return LineChart(
+        wording.name(evaluation),
+        thresholds,
+        series,
+        "background threshold",
+        note=wording.choice_sentence(evaluation),
+        marks=marks,
+        zero=True,
     )
 
 
-def _summary(
+def miou_chart(
     title: str,
-    x_name: str,
-    x: Sequence[Number],
-    series: Sequence[Series],
-    marks: Sequence[Mark],
-) -> str:
-    parts = [f"{title}, {x_name} {number(x[0])} to {number(x[-1])}."]
-    for s in series:
-        known = [v for v in s.y if v is not None]
-        if known and not s.faint:
-            parts.append(
-                f"{s.name}: from {number(known[0])} to {number(known[-1])},"
-                f" lowest {number(min(known))}, highest {number(max(known))}."
-            )
-    return " ".join([*parts, *(f"{mark.text}." for mark in marks)])
+    curves: Sequence[tuple[str, int, Sequence[Number], Sequence[Number]]],
+    note: str = "",
+) -> LineChart | None:
+    """mIoU by threshold of several maps, each with its best; None where there are none.
+
+    Args:
+      title: of the chart.
+      curves: name, shade, thresholds and mIoU in 0…1. Some versions try more thresholds than
+        others: short lines end early.
+      note: a sentence beneath the title.
+    """
+    if not curves:
+        return None
+    longest = max((thresholds for _, _, thresholds, _ in curves), key=len)
+    series, marks = [], []
+    for name, shade, thresholds, scores in curves:
+        best = int(np.argmax(scores))
+        found = [100 * value for value in scores]
+        told = f"{name}: best {found[best]:.1f} at {thresholds[best]:.2f}"
+        missing = [None] * (len(longest) - len(found))
+        series.append(Series(name, [*found, *missing], shade, legend=told))
+        marks.append(Mark(thresholds[best], found[best], shade=shade))
+    return LineChart(
+        title, longest, series, "background threshold", note=note, marks=marks, zero=True
+    )
 
 
-def _x(across: Axis, value: Number) -> str:
-    return f"{_WIDTH * across.place(value):.1f}"
+def miou_charts(evaluations: Sequence[Evaluation]) -> LineChart | None:
+    """The mIoU of all evaluations that tried thresholds, in one chart."""
+    found = [e for e in evaluations if "miou_curve" in e.stage.metrics]
+    curves = [
+        (wording.name(e), shade, e.stage.metrics["thresholds"], e.stage.metrics["miou_curve"])
+        for shade, e in enumerate(found, 1)
+    ]
+    return miou_chart("mIoU by threshold", curves)
 
 
-def _y(up: Axis, value: Number) -> str:
-    return f"{_HEIGHT * (1 - up.place(value)):.1f}"
+def training_charts(training: Training) -> list[LineChart]:
+    """Loss, mIoU while training, terms of the loss, learning rate and speed, where recorded."""
+    keys = sorted({key for row in training.rows for key in row})
+    loss, terms = ["loss"], [key for key in keys if key.startswith("loss/")]
+    scores = [key for key in keys if key.endswith("/miou")]
+    charts = [_loss_chart(training, loss), _score_chart(training, scores), _terms(training, terms)]
+    for key, title, shade in (
+        ("lr", "Learning rate", 2),
+        ("images_per_second", "Images per second", 3),
+    ):
+        steps, (values,) = _columns(training, [key])
+        if _known([values]):
+            series = [Series(title.lower(), values, shade)]
+            charts.append(LineChart(title, steps, series, "step", zero=True))
+    return [chart for chart in charts if chart is not None]
 
 
-def _short(value: Number) -> Number:
-    return float(f"{value:.5g}")
+def _loss_chart(training: Training, keys: Sequence[str]) -> LineChart | None:
+    steps, (values,) = _columns(training, keys)
+    if not _known([values]):
+        return None
+    lines = [Series("raw", values, 1, faint=True), Series("loss", smooth(values), 1)]
+    return LineChart("Loss", steps, lines, "step", note="Smoothed; faint: raw.")
+
+
+def _score_chart(training: Training, keys: Sequence[str]) -> LineChart | None:
+    """What evaluators measured during the training; each has its own steps."""
+    steps, columns = _columns(training, keys)
+    series, marks = [], []
+    for shade, (key, values) in enumerate(zip(keys, columns, strict=True), 4):
+        known = [
+            (100 * value, step)
+            for value, step in zip(values, steps, strict=True)
+            if value is not None
+        ]
+        if not known:
+            continue
+        top, at = max(known, key=lambda pair: pair[0])
+        name = key.removesuffix("/miou")
+        told = f"best {top:.1f} at step {at:,.0f}"
+        points = [None if value is None else 100 * value for value in values]
+        series.append(Series(name, points, shade, joined=True, legend=f"{name}: {told}"))
+        marks.append(Mark(at, top, told if len(keys) == 1 else "", shade))
+    if not series:
+        return None
+    names = " and ".join(s.name for s in series)
+    note = f"In per cent, of {names}, measured during the training."
+    return LineChart(
+        "mIoU while training", steps, series, "step", note=note, marks=marks, zero=True
+    )
+
+
+def _terms(training: Training, keys: Sequence[str]) -> LineChart | None:
+    steps, columns = _columns(training, keys)
+    series = [
+        Series(key.removeprefix("loss/"), smooth(values), shade)
+        for shade, (key, values) in enumerate(zip(keys, columns, strict=True), 1)
+        if _known([values])
+    ]
+    if not series:
+        return None
+    values = _known([s.y for s in series])
+    # Terms of very different size share a chart only on a logarithmic axis.
+    log = min(values) > 0 and max(values) > 30 * min(values)
+    note = "Smoothed, logarithmic." if log else "Smoothed."
+    return LineChart("Terms of the loss", steps, series, "step", note=note, log=log)
+
+
+def loss_charts(trainings: Sequence[Training]) -> LineChart | None:
+    """The smoothed losses of all trainings in one chart; None where none was recorded."""
+    found = []
+    for training in trainings:
+        steps, (values,) = _columns(training, ["loss"])
+        if _known([values]):
+            found.append((training.stage.name, dict(zip(steps, smooth(values), strict=True))))
+    if not found:
+        return None
+    steps = sorted({step for _, losses in found for step in losses})
+    series = [
+        Series(name, [losses.get(step) for step in steps], shade, joined=True)
+        for shade, (name, losses) in enumerate(found, 1)
+    ]
+    return LineChart("Training loss", steps, series, "step")
+
+
+def _columns(
+    training: Training, keys: Sequence[str]
+) -> tuple[list[Number], list[list[Number | None]]]:
+    """The steps that have one of `keys`, and the finite values there for each of them."""
+    rows = [row for row in training.rows if any(key in row for key in keys)]
+    return [row["step"] for row in rows], [[_finite(row.get(key)) for row in rows] for key in keys]
+
+
+def _finite(value: Any) -> Number | None:
+    return value if isinstance(value, int | float) and np.isfinite(value) else None
+
+
+def _known(columns: Sequence[Sequence[Number | None]]) -> list[Number]:
+    return [value for column in columns for value in column if value is not None]

@@ -18,6 +18,14 @@ from wsss_jax.viz.overlay import cam_overlay
 
 _LONG_SIDE = 480  # pixels; four such views are wider than any screen shows them
 
+GROUPS = {
+    "best": ("Best", "the highest mIoU of single images"),
+    "median": ("Median", "the middle of the list: what to expect"),
+    "worst": ("Worst", "the lowest mIoU: where it fails"),
+    "sample": ("Samples", "in the order of the list"),
+}
+"""Title and remark of every group of samples."""
+
 
 @dataclasses.dataclass(frozen=True)
 class View:
@@ -51,6 +59,12 @@ class Sample:
     labels: tuple[str, ...]
     tags: tuple[Tag, ...]
     views: tuple[View, ...]
+
+    @property
+    def shape(self) -> float:
+        """Width over height, bounded so that a panorama or a pole does not break the page."""
+        height, width = self.views[0].picture.shape[:2]
+        return min(max(width / height, 0.62), 1.9)
 
     def view(self, kind: str) -> View | None:
         """The view of a kind, where there is one."""

@@ -1,6 +1,9 @@
 """Names, numbers and sentences that the page and the picture share."""
 
 import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from wsss_jax.report.collect import Evaluation, Run, Training
 
@@ -82,9 +85,14 @@ def name(evaluation: Evaluation) -> str:
     return " · ".join(filter(None, (kind(evaluation), evaluation.split)))
 
 
-def protocol_sentence(protocol: str) -> str:
-    """How classes without a pixel are counted."""
-    return _PROTOCOLS.get(protocol, "")
+def protocols(evaluations: Iterable[Evaluation]) -> list[str]:
+    """Names of the protocols that were scored with."""
+    return sorted({str(e.stage.metrics.get("protocol", "")) for e in evaluations} - {""})
+
+
+def protocol_sentences(evaluations: Iterable[Evaluation]) -> list[str]:
+    """How classes without a pixel are counted, a sentence for each protocol."""
+    return [_PROTOCOLS[name] for name in protocols(evaluations) if name in _PROTOCOLS]
 
 
 def kind(evaluation: Evaluation) -> str:
@@ -92,18 +100,20 @@ def kind(evaluation: Evaluation) -> str:
     return _KINDS.get(evaluation.scored.type, evaluation.scored.name.replace("_", " "))
 
 
-def percent(value: int | float | None) -> str:
-    """A fraction as the field writes it: 52.3."""
-    return "–" if value is None else f"{100 * value:.1f}"
+def percent(value: object) -> str:
+    """A fraction as the field writes it: 52.3; a dash for what is no finite number."""
+    if isinstance(value, int | float) and math.isfinite(value):
+        return f"{100 * value:.1f}"
+    return "–"
 
 
-def number(value: int | float) -> str:
-    """Three or four significant digits without exponents where they can be avoided."""
-    if value == 0:
-        return "0"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.1e}"
+def plain(value: Any) -> str:
+    """A value of a recipe as text."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value)) or "none"
+    if value is None or value in ("", {}):
+        return "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def shortened(text: str, length: int) -> str:
@@ -204,20 +214,22 @@ def ground_truth_note(evaluation: Evaluation, run: Run) -> str:
     return str(folder or f"{run.data.get('builder', 'data')} (generated)")
 
 
-def headlines(run: Run) -> list[Headline]:
-    """The figures on top of the page, at most six.
-
-    Of several results of one stage the best; of a long chain the first two and the last two.
-    """
+def leading(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """At most four: of several results of one stage the best, of a long chain both ends."""
     best: dict[tuple[str, str], Evaluation] = {}
-    for evaluation in run.evaluations:
+    for evaluation in evaluations:
         key = evaluation.scored.name, evaluation.split
         rival = best.setdefault(key, evaluation)
         if evaluation.stage.metrics["miou"] > rival.stage.metrics["miou"]:
             best[key] = evaluation
-    shown = list(best.values())
+    found = list(best.values())
+    return found if len(found) <= 4 else [*found[:2], *found[-2:]]
+
+
+def headlines(run: Run) -> list[Headline]:
+    """The figures on top of the page, at most six."""
     found = []
-    for evaluation in shown if len(shown) <= 4 else [*shown[:2], *shown[-2:]]:
+    for evaluation in leading(run.evaluations):
         images = evaluation.stage.metrics.get("images")
         remarks = [count(images, "image") if isinstance(images, int) else ""]
         remarks.append(threshold_note(evaluation))

@@ -116,8 +116,9 @@ class MetricWriter:
 def read_metrics(folder: Path | str, last_step: int | None = None) -> list[dict[str, Any]]:
     """The lines of ``folder/metrics.jsonl`` up to `last_step`; empty when there is no file.
 
-    A line that is no JSON object with a step (cut off by a kill) is left out; of two lines of one
-    step the later counts.
+    A line that is no JSON object with a step (cut off by a kill) is left out. Lines of one step, as
+    its loss and what an evaluator measured then, become one; of two values of a name the later
+    counts.
     """
     path = Path(folder) / "metrics.jsonl"
     if not path.is_file():
@@ -128,7 +129,7 @@ def read_metrics(folder: Path | str, last_step: int | None = None) -> list[dict[
             row = json.loads(line)
             step = int(row["step"])
             if last_step is None or step <= last_step:
-                rows[step] = row
+                rows[step] = rows.get(step, {}) | row
     return [rows[step] for step in sorted(rows)]
 
 

@@ -9,8 +9,7 @@ from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 
 from wsss_jax.viz.colors import class_colours, paint_mask
-
-FONT = "DejaVu Sans"  # comes with matplotlib, so a picture is the same everywhere
+from wsss_jax.viz.style import FONT
 
 _PAPER, _INK = (250, 249, 245), (30, 28, 44)
 

@@ -32,23 +32,28 @@
   const format = (value) => {
     const size = Math.abs(value);
     if (size === 0) return "0";
-    if (size < 1e-3) return value.toExponential(1);
+    if (size < 1e-4) return value.toExponential(1);
     return size >= 1000 ? value.toLocaleString("en") : String(Number(value.toPrecision(4)));
+  };
+  const colored = (made, color) => {
+    made.style.setProperty("--c", color);
+    return made;
   };
   for (const chart of all("[data-chart]")) {
     const data = JSON.parse(chart.dataset.chart);
     const plot = chart.querySelector(".plot");
+    const area = chart.querySelector(".area");
     const cross = node("div", "cross");
     const tip = node("div", "tip");
     tip.setAttribute("aria-live", "polite");
-    plot.append(cross, tip);
+    area.append(cross, tip);
     const across = (x) => (x - data.ax[0]) / (data.ax[1] - data.ax[0]);
     const up = (y) => (data.log
       ? Math.log(y / data.ay[0]) / Math.log(data.ay[1] / data.ay[0])
       : (y - data.ay[0]) / (data.ay[1] - data.ay[0]));
     const dots = data.s.map((series) => {
-      const dot = node("i", `dot s${series.c}`);
-      plot.append(dot);
+      const dot = colored(node("i", "dot"), series.c);
+      area.append(dot);
       return dot;
     });
     let at = -1;
@@ -64,7 +69,7 @@
         dots[i].style.left = `${left}%`;
         dots[i].style.top = `${100 - 100 * up(value)}%`;
         const line = node("span", "", `${series.n} ${format(value)}`);
-        line.prepend(node("i", `key s${series.c}`));
+        line.prepend(colored(node("i", "key"), series.c));
         tip.append(line);
       });
       tip.classList.toggle("flip", left > 55);
@@ -78,12 +83,12 @@
       });
       return best;
     };
-    plot.addEventListener("pointermove", (event) => {
-      const box = plot.getBoundingClientRect();
+    area.addEventListener("pointermove", (event) => {
+      const box = area.getBoundingClientRect();
       show(nearest((event.clientX - box.left) / box.width));
     });
     const leave = () => plot.classList.remove("reading");
-    plot.addEventListener("pointerleave", leave);
+    area.addEventListener("pointerleave", leave);
     plot.addEventListener("blur", leave);
     plot.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];

@@ -1,0 +1,76 @@
+"""Charts of bars: means, with their spread and every value."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from wsss_jax.viz.sheet import Pixels, Sheet
+from wsss_jax.viz.style import CARD, INK, LETTER, SOFT, SUNK, TEXT, line_style
+
+_ROW, _GROUP = 34, 22  # pixels: heights of a bar and of the heading of a group of bars
+_SCORES = 118  # width behind bars
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """A mean with its standard deviation (None: unknown) and the values it is of."""
+
+    name: str
+    text: str
+    shade: int
+    mean: float
+    std: float | None
+    values: Sequence[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class BarChart:
+    """Level bars from 0 to `highest`, in groups under their headings (empty: without one)."""
+
+    title: str
+    groups: Sequence[tuple[str, Sequence[Bar]]]
+    highest: float
+
+    @property
+    def height(self) -> int:
+        """Pixels it needs."""
+        headings = sum(_GROUP for heading, _ in self.groups if heading)
+        return max(_ROW, headings + _ROW * sum(len(bars) for _, bars in self.groups))
+
+    def summary(self) -> str:
+        """What the chart shows in words, for those who do not see it."""
+        told = [
+            f"{heading} {bar.name} {bar.text}".strip()
+            for heading, bars in self.groups
+            for bar in bars
+        ]
+        return f"{self.title}: {', '.join(told)}."
+
+
+def draw_bars(sheet: Sheet, chart: BarChart, left: Pixels, top: Pixels, width: Pixels) -> None:
+    """Draws bars of the means, with whiskers of the standard deviation and a dot for each value."""
+    longest = max((len(bar.name) for _, bars in chart.groups for bar in bars), default=0)
+    names = min(LETTER * TEXT * longest + 20, 0.4 * width)
+    most = int(names / (LETTER * TEXT))
+    room = width - names - _SCORES
+    axes = sheet.axes(left + names, top, room, chart.height)
+    axes.set_axis_off()
+    axes.set_xlim(0, chart.highest * 1.05)
+    axes.set_ylim(chart.height, 0)
+    line = 0.0
+    for heading, bars in chart.groups:
+        if heading:
+            sheet.text(left + names, top + line + 15, heading, TEXT, SOFT)
+            line += _GROUP
+        for bar in bars:
+            middle, (color, _) = line + _ROW / 2, line_style(bar.shade)
+            axes.barh(middle, chart.highest * 1.05, 22, color=SUNK, lw=0, clip_on=False)
+            axes.barh(middle, bar.mean, 22, color=color, alpha=0.35, lw=0, clip_on=False)
+            if bar.std is not None:
+                ends = [max(bar.mean - bar.std, 0.0), bar.mean + bar.std]
+                axes.plot(ends, [middle, middle], color=color, lw=2.5, clip_on=False)
+            dots = [middle] * len(bar.values)
+            axes.plot(bar.values, dots, "o", color=color, ms=8, mec=CARD, mew=1, clip_on=False)
+            name = bar.name if len(bar.name) <= most else bar.name[: most - 1] + "…"
+            sheet.text(left, top + middle + 5, name, TEXT, INK)
+            sheet.text(left + names + room + 14, top + middle + 5, bar.text, TEXT, INK, bold=True)
+            line += _ROW
