@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import tables, training
 from wsss_jax.data.augment import Augment
+from wsss_jax.data.images import decode_image
 from wsss_jax.data.loader import training_batches
 from wsss_jax.data.source import Record
 
@@ -42,13 +43,20 @@ class Memory:
     def __init__(self, paths: list[Path]):
         self.ids = [path.stem for path in paths]
         self.files = [path.read_bytes() for path in paths]
+        self.sizes = [decode_image(data, "").shape[:2] for data in self.files]
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Record:
         label = np.ones(1, np.float32)
-        return Record(id=self.ids[index], image=self.files[index], label=label, segmentation=None)
+        return Record(
+            id=self.ids[index],
+            image=self.files[index],
+            size=self.sizes[index],
+            label=label,
+            segmentation=None,
+        )
 
 
 def turn_hue(image: Image.Image, shift: float) -> Image.Image:

@@ -106,6 +106,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 class Images:
     ids = IDS
+    sizes = [SIZE] * len(IDS)
     classes = tuple(f"class{i}" for i in range(20))
     digest = "images"
 
@@ -114,7 +115,8 @@ class Images:
 
     def __getitem__(self, index: int) -> Record:
         data = cv2.imencode(".png", np.zeros((*SIZE, 3), np.uint8))[1].tobytes()
-        return Record(id=IDS[index], image=data, label=np.zeros(20, np.float32), segmentation=None)
+        label = np.zeros(20, np.float32)
+        return Record(id=IDS[index], image=data, size=SIZE, label=label, segmentation=None)
 
 
 @dataclasses.dataclass(frozen=True)

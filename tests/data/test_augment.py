@@ -20,12 +20,19 @@ from tests.toys.pictures import (
     slow_jitter,
     smooth,
 )
-from wsss_jax.data.augment import Augment, resize_image, resize_mask
+from wsss_jax.data.augment import Augment, resize_image, resize_mask, sampled
 from wsss_jax.data.images import decode_image
 from wsss_jax.errors import UserError
 
 # Changes nothing but the size, unless a field says otherwise.
-PLAIN = Augment(crop=32, long_side=None, flip=0.0, jitter_p=0.0)
+PLAIN = Augment(crop=32, long_side=(), flip=0.0, jitter_p=0.0)
+
+
+def augmented(augment: Augment, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator):
+    """The crop of an image as the loader makes it, where it shows the image, and the mask's."""
+    placement = augment.place((image.shape[0], image.shape[1]), rng)
+    part = augment.recolor(placement.part(image), sampled(image), rng)
+    return *placement.paste(part), placement.mask(mask)
 
 
 def labelled(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +94,7 @@ def test_long_side_is_uniform_with_both_ends_and_keeps_the_aspect():
 
 
 def test_random_scale_changes_both_sides_by_one_factor():
-    rng, augment = np.random.default_rng(0), Augment(long_side=None, scale=(0.5, 1.5))
+    rng, augment = np.random.default_rng(0), Augment(long_side=(), scale=(0.5, 1.5))
     heights = []
     for _ in range(100):
         height, width = augment.place((100, 60), rng).size
@@ -96,9 +103,8 @@ def test_random_scale_changes_both_sides_by_one_factor():
     assert 50 <= min(heights) < 60 and 140 < max(heights) <= 150
 
 
-@pytest.mark.parametrize("nothing", [None, ()])
-def test_without_ranges_the_size_stays(nothing):
-    augment = Augment(long_side=nothing, scale=nothing)
+def test_without_ranges_the_size_stays():
+    augment = Augment(long_side=(), scale=())
     assert augment.place((31, 47), np.random.default_rng(0)).size == (31, 47)
 
 
@@ -142,8 +148,7 @@ def test_crop_shows_a_window_and_says_where(height, width, size, seed, random):
     y, x = np.mgrid[1 : height + 1, 1 : width + 1].astype(np.uint8)
     image = np.stack([y, x, np.full_like(x, 7)], axis=-1)
     augment = dataclasses.replace(PLAIN, crop=size, random_position=random)
-    crop, valid, mask = augment(image, y, np.random.default_rng(seed))
-    assert mask is not None
+    crop, valid, mask = augmented(augment, image, y, np.random.default_rng(seed))
     rows, cols = np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0))
     assert len(rows) == min(height, size) and len(cols) == min(width, size)
     np.testing.assert_array_equal(valid, np.outer(valid.any(1), valid.any(0)))
@@ -164,7 +169,10 @@ def test_every_position_of_a_crop_is_equally_likely(height, size, positions):
     rng, image = np.random.default_rng(1), np.arange(1, 10, dtype=np.uint8)[:height, None, None]
     image = np.broadcast_to(image, (height, 1, 3)).copy()
     augment = dataclasses.replace(PLAIN, crop=size)
-    crops = [augment(image, None, rng)[0][..., 0].max(1).tobytes() for _ in range(400)]
+    crops = [
+        augmented(augment, image, image[..., 0], rng)[0][..., 0].max(1).tobytes()
+        for _ in range(400)
+    ]
     counts = [crops.count(crop) for crop in set(crops)]
     assert len(counts) == positions
     assert min(counts) > 0.7 * 400 / positions
@@ -177,11 +185,10 @@ def test_every_position_of_a_crop_is_equally_likely(height, size, positions):
 @given(st.integers(60, 120), st.integers(60, 120), seeds)
 def test_image_and_mask_stay_aligned(height, width, seed):
     image, mask = labelled(height, width, seed)
-    scaled = Augment(crop=48, long_side=None, scale=(0.5, 1.5), jitter_p=0.0)
+    scaled = Augment(crop=48, long_side=(), scale=(0.5, 1.5), jitter_p=0.0)
     sided = Augment(crop=48, long_side=(45, 90), jitter_p=0.0)
     for augment in (scaled, sided):
-        crop, valid, mask_crop = augment(image, mask, np.random.default_rng(seed))
-        assert mask_crop is not None
+        crop, valid, mask_crop = augmented(augment, image, mask, np.random.default_rng(seed))
         np.testing.assert_array_equal(mask_crop == 255, ~valid)
         # Away from the borders of the labels, where bicubic mixes them (a border may be just
         # outside the crop).
@@ -196,8 +203,8 @@ def test_image_and_mask_stay_aligned(height, width, seed):
 def test_everything_off_shows_the_image_itself():
     image = noise(20, 30)
     plain = dataclasses.replace(PLAIN, random_position=False)
-    crop, valid, mask = plain(image, None, np.random.default_rng(0))
-    assert mask is None and valid.sum() == 600
+    crop, valid, _ = augmented(plain, image, image[..., 0], np.random.default_rng(0))
+    assert valid.sum() == 600
     np.testing.assert_array_equal(crop[:20, :30], image)
 
 
@@ -206,8 +213,8 @@ def test_same_generator_same_result_and_inputs_are_untouched():
     before = image.copy(), mask.copy()
     augment = Augment(crop=40, long_side=(40, 70), grayscale_p=0.5, hsv=10)
     for seed in range(5):
-        first = augment(image, mask, np.random.default_rng(seed))
-        second = augment(image, mask, np.random.default_rng(seed))
+        first = augmented(augment, image, mask, np.random.default_rng(seed))
+        second = augmented(augment, image, mask, np.random.default_rng(seed))
         for a, b in zip(first, second, strict=True):
             np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(image, before[0])
@@ -219,7 +226,7 @@ def test_probabilities_count(field):
     image, mask = smooth(32, 32), np.zeros((32, 32), np.uint8)
     augment = dataclasses.replace(PLAIN, **{field: 0.25})
     rng = np.random.default_rng(0)
-    changed = sum((augment(image, mask, rng)[0] != image).any() for _ in range(400))
+    changed = sum((augmented(augment, image, mask, rng)[0] != image).any() for _ in range(400))
     assert 70 <= changed <= 130
 
 
@@ -227,7 +234,7 @@ def test_augment_agrees_with_the_published_order_on_photographs(shared):
     """Resize, flip, jitter and crop by PIL, on the whole image, with the same draws."""
     strengths: dict[str, Any] = dict(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
     for seed, image in enumerate(photographs(shared, 6)):
-        crop, valid, _ = Augment()(image, None, np.random.default_rng(seed))
+        crop, valid, _ = augmented(Augment(), image, image[..., 0], np.random.default_rng(seed))
         rng = np.random.default_rng(seed)
         long_side = rng.integers(448, 768, endpoint=True)
         height, width = (round(n * long_side / max(image.shape)) for n in image.shape[:2])
@@ -249,15 +256,35 @@ def test_augment_agrees_with_the_published_order_on_photographs(shared):
 @pytest.mark.parametrize(
     "fields, words",
     [
-        (dict(scale=(0.5, 1.5)), "found both"),
-        (dict(long_side=(768, 448)), "0 < low <= high in augment.long_side"),
-        (dict(long_side=None, scale=(0.0, 1.0)), "augment.scale"),
-        (dict(flip=1.5), r"augment.flip in 0..1, found 1.5"),
-        (dict(hue=0.6), r"augment.hue in 0..0.5"),
-        (dict(contrast=-0.1), "augment.contrast"),
-        (dict(crop=0), "augment.crop"),
+        (dict(scale=(0.5, 1.5)), "long_side or scale, found both"),
+        (dict(long_side=(768, 448)), r"0 < low <= high in long_side, found \(768, 448\)"),
+        (dict(long_side=(), scale=(0.0, 1.0)), "0 < low <= high in scale"),
+        (dict(flip=1.5), r"flip in 0\.\.1, found 1\.5"),
+        (dict(hue=0.6), r"hue in 0\.\.0\.5, found 0\.6"),
+        (dict(contrast=-0.1), r"contrast in 0\.\.inf, found -0\.1"),
+        (dict(crop=0), "crop in 1..inf, found 0"),
     ],
 )
 def test_values_out_of_range_are_refused(fields, words):
+    with pytest.raises(UserError, match=rf"^train\.augment: expected {words}"):
+        Augment.from_config(fields, "train.augment")
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        (dict(long_side=None), "train.augment.long_side to be a tuple of 2"),
+        (dict(long_side=(448.0, 768.0)), "train.augment.long_side to be a tuple of 2"),
+        (dict(hsv=1.5), "train.augment.hsv to be a whole number, found 1.5"),
+        (dict(jiter_p=0.5), "did you mean jitter_p"),
+    ],
+)
+def test_values_of_another_type_are_refused(fields, words):
     with pytest.raises(UserError, match=words):
-        Augment(**fields)
+        Augment.from_config(fields, "train.augment")
+
+
+def test_a_complete_section_is_read_as_it_was_written():
+    section = Augment.defaults(crop=32, long_side=(), scale=(0.5, 1.5))
+    assert set(section) == {field.name for field in dataclasses.fields(Augment)}
+    assert Augment.from_config(section) == Augment(crop=32, long_side=(), scale=(0.5, 1.5))

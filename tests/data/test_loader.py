@@ -11,12 +11,16 @@ import orbax.checkpoint as ocp
 import pytest
 
 from wsss_jax.data.augment import Augment
+from wsss_jax.data.batch_spec import BatchSpec, LocalCrops, StrongView
 from wsss_jax.data.images import encode_mask
 from wsss_jax.data.loader import training_batches
+from wsss_jax.data.mask_labels import GroundTruth
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 
 SMALL = Augment(crop=24, long_side=(20, 40))
+MASKS = BatchSpec(segmentation=True)
+VIEWS = BatchSpec(segmentation=True, strong=StrongView(), local_crops=LocalCrops(count=3, size=10))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,10 @@ class Pictures:
     def ids(self) -> list[str]:
         return [f"picture_{i}" for i in range(self.count)]
 
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        return [(20, 30)] * self.count
+
     def __len__(self) -> int:
         return self.count
 
@@ -47,6 +55,7 @@ class Pictures:
         return Record(
             id=f"picture_{index}",
             image=image[: len(image) // 2] if index == self.broken else image,
+            size=(20, 30),
             label=label.astype(np.float32),
             segmentation=encode_mask(mask) if self.with_masks else None,
         )
@@ -55,6 +64,8 @@ class Pictures:
 def batches(count: int = 20, batch_size: int = 8, augment: Augment = SMALL, **options):
     options = {"seed": 3, "epochs": 2, **options}
     source = options.pop("source", Pictures(count))
+    if options.get("spec", BatchSpec()).segmentation:
+        options = {"targets": {"segmentation": GroundTruth(3)}, **options}
     return training_batches(source, batch_size=batch_size, augment=augment, **options)
 
 
@@ -65,16 +76,8 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-def test_batch_has_the_promised_arrays():
-    batch = next(batches(segmentation=True))
-    expected = dict(
-        image=((8, 24, 24, 3), np.uint8),
-        valid=((8, 24, 24), np.bool_),
-        label=((8, 3), np.float32),
-        index=((8,), np.int32),
-        segmentation=((8, 24, 24), np.uint8),
-    )
-    assert {name: (a.shape, a.dtype) for name, a in batch.items()} == expected
+def test_labels_and_masks_belong_to_the_images():
+    batch = next(batches(spec=MASKS))
     np.testing.assert_array_equal(batch["label"].argmax(1), batch["index"] % 3)
     for mask, valid, index in zip(
         batch["segmentation"], batch["valid"], batch["index"], strict=True
@@ -120,17 +123,52 @@ def test_a_seed_says_everything():
 
 @pytest.mark.parametrize("options", [dict(num_threads=0), dict(num_threads=3, prefetch=1)])
 def test_threads_change_nothing(options):
-    for a, b in zip(batches(num_threads=1), batches(**options), strict=True):
+    one = batches(num_threads=1, spec=VIEWS)
+    for a, b in zip(one, batches(spec=VIEWS, **options), strict=True):
         assert_equal(a, b)
 
 
+def test_further_views_leave_the_rest_of_a_batch_as_it_is():
+    for plain, more in zip(batches(spec=MASKS), batches(spec=VIEWS), strict=True):
+        assert_equal(plain, {name: more[name] for name in plain})
+
+
+def test_further_views_differ_by_image_and_epoch():
+    seen: dict[int, set[bytes]] = {}
+    for batch in batches(8, epochs=4, spec=VIEWS):
+        for index, boxes in zip(batch["index"], batch["local_box"], strict=True):
+            seen.setdefault(int(index), set()).add(boxes.tobytes())
+    assert len(set().union(*seen.values())) == 32
+
+
+def test_a_strong_view_shows_what_the_image_shows():
+    """Without any change of color it is the image itself; with some, padding stays zero."""
+    still = StrongView(jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)
+    plain = dataclasses.replace(SMALL, jitter_p=0.0, flip=0.5)
+    for batch in batches(augment=plain, spec=BatchSpec(strong=still)):
+        np.testing.assert_array_equal(batch["image_strong"], batch["image"])
+    for batch in batches(augment=plain, spec=VIEWS):
+        assert (batch["image_strong"] != batch["image"]).any((1, 2, 3)).mean() > 0.5
+        assert not batch["image_strong"][~batch["valid"]].any()
+
+
+def test_the_colors_of_views_do_not_build_upon_each_other():
+    """A strong view starts from the image as it is: the jitter of the first view is not in it."""
+    strong = BatchSpec(strong=StrongView())
+    plain = dataclasses.replace(SMALL, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+    for one, other in zip(batches(spec=strong), batches(spec=strong, augment=plain), strict=True):
+        assert (one["image"] != other["image"]).any()
+        np.testing.assert_array_equal(one["image_strong"], other["image_strong"])
+
+
+@pytest.mark.parametrize("spec", [MASKS, VIEWS])
 @pytest.mark.parametrize("process_count", [2, 4])
-def test_processes_together_have_the_batches_of_one(process_count):
+def test_processes_together_have_the_batches_of_one(process_count, spec):
     parts = [
-        batches(segmentation=True, epochs=3, process_index=i, process_count=process_count)
+        batches(spec=spec, epochs=3, process_index=i, process_count=process_count)
         for i in range(process_count)
     ]
-    whole = batches(segmentation=True, epochs=3)
+    whole = batches(spec=spec, epochs=3)
     for single, *pieces in zip(whole, *parts, strict=True):
         joined = {name: np.concatenate([p[name] for p in pieces]) for name in single}
         assert_equal(joined, single)
@@ -192,6 +230,24 @@ def test_impossible_batches_are_refused(options, words):
         batches(**options)
 
 
+@pytest.mark.parametrize(
+    "spec, targets",
+    [
+        (MASKS, {}),
+        (BatchSpec(affinity_stride=8), {"segmentation": GroundTruth(3)}),
+        (BatchSpec(), {"segmentation": GroundTruth(3)}),
+    ],
+)
+def test_targets_are_those_that_are_asked_for(spec, targets):
+    with pytest.raises(ValueError, match="expected the targets"):
+        batches(spec=spec, targets=targets)
+
+
+def test_a_crop_that_does_not_consist_of_blocks_is_refused():
+    with pytest.raises(UserError, match="crop of a multiple of 16 pixels, found 24"):
+        batches(spec=BatchSpec(affinity_stride=16), targets={"affinity_label": GroundTruth(3)})
+
+
 def test_epochs_and_steps_exclude_each_other():
     with pytest.raises(ValueError, match="not both"):
         batches(epochs=1, steps=1)
@@ -207,7 +263,7 @@ def test_epochs_and_steps_exclude_each_other():
     ],
 )
 def test_a_bad_record_is_named(source, words, num_threads):
-    stream = batches(source=source, segmentation=True, num_threads=num_threads)
+    stream = batches(source=source, spec=MASKS, num_threads=num_threads)
     with pytest.raises(UserError, match=words):
         next(stream)
 

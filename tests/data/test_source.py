@@ -34,6 +34,7 @@ class Numbers(RecordBuilder, skip_registration=True):
             yield Record(
                 id=self.ids[position],
                 image=str(7 * position).encode(),
+                size=(position, 2),
                 label=np.full(len(self.classes), position, np.float32),
                 segmentation=b"mask" if self.masks else None,
             )
@@ -60,6 +61,7 @@ def _check(source: PreparedSource, index: int) -> None:
     record = source[index]
     assert record["id"] == IDS[index]
     assert record["image"] == str(7 * index).encode()
+    assert record["size"] == source.sizes[index] == (index, 2)
     assert record["label"].dtype == np.float32
     assert record["label"].tolist() == [index, index]
 
@@ -79,7 +81,7 @@ def test_records_come_back_in_order(tmp_path: Path) -> None:
 
 def test_layout_and_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     prepare(_builder(tmp_path))
-    (folder,) = (tmp_path / "numbers").glob("*/1.0.0")
+    (folder,) = (tmp_path / "numbers").glob("*/1.1.0")
     assert folder.parent.name == "train_aug-" + "ab" * 8
     assert len(list(folder.glob("*.array_record-*-of-00003"))) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["numbers"]
@@ -106,6 +108,23 @@ def test_prepared_records_are_reused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     _check(again, 700)
     other = prepare(_builder(tmp_path, fingerprint="cd" * 20))
     assert other.folder != first.folder
+
+
+def test_records_of_an_older_format_are_prepared_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(_builder(tmp_path).data_dir)
+    old = folder.with_name("1.0.0")
+    old.mkdir(parents=True)
+    (old / "metadata.json").write_text("{}")
+    source = prepare(_builder(tmp_path))
+    _check(source, 1099)
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 2 and "an older format (1.0.0)" in lines[0]
+    assert "prepared again (1.1.0)" in lines[0]
+    assert (old / "metadata.json").read_text() == "{}", "an older program may still read it"
+    prepare(_builder(tmp_path))
+    assert capfd.readouterr().err == ""
 
 
 def test_digest_is_of_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +170,7 @@ def test_a_killed_preparation_is_redone(tmp_path: Path) -> None:
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert not list(tmp_path.glob("numbers/*/1.0.0"))
+    assert not list(tmp_path.glob("numbers/*/1.1.0"))
     _check(prepare(_builder(tmp_path)), 1099)
     assert not list(tmp_path.glob("numbers/*/*incomplete*"))
 

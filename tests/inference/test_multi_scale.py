@@ -13,7 +13,6 @@ from wsss_jax.inference.multi_scale import (
     MultiScale,
     Network,
     chunks,
-    image_sizes,
     load_network,
     summed_maps,
 )
@@ -55,7 +54,7 @@ def test_padded_batches_equal_single_images_at_exact_sizes(
     variants = [dict(enlarge="corners"), dict(enlarge="direct", relu_each=True, flip=False)]
     for variant in variants if backbone == "tiny" else variants[:1]:
         how = MultiScale(**settings, **variant, batch_pixels=1 << 14)
-        buckets = how.buckets(set(image_sizes(images)))
+        buckets = how.buckets(set(images.sizes))
         seen = []
         everything = range(len(images))
         for index, keys, total in summed_maps(
@@ -77,7 +76,7 @@ def test_a_huge_image_is_looked_at_smaller(trained: Callable):
     network = load_network(trained("cam", "tiny").folder, CLASSES, "cam")
     how = MultiScale(scales=(0.5, 2.0), max_pixels=12_000, batch_pixels=1)
     assert how.sizes((3000, 4000)) == [(95, 126), (95, 126)]
-    buckets = how.buckets(set(image_sizes(images)))
+    buckets = how.buckets(set(images.sizes))
     assert buckets == ((96, 128),)
     ((_, keys, total),) = summed_maps(
         images, range(1), lambda _: np.array([2]), network, how, buckets

@@ -43,7 +43,7 @@ class Images:
     digest = "images"
 
     def __init__(self, *sizes: tuple[int, int]):
-        self.sizes = sizes
+        self.sizes = list(sizes)
         self.ids = [f"image_{i}" for i in range(len(sizes))]
 
     def __len__(self) -> int:
@@ -59,7 +59,13 @@ class Images:
     def __getitem__(self, index: int) -> Record:
         image = np.ascontiguousarray(self.pixels(index)[..., ::-1])
         data = cv2.imencode(".png", image)[1].tobytes()
-        return Record(id=self.ids[index], image=data, label=self.label(index), segmentation=None)
+        return Record(
+            id=self.ids[index],
+            image=data,
+            size=self.sizes[index],
+            label=self.label(index),
+            segmentation=None,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

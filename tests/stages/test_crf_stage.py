@@ -58,6 +58,7 @@ class Drawn:
     """The drawings as a source."""
 
     ids: list[str] = IDS
+    sizes: list[tuple[int, int]] = [size_of(i) for i in range(len(IDS))]  # noqa: RUF012
     classes: tuple[str, ...] = CLASSES
     digest: str = ""
 
@@ -68,7 +69,13 @@ class Drawn:
         image = cv2.imencode(".png", draw_image(index)[..., ::-1])[1].tobytes()
         label = np.isin(np.arange(3), keys_of(index)).astype(np.float32)
         segmentation = encode_mask(draw_truth(index))
-        return Record(id=IDS[index], image=image, label=label, segmentation=segmentation)
+        return Record(
+            id=IDS[index],
+            image=image,
+            size=size_of(index),
+            label=label,
+            segmentation=segmentation,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,6 +37,7 @@ class FolderSource:
 
     folder: Path
     ids: list[str]
+    sizes: tuple[()] = ()
     classes: tuple[str, ...] = CLASSES
     digest: str = ""
 

@@ -116,6 +116,7 @@ def test_labels_are_made_once_and_learnt_from(inputs: dict[str, Path], tmp_path:
     section = dict(
         type="train",
         split="train",
+        needs=dict(masks="labels"),
         batch_size=2,
         steps=1,
         method=dict(METHOD, radius=3),

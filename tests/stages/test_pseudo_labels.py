@@ -113,6 +113,7 @@ class NoImages:
     """A source of which only ids and classes are asked."""
 
     ids: list[str]
+    sizes: tuple[()] = ()
     classes: tuple[str, ...] = ("cat", "dog", "cow")
     digest: str = ""
 

@@ -40,6 +40,7 @@ class Images:
 
     classes: tuple[str, ...] = CLASSES
     digest = "images"
+    sizes: list[tuple[int, int]] = SIZES
     ids = [f"image_{i}" for i in range(len(SIZES))]  # noqa: RUF012
 
     def __len__(self) -> int:
@@ -50,7 +51,9 @@ class Images:
         image = cv2.resize(coarse, SIZES[index][::-1])
         label = np.isin(np.arange(4), KEYS[index]).astype(np.float32)
         data = cv2.imencode(".png", image)[1].tobytes()
-        return Record(id=self.ids[index], image=data, label=label, segmentation=None)
+        return Record(
+            id=self.ids[index], image=data, size=SIZES[index], label=label, segmentation=None
+        )
 
 
 @dataclasses.dataclass(frozen=True)

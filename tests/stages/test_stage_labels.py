@@ -17,8 +17,9 @@ from tests.stages.test_random_walk_stage import (
     inputs,
     scores_of,
 )
+from wsss_jax.data.affinity_labels import AffinityLabels
 from wsss_jax.data.formats.crf_files import write_crf
-from wsss_jax.data.mask_labels import MaskLabels
+from wsss_jax.data.mask_labels import GroundTruth, MaskLabels
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.methods import build_method
@@ -66,32 +67,43 @@ def test_the_chain_from_crf_results_to_masks(inputs: dict[str, Path], tmp_path: 
         train.run(context(tmp_path / "b"), training(affinity_alphas=()), {})
 
 
+def targets(settings: dict[str, Any], inputs: dict[str, Path]) -> dict[str, Any]:
+    """What crops learn in a training section with these needs, by the keys of the batch."""
+    settings = {"needs": {name: "other" for name in inputs}} | settings
+    spec = train.batch_spec(settings, build_method(METHOD, 4))
+    found = train.crop_targets(spec, settings, Images(), inputs)
+    assert tuple(found) == spec.targets
+    return found
+
+
 def test_labels_are_asked_for_before_training(tmp_path: Path):
-    source, method = Images(), build_method(METHOD, 4)
     needs = write_crfs(tmp_path)
     settings = {"affinity_alphas": (4, 24)}
-    labels = train.labels_of_stages(settings, method, source, needs)
-    assert labels is not None and (labels.alphas, labels.stride) == ((4.0, 24.0), 8)
-    assert train.labels_of_stages({}, method, source, needs) is None
+    labels = targets(settings, needs)["affinity_label"]
+    assert isinstance(labels, AffinityLabels)
+    assert (labels.alphas, labels.stride) == ((4.0, 24.0), 8)
+    assert targets({}, needs) == {}
     with pytest.raises(UserError, match="need labels, a crf stage, for affinity_alphas"):
-        train.labels_of_stages(settings, method, source, {})
+        targets(settings, {})
     (tmp_path / "crf" / "image_4.npz").unlink()
     with pytest.raises(UserError, match=r"for each of 6 ids .* found none for 1: image_4"):
-        train.labels_of_stages(settings, method, source, needs)
+        targets(settings, needs)
 
 
 def test_confidences_are_asked_for_before_training(inputs: dict[str, Path], tmp_path: Path):
     folder = tmp_path / "walk"
     stage.run(context(folder), ConfigDict(SETTINGS), inputs)
-    source, method, needs = Images(), build_method(METHOD, 4), {"masks": folder}
+    needs = {"masks": folder}
     settings = {"least_confidence": 0.6}
-    labels = train.labels_of_stages(settings, method, source, needs)
+    labels = targets(settings, needs)["segmentation"]
     assert isinstance(labels, MaskLabels)
     assert (labels.least, labels.confidence) == (0.6, folder / "confidence")
-    plain = train.labels_of_stages({}, method, source, needs)
+    plain = targets({}, needs)["segmentation"]
     assert isinstance(plain, MaskLabels) and plain.confidence is None
     with pytest.raises(UserError, match=r"least_confidence in 0…1, found 60: change it"):
-        train.labels_of_stages({"least_confidence": 60}, method, source, needs)
+        targets({"least_confidence": 60}, needs)
+    own = targets({"segmentation": True}, {})["segmentation"]
+    assert own == GroundTruth(4)
     (folder / "confidence" / "image_4.png").unlink()
     with pytest.raises(UserError, match=r"confidence \(\.png\) for each of 6 ids .* image_4"):
-        train.labels_of_stages(settings, method, source, needs)
+        targets(settings, needs)

@@ -61,6 +61,7 @@ class Images:
     """Scenes; the last image shows nothing."""
 
     ids = tuple(f"image{i}" for i in range(6))
+    sizes = [scene(i)[0].shape[:2] for i in range(6)]  # noqa: RUF012
     classes = ("disc",)
     digest = "images"
 
@@ -74,6 +75,7 @@ class Images:
         return Record(
             id=self.ids[index],
             image=png,
+            size=self.sizes[index],
             label=label,
             segmentation=encode_mask(truth * np.uint8(index < 5), palette=False),
         )

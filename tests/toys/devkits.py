@@ -81,7 +81,7 @@ class Devkit:
             self.open(split, **options)
         message = str(caught.value)
         assert "expected" in message and "found" in message and "\n" not in message
-        assert not list(self.folder.glob("prepared/*/*/*.0.0")), "something was left behind"
+        assert not list(self.folder.glob("prepared/*/*/[0-9]*")), "something was left behind"
         return message
 
 

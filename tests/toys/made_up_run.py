@@ -34,6 +34,7 @@ class DrawnSource:
     """Discs of one or two classes on a gradient."""
 
     ids: list[str] = IDS
+    sizes: list[tuple[int, int]] = [SIZE] * len(IDS)
     classes: tuple[str, ...] = CLASSES
     digest: str = "drawn"
 
@@ -50,7 +51,9 @@ class DrawnSource:
         Image.fromarray(image).save(file, "PNG")
         label = np.array([(truth == 1).any(), (truth == 2).any()], np.float32)
         encoded = encode_mask(truth)
-        return Record(id=IDS[index], image=file.getvalue(), label=label, segmentation=encoded)
+        return Record(
+            id=IDS[index], image=file.getvalue(), size=SIZE, label=label, segmentation=encoded
+        )
 
 
 @dataclasses.dataclass(frozen=True)

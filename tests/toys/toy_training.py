@@ -27,7 +27,7 @@ CLASSES, CROP, BATCH = 3, 32, 4
 
 
 SGD = dict(lr=0.5, momentum=0.9, weight_decay=0.0, schedule="constant")
-PLAIN = Augment(crop=CROP, long_side=None, flip=0.0, jitter_p=0.0, random_position=False)
+PLAIN = Augment(crop=CROP, long_side=(), flip=0.0, jitter_p=0.0, random_position=False)
 
 
 class Points(nn.Module):
@@ -82,6 +82,10 @@ class Patches:
     def ids(self) -> list[str]:
         return [f"patch_{i}" for i in range(self.count)]
 
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        return [(CROP, CROP)] * self.count
+
     def __len__(self) -> int:
         return self.count
 
@@ -92,7 +96,9 @@ class Patches:
         image[top : top + 16, left : left + 16, 2 - index % 3] = 250
         label = (np.arange(CLASSES) == index % 3).astype(np.float32)
         data = cv2.imencode(".png", image)[1].tobytes()
-        return Record(id=self.ids[index], image=data, label=label, segmentation=None)
+        return Record(
+            id=self.ids[index], image=data, size=(CROP, CROP), label=label, segmentation=None
+        )
 
 
 class Bar(Progress):

@@ -9,6 +9,7 @@ from jaxtyping import Float32, UInt8
 from wsss_jax.data.augment import Placement
 from wsss_jax.data.formats.crf_files import read_crf
 from wsss_jax.data.images import IGNORE
+from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 
 _NOTHING = 1e-5  # no score here: outside the image
@@ -25,7 +26,7 @@ class AffinityLabels:
       folder: with the files.
       alphas: of the two distributions, the smaller first (published: 4 and 24).
       num_classes: foreground classes C.
-      stride: side of a block, pixels.
+      stride: side of a block, pixels; it divides the side of the crop.
     """
 
     folder: Path
@@ -45,33 +46,13 @@ class AffinityLabels:
                 " of the crf stage's"
             )
 
-    def check_crop(self, crop: int) -> None:
-        """Refuses a side that does not consist of blocks.
+    def __call__(self, record: Record, placement: Placement) -> UInt8[np.ndarray, "p p"]:
+        """The labels of the crop's blocks: 0 background, k + 1 foreground class k, 255 unknown.
 
         Raises:
-          UserError: it does not.
+          UserError: no or no fitting file.
         """
-        if crop % self.stride:
-            raise UserError(
-                f"expected a crop of a multiple of {self.stride} pixels, found {crop}:"
-                " change augment.crop"
-            )
-
-    def __call__(
-        self, image_id: str, size: tuple[int, int], placement: Placement
-    ) -> dict[str, UInt8[np.ndarray, "s s"]]:
-        """``affinity_label`` of the crop: 0 background, k + 1 foreground class k, 255 unknown.
-
-        Args:
-          image_id: names the file.
-          size: height and width of the image.
-          placement: what part of the image the crop shows.
-
-        Raises:
-          UserError: no or no fitting file, or a crop that does not consist of blocks.
-        """
-        self.check_crop(placement.crop)
-        path = self.folder / f"{image_id}.npz"
+        path, size = self.folder / f"{record['id']}.npz", record["size"]
         labels, known = [], np.True_
         for alpha in self.alphas:
             keys, q = read_crf(path, alpha, self.num_classes)
@@ -85,7 +66,7 @@ class AffinityLabels:
             known = known & (scores.max(0) >= _NOTHING)
         low, high = labels
         label = np.where(high == 0, 0, np.where(low != 0, low, IGNORE))
-        return {"affinity_label": np.where(known, label, IGNORE).astype(np.uint8)}
+        return np.where(known, label, IGNORE).astype(np.uint8)
 
 
 def block_means(planes: Float32[np.ndarray, "k h w"], stride: int) -> Float32[np.ndarray, "k p q"]:

@@ -1,7 +1,7 @@
-"""Random changes of a training image and, where there is one, of its mask.
+"""Random changes of a training image and of what belongs to it, masks and scores.
 
-Plain functions of uint8 arrays and an explicit `numpy.random.Generator`; the colours are in
-`wsss_jax.data.color`. Images stay uint8: the device normalises them.
+Plain functions of uint8 arrays and an explicit `numpy.random.Generator`; the colors are in
+`wsss_jax.data.color`. Images stay uint8: the device normalizes them.
 """
 
 import dataclasses
@@ -14,7 +14,9 @@ from PIL import Image
 
 from wsss_jax.data.color import color_jitter, grayscale, hsv_shift
 from wsss_jax.data.images import IGNORE
+from wsss_jax.data.limits import COLORS, check_limits, check_range
 from wsss_jax.errors import UserError
+from wsss_jax.settings import Settings
 
 # The loader's threads are the parallelism; OpenCV's own pool would fight with them for the cores.
 cv2.setNumThreads(1)
@@ -23,7 +25,6 @@ _Image = UInt8[np.ndarray, "h w 3"]
 _Mask = UInt8[np.ndarray, "h w"]
 _NewImage = UInt8[np.ndarray, "new_h new_w 3"]
 _NewMask = UInt8[np.ndarray, "new_h new_w"]
-_Crop = tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"], UInt8[np.ndarray, "s s"] | None]
 
 
 def resize_image(
@@ -35,7 +36,7 @@ def resize_image(
     of the work where a crop follows; on photographs 4 values in 10,000 then differ, by 1 or 2.
 
     OpenCV's cubic (a = -0.75, not antialiased) is five times as fast, but differs on photographs by
-    0.7 grey levels on average and 5 at the 99th percentile when enlarging, 1.2 and 9 when
+    0.7 gray levels on average and 5 at the 99th percentile when upsampling, 1.2 and 9 when
     shrinking; networks were trained with PIL's.
     """
     rows, cols = rows or slice(0, height), cols or slice(0, width)
@@ -64,6 +65,12 @@ def resize_mask(mask: _Mask, height: int, width: int) -> _NewMask:
     return cv2.resize(mask, (width, height), interpolation=exact)  # pyright: ignore[reportReturnType]
 
 
+def sampled(image: _Image) -> _NewImage:
+    """A hundred pixels along the longer side: they tell the mean of an image to 0.4 gray levels."""
+    stride = max(1, max(image.shape[:2]) // 100)
+    return np.ascontiguousarray(image[::stride, ::stride])
+
+
 def _place(length: int, size: int, rng: np.random.Generator | None) -> tuple[slice, slice]:
     """Along one axis: which pixels are read, and where they are written."""
     space = abs(length - size)
@@ -83,7 +90,7 @@ class Placement:
       rows: of the resized image, to read; likewise `cols`.
       to_rows: of the crop, to fill; likewise `to_cols`.
       crop: side of the crop.
-      flip: whether what is read is mirrored left and right.
+      flip: whether what is read is flipped left and right.
     """
 
     size: tuple[int, int]
@@ -125,9 +132,9 @@ class Placement:
         return crop
 
 
-@dataclasses.dataclass(frozen=True)
-class Augment:
-    """Resize, crop, flip and colours; the fields are the hyper-parameters.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment(Settings):
+    """Resizing, cropping, flipping and changes of color.
 
     The defaults are the classification training of SSENet and SEAM. There the crop comes last;
     here it comes with the resize, and later steps skip the pixels that it drops. The result has
@@ -135,19 +142,19 @@ class Augment:
 
     Attributes:
       crop: side of the square crop, pixels.
-      long_side: range of the longer side after resizing, pixels; None or (): no resizing.
-      scale: range of the resize factor, instead of `long_side` (segmentation networks: 0.5, 1.5).
-      flip: probability of mirroring.
-      brightness: strength, see `color_jitter`; likewise `contrast`, `saturation` and `hue`.
-      jitter_p: probability of the colour jitter.
-      grayscale_p: probability of losing all colour.
-      hsv: amount of `hsv_shift`.
+      long_side: range of the longer side after resizing, pixels; (): no resizing.
+      scale: range of the resize factor, instead of `long_side`; ().
+      flip: probability of a horizontal flip.
+      brightness, contrast, saturation, hue: strengths of the color jitter.
+      jitter_p: probability of the color jitter.
+      grayscale_p: probability of losing all color.
+      hsv: largest number added to hue, saturation and value (of 8 bits); 0 for none.
       random_position: False takes the central crop, and pads at the bottom and the right only.
     """
 
     crop: int = 448
-    long_side: tuple[int, int] | tuple[()] | None = (448, 768)
-    scale: tuple[float, float] | tuple[()] | None = None
+    long_side: tuple[int, int] | tuple[()] = (448, 768)
+    scale: tuple[float, float] | tuple[()] = ()
     flip: float = 0.5
     brightness: float = 0.3
     contrast: float = 0.3
@@ -165,26 +172,11 @@ class Augment:
           UserError: a value is out of its range, or `long_side` and `scale` are both set.
         """
         if self.long_side and self.scale:
-            raise UserError(
-                "expected augment.long_side or augment.scale, found both: set one of them to ()"
-            )
+            raise UserError("expected long_side or scale, found both: set one of them to ()")
         for name in ("long_side", "scale"):
-            bounds = getattr(self, name)
-            if bounds and not (len(bounds) == 2 and 0 < bounds[0] <= bounds[1]):
-                raise UserError(f"expected 0 < low <= high in augment.{name}, found {bounds}")
-        limits = {"flip": (0, 1), "jitter_p": (0, 1), "grayscale_p": (0, 1), "hue": (0, 0.5)}
-        limits |= dict.fromkeys(("brightness", "contrast", "saturation"), (0, float("inf")))
-        limits |= {"hsv": (0, 127), "crop": (1, float("inf"))}
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UserError(f"expected augment.{name} in {low}..{high}, found {value}")
-
-    def __call__(self, image: _Image, mask: _Mask | None, rng: np.random.Generator) -> _Crop:
-        """Returns the crop, where it shows the image, and the mask's crop."""
-        placement = self.place((image.shape[0], image.shape[1]), rng)
-        crop, valid = self.picture(image, placement, rng)
-        return crop, valid, None if mask is None else placement.mask(mask)
+            if getattr(self, name):
+                check_range(self, name)
+        check_limits(self, **COLORS, flip=(0, 1), hsv=(0, 127), crop=(1, math.inf))
 
     def place(self, size: tuple[int, int], rng: np.random.Generator) -> Placement:
         """Draws what of an image of `size` is shown.
@@ -205,13 +197,9 @@ class Augment:
         flip = bool(rng.random() < self.flip)
         return Placement((height, width), rows, cols, to_rows, to_cols, self.crop, flip)
 
-    def picture(
-        self, image: _Image, placement: Placement, rng: np.random.Generator
-    ) -> tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]:
-        """The crop with changed colours, and where it shows the image (False = padding)."""
-        part = placement.part(image)
+    def recolor(self, part: _Image, sample: _NewImage, rng: np.random.Generator) -> _Image:
+        """Changes the colors of a part of an image; `sample` is the image, see `sampled`."""
         if rng.random() < self.jitter_p:
-            stride = max(1, max(image.shape[:2]) // 100)
             part = color_jitter(
                 part,
                 rng,
@@ -219,11 +207,10 @@ class Augment:
                 contrast=self.contrast,
                 saturation=self.saturation,
                 hue=self.hue,
-                # A hundred pixels along the longer side tell the mean to 0.4 grey levels.
-                whole=np.ascontiguousarray(image[::stride, ::stride]),
+                whole=sample,
             )
         if rng.random() < self.grayscale_p:
             part = grayscale(part)
         if self.hsv:
             part = hsv_shift(part, rng, self.hsv)
-        return placement.paste(part)
+        return part

@@ -7,20 +7,21 @@ resumed run goes on with the same bytes.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grain
 import numpy as np
-from jaxtyping import UInt8
 
-from wsss_jax.data.augment import Augment, Placement
-from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.augment import Augment, Placement, sampled
+from wsss_jax.data.batch_spec import BatchSpec
+from wsss_jax.data.images import decode_image
 from wsss_jax.data.source import Record, Source
 from wsss_jax.errors import UserError
 
-CropLabels = Callable[[str, tuple[int, int], Placement], dict[str, np.ndarray]]
-"""What else a batch has, given an image's id, its size and what of it the crop shows."""
+CropTarget = Callable[[Record, Placement], np.ndarray]
+"""What the pixels of a crop are to learn, as `BatchSpec.shapes` says of its key: read for a record,
+and cut to what the crop shows of the image."""
 
 
 def _with_seed(index: int, rng: np.random.Generator) -> dict[str, np.integer]:
@@ -33,44 +34,43 @@ class _Load(grain.transforms.Map):
 
     source: Source
     augment: Augment
-    segmentation: bool
-    labels: CropLabels | None
+    spec: BatchSpec
+    targets: Mapping[str, CropTarget]
     rows: slice
 
     def map(self, element: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns this process's part of the batch."""
         index, seeds = element["index"][self.rows], element["seed"][self.rows]
         examples = [self._load(int(i), int(seed)) for i, seed in zip(index, seeds, strict=True)]
-        batch = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
-        return {**batch, "index": index}
+        return {name: np.stack([e[name] for e in examples]) for name in examples[0]}
 
-    def _load(self, index: int, seed: int) -> dict[str, np.ndarray]:
+    def _load(self, index: int, seed: int) -> dict[str, Any]:
         record = self.source[index]
         image = decode_image(record["image"], record["id"])
-        size, rng = (image.shape[0], image.shape[1]), np.random.default_rng(seed)
-        placement = self.augment.place(size, rng)
-        crop, valid = self.augment.picture(image, placement, rng)
-        label = np.asarray(record["label"], np.float32)
-        example = {"image": crop, "valid": valid, "label": label}
-        if self.segmentation:
-            example["segmentation"] = placement.mask(self._mask(record, size))
-        if self.labels is not None:
-            example |= self.labels(record["id"], size, placement)
+        rng = np.random.default_rng(seed)
+        placement = self.augment.place((image.shape[0], image.shape[1]), rng)
+        part, sample = placement.part(image), sampled(image)
+        crop, valid = placement.paste(self.augment.recolor(part, sample, rng))
+        example = {
+            "image": crop,
+            "valid": valid,
+            "label": np.asarray(record["label"], np.float32),
+            "index": np.int32(index),
+        }
+        for key, target in self.targets.items():
+            example[key] = target(record, placement)
+        # Generators of their own: further views leave the first one as it is without them.
+        strong_rng, local_rng = rng.spawn(2)
+        if self.spec.strong is not None:
+            view = self.spec.strong(part, sample, strong_rng)
+            example["image_strong"], _ = placement.paste(view)
+        if self.spec.local_crops is not None:
+            views, views_valid, boxes = self.spec.local_crops(
+                crop, placement.to_rows, placement.to_cols, local_rng
+            )
+            example["local_image"], example["local_valid"] = views, views_valid
+            example["local_box"] = boxes.astype(np.float32)
         return example
-
-    def _mask(self, record: Record, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-        if record["segmentation"] is None:
-            raise UserError(
-                f"expected a mask for every image, found none for {record['id']}: add it, or leave"
-                " the image out of the split"
-            )
-        mask = decode_mask(record["segmentation"], record["id"], len(self.source.classes))
-        if mask.shape != size:
-            raise UserError(
-                f"expected the mask of {record['id']} in the image's height and width, {size},"
-                f" found {mask.shape}: make the mask anew"
-            )
-        return mask
 
 
 def training_batches(
@@ -79,12 +79,12 @@ def training_batches(
     batch_size: int,
     augment: Augment,
     seed: int,
+    spec: BatchSpec | None = None,
+    targets: Mapping[str, CropTarget] | None = None,
     epochs: int | None = None,
     steps: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
-    segmentation: bool = False,
-    labels: CropLabels | None = None,
     num_threads: int = 2,
     prefetch: int = 4,
     workers: int = 0,
@@ -105,25 +105,29 @@ def training_batches(
       batch_size: images of all processes together.
       augment: what happens to an image, and the crop's size S.
       seed: of shuffling and augmentation.
+      spec: what the batches have beside images and labels; by default nothing.
+      targets: what makes those arrays of `spec` that come from files, by their keys.
       epochs: passes over the source.
       steps: batches; exclusive with `epochs`.
       process_index: this process.
       process_count: all processes.
-      segmentation: yield masks too.
-      labels: called for every image; what it returns is in the batch, stacked.
       num_threads: threads that decode and augment; 0 works in the caller's thread.
       prefetch: batches kept ready.
       workers: processes that load instead of this one, each with `num_threads`; absl flags must
         be parsed. Threads were faster wherever measured.
 
     Returns:
-      An iterator of dicts: image uint8 [b, S, S, 3], valid bool [b, S, S], label float32 [b, C],
-      index int32 [b], and segmentation uint8 [b, S, S] and `labels` where asked for.
+      An iterator of dicts of arrays, see `BatchSpec.shapes`.
 
     Raises:
-      UserError: the source is empty or smaller than a batch, or the batch does not divide among
-        the processes.
+      UserError: the source is empty or smaller than a batch, the batch does not divide among the
+        processes, or the crop does not fit `spec`.
+      ValueError: `targets` are not those that `spec` asks for.
     """
+    spec, targets = spec or BatchSpec(), targets or {}
+    spec.shapes(batch_size, augment.crop, len(source.classes))  # refuses a crop that does not fit
+    if set(targets) != set(spec.targets):
+        raise ValueError(f"expected the targets {spec.targets}, found {tuple(targets)}")
     _check(len(source), batch_size, process_count, epochs, steps)
     share = batch_size // process_count
     rows = slice(process_index * share, (process_index + 1) * share)
@@ -133,7 +137,7 @@ def training_batches(
     # A seed belongs to a position in the stream; drawn after the batch is divided among processes,
     # all of them would draw the same.
     dataset = dataset.random_map(_with_seed).batch(batch_size, drop_remainder=True)
-    dataset = dataset.map(_Load(source, augment, segmentation, labels, rows))
+    dataset = dataset.map(_Load(source, augment, spec, targets, rows))
     # The default buffer keeps 500 elements, here whole batches: over a gigabyte.
     options = grain.ReadOptions(
         num_threads=num_threads, prefetch_buffer_size=max(prefetch, num_threads)

@@ -1,4 +1,4 @@
-"""What a segmentation network learns from: the masks that another stage made."""
+"""What a segmentation network learns from: masks of the data set or of another stage."""
 
 import dataclasses
 from pathlib import Path
@@ -9,7 +9,39 @@ from jaxtyping import UInt8
 from wsss_jax.data.augment import Placement
 from wsss_jax.data.confidence import CERTAIN, read_confidence
 from wsss_jax.data.images import IGNORE, decode_mask
+from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class GroundTruth:
+    """The masks of the data set itself.
+
+    Attributes:
+      num_classes: foreground classes C.
+    """
+
+    num_classes: int
+
+    def __call__(self, record: Record, placement: Placement) -> UInt8[np.ndarray, "s s"]:
+        """The crop of an image's mask: 0 background, k + 1 class k, 255 unknown.
+
+        Raises:
+          UserError: the image has no mask, or one that does not fit.
+        """
+        name = record["id"]
+        if record["segmentation"] is None:
+            raise UserError(
+                f"expected a mask for every image, found none for {name}: add it, or leave the"
+                " image out of the split"
+            )
+        mask = decode_mask(record["segmentation"], name, self.num_classes)
+        if mask.shape != record["size"]:
+            raise UserError(
+                f"expected the mask of {name} in the image's height and width, {record['size']},"
+                f" found {mask.shape}: make the mask anew"
+            )
+        return placement.mask(mask)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,20 +61,13 @@ class MaskLabels:
     least: float = 0.0
     confidence: Path | None = None
 
-    def __call__(
-        self, image_id: str, size: tuple[int, int], placement: Placement
-    ) -> dict[str, UInt8[np.ndarray, "s s"]]:
-        """``segmentation`` of the crop.
-
-        Args:
-          image_id: names the file.
-          size: height and width of the image.
-          placement: what part of the image the crop shows.
+    def __call__(self, record: Record, placement: Placement) -> UInt8[np.ndarray, "s s"]:
+        """The crop of an image's mask: 0 background, k + 1 class k, 255 unknown.
 
         Raises:
           UserError: no or no fitting file of either kind.
         """
-        path = self.folder / f"{image_id}.png"
+        path, size = self.folder / f"{record['id']}.png", record["size"]
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -58,4 +83,4 @@ class MaskLabels:
         if self.confidence is not None:
             sure = read_confidence(self.confidence / path.name, size)
             mask[sure < self.least * CERTAIN] = IGNORE
-        return {"segmentation": placement.mask(mask)}
+        return placement.mask(mask)

@@ -1,7 +1,7 @@
 """The images of a folder as they are: no list, no labels, no masks."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,14 +18,22 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 class Photographs:
     """A source (see `wsss_jax.data.source.Source`) of image files; ids are their names' stems.
 
-    `digests` has the beginning of each file's SHA-256, in the order of the ids.
+    Args:
+      looked_at: the files, with the beginning of the SHA-256 and the size (height, width) of each.
+      classes: foreground names.
+
+    Attributes:
+      digests: the beginnings of the SHA-256, in the order of the ids.
     """
 
-    def __init__(self, paths: Iterable[Path], digests: Iterable[str], classes: tuple[str, ...]):
-        self._paths = list(paths)
+    def __init__(
+        self, looked_at: Mapping[Path, tuple[str, tuple[int, int]]], classes: tuple[str, ...]
+    ):
+        self._paths = list(looked_at)
         self.ids = [path.stem for path in self._paths]
         self.classes = classes
-        self.digests = list(digests)
+        self.digests = [digest for digest, _ in looked_at.values()]
+        self.sizes = [size for _, size in looked_at.values()]
         self.digest = hashlib.sha256("".join([*self.ids, *self.digests]).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -33,8 +41,13 @@ class Photographs:
 
     def __getitem__(self, index: int) -> Record:
         label = np.zeros(len(self.classes), np.float32)
-        image = self._paths[index].read_bytes()
-        return Record(id=self.ids[index], image=image, label=label, segmentation=None)
+        return Record(
+            id=self.ids[index],
+            image=self._paths[index].read_bytes(),
+            size=self.sizes[index],
+            label=label,
+            segmentation=None,
+        )
 
 
 def open_photographs(folder: Path, classes: tuple[str, ...]) -> tuple[Photographs, list[UserError]]:
@@ -60,10 +73,10 @@ def open_photographs(folder: Path, classes: tuple[str, ...]) -> tuple[Photograph
                 f"expected one image of each name, found {other.name} and {path.name} in {folder},"
                 " whose masks would have one name: rename one"
             )
-    good: dict[Path, str] = {}
+    good: dict[Path, tuple[str, tuple[int, int]]] = {}
     damaged: list[UserError] = []
     with Progress(len(paths), "looking at images") as progress, ThreadPoolExecutor(4) as pool:
-        for path, found in zip(paths, pool.map(_digest, paths), strict=True):
+        for path, found in zip(paths, pool.map(_look_at, paths), strict=True):
             if isinstance(found, UserError):
                 damaged.append(found)
             else:
@@ -71,16 +84,16 @@ def open_photographs(folder: Path, classes: tuple[str, ...]) -> tuple[Photograph
             progress.update()
     if not good:
         raise UserError(f"expected images in {folder}, found {len(paths)} damaged files")
-    return Photographs(good, good.values(), classes), damaged
+    return Photographs(good, classes), damaged
 
 
-def _digest(path: Path) -> str | UserError:
-    """Of a whole image; the mistake where it is none."""
+def _look_at(path: Path) -> tuple[str, tuple[int, int]] | UserError:
+    """Digest and size of a whole image; the mistake where it is none."""
     try:
         data = path.read_bytes()
-        decode_image(data, str(path))
+        image = decode_image(data, str(path))
     except UserError as error:
         return error
     except OSError as error:
         return UserError(f"expected an image at {path}: {error.strerror}")
-    return hashlib.sha256(data).hexdigest()[:16]
+    return hashlib.sha256(data).hexdigest()[:16], (image.shape[0], image.shape[1])

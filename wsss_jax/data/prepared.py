@@ -13,6 +13,7 @@ import io
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       masks: whether the records have masks.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 held no sizes of images
 
     def __init__(
         self,
@@ -75,10 +76,11 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     ):
         self.split = re.sub(r"\W", "_", split)
         self.ids, self.classes, self.masks = list(ids), tuple(classes), masks
+        self._sizes: list[tuple[int, int]] = []
         self.advance: Callable[[], None] = lambda: None
         """Called after each record that is written."""
         self._metadata = tfds.core.MetadataDict(
-            ids=self.ids, classes=self.classes, masks=masks, digest=""
+            ids=self.ids, sizes=self._sizes, classes=self.classes, masks=masks, digest=""
         )
         config = tfds.core.BuilderConfig(name=f"{self.split}-{fingerprint[:16]}")
         with _quiet():
@@ -118,10 +120,12 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 _digest(digest, record)
                 self.advance()
                 example = dict(record)
+                self._sizes.append(record["size"])
+                del example["size"]
                 if not self.masks:
                     del example["segmentation"]
                 yield position, example
-            # The digest is complete with the last shard, before TFDS writes the metadata.
+            # Digest and sizes are complete with the last shard, before TFDS writes the metadata.
             self._metadata["digest"] = digest.hexdigest()
 
         return {self.split: [lambda start=start: shard(start) for start in starts]}
@@ -164,6 +168,7 @@ class PreparedSource:
         self.folder = folder
         metadata = read_json(folder / "metadata.json")
         self.ids: list[str] = metadata["ids"]
+        self.sizes = [(height, width) for height, width in metadata["sizes"]]
         self.classes: tuple[str, ...] = tuple(metadata["classes"])
         self.digest: str = metadata["digest"]
         encoded = ("image", "segmentation") if metadata["masks"] else ("image",)
@@ -184,6 +189,7 @@ class PreparedSource:
         return Record(
             id=found["id"].decode(),
             image=found["image"],
+            size=self.sizes[index],
             label=found["label"],
             segmentation=found.get("segmentation"),
         )
@@ -193,7 +199,7 @@ class PreparedSource:
 
 
 def _digest(digest: Any, record: Record) -> None:
-    for part in (
+    for part in (  # the image says its size
         record["id"].encode(),
         record["image"],
         record["label"].tobytes(),
@@ -205,6 +211,13 @@ def _digest(digest: Any, record: Record) -> None:
 
 
 def _write(builder: RecordBuilder, folder: Path, alone: bool) -> None:
+    older = sorted(p.name for p in folder.parent.glob("[0-9]*") if p != folder)
+    if older:
+        print(
+            f"note: the prepared records of {builder.split} in {folder.parent} are of an older"
+            f" format ({', '.join(older)}) and are prepared again ({folder.name})",
+            file=sys.stderr,
+        )
     if alone:
         for leftover in folder.parent.glob("*incomplete*"):  # of a preparation that was killed
             shutil.rmtree(leftover, ignore_errors=True)

@@ -115,6 +115,7 @@ class Voc2012Wsss(RecordBuilder, skip_registration=True):
         return Record(
             id=listing.ids[position],
             image=data,
+            size=(image.shape[0], image.shape[1]),
             label=label,
             segmentation=None if mask is None else encode_mask(mask, palette=False),
         )

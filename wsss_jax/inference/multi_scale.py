@@ -6,7 +6,6 @@ are enlarged to the image's size and summed on the host.
 """
 
 import dataclasses
-import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image
 
 from wsss_jax.data.augment import resize_image
 from wsss_jax.data.images import decode_image
@@ -128,17 +126,6 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
         jax.ShapeDtypeStruct((1, 256, 256), bool),
     )
     return Network(predict, 256 // probe.shape[1])
-
-
-def image_sizes(source: Source) -> list[Size]:
-    """(height, width) of every image, from the files' headers."""
-
-    def size(index: int) -> Size:
-        with Image.open(io.BytesIO(source[index]["image"])) as image:
-            return image.height, image.width
-
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(size, range(len(source))))
 
 
 def chunks(positions: range, sizes: list[Size]) -> list[range]:

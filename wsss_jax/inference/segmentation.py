@@ -18,7 +18,6 @@ from wsss_jax.host.workers import in_processes, worker_count
 from wsss_jax.inference.multi_scale import (
     MultiScale,
     chunks,
-    image_sizes,
     load_network,
     summed_maps,
 )
@@ -106,7 +105,7 @@ def _tasks(
 ) -> Iterator[LogitTask]:
     """The missing images with their mean logits, inferred when they are asked for."""
     how, crf = settings.how, settings.crf
-    sizes = image_sizes(source)
+    sizes = source.sizes
     buckets = how.buckets(set(sizes))
     network = load_network(checkpoint, len(source.classes), "logits")
     looks = len(how.scales) * (2 if how.flip else 1)

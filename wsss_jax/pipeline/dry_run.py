@@ -22,7 +22,7 @@ from wsss_jax.methods import build_method
 from wsss_jax.methods.base import Method
 from wsss_jax.ops.sharding import check_divisible, data_mesh
 from wsss_jax.pipeline import graph, record, run
-from wsss_jax.stages.train import steps_of
+from wsss_jax.stages.train import batch_spec, steps_of
 from wsss_jax.training.optimizer import (
     assign_rules,
     join,
@@ -191,7 +191,9 @@ def step_cost(method: Method, section: Mapping[str, Any]) -> StepCost:
     extra = jax.eval_shape(method.init_extra, params)
     optimizer = make_optimizer(section["optimizer"], rules, 1)
     opt_state = jax.eval_shape(optimizer.init, trainable)
-    batch = _batch(section, int(method.num_classes))  # pyright: ignore[reportAttributeAccessIssue]
+    classes = int(method.num_classes)  # pyright: ignore[reportAttributeAccessIssue]
+    spec = batch_spec(section, method)
+    batch = spec.shapes(section["batch_size"], section["augment"]["crop"], classes)
     rng = jax.eval_shape(jax.random.key, 0)
     step = jax.ShapeDtypeStruct((), jnp.int32)
 
@@ -228,22 +230,6 @@ def _shapes(method: Method, crop: int) -> tuple[PyTree, PyTree]:
     key = jax.eval_shape(jax.random.key, 0)
     variables = dict(jax.eval_shape(method.model().init, key, image))
     return variables.pop("params"), variables
-
-
-def _batch(section: Mapping[str, Any], classes: int) -> dict[str, jax.ShapeDtypeStruct]:
-    size, crop = section["batch_size"], section["augment"]["crop"]
-    batch = {
-        "image": jax.ShapeDtypeStruct((size, crop, crop, 3), jnp.uint8),
-        "valid": jax.ShapeDtypeStruct((size, crop, crop), jnp.bool_),
-        "label": jax.ShapeDtypeStruct((size, classes), jnp.float32),
-        "index": jax.ShapeDtypeStruct((size,), jnp.int32),
-    }
-    if section.get("segmentation") or "masks" in section.get("needs", {}):
-        batch["segmentation"] = jax.ShapeDtypeStruct((size, crop, crop), jnp.uint8)
-    if section.get("affinity_alphas"):
-        side = crop // section["method"].get("map_stride", 8)
-        batch["affinity_label"] = jax.ShapeDtypeStruct((size, side, side), jnp.uint8)
-    return batch
 
 
 def _bytes(tree: PyTree) -> int:

@@ -14,7 +14,6 @@ from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.inference.multi_scale import (
     MultiScale,
     chunks,
-    image_sizes,
     load_network,
     summed_maps,
 )
@@ -54,7 +53,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     folder = ctx.stage_dir / "cams"
     folder.mkdir(exist_ok=True)
     how, kind = _settings(settings)
-    sizes = image_sizes(source)
+    sizes = source.sizes
     buckets = how.buckets(set(sizes))
     output = settings.get("output", "cam")
     network = load_network(inputs["checkpoint"], len(source.classes), output)

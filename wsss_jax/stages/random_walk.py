@@ -25,7 +25,7 @@ from wsss_jax.host.dense_crf import CrfSettings, crf_settings
 from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.host.walk_masks import MaskTask, write_mask
 from wsss_jax.host.workers import in_processes, worker_count
-from wsss_jax.inference.multi_scale import MultiScale, chunks, image_sizes, load_network
+from wsss_jax.inference.multi_scale import MultiScale, chunks, load_network
 from wsss_jax.inference.random_walk import Prepared, WalkSettings, prepare, walk_images
 from wsss_jax.stages.base import Context, Needs, expect
 from wsss_jax.stages.references import check_alpha, resolved_alpha
@@ -121,7 +121,7 @@ def _walk_all(
     folder.mkdir(exist_ok=True)
     fields = {k: values[k] for k in ("max_pixels", "max_buckets", "batch_pixels") if k in values}
     how = MultiScale(scales=(1.0,), flip=False, **fields)
-    sizes = image_sizes(source)
+    sizes = source.sizes
     buckets = how.buckets(set(sizes))
     network = load_network(checkpoint, len(source.classes), settings.network)
     power = settings.alpha if settings.network == "affinity" else None

@@ -15,7 +15,6 @@ from wsss_jax.data.formats.voc_submission import (
 from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import check_all_found, read_bytes
-from wsss_jax.inference.multi_scale import image_sizes
 from wsss_jax.stages.base import Context, Needs, expect
 
 MAKES = ("submission.tar.gz",)
@@ -50,7 +49,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     missing = [name for name in source.ids if not (folder / f"{name}.png").is_file()]
     check_all_found("mask (.png)", missing, len(source.ids), folder)
     num_classes = len(source.classes)
-    sizes = dict(zip(source.ids, image_sizes(source), strict=True))
+    sizes = dict(zip(source.ids, source.sizes, strict=True))
 
     def masks() -> Iterator[tuple[str, bytes]]:
         with ctx.progress(len(source.ids), ctx.stage) as progress:

@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 
 from wsss_jax.data.affinity_labels import AffinityLabels
 from wsss_jax.data.augment import Augment
+from wsss_jax.data.batch_spec import BatchSpec
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
-from wsss_jax.data.loader import CropLabels, training_batches
-from wsss_jax.data.mask_labels import MaskLabels
+from wsss_jax.data.loader import CropTarget, training_batches
+from wsss_jax.data.mask_labels import GroundTruth, MaskLabels
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.files import check_all_found
@@ -42,7 +43,8 @@ def check(config: ConfigDict, needs: Needs) -> None:
     """Refuses what cannot work; see `wsss_jax.stages.base`."""
     settings: dict[str, Any] = config.to_dict()
     method = build_method(settings["method"], 1)
-    augment = Augment(**settings["augment"])
+    augment = Augment.from_config(settings["augment"], "augment")
+    batch_spec(settings, method).shapes(1, augment.crop, 1)
     make_optimizer(settings["optimizer"], {}, 1)
     for name in ("init", "backbone"):
         if name in needs:
@@ -53,7 +55,7 @@ def check(config: ConfigDict, needs: Needs) -> None:
         expect(needs, "masks", "confidence/")
     alphas = _alphas(settings)
     if alphas and "masks" not in needs:
-        AffinityLabels(Path(), alphas, 1, _block(method)).check_crop(augment.crop)
+        AffinityLabels(Path(), alphas, 1, _block(method))
         expect(needs, "labels", "crf/")
         for alpha in alphas:
             expect_alpha(needs, "labels", alpha)
@@ -75,37 +77,54 @@ def _block(method: Any) -> int:
     return getattr(method, "map_stride", 0) or 8
 
 
-def labels_of_stages(
-    settings: Mapping[str, Any], method: Any, source: Source, inputs: Mapping[str, Path]
-) -> CropLabels | None:
-    """What other stages made to learn from: masks, or AffinityNet's labels from CRF results.
+def batch_spec(settings: Mapping[str, Any], method: Any) -> BatchSpec:
+    """What the batches of a training section have beside images and labels."""
+    masks = "masks" in settings.get("needs", {})
+    blocks = bool(_alphas(settings)) and not masks
+    return BatchSpec(
+        segmentation=masks or bool(settings.get("segmentation", False)),
+        affinity_stride=_block(method) if blocks else 0,
+    )
+
+
+def crop_targets(
+    spec: BatchSpec, settings: Mapping[str, Any], source: Source, inputs: Mapping[str, Path]
+) -> dict[str, CropTarget]:
+    """What the pixels of the crops learn: masks or AffinityNet's labels.
 
     Raises:
       UserError: an image has no mask, confidence or CRF result, a setting makes no sense, or
         affinity_alphas has no need ``labels``.
     """
-    alphas = _alphas(settings)
+    targets: dict[str, CropTarget] = {}
     if "masks" in inputs:
-        folder = inputs["masks"] / "masks"
-        _check_pngs("mask", folder, source)
-        least = _least_confidence(settings)
-        if not least:
-            return MaskLabels(folder, len(source.classes))
-        sure = inputs["masks"] / CONFIDENCE_FOLDER
-        _check_pngs("confidence", sure, source)
-        return MaskLabels(folder, len(source.classes), least, sure)
-    if not alphas:
-        return None
-    if "labels" not in inputs:
-        raise UserError(
-            "expected a need labels, a crf stage, for affinity_alphas, found none: set"
-            " needs=dict(labels='...')"
+        targets["segmentation"] = _stage_masks(settings, source, inputs["masks"])
+    elif spec.segmentation:
+        targets["segmentation"] = GroundTruth(len(source.classes))
+    if spec.affinity_stride:
+        if "labels" not in inputs:
+            raise UserError(
+                "expected a need labels, a crf stage, for affinity_alphas, found none: set"
+                " needs=dict(labels='...')"
+            )
+        folder = inputs["labels"] / "crf"
+        targets["affinity_label"] = AffinityLabels(
+            folder, _alphas(settings), len(source.classes), spec.affinity_stride
         )
-    folder = inputs["labels"] / "crf"
-    labels = AffinityLabels(folder, alphas, len(source.classes), _block(method))
-    missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
-    check_all_found("CRF result", missing, len(source.ids), folder)
-    return labels
+        missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
+        check_all_found("CRF result", missing, len(source.ids), folder)
+    return targets
+
+
+def _stage_masks(settings: Mapping[str, Any], source: Source, made: Path) -> MaskLabels:
+    folder = made / "masks"
+    _check_pngs("mask", folder, source)
+    least = _least_confidence(settings)
+    if not least:
+        return MaskLabels(folder, len(source.classes))
+    sure = made / CONFIDENCE_FOLDER
+    _check_pngs("confidence", sure, source)
+    return MaskLabels(folder, len(source.classes), least, sure)
 
 
 def _check_pngs(what: str, folder: Path, source: Source) -> None:
@@ -131,7 +150,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     mesh = data_mesh()
     check_divisible(settings["batch_size"], mesh)
     method = build_method(settings["method"], len(source.classes))
-    augment = Augment(**settings["augment"])
+    augment = Augment.from_config(settings["augment"], "augment")
     whole: Any = ctx.config
     seed = int(whole.seed)
     params, variables = init_variables(method, seed, augment.crop)
@@ -149,6 +168,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         f" {len(source)} images, {mesh.devices.size} device(s)"
     )
     steps = steps_of(settings, len(source))
+    spec = batch_spec(settings, method)
     checkpoint_every = int(settings.get("checkpoint_every") or max(steps // 10, 1))
     batches = training_batches(
         source,
@@ -158,8 +178,8 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         steps=steps,
         process_index=ctx.process_index,
         process_count=ctx.process_count,
-        segmentation=bool(settings.get("segmentation", False)),
-        labels=labels_of_stages(settings, method, source, inputs),
+        spec=spec,
+        targets=crop_targets(spec, settings, source, inputs),
         num_threads=int(settings.get("num_threads", 2)),
         prefetch=int(settings.get("prefetch", 4)),
     )

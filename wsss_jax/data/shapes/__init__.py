@@ -97,6 +97,7 @@ class Shapes(RecordBuilder):
                 id=self.ids[index],
                 # Noise leaves nothing to match, so Huffman coding alone is smaller and faster.
                 image=_png(image[..., ::-1], cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY),
+                size=(options.size, options.size),
                 label=label,
                 segmentation=_png(mask, cv2.IMWRITE_PNG_STRATEGY_DEFAULT),
             )

@@ -1,0 +1,163 @@
+"""Further views of a training crop: one in strongly changed colors, and small local crops.
+
+Methods with a teacher or with consistency between views ask for them, see
+`wsss_jax.data.batch_spec`. Both draw from generators of their own, so the batch's first view does
+not depend on them.
+"""
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Int32, UInt8
+
+from wsss_jax.data.augment import resize_image, resize_mask
+from wsss_jax.data.color import color_jitter, grayscale
+from wsss_jax.data.limits import COLORS, check_limits, check_range
+from wsss_jax.settings import Settings
+
+_Image = UInt8[np.ndarray, "h w 3"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StrongView(Settings):
+    """The same crop and flip as the batch's image, in strongly changed colors.
+
+    The colors are changed before the image is padded and do not build upon those of the batch's
+    image. The defaults are the strong view of UniMatch (Yang et al., CVPR 2023).
+
+    Attributes:
+      brightness, contrast, saturation, hue: strengths of the color jitter.
+      jitter_p: probability of the color jitter.
+      grayscale_p: probability of losing all color.
+      blur_p: probability of a Gaussian blur.
+      blur_sigma: range of the blur's standard deviation, pixels of the crop.
+    """
+
+    brightness: float = 0.5
+    contrast: float = 0.5
+    saturation: float = 0.5
+    hue: float = 0.25
+    jitter_p: float = 0.8
+    grayscale_p: float = 0.2
+    blur_p: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+          UserError: a value is out of its range.
+        """
+        check_limits(self, **COLORS, blur_p=(0.0, 1.0))
+        check_range(self, "blur_sigma")
+
+    def __call__(
+        self, part: _Image, sample: UInt8[np.ndarray, "hh ww 3"], rng: np.random.Generator
+    ) -> _Image:
+        """The view of a part of an image; `sample` is the image, see `augment.sampled`."""
+        if rng.random() < self.jitter_p:
+            part = color_jitter(
+                part,
+                rng,
+                brightness=self.brightness,
+                contrast=self.contrast,
+                saturation=self.saturation,
+                hue=self.hue,
+                whole=sample,
+            )
+        if rng.random() < self.grayscale_p:
+            part = grayscale(part)
+        if rng.random() < self.blur_p:
+            sigma = rng.uniform(*self.blur_sigma)
+            part = cv2.GaussianBlur(part, (0, 0), sigma)  # pyright: ignore[reportAssignmentType]
+        return part
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LocalCrops(Settings):
+    """Small square views of parts of the batch's image, cut from it and resized.
+
+    A part lies inside the image where it fits; otherwise it shows the whole length of the image
+    and as little padding as it can. The defaults are those of DINO (Caron et al., ICCV 2021).
+
+    Attributes:
+      count: views of an image.
+      size: height and width of a view, pixels.
+      scale: range of a part's area, as a share of the crop's area.
+      ratio: range of a part's width divided by its height.
+    """
+
+    count: int = 8
+    size: int = 96
+    scale: tuple[float, float] = (0.05, 0.4)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+          UserError: a value is out of its range.
+        """
+        check_limits(self, count=(1, math.inf), size=(1, math.inf))
+        check_range(self, "scale", 1.0)
+        check_range(self, "ratio")
+
+    def boxes(
+        self, rows: slice, cols: slice, crop: int, rng: np.random.Generator
+    ) -> Int32[np.ndarray, "n 4"]:
+        """Draws the parts: top, left, height and width in pixels of the crop.
+
+        Args:
+          rows: of the crop, that show the image; likewise `cols`.
+          cols: see `rows`.
+          crop: side of the crop, pixels.
+          rng: where the parts come from.
+        """
+        boxes = np.zeros((self.count, 4), np.int32)
+        for box in boxes:
+            area = rng.uniform(*self.scale) * crop**2
+            ratio = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            height, width = (
+                min(crop, max(1, round(math.sqrt(n)))) for n in (area / ratio, area * ratio)
+            )
+            box[:] = _start(rows, height, crop, rng), _start(cols, width, crop, rng), height, width
+        return boxes
+
+    def __call__(
+        self,
+        crop: UInt8[np.ndarray, "s s 3"],
+        rows: slice,
+        cols: slice,
+        rng: np.random.Generator,
+    ) -> tuple[UInt8[np.ndarray, "n v v 3"], Bool[np.ndarray, "n v v"], Int32[np.ndarray, "n 4"]]:
+        """The views, where they show the image, and their parts (see `boxes`).
+
+        Resizing is bicubic, as it is for the crop; padding is zero and mixes with no pixel of the
+        image.
+        """
+        boxes = self.boxes(rows, cols, len(crop), rng)
+        views = [_view(crop, rows, cols, box, self.size) for box in boxes.tolist()]
+        return np.stack([v for v, _ in views]), np.stack([v for _, v in views]), boxes
+
+
+def _start(shown: slice, length: int, crop: int, rng: np.random.Generator) -> int:
+    """Where a part of `length` begins along an axis, of which `shown` shows the image."""
+    low, high = sorted((shown.start, shown.stop - length))
+    return int(rng.integers(max(low, 0), min(high, crop - length), endpoint=True))
+
+
+def _view(
+    crop: np.ndarray, rows: slice, cols: slice, box: list[int], size: int
+) -> tuple[UInt8[np.ndarray, "v v 3"], Bool[np.ndarray, "v v"]]:
+    top, left, height, width = box
+    first, last = max(top, rows.start), min(top + height, rows.stop)
+    begin, end = max(left, cols.start), min(left + width, cols.stop)
+    around = (first - top, top + height - last, begin - left, left + width - end)
+    # The image's border goes on into the padding while it is resized, so that no black mixes in.
+    part = cv2.copyMakeBorder(crop[first:last, begin:end], *around, cv2.BORDER_REPLICATE)
+    inside = np.zeros((height, width), np.uint8)
+    inside[first - top : last - top, begin - left : end - left] = 1
+    valid = resize_mask(inside, size, size).astype(bool)
+    return resize_image(part, size, size) * valid[..., None], valid  # pyright: ignore
