@@ -24,7 +24,7 @@ class Body(nn.Module):
       dtype: of the convolutions.
     """
 
-    room: ClassVar[str] = "tests"
+    room: ClassVar[str] = "tests.reference"
     width: int = 32
     dtype: Any = supplied(default=jnp.float32)
 
@@ -174,7 +174,10 @@ def test_a_module_has_settings_too():
     assert list(settings.settings_of(Body)) == ["width"]
     body = settings.read(Body, {"name": f"{__name__}:Wide", "width": 4}, dtype=jnp.bfloat16)
     assert (body.width, body.dtype) == (4, jnp.bfloat16)
-    assert settings.to_config(body).to_dict() == {"name": f"{__name__}:Wide", "width": 4}
+    section = settings.to_config(body)
+    # This module lies outside the room and has no other kind, so that its dotted name suffices.
+    assert section.to_dict() == {"name": __name__, "width": 4}
+    assert settings.read(Body, section, dtype=jnp.bfloat16) == body
 
 
 def test_an_unknown_kind_names_the_known_ones(tmp_path, monkeypatch):
