@@ -2,16 +2,42 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def thread_count() -> int:
+    """How many threads `thread_pool` has."""
+    return min(os.cpu_count() or 1, 16)
 
 
 @contextlib.contextmanager
 def thread_pool() -> Iterator[ThreadPoolExecutor]:
     """A thread per core. An exception, Ctrl-C too, drops the work that has not begun."""
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
+    with ThreadPoolExecutor(thread_count()) as pool:
         try:
             yield pool
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def ahead(
+    pool: Executor, function: Callable[[Item], Result], groups: Iterable[Iterable[Item]], depth: int
+) -> Iterator[list[Result]]:
+    """Yields what `function` returns for the items of each group, in order.
+
+    While the caller works on a group, the pool works on the `depth` groups that follow.
+    """
+    begun: deque[list[Future[Result]]] = deque()
+    for group in groups:
+        begun.append([pool.submit(function, item) for item in group])
+        if len(begun) > depth:
+            yield [future.result() for future in begun.popleft()]
+    while begun:
+        yield [future.result() for future in begun.popleft()]

@@ -39,6 +39,25 @@ def worker_count(setting: int, tasks: int) -> int:
     return max(min(setting or cores, tasks), 1)
 
 
+@contextlib.contextmanager
+def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes for functions of modules. An exception, Ctrl-C too, drops what has not begun.
+
+    Raises:
+      UserError: a process was killed, as the system does when memory runs out.
+    """
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"one of {workers} processes was ended from outside, as happens when memory runs out:"
+            " use fewer workers and run the same command again, finished work is kept"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def in_processes(
     function: Callable[[Task], Result], tasks: Iterable[Task], workers: int
 ) -> Iterator[Result]:
@@ -59,8 +78,7 @@ def in_processes(
     """
     waiting = iter(tasks)
     pending: list[Future[Result]] = []
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin)
-    try:
+    with process_pool(workers) as pool:
         while True:
             for task in islice(waiting, 2 * workers - len(pending)):
                 pending.append(pool.submit(function, task))
@@ -71,13 +89,6 @@ def in_processes(
             pending = [future for future in pending if future not in done]
             for future in finished:
                 yield future.result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            f"one of {workers} processes was ended from outside, as happens when memory runs out:"
-            " use fewer workers and run the same command again, finished work is kept"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _begin() -> None:

@@ -6,7 +6,7 @@ are enlarged to the image's size and summed on the host.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from wsss_jax.ops.resize import interpolation_matrix
 from wsss_jax.ops.sharding import data_mesh, divided, replicated
 from wsss_jax.weights.npz import load_weights
 
-_CHUNK_IMAGES, _CHUNK_PIXELS = 32, 8_000_000
+CHUNK_IMAGES, CHUNK_PIXELS = 32, 8_000_000
 _MULTIPLE = 32  # of the padded sides: every backbone's strides divide it
 
 
@@ -128,7 +128,7 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
     return Network(predict, 256 // probe.shape[1])
 
 
-def chunks(positions: range, sizes: list[Size]) -> list[range]:
+def chunks(positions: range, sizes: Sequence[Size]) -> list[range]:
     """`positions` in runs of images that are inferred together, the unit of resuming.
 
     Which images share a batch never depends on where a run was interrupted, so neither do the last
@@ -142,7 +142,7 @@ def chunks(positions: range, sizes: list[Size]) -> list[range]:
     start = pixels = 0
     for end, position in enumerate(positions):
         pixels += sizes[position][0] * sizes[position][1]
-        if end > start and (end - start == _CHUNK_IMAGES or pixels > _CHUNK_PIXELS):
+        if end > start and (end - start == CHUNK_IMAGES or pixels > CHUNK_PIXELS):
             found.append(positions[start:end])
             start, pixels = end, sizes[position][0] * sizes[position][1]
     return [*found, positions[start:]] if positions else []

@@ -1,0 +1,377 @@
+"""The phases of work on images: groups, overlap, memory, resuming, errors, interruption."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsss_jax.errors import UserError
+from wsss_jax.files import atomic_write
+from wsss_jax.host.workers import worker_count
+from wsss_jax.progress import Progress
+from wsss_jax.stages import per_image
+from wsss_jax.stages.per_image import Done, ImageWork, run_on_images
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+QUIET = functools.partial(Progress, label="toys", enabled=False)
+FILES = ("notes/{id}.txt", "sums/{id}.txt")
+SIZE = (1000, 2000)  # four of them are a group
+
+
+def ids_of(count: int) -> list[str]:
+    return [f"toy{i}" for i in range(count)]
+
+
+class Job:
+    """An image on its way; how many there are at once is counted."""
+
+    alive = most = 0
+    lock = threading.Lock()
+
+    def __init__(self, position: int):
+        self.position = position
+        kind = type(self)
+        with Job.lock:
+            kind.alive += 1
+            kind.most = max(kind.most, kind.alive)
+        weakref.finalize(self, kind.end)
+
+    @classmethod
+    def end(cls) -> None:
+        with cls.lock:
+            cls.alive -= 1
+
+
+class Task(Job):
+    """A job after the device; counted for itself."""
+
+    def __init__(self, position: int, group: Sequence[int]):
+        super().__init__(position)
+        self.group = tuple(group)
+
+
+@pytest.fixture(autouse=True)
+def _count_from_zero() -> None:
+    for kind in (Job, Task):
+        kind.alive = kind.most = 0
+
+
+def on_device(jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
+    """What a group's images share a batch with; the last one is ready first."""
+    for job in reversed(jobs):
+        yield job.position, Task(job.position, [one.position for one in jobs])
+
+
+def write(task: Task, paths: tuple[Path, ...]) -> int:
+    for path, text in zip(paths, (str(task.group), str(sum(task.group))), strict=True):
+        with atomic_write(path) as file:
+            file.write(text.encode())
+    return task.position
+
+
+def work(count: int, **changes: Any) -> ImageWork[int]:
+    given: dict[str, Any] = dict(files=FILES, prepare=Job, finish=write)
+    return ImageWork(**given | dict(on_device=on_device, sizes=[SIZE] * count) | changes)
+
+
+def run(folder: Path, count: int, positions: range | None = None, **changes: Any) -> Done[int]:
+    every = range(count) if positions is None else positions
+    return run_on_images(ids_of(count), folder, every, work(count, **changes), QUIET)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_groups_are_runs_of_images_and_results_go_by_position(tmp_path: Path):
+    done = run(tmp_path, 10)
+    groups = [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
+    for group in groups:
+        for position in group:
+            assert (tmp_path / f"notes/toy{position}.txt").read_text() == str(group)
+            assert (tmp_path / f"sums/toy{position}.txt").read_text() == str(sum(group))
+    assert done.kept == () and done.results == {i: i for i in range(10)}
+    assert done.images_per_second is not None and done.images_per_second > 0
+    again = run(tmp_path, 10)
+    assert again.kept == tuple(range(10)) and again.results == {}
+    assert again.images_per_second is None
+    assert run(tmp_path / "nothing", 0).results == {}
+
+
+def test_resuming_gives_the_same_bytes_and_keeps_what_is_there(tmp_path: Path):
+    run(tmp_path / "whole", 10)
+    whole = content(tmp_path / "whole")
+    resumed = tmp_path / "resumed"
+    for name in ("notes/toy1.txt", "sums/toy1.txt", "notes/toy6.txt", "sums/toy2.txt"):
+        (resumed / name).parent.mkdir(parents=True, exist_ok=True)
+        (resumed / name).write_bytes(whole[name])
+    stamp = (resumed / "notes/toy1.txt").stat().st_mtime_ns
+    done = run(resumed, 10)
+    assert done.kept == (1,)  # the others lack one of their files
+    assert content(resumed) == whole
+    assert (resumed / "notes/toy1.txt").stat().st_mtime_ns == stamp
+
+
+def test_groups_without_a_missing_image_are_skipped(tmp_path: Path):
+    run(tmp_path, 12, range(4, 8))
+    groups: list[tuple[int, ...]] = []
+
+    def noted(jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
+        groups.append(tuple(job.position for job in jobs))
+        return on_device(jobs)
+
+    run(tmp_path, 12, on_device=noted)
+    assert groups == [(0, 1, 2, 3), (8, 9, 10, 11)]
+
+
+def test_processes_of_a_run_share_the_images(tmp_path: Path):
+    shares = [run(tmp_path, 11, range(index, 11, 3)).results for index in range(3)]
+    assert [sorted(share) for share in shares] == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8]]
+    assert len(content(tmp_path)) == 22
+    assert run(tmp_path, 11).results == {}
+
+
+def test_the_next_group_is_prepared_while_the_device_computes(tmp_path: Path):
+    prepared = [threading.Event() for _ in range(12)]
+
+    def prepare(position: int) -> Job:
+        prepared[position].set()
+        return Job(position)
+
+    def device(jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
+        following = range(jobs[-1].position + 1, min(jobs[-1].position + 5, 12))
+        assert all(prepared[position].wait(20) for position in following)
+        return on_device(jobs)
+
+    assert len(run(tmp_path, 12, prepare=prepare, on_device=device).results) == 12
+
+
+def test_images_are_finished_while_the_device_computes(tmp_path: Path):
+    begun = [threading.Event() for _ in range(3)]
+
+    def device(jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
+        begun[jobs[0].position // 4].set()
+        return on_device(jobs)
+
+    def finish(task: Task, paths: tuple[Path, ...]) -> int:
+        following = min(task.position // 4 + 1, 2)
+        # The last of a group to be finished wait for the group that follows.
+        if task.position % 4 == 0:
+            assert begun[following].wait(20)
+        return write(task, paths)
+
+    assert len(run(tmp_path, 12, on_device=device, finish=finish).results) == 12
+
+
+@pytest.mark.parametrize("slow", ["prepare", "device", "finish"])
+def test_few_images_are_in_memory_whatever_is_slow(
+    tmp_path: Path, slow: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(per_image, "thread_count", lambda: 8)
+
+    def wait(phase: str) -> None:
+        time.sleep(0.01 if phase == slow else 0)
+
+    def prepare(position: int) -> Job:
+        wait("prepare")
+        return Job(position)
+
+    def device(jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
+        for position, task in on_device(jobs):
+            wait("device")
+            yield position, task
+
+    def finish(task: Task, paths: tuple[Path, ...]) -> int:
+        wait("finish")
+        return write(task, paths)
+
+    run(tmp_path, 40, prepare=prepare, on_device=device, finish=finish)
+    assert 4 < Job.most <= 3 * 4
+    assert 1 < Task.most <= 4 + 2  # a group's pixels; one waits for room, one has just been done
+
+
+def test_large_images_are_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(per_image, "thread_count", lambda: 8)
+    finishing = 0
+
+    def finish(task: Task, paths: tuple[Path, ...]) -> int:
+        nonlocal finishing
+        finishing += 1
+        time.sleep(0.01)
+        assert finishing == 1
+        finishing -= 1
+        return write(task, paths)
+
+    sizes = [(3000, 4000)] * 6
+    assert len(run(tmp_path, 6, finish=finish, sizes=sizes).results) == 6
+    assert (tmp_path / "notes/toy3.txt").read_text() == "(3,)"
+
+
+def alone(position: int) -> Task:
+    return Task(position, [position])
+
+
+def test_few_tasks_are_in_memory_without_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(per_image, "thread_count", lambda: 2)
+
+    def finish(task: Task, paths: tuple[Path, ...]) -> int:
+        time.sleep(0.005)
+        return write(task, paths)
+
+    done = run(tmp_path, 40, prepare=alone, finish=finish, on_device=None, sizes=())
+    assert len(done.results) == 40
+    assert 3 <= Task.most <= 2 * 2 + 2 + 2  # finishing, prepared, and on their way between
+
+
+class Shut(Exception):
+    """A mistake of the program."""
+
+
+@pytest.mark.parametrize("phase", ["prepare", "finish"])
+@pytest.mark.parametrize("device", [True, False])
+def test_a_mistake_names_its_image(tmp_path: Path, phase: str, device: bool):
+    first = Job if device else alone
+
+    def fail(position: int, kind: type[Exception]) -> None:
+        if position == 6:
+            raise kind("there is something wrong")
+
+    def attempt(kind: type[Exception]) -> None:
+        def prepare(position: int) -> Any:
+            if phase == "prepare":
+                fail(position, kind)
+            return first(position)
+
+        def finish(task: Task, paths: tuple[Path, ...]) -> int:
+            if phase == "finish":
+                fail(task.position, kind)
+            return write(task, paths)
+
+        changes: dict[str, Any] = {} if device else dict(on_device=None, sizes=())
+        run(tmp_path, 10, prepare=prepare, finish=finish, **changes)
+
+    with pytest.raises(Shut, match="something wrong") as error:
+        attempt(Shut)
+    assert error.value.__notes__ == ["image toy6"]
+    with pytest.raises(UserError, match="something wrong") as error:
+        attempt(UserError)
+    assert not hasattr(error.value, "__notes__")  # its message names the image
+    assert "notes/toy6.txt" not in content(tmp_path)
+    assert all(not path.name.startswith(".") for path in tmp_path.rglob("*"))
+    assert set(run(tmp_path, 10).results) >= {6}
+    assert len(content(tmp_path)) == 20
+
+
+def test_a_forgotten_image_is_no_success(tmp_path: Path):
+    with pytest.raises(RuntimeError, match="tasks of 6 images, found 4"):
+        run(tmp_path, 6, on_device=lambda jobs: list(on_device(jobs))[:2])
+
+
+def test_an_interruption_keeps_what_is_finished(tmp_path: Path):
+    def device(jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
+        if jobs[0].position == 8:
+            raise KeyboardInterrupt
+        return on_device(jobs)
+
+    run(tmp_path / "whole", 40)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "resumed", 40, on_device=device)
+    assert threading.active_count() == before
+    kept, whole = content(tmp_path / "resumed"), content(tmp_path / "whole")
+    assert len(kept) >= 8 and kept.items() <= whole.items()
+    assert len(run(tmp_path / "resumed", 40).results) == 40 - len(kept) // 2
+    assert content(tmp_path / "resumed") == whole
+
+
+_PROGRAM = """
+import functools, os, signal, sys, time
+from pathlib import Path
+
+def finish(position, paths):
+    if sys.argv[2:] == ["killed"] and position == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[2:] == ["wrong"] and position == 5:
+        raise ValueError("no such thing")
+    time.sleep(0.05)
+    part = paths[0].with_suffix(".part")
+    part.write_text(str(os.getpid()))
+    part.rename(paths[0])
+    return "jax" in sys.modules
+
+if __name__ == "__main__":
+    from wsss_jax.errors import UserError
+    from wsss_jax.progress import Progress
+    from wsss_jax.stages.per_image import ImageWork, run_on_images
+    work = ImageWork(("made/{id}.txt",), lambda position: position, finish, processes=2)
+    ids = [f"toy{i}" for i in range(40)]
+    progress = functools.partial(Progress, label="toys", enabled=False)
+    print("begun", flush=True)
+    try:
+        done = run_on_images(ids, Path(sys.argv[1]), range(40), work, progress)
+    except UserError as error:
+        print(error)
+    else:
+        print(done.workers, sorted(done.results) == list(range(40)), set(done.results.values()))
+"""
+
+
+def program(folder: Path, *mode: str) -> subprocess.Popen[str]:
+    """Runs the program in its own group of processes, as a terminal does."""
+    (folder / "program.py").write_text(_PROGRAM)
+    return subprocess.Popen(
+        [sys.executable, str(folder / "program.py"), str(folder), *mode],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        start_new_session=True,
+    )
+
+
+def test_worker_processes_finish_images_and_import_no_jax(tmp_path: Path):
+    output, errors = program(tmp_path).communicate(timeout=120)
+    assert output == f"begun\n{worker_count(2, 40)} True {{False}}\n", errors
+    pids = {path.read_text() for path in (tmp_path / "made").iterdir()}
+    assert len(pids) == 2 and len(content(tmp_path / "made")) == 40
+
+
+def test_a_killed_process_is_told_in_one_line(tmp_path: Path):
+    output, errors = program(tmp_path, "killed").communicate(timeout=120)
+    assert "one of 2 processes was ended from outside" in output and output.count("\n") == 2, errors
+
+
+def test_a_mistake_in_a_process_names_its_image(tmp_path: Path):
+    run = program(tmp_path, "wrong")
+    errors = run.communicate(timeout=120)[1]
+    assert run.returncode == 1 and errors.endswith("ValueError: no such thing\nimage toy5\n")
+    assert {"toy0.txt", "toy1.txt"} <= {path.name for path in (tmp_path / "made").iterdir()}
+
+
+def test_control_c_ends_the_processes_and_keeps_what_is_finished(tmp_path: Path):
+    run = program(tmp_path)
+    made = tmp_path / "made"
+    for _ in range(600):
+        if made.is_dir() and len(list(made.glob("*.txt"))) >= 2:
+            break
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    errors = run.communicate(timeout=60)[1]
+    assert "KeyboardInterrupt" in errors and "ended from outside" not in errors
+    files = list(made.iterdir())
+    assert 2 <= len(files) < 40 and all(path.suffix == ".txt" for path in files)
+    for pid in {path.read_text() for path in files}:
+        assert not Path(f"/proc/{pid}").exists()
+    stamps = {path: path.stat().st_mtime_ns for path in files}
+    program(tmp_path).communicate(timeout=120)
+    assert len(list(made.iterdir())) == 40
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
