@@ -80,7 +80,8 @@ def write(task: Task, paths: tuple[Path, ...]) -> int:
 
 def work(count: int, **changes: Any) -> ImageWork[int]:
     given: dict[str, Any] = dict(files=FILES, prepare=Job, finish=write)
-    return ImageWork(**given | dict(on_device=on_device, sizes=[SIZE] * count) | changes)
+    given |= dict(on_device=on_device, sizes=[SIZE] * count)
+    return ImageWork(**given | changes)
 
 
 def run(folder: Path, count: int, positions: range | None = None, **changes: Any) -> Done[int]:
