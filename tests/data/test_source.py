@@ -1,6 +1,7 @@
 """Prepared data sets: written once, whole or not at all, read from threads and processes."""
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import pickle
@@ -187,9 +188,12 @@ def test_two_processes_prepare_once(tmp_path: Path, capfd: pytest.CaptureFixture
     _check(prepare(_builder(tmp_path)), 600)
 
 
-def test_without_locks_the_first_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_without_locks_the_first_one_wins(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "no locks available")
+        raise OSError(number, os.strerror(number))
 
     other = prepare(_builder(tmp_path / "elsewhere")).folder
     target = Path(_builder(tmp_path / "here").data_dir)
@@ -202,7 +206,7 @@ def test_without_locks_the_first_one_wins(tmp_path: Path, monkeypatch: pytest.Mo
             if positions.stop == len(IDS):  # another process is done just before this one
                 other.rename(target)
 
-    monkeypatch.setattr(prepared.fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     _check(prepare(_builder(tmp_path / "here", Rival)), 1000)
 
 

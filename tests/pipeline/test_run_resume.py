@@ -1,6 +1,10 @@
 """A pipeline that goes on: parts, crashes, stops, folders that are gone or of others."""
 
+import errno
+import fcntl
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +165,56 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path):
             pass
         other.kill()
     with process.lock(tmp_path / "w"):  # a killed run leaves no lock behind
+        pass
+
+
+def test_a_child_that_outlives_its_run_holds_nothing(tmp_path: Path):
+    held = (
+        "import os, sys, time; from wsss_jax.pipeline import process; from pathlib import Path\n"
+        "with process.lock(Path(sys.argv[1])):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        time.sleep(60)\n"
+        "    print(child, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", held, str(tmp_path / "w")], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        child = int(other.stdout.readline())
+        try:
+            other.kill()
+            other.wait()
+            os.kill(child, 0)  # it lives
+            with process.lock(tmp_path / "w"):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_where_there_are_no_locks_a_run_goes_on(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def no_locks(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    for _ in range(2):
+        with process.lock(tmp_path / "w"):
+            assert f"process {os.getpid()} on" in (tmp_path / "w" / ".lock").read_text()
+    assert [path.name for path in (tmp_path / "w").iterdir()] == [".lock"]
+
+
+def test_a_lock_ends_with_its_block(tmp_path: Path):
+    with pytest.raises(ZeroDivisionError), process.lock(tmp_path):
+        _ = 1 / 0
+    with (
+        process.lock(tmp_path),
+        pytest.raises(UserError, match="another run"),
+        process.lock(tmp_path),
+    ):
         pass
 
 

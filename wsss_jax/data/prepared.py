@@ -7,7 +7,6 @@ A builder subclasses `RecordBuilder`; `prepare` writes its records as array_reco
 import abc
 import contextlib
 import errno
-import fcntl
 import hashlib
 import io
 import os
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from filelock import FileLock
 from ml_collections import ConfigDict
 
 from wsss_jax.data.source import Record
@@ -240,13 +240,13 @@ def _lock(folder: Path) -> Iterator[bool]:
     each to a folder of its own; the first to rename it wins and the renaming of the others fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            alone = True
-        except OSError:
-            alone = False
-        yield alone
+    lock = FileLock(folder / ".lock", fallback_to_soft=False)
+    with contextlib.suppress(OSError):
+        lock.acquire()
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

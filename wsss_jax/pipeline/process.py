@@ -1,7 +1,6 @@
 """The process around a run: quiet logs, compilation cache, other processes and lock."""
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -10,6 +9,8 @@ import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from wsss_jax.errors import UserError
 
@@ -108,24 +109,26 @@ def lock(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: another run holds it, or the folder cannot be written.
     """
+    path = workdir / ".lock"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / ".lock").open("a+")
+        path.touch()
     except OSError as error:
         raise UserError(f"cannot use --workdir {workdir}: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise UserError(
-                f"another run ({owner}) is working in {workdir}: wait for it to end, stop it, or"
-                " choose another --workdir"
-            ) from error
-        except OSError:
-            pass  # a file system without locks: nothing to hold
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+    # The other kind of lock, a file that exists, would outlive a run that was killed.
+    held = FileLock(path, blocking=False, fallback_to_soft=False)
+    try:
+        held.acquire()
+    except Timeout as error:
+        owner = path.read_text().strip() or "unknown"
+        raise UserError(
+            f"another run ({owner}) is working in {workdir}: wait for it to end, stop it, or"
+            " choose another --workdir"
+        ) from error
+    except OSError:
+        pass  # a file system without locks: nothing to hold
+    path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    try:
         yield
+    finally:
+        held.release()
