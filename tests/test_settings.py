@@ -128,7 +128,7 @@ def test_a_setting_without_default_has_to_be_there():
 
 
 def test_defaults_hold_every_setting_and_read_back_the_same():
-    section = Outer.defaults(steps=7, inner={"low": 0.5})
+    section: Any = Outer.defaults(steps=7, inner={"low": 0.5})
     assert set(section) == set(settings.settings_of(Outer))
     assert section.inner.to_dict() == {"low": 0.5, "high": 1.0}
     assert Outer.from_config(section, classes=4) == Outer(classes=4, steps=7, inner=Inner(low=0.5))

@@ -10,6 +10,7 @@ import pytest
 
 from wsss_jax.losses.present_classes import on_present_classes
 from wsss_jax.methods.seam import Seam
+from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops.transforms import draw_transform
 
 CLASSES = 8
@@ -26,7 +27,7 @@ def labels_with(*counts: int) -> jax.Array:
 @functools.cache
 def seam_losses(use_pcm: bool) -> tuple[Any, Any]:
     """SEAM's loss on the present classes and on all, compiled, each with its gradient."""
-    method = Seam(CLASSES, {"name": "tiny"}, er_weight=0.7, use_pcm=use_pcm)
+    method = Seam(num_classes=CLASSES, backbone=Tiny(), er_weight=0.7, use_pcm=use_pcm)
     still = draw_transform((), jax.random.key(0), 2)
     loss_of = functools.partial(
         method._map_loss, consistency=1.0, size=(12, 10), small_size=(6, 5), move=still
