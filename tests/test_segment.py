@@ -13,8 +13,8 @@ from tests.reference.drawn_networks import Images, Trained, context
 from wsss_jax import segment
 from wsss_jax.files import write_json
 from wsss_jax.stages import predict
-from wsss_jax.viz.colors import class_colours
-from wsss_jax.viz.labelled import labelled_mask
+from wsss_jax.viz.colors import class_colors
+from wsss_jax.viz.labeled import labeled_mask
 
 PHOTOS = Images((40, 40), (33, 47), (48, 30))
 SETTINGS: dict[str, Any] = dict(
@@ -178,16 +178,16 @@ def test_names_stand_below_the_picture():
     image = np.full((60, 300, 3), 90, np.uint8)
     mask = np.zeros((60, 300), np.uint8)
     names = ["cat", "dog", "cow"]
-    empty = labelled_mask(image, mask, names)
+    empty = labeled_mask(image, mask, names)
     mask[:30], mask[30:40, :50] = 3, 1
-    picture = labelled_mask(image, mask, names)
+    picture = labeled_mask(image, mask, names)
     assert picture.shape == empty.shape == (84, 300, 3)
 
     def shows(index: int) -> int:
         """The first column of the line below where the class's colour is."""
-        found = (picture[60:] == class_colours(3)[index]).all(-1).any(0)
+        found = (picture[60:] == class_colors(3)[index]).all(-1).any(0)
         return int(found.argmax()) if found.any() else -1
 
     assert 0 < shows(3) < shows(1) and shows(2) == -1, "what covers more stands first"
-    narrow = labelled_mask(image[:, :60], np.tile(np.array([1, 2, 3], np.uint8), (60, 20)), names)
+    narrow = labeled_mask(image[:, :60], np.tile(np.array([1, 2, 3], np.uint8), (60, 20)), names)
     assert narrow.shape == (84, 60, 3)

@@ -134,9 +134,9 @@ def test_picture_is_a_png_of_sane_size(made):
     with Image.open(io.BytesIO(data)) as image:
         assert image.format == "PNG"
         assert image.width == 1600 and 900 <= image.height <= 1500
-        colours = image.convert("RGB").getcolors(maxcolors=1 << 20)
-    assert colours is not None and len(colours) > 1000, "there is something to see"
-    seen = {colour: count for count, colour in colours}
+        colors = image.convert("RGB").getcolors(maxcolors=1 << 20)
+    assert colors is not None and len(colors) > 1000, "there is something to see"
+    seen = {color: count for count, color in colors}
     assert seen[0xB0, 0x2A, 0x5B] > 500, "curves"
     assert seen[0x14, 0x12, 0x2E] > 100_000, "the dark band"
     assert len(data) < 1_500_000

@@ -1,4 +1,4 @@
-"""What the report is made of: groups of samples, charts, headlines, colours."""
+"""What the report is made of: groups of samples, charts, headlines, colors."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from wsss_jax.report.charts import loss_charts, training_charts
 from wsss_jax.report.collect import Evaluation, StageResult, Training, collect
 from wsss_jax.report.gallery import choose
 from wsss_jax.training.metrics import MetricWriter, read_metrics
-from wsss_jax.viz.colors import class_colours, paint_mask
+from wsss_jax.viz.colors import class_colors, paint_mask
 
 
 def _collected(folder):
@@ -43,10 +43,10 @@ def test_groups_do_not_overlap(count, per_group, groups):
         assert middle[0] <= np.median(list(values.values())) <= middle[-1]
 
 
-def test_class_colours_differ():
-    colours = class_colours(20).astype(int)
-    assert colours.shape == (21, 3)
-    distance = np.abs(colours[:, None] - colours[None]).sum(-1) + 999 * np.eye(21, dtype=int)
+def test_class_colors_differ():
+    colors = class_colors(20).astype(int)
+    assert colors.shape == (21, 3)
+    distance = np.abs(colors[:, None] - colors[None]).sum(-1) + 999 * np.eye(21, dtype=int)
     assert distance.min() >= 20
 
 
@@ -55,9 +55,9 @@ def test_painted_mask_shows_class_ignore_and_background():
     mask = np.zeros((9, 9), np.uint8)
     mask[2:7, 2:7] = 1
     mask[8] = 255
-    painted = paint_mask(image, mask, class_colours(1)).astype(int)
-    colour = class_colours(1)[1].astype(int)
-    assert np.abs(painted[4, 4] - (0.72 * colour + 0.28 * 80)).max() <= 1
+    painted = paint_mask(image, mask, class_colors(1)).astype(int)
+    color = class_colors(1)[1].astype(int)
+    assert np.abs(painted[4, 4] - (0.72 * color + 0.28 * 80)).max() <= 1
     assert (painted[2, 2] == 255).all(), "outline"
     assert painted[8, 4].sum() > painted[0, 0].sum(), "ignored pixels are paler than background"
 

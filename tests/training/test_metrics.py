@@ -9,7 +9,7 @@ from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttribut
 from wsss_jax.errors import UserError
 from wsss_jax.training import metrics as writer_module
 from wsss_jax.training.metrics import MetricWriter, console_line, read_metrics
-from wsss_jax.viz.overlay import HEAT_COLOURS, cam_overlay
+from wsss_jax.viz.overlay import HEAT_COLORS, cam_overlay
 
 
 def _lines(folder):
@@ -157,6 +157,6 @@ def test_overlay_is_dimmed_photograph_where_cold_and_colour_where_hot():
 
 
 def test_heat_ramp_gets_lighter_all_along():
-    lightness = HEAT_COLOURS.astype(np.float64) @ np.array([0.2126, 0.7152, 0.0722])
+    lightness = HEAT_COLORS.astype(np.float64) @ np.array([0.2126, 0.7152, 0.0722])
     assert (np.diff(lightness) > -0.51).all()  # up to rounding of the colours
     assert lightness[-1] - lightness[0] > 200

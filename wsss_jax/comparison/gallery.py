@@ -8,7 +8,7 @@ from wsss_jax.comparison.trials import SPLITS, Comparison, Entry
 from wsss_jax.data.source import Source
 from wsss_jax.report import wording
 from wsss_jax.report.gallery import Sample, View, choose, make_sample
-from wsss_jax.viz.colors import class_colours
+from wsss_jax.viz.colors import class_colors
 
 
 def shown_split(comparison: Comparison) -> str:
@@ -42,9 +42,9 @@ def make_gallery(comparison: Comparison, source: Source, split: str, count: int)
 def _sample(
     entries: Sequence[Entry], source: Source, split: str, index: int, group: str, mean: float
 ) -> Sample:
-    record, colours = source[index], class_colours(len(source.classes))
+    record, colors = source[index], class_colors(len(source.classes))
     made = [
-        make_sample(entry.trials[0].scored[split], record, source.classes, colours, group)
+        make_sample(entry.trials[0].scored[split], record, source.classes, colors, group)
         for entry in entries
     ]
     views = [view for view in made[0].views if view.kind in ("image", "truth")]

@@ -8,14 +8,14 @@ from wsss_jax.report import wording
 
 
 def plus_minus(spread: Spread | None) -> str:
-    """``60.4 ± 1.6``, in per cent; ``60.4`` for one seed."""
+    """``60.4 ± 1.6``, in percent; ``60.4`` for one seed."""
     if spread is None:
         return "–"
     return " ".join(filter(None, (wording.percent(spread.mean), deviation(spread))))
 
 
 def deviation(spread: Spread) -> str:
-    """``± 1.6``: the standard deviation in per cent; empty for one seed."""
+    """``± 1.6``: the standard deviation in percent; empty for one seed."""
     return "" if spread.std is None else f"± {wording.percent(spread.std)}"
 
 
@@ -37,9 +37,9 @@ def gibibytes(count: int | None) -> str:
 def remarks(comparison: Comparison) -> list[str]:
     """What is to be known to read the table, a sentence each."""
     first = next((e.label for e in comparison.entries if e.recipe == comparison.baseline), "")
-    told = ["In per cent: mean ± sample standard deviation over the seeds."]
+    told = ["In percent: mean ± sample standard deviation over the seeds."]
     if first and len(comparison.seeds) > 1:
-        told.append(f"▲: more above {first} than the standard deviation of either.")
+        told.append(f"▲: above {first} by more than the standard deviation of either.")
     if len(comparison.seeds) == 1:
         told.append("A single seed has no spread: differences may be chance.")
     for split in SPLITS:

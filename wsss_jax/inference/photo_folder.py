@@ -15,7 +15,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, read_json, remove_unfinished, with_tuples, write_json
 from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.progress import Progress
-from wsss_jax.viz.labelled import labelled_mask
+from wsss_jax.viz.labeled import labeled_mask
 
 RECORD = "segment.json"
 
@@ -116,7 +116,7 @@ def _overlay(source: Photographs, index: int, out: Path) -> None:
     path = out / "masks" / f"{name}.png"
     mask = decode_mask(path.read_bytes(), str(path), len(source.classes))
     with atomic_write(out / "overlays" / f"{name}.jpg") as file:
-        picture = Image.fromarray(labelled_mask(image, mask, source.classes))
+        picture = Image.fromarray(labeled_mask(image, mask, source.classes))
         picture.save(file, "JPEG", quality=90, subsampling=0)
 
 

@@ -125,7 +125,7 @@ def _score_chart(training: Training, keys: Sequence[str]) -> LineChart | None:
     if not series:
         return None
     names = " and ".join(s.name for s in series)
-    note = f"In per cent, of {names}, measured during the training."
+    note = f"In percent, of {names}, measured during the training."
     return LineChart(
         "mIoU while training", steps, series, "step", note=note, marks=marks, zero=True
     )

@@ -13,7 +13,7 @@ from wsss_jax.data.images import IGNORE, decode_image, decode_mask
 from wsss_jax.data.source import Record, Source
 from wsss_jax.report.collect import Evaluation, Run, StageResult
 from wsss_jax.scoring.confusion import strongest
-from wsss_jax.viz.colors import class_colours, paint_mask
+from wsss_jax.viz.colors import class_colors, paint_mask
 from wsss_jax.viz.overlay import cam_overlay
 
 _LONG_SIDE = 480  # pixels; four such views are wider than any screen shows them
@@ -133,9 +133,9 @@ def make_gallery(
         folders = [f for f in (evaluation.folder("masks"), evaluation.folder("cams")) if f]
         made = {path.stem for folder in folders for path in folder.iterdir()}
         chosen = [("sample", name) for name in source.ids if name in made][: 3 * count]
-    colours = class_colours(len(source.classes))
+    colors = class_colors(len(source.classes))
     return [
-        make_sample(evaluation, source[position[name]], source.classes, colours, group, maps)
+        make_sample(evaluation, source[position[name]], source.classes, colors, group, maps)
         for group, name in chosen
     ]
 
@@ -144,11 +144,11 @@ def make_sample(
     evaluation: Evaluation,
     record: Record,
     classes: Sequence[str],
-    colours: UInt8[np.ndarray, "n 3"],
+    colors: UInt8[np.ndarray, "n 3"],
     group: str,
     maps: Sequence[Path] = (),
 ) -> Sample:
-    """An image with what `evaluation` scored there; `colours` as of `class_colours`.
+    """An image with what `evaluation` scored there; `colors` as of `class_colors`.
 
     `maps` as of `make_gallery`.
 
@@ -172,9 +172,9 @@ def make_sample(
     names = tuple(classes[index - 1] for index in present)
     labels = ", ".join(names) or "no class"
     small = _fit(image)
-    views = [View("image", "Image", f"Photograph {name}, labelled {labels}", small)]
+    views = [View("image", "Image", f"Photograph {name}, labeled {labels}", small)]
     if truth is not None:
-        painted = paint_mask(small, _fit_mask(truth, small), colours)
+        painted = paint_mask(small, _fit_mask(truth, small), colors)
         views.append(View("truth", "Ground truth", f"True mask of {name}: {labels}", painted))
     others = (_cams(folder, name, image) for folder in maps)
     cams = cams or next((found for found in others if found is not None), None)
@@ -184,7 +184,7 @@ def make_sample(
         alt = f"Class activation of {name}: light where {labels} was found"
         views.append(View("heat", "Activation", alt, cam_overlay(small, heat)))
     if mask is not None:
-        painted = paint_mask(small, _fit_mask(mask, small), colours)
+        painted = paint_mask(small, _fit_mask(mask, small), colors)
         made = ", ".join(tag.name for tag in tags if (mask == tag.index).any()) or "background only"
         views.append(View("mask", "Mask", f"Predicted mask of {name}: {made}", painted))
     return Sample(name, group, evaluation.per_image.get(name), names, tags, tuple(views))

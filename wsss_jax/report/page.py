@@ -10,7 +10,7 @@ from wsss_jax.report.charts import threshold_chart, training_charts
 from wsss_jax.report.collect import Evaluation, Run
 from wsss_jax.report.gallery import GROUPS, Sample, View
 from wsss_jax.report.render import Figure, line_figure, render
-from wsss_jax.viz.colors import class_colours
+from wsss_jax.viz.colors import class_colors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ def build_page(
 
 def page_colors(classes: Sequence[str]) -> list[str]:
     """The colors of background and classes as style sheets write them."""
-    return ["#" + bytes(row).hex() for row in class_colours(len(classes))]
+    return ["#" + bytes(row).hex() for row in class_colors(len(classes))]
 
 
 def fold(name: str, note: str, values: Mapping[str, Any]) -> Fold:

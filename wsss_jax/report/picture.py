@@ -8,9 +8,9 @@ from wsss_jax.report import wording
 from wsss_jax.report.charts import loss_charts, miou_charts
 from wsss_jax.report.collect import Run
 from wsss_jax.report.gallery import Sample
-from wsss_jax.viz.colors import class_colours
+from wsss_jax.viz.colors import class_colors
 from wsss_jax.viz.line_chart import LineChart, draw_lines
-from wsss_jax.viz.overlay import HEAT_COLOURS
+from wsss_jax.viz.overlay import HEAT_COLORS
 from wsss_jax.viz.sheet import Pixels, Sheet
 from wsss_jax.viz.style import CARD, INK, LINE, NIGHT, PALE, PALER, PAPER, SOFT
 
@@ -45,7 +45,7 @@ def draw_picture(run: Run, samples: Sequence[Sample], classes: Sequence[str]) ->
     if rows:
         room = body - 30 - _TILE_GAP * (len(rows) - 1)
         heights = [height * room / sum(heights) for height in heights]
-        _draw_gallery(sheet, rows, heights, left, class_colours(len(classes)))
+        _draw_gallery(sheet, rows, heights, left, class_colors(len(classes)))
     if not rows and not charts:
         sheet.text(MARGIN, _HEADER + 100, "No curves or pictures to show yet.", 24, SOFT)
     return sheet.png()
@@ -54,7 +54,7 @@ def draw_picture(run: Run, samples: Sequence[Sample], classes: Sequence[str]) ->
 def draw_header(sheet: Sheet, height: Pixels, title: str, data: str, line: str) -> None:
     """The dark band on top: what was done on which data, and a line about it."""
     sheet.fill(0, 0, WIDTH, height, NIGHT)
-    sheet.picture(HEAT_COLOURS[None], 0, height - 6, WIDTH, 6, stretch=True)
+    sheet.picture(HEAT_COLORS[None], 0, height - 6, WIDTH, 6, stretch=True)
     right = sheet.text(MARGIN, 86, title, 48, "#ffffff", bold=True)
     sheet.text(right + 14, 86, f"on {data}", 48, "#a9a3c6")
     sheet.text(MARGIN, 124, line, 18, PALER)

@@ -58,7 +58,7 @@ class Figure:
     """A chart as a page shows it.
 
     `data` are the values that the page's script shows at the pointer, and `area` is the rectangle
-    of the plot within the SVG (left, top, width, height in per cent); both are None where there is
+    of the plot within the SVG (left, top, width, height in percent); both are None where there is
     nothing to read.
     """
 

@@ -34,18 +34,18 @@ _BACKBONES = {
     "tiny": "a tiny network",
 }
 _PROTOCOLS = {
-    "strict": "Protocol “strict”: a class found neither in truth nor in masks counts as 0.",
-    "present": "Protocol “present”: a class found neither in truth nor in masks is left out.",
+    "strict": "Protocol “strict”: a class in neither the ground truth nor the masks counts as 0.",
+    "present": "Protocol “present”: a class in neither the ground truth nor the masks is left out.",
 }
 _CHOICES = {
     "fixed": "fixed beforehand",
     "held_out": "from held-out images",
-    "contrast": "from the images' colours",
+    "contrast": "from the images' colors",
     "oracle": "best on these images",
 }
 _CHOICE_SENTENCES = {
     "fixed": "The threshold was fixed in the recipe before anything was scored.",
-    "contrast": "The threshold was chosen by the colours of the images, without ground truth.",
+    "contrast": "The threshold was chosen by the colors of the images, without ground truth.",
     "held_out": "The threshold was chosen on a small held-out set of images.",
     "oracle": (
         "The threshold was chosen on the very images that are scored (oracle): an upper bound,"
@@ -215,7 +215,11 @@ def ground_truth_note(evaluation: Evaluation, run: Run) -> str:
 
 
 def leading(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """At most four: of several results of one stage the best, of a long chain both ends."""
+    """The evaluations that stand for a run, at most four.
+
+    Of several results of a stage the best is chosen, and of a long chain the first two and the last
+    two.
+    """
     best: dict[tuple[str, str], Evaluation] = {}
     for evaluation in evaluations:
         key = evaluation.scored.name, evaluation.split

@@ -1,4 +1,4 @@
-"""Charts of bars: means, with their spread and every value."""
+"""Charts of bars: means with their standard deviation and every value."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _SCORES = 118  # width behind bars
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A mean with its standard deviation (None: unknown) and the values it is of."""
+    """A mean, its standard deviation (None where it is not known) and the values of both."""
 
     name: str
     text: str
@@ -24,7 +24,7 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True)
 class BarChart:
-    """Level bars from 0 to `highest`, in groups under their headings (empty: without one)."""
+    """Horizontal bars from 0 to `highest`, in groups; an empty heading is left out."""
 
     title: str
     groups: Sequence[tuple[str, Sequence[Bar]]]
@@ -32,7 +32,7 @@ class BarChart:
 
     @property
     def height(self) -> int:
-        """Pixels it needs."""
+        """The height in pixels that the bars need."""
         headings = sum(_GROUP for heading, _ in self.groups if heading)
         return max(_ROW, headings + _ROW * sum(len(bars) for _, bars in self.groups))
 

@@ -1,4 +1,4 @@
-"""Colours of classes, and masks painted with them."""
+"""Colors of classes, and masks painted with them."""
 
 import cv2
 import numpy as np
@@ -6,12 +6,12 @@ from jaxtyping import UInt8
 
 _IGNORE = 255
 _IGNORE_COLOUR = (226, 222, 214)
-# Lightness and chroma alternate, so that neighbours on the hue circle still differ.
+# Lightness and chroma alternate, so that neighbors on the hue circle still differ.
 _TONES = ((0.72, 0.15), (0.80, 0.12), (0.64, 0.17))
 _GOLDEN_ANGLE = 137.508  # degrees; spreads any number of hues evenly
 
 
-def class_colours(num_classes: int) -> UInt8[np.ndarray, "n 3"]:
+def class_colors(num_classes: int) -> UInt8[np.ndarray, "n 3"]:
     """RGB of background (a night blue) and of `num_classes` foreground classes, C + 1 rows.
 
     Brighter and more even than the VOC palette, which is made for files and not for eyes.
@@ -19,27 +19,27 @@ def class_colours(num_classes: int) -> UInt8[np.ndarray, "n 3"]:
     index = np.arange(num_classes)
     lightness, chroma = np.array(_TONES)[index % len(_TONES)].reshape(-1, 2).T
     hue = np.deg2rad(25.0 + _GOLDEN_ANGLE * index)
-    colours = _oklab_to_rgb(lightness, chroma * np.cos(hue), chroma * np.sin(hue))
-    return np.concatenate([np.array([[24, 22, 48]], np.uint8), colours])
+    colors = _oklab_to_rgb(lightness, chroma * np.cos(hue), chroma * np.sin(hue))
+    return np.concatenate([np.array([[24, 22, 48]], np.uint8), colors])
 
 
 def paint_mask(
     image: UInt8[np.ndarray, "h w 3"],
     mask: UInt8[np.ndarray, "h w"],
-    colours: UInt8[np.ndarray, "n 3"],
+    colors: UInt8[np.ndarray, "n 3"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A mask over its image: classes in colour with a light outline, the rest dimmed.
+    """A mask over its image: classes in color with a light outline, the rest dimmed.
 
-    `mask` holds class indices, 255 (ignore) is painted pale; `colours` as of `class_colours`.
+    `mask` holds class indices, 255 (ignore) is painted pale; `colors` as of `class_colors`.
     """
     table = np.zeros((256, 3), np.uint8)
-    table[: len(colours)] = colours
+    table[: len(colors)] = colors
     table[_IGNORE] = _IGNORE_COLOUR
     opacity = np.full(256, 0.72, np.float32)
     opacity[0], opacity[_IGNORE] = 0.45, 0.6
-    grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    gray = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     alpha = opacity[mask][..., None]
-    painted = 0.8 * grey[..., None] * (1.0 - alpha) + table[mask].astype(np.float32) * alpha
+    painted = 0.8 * gray[..., None] * (1.0 - alpha) + table[mask].astype(np.float32) * alpha
     painted[_outline(mask)] = (255, 255, 255)
     return np.clip(painted, 0, 255).round().astype(np.uint8)
 

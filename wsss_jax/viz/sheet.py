@@ -69,7 +69,7 @@ class Sheet:
         )
 
     def rule(self, left: Pixels, top: Pixels, length: Pixels, width: Pixels, **style: Any) -> None:
-        """Draws a level line."""
+        """Draws a horizontal line."""
         level = self.height - top
         self._put_behind(Line2D([left, left + length], [level, level], lw=width, **style))
 
@@ -176,6 +176,7 @@ def _drawing(name: str = "") -> Iterator[None]:
 
 
 def _says_nothing(element: ElementTree.Element) -> bool:
+    """Whether an element draws nothing."""
     empty = element.tag in ("g", "defs") and not len(element)
     return empty or element.tag in ("metadata", "style") or element.get("style") == "fill:none"
 

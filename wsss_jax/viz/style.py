@@ -4,7 +4,7 @@ from typing import Any
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so a picture is the same everywhere
 TEXT = 14  # pixels
-LETTER = 0.65  # a wide letter of that font, as a part of its size: few fonts are wider
+LETTER = 0.65  # width of a letter over the size of the font, rounded up: few fonts are wider
 
 NIGHT, PAPER, CARD, SUNK = "#14122e", "#faf8f4", "#ffffff", "#f1ede5"
 INK, SOFT, LINE = "#1c1a22", "#625c69", "#e4ded3"

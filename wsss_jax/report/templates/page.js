@@ -9,7 +9,7 @@
     return made;
   };
 
-  // Colours: as the system, light, dark.
+  // Colors: as the system, light, dark.
   const themes = ["light dark", "light", "dark"];
   const spoken = ["as the system", "light", "dark"];
   const shown = ["Auto", "Light", "Dark"];
@@ -20,7 +20,7 @@
   const apply = (index) => {
     document.documentElement.style.colorScheme = themes[index];
     button.textContent = shown[index];
-    button.setAttribute("aria-label", `Colours: ${spoken[index]}`);
+    button.setAttribute("aria-label", `Colors: ${spoken[index]}`);
     try { localStorage.setItem("wsss-theme", index); } catch { /* private files have no storage */ }
   };
   let theme = read();

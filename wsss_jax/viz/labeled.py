@@ -8,16 +8,16 @@ from jaxtyping import UInt8
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 
-from wsss_jax.viz.colors import class_colours, paint_mask
+from wsss_jax.viz.colors import class_colors, paint_mask
 from wsss_jax.viz.style import FONT
 
 _PAPER, _INK = (250, 249, 245), (30, 28, 44)
 
 
-def labelled_mask(
+def labeled_mask(
     image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"], names: Sequence[str]
 ) -> UInt8[np.ndarray, "H w 3"]:
-    """The painted mask (see `paint_mask`) above a line with colour and name of each class in it.
+    """The painted mask (see `paint_mask`) above a line with color and name of each class in it.
 
     Args:
       image: RGB.
@@ -28,8 +28,8 @@ def labelled_mask(
       RGB, as wide as the image; a class that covers more stands first, those that find no room are
       counted.
     """
-    colours = class_colours(len(names))
-    painted = paint_mask(image, mask, colours)
+    colors = class_colors(len(names))
+    painted = paint_mask(image, mask, colors)
     counts = np.bincount(mask.ravel(), minlength=len(names) + 1)[1 : len(names) + 1]
     shown = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k]]
     width = image.shape[1]
@@ -44,7 +44,7 @@ def labelled_mask(
             draw.text((left, size), f"+{rest}", _INK, font, anchor="lm")
             break
         box = (left, size // 2 + 1, left + size - 1, size // 2 + size)
-        draw.rectangle(box, tuple(map(int, colours[index + 1])))
+        draw.rectangle(box, tuple(map(int, colors[index + 1])))
         draw.text((left + 1.5 * size, size), names[index], _INK, font, anchor="lm")
         left += needed + size
     if not shown:
