@@ -156,6 +156,18 @@ def test_mask_round_trip(palette: bool, seed: int, height: int, width: int) -> N
     np.testing.assert_array_equal(colours[..., ::-1], expected)
 
 
+@pytest.mark.parametrize("palette", [True, False])
+def test_rows_of_masks_are_not_filtered(palette: bool) -> None:
+    """They are compressed in one piece, so the file is the same whatever the library's buffer."""
+    mask = np.random.default_rng(0).integers(0, 21, (120, 150)).astype(np.uint8)
+    data = encode_mask(mask, palette=palette)
+    start = data.index(b"IDAT")
+    (length,) = struct.unpack(">I", data[start - 4 : start])
+    rows = np.frombuffer(zlib.decompress(data[start + 4 : start + 4 + length]), np.uint8)
+    np.testing.assert_array_equal(rows.reshape(120, 151)[:, 0], 0)
+    np.testing.assert_array_equal(rows.reshape(120, 151)[:, 1:], mask)
+
+
 def test_palette_is_that_of_voc(shared: Path) -> None:
     assert VOC_PALETTE[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
     assert VOC_PALETTE[255].tolist() == [224, 224, 192]
