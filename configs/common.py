@@ -5,27 +5,17 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
+from wsss_jax.data.sets.base import DataSettings
+
 
 def voc_data() -> ConfigDict:
-    """PASCAL VOC 2012 or a folder laid out like it; ``data.root`` is given on the command line.
-
-    `root`: VOC2012, the VOCdevkit that holds it or its parent, or any folder with JPEGImages.
-    `labels`: a file of image-level labels (cls_labels.npy, .npz or .csv); empty takes the
-    annotations, else the masks. `masks`: a folder of masks, empty for the devkit's own, ``none``,
-    or ``optional``: where a split has them all. `classes`: a file of other class names than VOC's,
-    one per line. `data_dir`: where the prepared set goes; empty is $WSSS_JAX_DATA, else
-    ~/.cache/wsss_jax.
-    """
-    return ConfigDict(
-        dict(builder="voc2012_wsss", root="", labels="", masks="", classes="", data_dir="")
-    )
+    """PASCAL VOC 2012 or a folder laid out like it; ``data.root`` is given on the command line."""
+    return DataSettings.defaults("voc2012")
 
 
 def shapes_data() -> ConfigDict:
-    """The built-in data set: generated, with exact masks; `size` is a side in pixels."""
-    return ConfigDict(
-        dict(builder="shapes", train_images=800, val_images=200, size=128, seed=0, data_dir="")
-    )
+    """The built-in data set: generated, with exact masks."""
+    return DataSettings.defaults("shapes")
 
 
 def backbone_weights(c: Any, *stages: str) -> None:

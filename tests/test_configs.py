@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 from wsss_jax import main
-from wsss_jax.data import source
 from wsss_jax.data.augment import Augment
+from wsss_jax.data.sets.shapes import Shapes
 from wsss_jax.files import flatten
 from wsss_jax.methods import build_method
 from wsss_jax.pipeline import dry_run, graph
@@ -240,7 +240,7 @@ def test_dry_run_counts_steps_without_preparing_the_data(
     builder = types.SimpleNamespace(
         ids=["x"] * 103, classes=tuple("abcdef"), data_dir=str(tmp_path / "not_there")
     )
-    monkeypatch.setattr(source, "make_builder", lambda data, split: builder, raising=False)
+    monkeypatch.setattr(Shapes, "builder", lambda data, split: builder)
     c = _load("cam_shapes")
     c.train.batch_size = 4
     text = dry_run.describe(c, tmp_path / "run", (), False)

@@ -1,6 +1,7 @@
 """Sections of a recipe become typed objects, strictly, and back."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -181,8 +182,10 @@ def test_a_module_has_settings_too():
 
 
 def test_an_unknown_kind_names_the_known_ones(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"expected net\.name to be one of .*, found 'nosuch'"):
-        settings.read(Body, {"name": "nosuch"}, "net")
+    for name in ("nosuch", "no.such", "../nosuch", ""):
+        found = re.escape(repr(name))
+        with pytest.raises(UserError, match=rf"expected net\.name to be one of .*, found {found}"):
+            settings.read(Body, {"name": name}, "net")
     with pytest.raises(UserError, match="found none"):
         settings.read(Body, {"width": 3}, "net")
     # A mistake inside somebody's module is shown as itself, not as a module that is missing.

@@ -127,6 +127,8 @@ def kind_names(base: type) -> tuple[str, ...]:
 
 def _kinds_in(module_name: str, base: type[T]) -> list[type[T]] | None:
     """The kinds of `base` that a module defines; None where there is no such module."""
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        return None
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

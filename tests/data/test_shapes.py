@@ -4,11 +4,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from wsss_jax.data import shapes
-from wsss_jax.data.builders import open_source
 from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.sets import shapes as shapes_set
+from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.shapes.compose import HOMES, LONGEST, MOST_HEAD, SEEN_HEAD, SHORTEST
 from wsss_jax.data.shapes.draw import Limb, Oval, Pose, distance, distances
 from wsss_jax.data.shapes.scenes import SCENES
@@ -18,9 +18,9 @@ from wsss_jax.errors import UserError
 CLASSES = shapes.CLASSES
 
 
-def options(folder, **changed) -> ConfigDict:
+def options(folder, **changed) -> DataSettings:
     chosen = dict(builder="shapes", data_dir=str(folder), train_images=12, val_images=6, size=64)
-    return ConfigDict({**chosen, **changed})
+    return DataSettings.from_config({**chosen, **changed}, "data")
 
 
 def toy(seed: int, name: str | None, scale: float, size: int) -> Toy:
@@ -44,7 +44,7 @@ def compositions():
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    return open_source(options(tmp_path_factory.mktemp("shapes")), "train")
+    return options(tmp_path_factory.mktemp("shapes")).open("train")
 
 
 def test_the_pictures_are_the_same_everywhere():
@@ -203,23 +203,23 @@ def test_records_hold_the_pictures_and_their_labels(source):
 
 
 def test_prepared_records_are_used_again(tmp_path, monkeypatch):
-    first = open_source(options(tmp_path), "val")
+    first = options(tmp_path).open("val")
 
     def refuse(*_):
         raise AssertionError("drawn again")
 
-    monkeypatch.setattr(shapes, "render", refuse)
-    again = open_source(options(tmp_path), "val")
+    monkeypatch.setattr(shapes_set, "render", refuse)
+    again = options(tmp_path).open("val")
     assert again.digest == first.digest and again[0]["image"] == first[0]["image"]
     # Another option is another data set.
     with pytest.raises(AssertionError, match="drawn again"):
-        open_source(options(tmp_path, seed=1), "val")
+        options(tmp_path, seed=1).open("val")
 
 
 def test_the_digest_follows_the_records(tmp_path):
     def digest(folder: str, **changed) -> str:
         few = options(tmp_path / folder, train_images=2, **changed)
-        return open_source(few, "train").digest
+        return few.open("train").digest
 
     first = digest("here")
     assert digest("elsewhere") == first
@@ -230,13 +230,14 @@ def test_the_digest_follows_the_records(tmp_path):
     ("change", "split", "message"),
     [
         (dict(), "test", r"\(train, val\), found 'test'"),
-        (dict(train_images=0), "train", "set data.train_images"),
-        (dict(size=8), "val", "from 32 to 1024, found 8"),
-        (dict(size="large"), "val", "expected a whole number .* 'large'"),
-        (dict(seed=-1), "val", "set data.seed"),
+        (dict(train_images=0), "train", r"data: expected train_images in 1\.\.1000000, found 0"),
+        (dict(size=8), "val", r"data: expected size in 32\.\.1024, found 8"),
+        (dict(size="large"), "val", "expected data.size to be a whole number, found 'large'"),
+        (dict(seed=-1), "val", r"data: expected seed in 0\.\.4294967295, found -1"),
+        (dict(sise=64), "val", "data.sise is no setting of Shapes; did you mean size"),
     ],
 )
 def test_wrong_options_are_named(tmp_path, change, split, message):
     with pytest.raises(UserError, match=message):
-        open_source(options(tmp_path, **change), split)
+        options(tmp_path, **change).open(split)
     assert not list(tmp_path.iterdir())

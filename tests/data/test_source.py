@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from wsss_jax.data import prepared
-from wsss_jax.data.builders import make_builder, open_source
-from wsss_jax.data.prepared import PreparedSource, RecordBuilder, prepare, prepared_root
+from wsss_jax.data.prepared import PreparedSource, RecordBuilder, prepare
+from wsss_jax.data.sets.base import DataSettings
+from wsss_jax.data.sets.shapes import Shapes
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 
@@ -161,7 +161,7 @@ def _prepare_slowly(folder: Path) -> None:
     prepare(_builder(folder))
 
 
-def test_a_killed_preparation_is_redone(tmp_path: Path) -> None:
+def test_a_killed_preparation_is_redone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     process = multiprocessing.get_context("spawn").Process(target=_prepare_slowly, args=[tmp_path])
     process.start()
     deadline = time.monotonic() + 60
@@ -172,8 +172,10 @@ def test_a_killed_preparation_is_redone(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert not list(tmp_path.glob("numbers/*/1.1.0"))
+    capfd.readouterr()
     _check(prepare(_builder(tmp_path)), 1099)
     assert not list(tmp_path.glob("numbers/*/*incomplete*"))
+    assert "older format" not in capfd.readouterr().err
 
 
 def test_two_processes_prepare_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -246,22 +248,19 @@ def test_disk_errors_are_one_line(
 
 def test_prepared_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WSSS_JAX_DATA", "/somewhere")
-    assert prepared_root(ConfigDict({"data_dir": "/there"})) == Path("/there")
-    assert prepared_root(ConfigDict({"data_dir": ""})) == Path("/somewhere")
+    assert Shapes(data_dir="/there").prepared_root == Path("/there")
+    assert Shapes(data_dir="").prepared_root == Path("/somewhere")
     monkeypatch.delenv("WSSS_JAX_DATA")
-    assert prepared_root(ConfigDict()) == Path.home() / ".cache/wsss_jax"
+    assert Shapes().prepared_root == Path.home() / ".cache/wsss_jax"
 
 
 @pytest.mark.parametrize("builder", ["coco", "images", "source", "no.such", "", "../x"])
 def test_unknown_builders_are_refused(builder: str) -> None:
-    with pytest.raises(UserError, match=r"expected data\.builder to be voc2012_wsss"):
-        open_source(ConfigDict({"builder": builder}), "train")
-    with pytest.raises(UserError, match=r"expected data\.builder to be voc2012_wsss"):
-        make_builder(ConfigDict({"builder": builder}), "train")
+    with pytest.raises(UserError, match=r"expected data\.builder to be one of shapes, voc2012, or"):
+        DataSettings.from_config({"builder": builder}, "data")
 
 
 def test_a_builder_counts_images_without_making_them(tmp_path: Path) -> None:
-    data = ConfigDict({"builder": "shapes", "train_images": 10**6, "data_dir": str(tmp_path)})
-    builder = make_builder(data, "train")
+    builder = Shapes(train_images=10**6, data_dir=str(tmp_path)).builder("train")
     assert (len(builder.ids), len(builder.classes)) == (10**6, 6)
     assert not Path(builder.data_dir).exists() and not list(tmp_path.iterdir())

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from tests.toys.devkits import COW, DOG, IDS, OBJECTS, Devkit, jpeg, objects_mask, shown
-from wsss_jax.data.builders import open_source
 from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import decode_image, decode_mask, encode_mask
 from wsss_jax.data.prepared import PreparedSource
+from wsss_jax.data.sets.voc2012 import Voc2012
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 
@@ -204,15 +203,12 @@ def test_labels_that_lack_ids(devkit: Devkit) -> None:
 
 
 def test_real_folder_is_read_as_it_is(shared: Path, tmp_path: Path) -> None:
-    data = ConfigDict(
-        {
-            "builder": "voc2012_wsss",
-            "root": str(shared / "data/voc_animals"),
-            "labels": str(shared / "data/lists/cls_labels.npy"),
-            "data_dir": str(tmp_path),
-        }
+    data = Voc2012(
+        root=str(shared / "data/voc_animals"),
+        labels=str(shared / "data/lists/cls_labels.npy"),
+        data_dir=str(tmp_path),
     )
-    source = open_source(data, "val")
+    source = data.open("val")
     assert len(source) == 199
     animals = {"cat", "cow", "dog", "horse", "sheep", "person"}
     for index in (0, 99, 198):

@@ -49,7 +49,7 @@ def test_what_does_not_change_results_may_change(workdir: Path):
     run.run(adding_config(), workdir)
     stages_run(workdir)
     config = adding_config(a={"log_every": 1})
-    config.data = ConfigDict({"builder": "none", "root": "/moved"})
+    config.data = ConfigDict({"builder": "tests.toys.no_data", "root": "/moved"})
     run.run(config, workdir)
     assert stages_run(workdir) == []
 
@@ -59,7 +59,10 @@ def test_what_does_not_change_results_may_change(workdir: Path):
     [
         (lambda c: c.b.update(add=5.0), "b.add was 1.0, is now 5.0"),
         (lambda c: c.update(seed=7), "seed was 0, is now 7"),
-        (lambda c: c.data.update(builder="other"), "data.builder was 'none', is now 'other'"),
+        (
+            lambda c: setattr(c, "data", ConfigDict({"builder": "shapes"})),
+            "data.builder was 'tests.toys.no_data', is now 'shapes'",
+        ),
         (lambda c: c.b.update(new=(1, 2)), "b.new was not set, is now [1, 2]"),
     ],
 )

@@ -40,7 +40,7 @@ def make_workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def adding_config(**sections: dict[str, Any]) -> ConfigDict:
     """Stages a -> b -> c and a -> d; `sections` change theirs."""
-    c = ConfigDict({"seed": 0, "data": {"builder": "none", "root": "/somewhere"}})
+    c = ConfigDict({"seed": 0, "data": {"builder": "tests.toys.no_data", "root": "/somewhere"}})
     needs = {"a": {}, "b": {"x": "a"}, "c": {"x": "b"}, "d": {"x": "a"}}
     for name, need in needs.items():
         section = {"type": "fake_stages.add", "needs": need, "add": 1.0, "log_every": 10}

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
-from wsss_jax.data.builders import open_source
 from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import encode_mask
+from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 
@@ -69,12 +68,12 @@ class Devkit:
 
     def open(self, split: str = "train", **options: str) -> Source:
         data = {
-            "builder": "voc2012_wsss",
+            "builder": "voc2012",
             "root": str(self.voc.parent),
             "labels": "",
             "data_dir": str(self.folder / "prepared"),
         }
-        return open_source(ConfigDict(data | options), split)
+        return DataSettings.from_config(data | options, "data").open(split)
 
     def refuse(self, split: str = "train", **options: str) -> str:
         with pytest.raises(UserError) as caught:

@@ -29,7 +29,7 @@ _CONFIG = """
 from ml_collections import ConfigDict
 def get_config():
     return ConfigDict(dict(
-        seed=0, data=dict(builder="none"), stages=("work",),
+        seed=0, data=dict(builder="tests.toys.no_data"), stages=("work",),
         work=dict(type="fake_main.stage", value=3, rate=0.5, flip=True, scales=(0.5, 1.0),
                   sizes=(1, 2), mode="", label="x"),
     ))

@@ -22,7 +22,8 @@ def check_limits(settings: Any, **limits: tuple[int | float, int | float]) -> No
     for name, (low, high) in limits.items():
         value = getattr(settings, name)
         if not low <= value <= high:
-            raise UserError(f"expected {name} in {low:g}..{high:g}, found {value:g}")
+            bounds = "..".join(str(n) if isinstance(n, int) else f"{n:g}" for n in (low, high))
+            raise UserError(f"expected {name} in {bounds}, found {value:g}")
 
 
 def check_range(settings: Any, name: str, highest: float = math.inf) -> None:

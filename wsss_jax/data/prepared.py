@@ -22,7 +22,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from filelock import FileLock
-from ml_collections import ConfigDict
 
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
@@ -39,12 +38,6 @@ _MENDABLE = {
     errno.EACCES: "no permission to write there",
     errno.EROFS: "a read-only disk",
 }
-
-
-def prepared_root(data: ConfigDict) -> Path:
-    """Where prepared sets go: `data.data_dir`, else $WSSS_JAX_DATA, else ~/.cache/wsss_jax."""
-    chosen = data.get("data_dir") or os.environ.get("WSSS_JAX_DATA") or "~/.cache/wsss_jax"
-    return Path(str(chosen)).expanduser()
 
 
 class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -211,7 +204,8 @@ def _digest(digest: Any, record: Record) -> None:
 
 
 def _write(builder: RecordBuilder, folder: Path, alone: bool) -> None:
-    older = sorted(p.name for p in folder.parent.glob("[0-9]*") if p != folder)
+    found = {p.name for p in folder.parent.iterdir() if re.fullmatch(r"\d+\.\d+\.\d+", p.name)}
+    older = sorted(found - {folder.name})
     if older:
         print(
             f"note: the prepared records of {builder.split} in {folder.parent} are of an older"

@@ -13,9 +13,9 @@ from jax.extend.core import Var
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from wsss_jax.data import source
 from wsss_jax.data.loader import check_batch_size
 from wsss_jax.data.prepared import PreparedSource
+from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError
 from wsss_jax.files import flatten
 from wsss_jax.methods import build_method
@@ -100,15 +100,11 @@ def _data(
     sizes: dict[str, tuple[int, int]] = {}
     digests: dict[str, str | None] = {}
     remarks: dict[str, str] = {}
-    data: Any = config.data
-    make_builder = getattr(source, "make_builder", None)
+    data = DataSettings.from_config(cast(Any, config.data), "data")
     for split in sorted({s for stage in stages for s in stage.splits()}):
         digests[split] = None
-        if make_builder is None:
-            remarks[split] = "not looked at"
-            continue
         try:
-            builder = make_builder(data, split)
+            builder = data.builder(split)
         except UserError as error:
             remarks[split] = f"data not found ({error})"
             continue

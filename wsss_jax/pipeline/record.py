@@ -12,9 +12,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError
 from wsss_jax.files import DONE, START, flatten, read_json
 from wsss_jax.pipeline.graph import Stage, downstream
+from wsss_jax.settings import to_config
 
 # How a run is watched and kept, not what comes out of it: free to change between two attempts.
 _NO_EFFECT = (
@@ -23,8 +25,6 @@ _NO_EFFECT = (
 )
 # Drawn in seconds from what other stages made, and read by none: done anew whenever it differs.
 _VIEWS = ("report",)
-# Where the data lies; what it holds is in the digests of the splits.
-_LOCATION = ("root", "labels", "classes", "data_dir")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,11 +109,17 @@ def _parts(
         "section": {k: v for k, v in stage.section.items() if k not in ignored},
         "files": files,
         "seed": settings.get("seed"),
-        "data": {k: v for k, v in settings.get("data", {}).items() if k not in _LOCATION},
+        "data": _data(settings["data"]),
         "images": images,
         "needs": {name: upstream[stage.needs[name]].digest for name in sorted(stage.needs)},
     }
     return json.loads(json.dumps(parts))  # as it will be read back: tuples become lists
+
+
+def _data(section: dict[str, Any]) -> dict[str, Any]:
+    """The data set without where it lies; what lies there is in the digests of the splits."""
+    data = DataSettings.from_config(section, "data")
+    return {k: v for k, v in to_config(data).to_dict().items() if k not in data.location}
 
 
 def _file_digest(name: str) -> str | None:

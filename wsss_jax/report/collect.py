@@ -12,7 +12,7 @@ from wsss_jax.files import DONE, read_json
 from wsss_jax.report.planned import PlannedStage
 from wsss_jax.training.metrics import read_metrics
 
-_BUILDERS = {"voc2012_wsss": "VOC 2012"}
+_BUILDERS = {"voc2012": "VOC 2012"}
 # Folders that say nothing about the data: .../voc_animals/VOCdevkit/VOC2012 is voc_animals.
 _DEVKIT = ("VOC2012", "VOCdevkit", "/", "~", ".", "..")
 _STORES = ("data", "dataset", "datasets", "downloads", "home", "mnt", "root", "tmp", "voc")

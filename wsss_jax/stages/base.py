@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from wsss_jax.data.builders import open_source
+from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.progress import Progress
@@ -54,7 +54,7 @@ class Context:
 
 @functools.lru_cache(maxsize=8)
 def _open(data: str, split: str) -> Source:
-    return open_source(ConfigDict(json.loads(data)), split)
+    return DataSettings.from_config(json.loads(data), "data").open(split)
 
 
 @dataclasses.dataclass(frozen=True)

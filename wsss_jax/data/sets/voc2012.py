@@ -1,55 +1,54 @@
-"""The TFDS builder `voc2012_wsss`: PASCAL VOC 2012, or any folder of its shape, with image labels.
+"""PASCAL VOC 2012, or any folder laid out like it, with image-level labels."""
 
-Options of the data section:
-
-- `root`: the VOC2012 folder, VOCdevkit or its parent.
-- `labels`: a label file (see `wsss_jax.data.labels`), ``xml`` or ``masks``; "" takes the XML
-  annotations where there are any, else the masks.
-- `masks`: a folder of the devkit, or ``none`` to do without; "" takes each mask from
-  SegmentationClassAug, else from SegmentationClass. ``optional``: the same, but a split in which
-  masks are missing has none at all instead of being refused.
-- `classes`: a text file of the foreground classes' names, one per line; "" are VOC's twenty.
-- `data_dir`: where the prepared records go.
-
-A split is a list of ImageSets/Segmentation. `test` needs neither masks nor labels: an
-image without gets zeros.
-"""
-
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
-from ml_collections import ConfigDict
 
 from wsss_jax.data.images import decode_image, decode_mask, encode_mask
 from wsss_jax.data.labels import first, mask_label, read_annotations, read_label_file, select
-from wsss_jax.data.prepared import PreparedSource, RecordBuilder, prepare, prepared_root
+from wsss_jax.data.prepared import RecordBuilder
+from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.source import Record
 from wsss_jax.data.voc_folder import Listing, list_split
 from wsss_jax.errors import UserError
 
 
-def open_source(data: ConfigDict, split: str) -> PreparedSource:
-    """The records of `split`, prepared again whenever the folder or the labels changed.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Voc2012(DataSettings):
+    """PASCAL VOC 2012, or any folder laid out like it.
 
-    Raises:
-      UserError: the folder, a list, an image, a mask or the labels are not as they should be.
+    A split is a list of ImageSets/Segmentation. `test` needs neither masks nor labels: an image
+    without gets zeros.
+
+    Attributes:
+      root: the folder VOC2012, the VOCdevkit that holds it or its parent, or any folder with
+        JPEGImages.
+      labels: a file of image-level labels (see `wsss_jax.data.labels`), ``xml`` or ``masks``; ""
+        takes the XML annotations where there are any, else the masks.
+      masks: a folder of the devkit, or ``none`` to do without; "" takes each mask from
+        SegmentationClassAug, else from SegmentationClass. ``optional``: the same, but a split in
+        which masks are missing has none at all instead of being refused.
+      classes: a text file of the foreground classes' names, one per line; "" are VOC's twenty.
     """
-    return prepare(make_builder(data, split))
 
+    location: ClassVar[frozenset[str]] = DataSettings.location | {"root", "labels", "classes"}
 
-def make_builder(data: ConfigDict, split: str) -> "Voc2012Wsss":
-    """The builder of `split`, from the folder's lists alone.
+    root: str = ""
+    labels: str = ""
+    masks: str = ""
+    classes: str = ""
 
-    Raises:
-      UserError: the folder or a list is not as it should be, or a listed file is missing.
-    """
-    options = {name: str(data.get(name, "")) for name in ("root", "labels", "masks", "classes")}
-    return Voc2012Wsss(prepared_root(data), list_split(split=split, **options))
+    def builder(self, split: str) -> "Voc2012Wsss":
+        """The builder of `split`, from the folder's lists alone; see `DataSettings`."""
+        listing = list_split(self.root, split, self.labels, self.masks, self.classes)
+        return Voc2012Wsss(self.prepared_root, listing)
 
 
 class Voc2012Wsss(RecordBuilder, skip_registration=True):

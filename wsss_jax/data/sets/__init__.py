@@ -1,0 +1,1 @@
+"""Data sets, one module each; see `wsss_jax.data.sets.base`."""
