@@ -7,7 +7,7 @@ import pytest
 
 from tests.toys.made_up_run import make_run
 from wsss_jax.report import wording
-from wsss_jax.report.charts import loss_charts, training_charts
+from wsss_jax.report.charts import loss_overview, training_charts
 from wsss_jax.report.collect import Evaluation, StageResult, Training, collect
 from wsss_jax.report.gallery import choose
 from wsss_jax.training.metrics import MetricWriter, read_metrics
@@ -124,7 +124,9 @@ def test_what_evaluators_measured_is_drawn_beside_the_loss(tmp_path):
     )
     assert val.legend == "val: best 50.0 at step 40"
     assert [(mark.x, mark.y) for mark in miou.marks] == [(15, 60.0), (40, 50.0)]
-    alone = dataclasses.replace(training, rows=[{"step": 7, "val/miou": 0.25}])
+    assert [mark.text for mark in miou.marks] == ["", ""], "the legend says it"
+    rows = [{"step": 7, "val/miou": 0.25}, {"step": 9, "train/miou": None}]
+    alone = dataclasses.replace(training, rows=rows)
     (only,) = training_charts(alone)
     assert only.marks[0].text == "best 25.0 at step 7"
 
@@ -133,8 +135,8 @@ def test_losses_of_several_trainings_share_a_chart(tmp_path):
     found = collect(*_collected(tmp_path)).trainings[0]
     short = [{"step": step, "loss": 1.0} for step in (5, 6)]
     other = Training(dataclasses.replace(found.stage, name="other"), short)
-    chart = loss_charts([found, other, dataclasses.replace(found, rows=[{"step": 1, "lr": 0.1}])])
+    chart = loss_overview([found, other, dataclasses.replace(found, rows=[{"step": 1, "lr": 0.1}])])
     assert chart is not None and [s.name for s in chart.series] == ["train", "other"]
     assert list(chart.x) == list(range(1, 41))
     assert [x for x, y in zip(chart.x, chart.series[1].y, strict=True) if y is not None] == [5, 6]
-    assert loss_charts([]) is None
+    assert loss_overview([]) is None

@@ -1,5 +1,6 @@
 """The charts of a run: threshold curves, and what was recorded while training."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,7 +70,7 @@ def miou_chart(
     )
 
 
-def miou_charts(evaluations: Sequence[Evaluation]) -> LineChart | None:
+def miou_overview(evaluations: Sequence[Evaluation]) -> LineChart | None:
     """The mIoU of all evaluations that tried thresholds, in one chart."""
     found = [e for e in evaluations if "miou_curve" in e.stage.metrics]
     curves = [
@@ -121,9 +122,11 @@ def _score_chart(training: Training, keys: Sequence[str]) -> LineChart | None:
         told = f"best {top:.1f} at step {at:,.0f}"
         points = [None if value is None else 100 * value for value in values]
         series.append(Series(name, points, shade, joined=True, legend=f"{name}: {told}"))
-        marks.append(Mark(at, top, told if len(keys) == 1 else "", shade))
+        marks.append(Mark(at, top, told, shade))
     if not series:
         return None
+    if len(series) > 1:  # the legend says it
+        marks = [dataclasses.replace(mark, text="") for mark in marks]
     names = " and ".join(s.name for s in series)
     note = f"In percent, of {names}, measured during the training."
     return LineChart(
@@ -147,7 +150,7 @@ def _terms(training: Training, keys: Sequence[str]) -> LineChart | None:
     return LineChart("Terms of the loss", steps, series, "step", note=note, log=log)
 
 
-def loss_charts(trainings: Sequence[Training]) -> LineChart | None:
+def loss_overview(trainings: Sequence[Training]) -> LineChart | None:
     """The smoothed losses of all trainings in one chart; None where none was recorded."""
     found = []
     for training in trainings:

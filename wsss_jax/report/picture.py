@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wsss_jax.report import wording
-from wsss_jax.report.charts import loss_charts, miou_charts
+from wsss_jax.report.charts import loss_overview, miou_overview
 from wsss_jax.report.collect import Run
 from wsss_jax.report.gallery import Sample
 from wsss_jax.viz.colors import class_colors
@@ -28,7 +28,7 @@ def draw_picture(run: Run, samples: Sequence[Sample], classes: Sequence[str]) ->
       samples: the gallery; may be empty.
       classes: foreground class names in the order of their indices.
     """
-    found = miou_charts(run.evaluations), loss_charts(run.trainings)
+    found = miou_overview(run.evaluations), loss_overview(run.trainings)
     charts = [chart for chart in found if chart is not None]
     rows = _picked(samples)
     left = MARGIN + (_CHARTS + _GAP if charts else 0)
