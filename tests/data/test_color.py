@@ -1,4 +1,4 @@
-"""Colours: factors, hue, jitter and grey as PIL or floating point has them."""
+"""Colors: factors, hue, jitter and gray as PIL or floating point has them."""
 
 from typing import Any
 
@@ -26,10 +26,10 @@ from wsss_jax.data import color
 @given(
     st.sampled_from(["brightness", "contrast", "saturation"]), st.floats(0, 2), sides, sides, seeds
 )
-def test_colour_factors_agree_with_pil(what, factor, height, width, seed):
+def test_color_factors_agree_with_pil(what, factor, height, width, seed):
     image = noise(height, width, seed)
     ours = getattr(color, f"adjust_{what}")(image, factor)
-    # PIL cuts off the fraction, and rounds the grey image of the saturation before blending it.
+    # PIL cuts off the fraction, and rounds the gray image of the saturation before blending it.
     levels = 2 if what == "saturation" else 1
     assert difference(ours, slow_adjust(image, what, factor)).max() <= levels
 
@@ -39,7 +39,7 @@ def test_colour_factors_agree_with_pil(what, factor, height, width, seed):
 def test_hue_agrees_with_floating_point(shift, seed):
     image = smooth(40, 50, seed)
     ours = color.adjust_hue(image, shift)
-    # 8-bit hue has 256 steps; half of one is 3 levels of a full colour, each conversion rounds.
+    # 8-bit hue has 256 steps; half of one is 3 levels of a full color, each conversion rounds.
     assert difference(ours, slow_adjust(image, "hue", round(shift * 256) / 256)).mean() < 1.0
     assert difference(ours, slow_adjust(image, "hue", shift)).max() <= 12
 

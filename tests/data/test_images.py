@@ -17,7 +17,7 @@ from wsss_jax.errors import UserError
 
 
 def _scene(height: int = 24, width: int = 37) -> np.ndarray:
-    """A smooth colour picture, so that JPEG changes it little."""
+    """A smooth color picture, so that JPEG changes it little."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([x * 255 // width, y * 255 // height, (x + y) * 2], axis=-1).astype(np.uint8)
 
@@ -45,7 +45,7 @@ def _refused(function: object, *arguments: object) -> str:
 
 @pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
 def test_lossless_rgb_is_exact(file_format: str) -> None:
-    scene = np.where(_scene() > 100, 200, 10).astype(np.uint8)  # 8 colours: GIF keeps them
+    scene = np.where(_scene() > 100, 200, 10).astype(np.uint8)  # 8 colors: GIF keeps them
     options = {"lossless": True} if file_format == "WEBP" else {}
     data = _encode(Image.fromarray(scene), file_format, **options)
     np.testing.assert_array_equal(decode_image(data, "x"), scene)
@@ -66,12 +66,12 @@ def test_orientation_tag_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
-def test_grey_is_repeated(file_format: str) -> None:
-    grey = Image.fromarray(_scene()).convert("L")
-    image = decode_image(_encode(grey, file_format), "x")
+def test_gray_is_repeated(file_format: str) -> None:
+    gray = Image.fromarray(_scene()).convert("L")
+    image = decode_image(_encode(gray, file_format), "x")
     assert image.shape == (24, 37, 3)
     assert (image == image[..., :1]).all()
-    assert np.abs(image[..., 0].astype(int) - np.array(grey)).max() < 10
+    assert np.abs(image[..., 0].astype(int) - np.array(gray)).max() < 10
 
 
 def test_cmyk_jpeg_is_converted() -> None:
@@ -150,10 +150,10 @@ def test_mask_round_trip(palette: bool, seed: int, height: int, width: int) -> N
     assert other.mode == ("P" if palette else "L")
     if palette:
         np.testing.assert_array_equal(np.array(other.convert("RGB")), VOC_PALETTE[mask])
-    colours = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert colours is not None
+    colors = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert colors is not None
     expected = VOC_PALETTE[mask] if palette else np.repeat(mask[..., None], 3, axis=-1)
-    np.testing.assert_array_equal(colours[..., ::-1], expected)
+    np.testing.assert_array_equal(colors[..., ::-1], expected)
 
 
 @pytest.mark.parametrize("palette", [True, False])
@@ -186,11 +186,11 @@ def test_indices_of_few_bits(bits: int) -> None:
     packed = _encode(palette, "PNG", bits=bits)
     assert packed[24] == bits
     np.testing.assert_array_equal(decode_mask(packed, "x", 20), mask)
-    np.testing.assert_array_equal(decode_mask(_grey_png(mask, bits), "x", 20), mask)
+    np.testing.assert_array_equal(decode_mask(_gray_png(mask, bits), "x", 20), mask)
 
 
-def _grey_png(mask: np.ndarray, bits: int) -> bytes:
-    """PIL cannot write these: it stretches grey values of few bits."""
+def _gray_png(mask: np.ndarray, bits: int) -> bytes:
+    """PIL cannot write these: it stretches gray values of few bits."""
     height, width = mask.shape
     planes = (mask[..., None] >> np.arange(bits - 1, -1, -1)) & 1
     packed = np.packbits(planes.reshape(height, width * bits), axis=-1)
@@ -207,10 +207,10 @@ def _grey_png(mask: np.ndarray, bits: int) -> bytes:
 
 
 def test_masks_that_are_no_indices_are_refused() -> None:
-    colours = Image.fromarray(_scene())
-    assert "RGB pixels" in _refused(decode_mask, _encode(colours, "PNG"), "m.png", 20)
-    assert "JPEG" in _refused(decode_mask, _encode(colours.convert("L"), "JPEG"), "m.png", 20)
-    assert "LA pixels" in _refused(decode_mask, _encode(colours.convert("LA"), "PNG"), "m.png", 20)
+    colors = Image.fromarray(_scene())
+    assert "RGB pixels" in _refused(decode_mask, _encode(colors, "PNG"), "m.png", 20)
+    assert "JPEG" in _refused(decode_mask, _encode(colors.convert("L"), "JPEG"), "m.png", 20)
+    assert "LA pixels" in _refused(decode_mask, _encode(colors.convert("LA"), "PNG"), "m.png", 20)
     wide = np.zeros((4, 4), np.uint16)
     assert "16-bit" in _refused(decode_mask, _png16(wide), "m.png", 20)
     whole = encode_mask(np.arange(256, dtype=np.uint8).reshape(16, 16))

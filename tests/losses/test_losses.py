@@ -1,4 +1,4 @@
-"""Losses and normalisations: values computed by hand, derivatives, empty maps."""
+"""Losses and normalizations: values computed by hand, derivatives, empty maps."""
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def test_selection_equals_top_k(fraction):
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-8)
 
 
-def test_normalisations_by_hand():
+def test_normalizations_by_hand():
     cam = jnp.asarray([-1.0, 1.0, 2.0, 4.0]).reshape(1, 1, 2, 2)
     e = EPSILON
     np.testing.assert_allclose(
@@ -91,21 +91,21 @@ def test_normalisations_by_hand():
     )
 
 
-@pytest.mark.parametrize("normalise", [max_norm, min_max_norm])
-def test_classes_without_response_are_zero(normalise):
+@pytest.mark.parametrize("normalize", [max_norm, min_max_norm])
+def test_classes_without_response_are_zero(normalize):
     for cam in (jnp.zeros((1, 3, 3, 2)), -jnp.ones((1, 3, 3, 2)), jnp.full((1, 3, 3, 2), 1e-7)):
-        assert not normalise(cam).any()
-        gradient = jax.grad(lambda c: normalise(c).sum())(cam)
+        assert not normalize(cam).any()
+        gradient = jax.grad(lambda c: normalize(c).sum())(cam)
         assert jnp.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("normalise", [max_norm, min_max_norm])
-def test_only_valid_pixels_count(normalise):
+@pytest.mark.parametrize("normalize", [max_norm, min_max_norm])
+def test_only_valid_pixels_count(normalize):
     cam = random_maps(2, 3, 6, 6) + 3
     valid = np.zeros((2, 6, 6), bool)
     valid[0, :4, :5] = True  # the second image is nothing but padding
-    result = normalise(cam, jnp.asarray(valid))
-    np.testing.assert_array_equal(result[0, :, :4, :5], normalise(cam[:1, :, :4, :5])[0])
+    result = normalize(cam, jnp.asarray(valid))
+    np.testing.assert_array_equal(result[0, :, :4, :5], normalize(cam[:1, :, :4, :5])[0])
     assert not jnp.moveaxis(result, 1, -1)[~valid].any()
 
 

@@ -1,6 +1,6 @@
-"""MobileNetV2: its size, its strides, dilation, and what its ImageNet weights recognise.
+"""MobileNetV2: its size, its strides, dilation, and what its ImageNet weights recognize.
 
-With the weights of the shared folder, top-1 of the centre crop of 224 (short side 224) is a dog for
+With the weights of the shared folder, top-1 of the center crop of 224 (short side 224) is a dog for
 36 of the first 40 images of voc_animals' train_aug that show dogs only, and a cat for 25 of the
 first 40 that show cats only (val: 38 and 25). An independent program found 34 and 26.
 """
@@ -24,7 +24,7 @@ from wsss_jax.methods.base import network_input
 from wsss_jax.models.mobilenet_v2 import MobileNetV2
 from wsss_jax.weights.import_weights import import_arrays, read_arrays
 
-# It runs once: not worth optimising.
+# It runs once: not worth optimizing.
 QUICK: Any = {"xla_backend_optimization_level": 0}
 
 
@@ -109,7 +109,7 @@ class Classifier(nn.Module):
 DOGS, CATS = range(151, 269), range(281, 286)
 
 
-def recognised(shared: Path, count: int) -> dict[str, int]:
+def recognized(shared: Path, count: int) -> dict[str, int]:
     """How many of the first `count` images with only dogs (only cats) are taken for one."""
     data = shared / "data"
     arrays = read_arrays(data / "weights" / "mobilenet_v2_imagenet.npz")
@@ -128,7 +128,7 @@ def recognised(shared: Path, count: int) -> dict[str, int]:
         chosen = [i for i in ids if np.array_equal(labels[i], only)][:count]
         assert len(chosen) == count
         paths = [devkit / "JPEGImages" / f"{i}.jpg" for i in chosen]
-        crops += [centre_crop(decode_image(p.read_bytes(), str(p))) for p in paths]
+        crops += [center_crop(decode_image(p.read_bytes(), str(p))) for p in paths]
 
     @jax.jit
     def classify(variables, images):
@@ -142,19 +142,19 @@ def recognised(shared: Path, count: int) -> dict[str, int]:
     return found
 
 
-def centre_crop(image: np.ndarray, side: int = 224) -> np.ndarray:
+def center_crop(image: np.ndarray, side: int = 224) -> np.ndarray:
     scale = side / min(image.shape[:2])
     height, width = (max(round(n * scale), side) for n in image.shape[:2])
     top, left = (height - side) // 2, (width - side) // 2
     return resize_image(image, height, width)[top : top + side, left : left + side]
 
 
-def test_imagenet_weights_recognise_dogs_and_cats(shared: Path):
-    found = recognised(shared, 10)
+def test_imagenet_weights_recognize_dogs_and_cats(shared: Path):
+    found = recognized(shared, 10)
     assert found["dog"] >= 9 and found["cat"] >= 5, found  # found: 10 and 6
 
 
 @pytest.mark.slow
-def test_imagenet_weights_recognise_many_dogs_and_cats(shared: Path):
-    found = recognised(shared, 40)
+def test_imagenet_weights_recognize_many_dogs_and_cats(shared: Path):
+    found = recognized(shared, 40)
     assert found["dog"] >= 34 and found["cat"] >= 23, found  # found: 36 and 25

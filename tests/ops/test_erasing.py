@@ -44,7 +44,7 @@ def test_blur_against_loops():
         expected[b, y, x] = total / weights
     found = erasing.gaussian_blur(jnp.asarray(images), jnp.asarray(valid), 1.5)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    # One colour stays one colour up to the edges.
+    # One color stays one color up to the edges.
     flat = erasing.gaussian_blur(jnp.ones((2, 6, 7, 3)), jnp.asarray(valid), 3.0)
     np.testing.assert_allclose(flat, valid[..., None] * np.ones(3), atol=1e-5)
 
@@ -57,7 +57,7 @@ def test_fills():
     other = np.where(valid[..., None], images, 99).astype(np.float32)  # other padding
     for kind in erasing.FILLS:
         fill, again = (
-            np.asarray(erasing.fill_colours(jnp.asarray(x), jnp.asarray(valid), kind, 2.0, keys))
+            np.asarray(erasing.fill_colors(jnp.asarray(x), jnp.asarray(valid), kind, 2.0, keys))
             for x in (images, other)
         )
         np.testing.assert_allclose(fill, again, atol=1e-5)

@@ -59,7 +59,7 @@ def slow_correlation(features: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return (affinity.T @ scores.reshape(len(f), -1)).reshape(scores.shape)
 
 
-# Few values, so that many are equal, and neighbours that differ in the last digit alone.
+# Few values, so that many are equal, and neighbors that differ in the last digit alone.
 CLOSE = [0.0, 0.25, 0.5, *(float(np.nextafter(np.float32(0.5), d)) for d in (0, 1)), 1 - 4e-7, 1.0]
 tied_maps = hnp.arrays(np.float32, (2, 5, 3, 4), elements=st.sampled_from(CLOSE))
 numbers = st.floats(-2, 2, width=32, allow_subnormal=False)  # which devices take for zero

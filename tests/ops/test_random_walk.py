@@ -30,7 +30,7 @@ def dense_matrix(affinity: np.ndarray, offsets, beta: float) -> np.ndarray:
 
 
 def dense_walk(scores, affinity, offsets, beta: float, doublings: int) -> np.ndarray:
-    """What the published programs do: normalise the columns, square, multiply."""
+    """What the published programs do: normalize the columns, square, multiply."""
     matrix = dense_matrix(affinity, offsets, beta)
     transition = matrix / matrix.sum(0)
     for _ in range(doublings):

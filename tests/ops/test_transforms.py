@@ -88,7 +88,7 @@ def test_drawn_transforms_repeat_differ_between_images_and_keep_their_limits():
     turn = transforms.draw_transform(("rotation",), jax.random.key(0), 400, max_degrees=10.0)
     y = np.mgrid[:7, :7][0].astype(np.float32) - 3
     turned, _ = turn(jnp.broadcast_to(jnp.asarray(y), (400, 1, 7, 7)))
-    sines = np.asarray(turned[:, 0, 3, 4])  # one pixel to the right of the centre
+    sines = np.asarray(turned[:, 0, 3, 4])  # one pixel to the right of the center
     angles = np.rad2deg(np.arcsin(sines))
     assert -10 <= angles.min() < -9 and 9 < angles.max() <= 10
 

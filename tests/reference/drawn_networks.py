@@ -127,7 +127,7 @@ class Trained:
                 jax.ShapeDtypeStruct((1, *size, 3), np.uint8),
                 jax.ShapeDtypeStruct((1, *size), bool),
             )
-            # It runs twice: not worth optimising.
+            # It runs twice: not worth optimizing.
             options: Any = {
                 "xla_backend_optimization_level": 0,
                 "xla_cpu_use_fusion_emitters": False,

@@ -26,8 +26,8 @@ def stretched(plane: np.ndarray, size: int) -> np.ndarray:
 
 def assigned(maps: np.ndarray, threshold: float) -> np.ndarray:
     """Region of each pixel of [b, c, h, w] maps."""
-    normalised = maps / (maps.max((2, 3), keepdims=True) + EPSILON)
-    return np.where(normalised.max(1) < threshold, 0, normalised.argmax(1) + 1)
+    normalized = maps / (maps.max((2, 3), keepdims=True) + EPSILON)
+    return np.where(normalized.max(1) < threshold, 0, normalized.argmax(1) + 1)
 
 
 def summed(features: np.ndarray, regions: np.ndarray, count: int) -> np.ndarray:

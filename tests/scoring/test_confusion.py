@@ -105,14 +105,14 @@ def test_matrix_equals_counting_and_sums_to_the_counted_pixels(seed, height, wid
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 6), st.sampled_from(["strict", "present"]))
-def test_scores_follow_a_relabelling(seed, num_classes, protocol):
+def test_scores_follow_a_relabeling(seed, num_classes, protocol):
     rng = np.random.default_rng(seed)
     confusion = rng.integers(0, 50, (num_classes + 1, num_classes + 1))
     confusion *= rng.random(confusion.shape) < 0.4
-    relabelled = rng.permutation(num_classes + 1)
+    relabeled = rng.permutation(num_classes + 1)
     original = confusion_scores(confusion, protocol)
-    permuted = confusion_scores(confusion[np.ix_(relabelled, relabelled)], protocol)
-    np.testing.assert_array_equal(permuted["iou"], original["iou"][relabelled])
+    permuted = confusion_scores(confusion[np.ix_(relabeled, relabeled)], protocol)
+    np.testing.assert_array_equal(permuted["iou"], original["iou"][relabeled])
     assert permuted["miou"] == pytest.approx(original["miou"], abs=1e-12)
 
 

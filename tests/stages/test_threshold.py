@@ -14,7 +14,7 @@ from wsss_jax.data.images import encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
-from wsss_jax.ops.contrast import colour_separation
+from wsss_jax.ops.contrast import color_separation
 from wsss_jax.scoring import score_files
 from wsss_jax.stages import evaluate, threshold
 from wsss_jax.stages.base import Context
@@ -39,7 +39,7 @@ def test_separation_is_that_of_the_definition():
     thresholds = [0.0, 0.3, 0.5, 0.999]
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     lab = cv2.GaussianBlur(lab, (0, 0), 1.5).reshape(-1, 3).astype(np.float64)
-    found = colour_separation(image, score, thresholds)
+    found = color_separation(image, score, thresholds)
     for value, t in zip(found, thresholds, strict=True):
         above = score.ravel() > np.float32(t)
         w = above.mean()
@@ -54,7 +54,7 @@ def test_separation_is_that_of_the_definition():
 def test_separation_of_one_colour_is_zero():
     flat = np.full((8, 9, 3), 77, np.uint8)
     score = np.random.default_rng(0).random((8, 9)).astype(np.float32)
-    assert not colour_separation(flat, score, [0.2, 0.5]).any()
+    assert not color_separation(flat, score, [0.2, 0.5]).any()
 
 
 class Images:

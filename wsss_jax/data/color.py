@@ -1,8 +1,8 @@
-"""Random changes of a photograph's colours, on uint8 RGB arrays.
+"""Random changes of a photograph's colors, on uint8 RGB arrays.
 
 The arithmetic is that of PIL's ImageEnhance, which the published trainings used: brightness and
-contrast agree with it to one grey level, saturation to two (PIL cuts off fractions). Both PIL and
-OpenCV turn the hue in 8-bit HSV and round differently there: on photographs each is 0.2 grey levels
+contrast agree with it to one gray level, saturation to two (PIL cuts off fractions). Both PIL and
+OpenCV turn the hue in 8-bit HSV and round differently there: on photographs each is 0.2 gray levels
 from the exact result on average, and 0.3 from the other.
 """
 
@@ -20,12 +20,12 @@ _Image = UInt8[np.ndarray, "h w 3"]
 _LUMA = np.array([19595, 38470, 7471]) / 65536
 
 
-def _lut(centre: float, factor: float) -> UInt8[np.ndarray, "256"]:
-    values = centre + factor * (np.arange(256) - centre)
+def _lut(center: float, factor: float) -> UInt8[np.ndarray, "256"]:
+    values = center + factor * (np.arange(256) - center)
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
-def mean_grey(image: _Image) -> int:
+def mean_gray(image: _Image) -> int:
     """The mean luma, rounded."""
     return math.floor(float(np.dot(cv2.mean(image)[:3], _LUMA)) + 0.5)
 
@@ -36,9 +36,9 @@ def adjust_brightness(image: _Image, factor: float) -> _Image:
 
 
 def adjust_contrast(image: _Image, factor: float, mean: int | None = None) -> _Image:
-    """Distances from `mean` (default: the image's `mean_grey`) times `factor`, clipped."""
-    centre = mean_grey(image) if mean is None else mean
-    return cv2.LUT(image, _lut(float(centre), factor))  # pyright: ignore[reportReturnType]
+    """Distances from `mean` (default: the image's `mean_gray`) times `factor`, clipped."""
+    center = mean_gray(image) if mean is None else mean
+    return cv2.LUT(image, _lut(float(center), factor))  # pyright: ignore[reportReturnType]
 
 
 def adjust_saturation(image: _Image, factor: float) -> _Image:
@@ -56,8 +56,8 @@ def adjust_hue(image: _Image, shift: float) -> _Image:
 
 def grayscale(image: _Image) -> _Image:
     """The luma in all three channels."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)  # pyright: ignore[reportReturnType]
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)  # pyright: ignore[reportReturnType]
 
 
 def color_jitter(
@@ -94,7 +94,7 @@ def color_jitter(
             if step == 0:
                 change = functools.partial(adjust_brightness, factor=factor)
             elif step == 1:
-                mean = mean_grey(image if whole is None else whole)
+                mean = mean_gray(image if whole is None else whole)
                 change = functools.partial(adjust_contrast, factor=factor, mean=mean)
             else:
                 change = functools.partial(adjust_saturation, factor=factor)

@@ -1,4 +1,4 @@
-"""How sure pseudo labels are: ``confidence/<id>.png`` beside ``masks/<id>.png``, grey, 0 to 255.
+"""How sure pseudo labels are: ``confidence/<id>.png`` beside ``masks/<id>.png``, gray, 0 to 255.
 
 255 times the share that a pixel's class has of the scores of all classes, background included.
 After a walk these are the walk's scores, even where a dense CRF had the last word: it makes nearly

@@ -1,8 +1,8 @@
 """Encoded images and masks to arrays and back.
 
 Photographs are decoded by OpenCV, which gives PIL's bytes faster; PIL reads what OpenCV reads
-otherwise (CMYK), tells truncated files apart (OpenCV may fill the missing part with grey) and reads
-masks (OpenCV turns a palette's indices into colours).
+otherwise (CMYK), tells truncated files apart (OpenCV may fill the missing part with gray) and reads
+masks (OpenCV turns a palette's indices into colors).
 """
 
 import io
@@ -46,7 +46,7 @@ VOC_PALETTE = _palette()
 def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes a photograph to RGB.
 
-    Grey is repeated over the channels, CMYK is converted by PIL's formula, palettes are looked up,
+    Gray is repeated over the channels, CMYK is converted by PIL's formula, palettes are looked up,
     alpha is dropped, 16-bit values keep their high byte. EXIF orientation is ignored, as masks and
     published results ignore it. The first frame of an animation counts.
 
@@ -71,7 +71,7 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def decode_mask(data: bytes, name: str, num_classes: int | None) -> UInt8[np.ndarray, "h w"]:
-    """Decodes a PNG of class indices: a palette's indices or grey values, never colours.
+    """Decodes a PNG of class indices: a palette's indices or gray values, never colors.
 
     Args:
       data: the file's bytes.
@@ -80,7 +80,7 @@ def decode_mask(data: bytes, name: str, num_classes: int | None) -> UInt8[np.nda
         accepts every value.
 
     Raises:
-      UserError: not a PNG, truncated, in colours, with alpha, 16-bit, or with an index above C.
+      UserError: not a PNG, truncated, in colors, with alpha, 16-bit, or with an index above C.
     """
     header = _open(data, name)
     if header.format != "PNG":
@@ -88,12 +88,12 @@ def decode_mask(data: bytes, name: str, num_classes: int | None) -> UInt8[np.nda
             f"expected a PNG of class indices, found {header.format} in {name}: other formats lose"
             " the indices, save the mask as single-channel PNG"
         )
-    bits = data[24]  # IHDR; PIL stretches grey values of fewer bits to the whole range
+    bits = data[24]  # IHDR; PIL stretches gray values of fewer bits to the whole range
     if header.mode not in ("P", "L", "1") or bits == 16:
         found = "16-bit values" if bits == 16 else f"{header.mode} pixels"
         raise UserError(
-            f"expected class indices (a palette or 8-bit grey PNG), found {found} in {name}:"
-            " convert its colours to indices"
+            f"expected class indices (a palette or 8-bit gray PNG), found {found} in {name}:"
+            " convert its colors to indices"
         )
     mask = np.array(_load(header, name), dtype=np.uint8)
     if header.mode == "L" and bits < 8:
@@ -151,11 +151,11 @@ def _load(image: Image.Image, name: str) -> Image.Image:
 def _decode_strictly(image: Image.Image, name: str) -> UInt8[np.ndarray, "h w 3"]:
     _load(image, name)
     if image.mode in _SIXTEEN_BITS:
-        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
+        gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=-1)
     if image.mode in ("I", "F", "LAB"):
         raise UserError(
-            f"expected pixels of 8 or 16 bits in grey, RGB or CMYK, found {image.mode} pixels in"
+            f"expected pixels of 8 or 16 bits in gray, RGB or CMYK, found {image.mode} pixels in"
             f" {name}: save the image as RGB"
         )
     return np.array(image.convert("RGB"))

@@ -31,7 +31,7 @@ def boundary_losses(
 
     Args:
       boundary: probabilities.
-      displacement: (dy, dx) to the centre of a pixel's object, in pixels.
+      displacement: (dy, dx) to the center of a pixel's object, in pixels.
       labels: classes; 0 is background, 255 unknown.
       radius: pairs are closer than this.
 

@@ -233,7 +233,7 @@ class EcsNet(base.Method):
         region = erasing.hot_region(normal, valid, self.erase_threshold)
         noise = jax.vmap(lambda index: jax.random.fold_in(keys[2], index))(batch["index"])
         sigma = self.fill_sigma * images.shape[2]
-        fill = erasing.fill_colours(images, valid, self.fill, sigma, noise)
+        fill = erasing.fill_colors(images, valid, self.fill, sigma, noise)
         copy = jnp.where(region[..., None], fill, images)
         copy_cam = self._look(variables, copy, keys[1], erased=True)["cam"]
         rule = self.suppression, self.tau_fg, self.tau_bg

@@ -1,4 +1,4 @@
-"""How well a threshold on scores separates the colours of an image: a criterion without labels."""
+"""How well a threshold on scores separates the colors of an image: a criterion without labels."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,19 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float64, UInt8
 
-_BLUR = 1.5  # pixels; takes the noise of sensor and compression out of the colours
+_BLUR = 1.5  # pixels; takes the noise of sensor and compression out of the colors
 
 
-def colour_separation(
+def color_separation(
     image: UInt8[np.ndarray, "h w 3"],
     score: Float[np.ndarray, "h w"],
     thresholds: Sequence[float],
 ) -> Float64[np.ndarray, " t"]:
-    """The share of the image's colour variance that lies between the two sides of each threshold.
+    """The share of the image's color variance that lies between the two sides of each threshold.
 
     Otsu's criterion (IEEE Trans. SMC 1979): with w the share of pixels whose score is above the
-    threshold and m₁, m₀ the mean colours above and below it, ``w·(1 − w)·‖m₁ − m₀‖² / variance``,
-    on CIELAB colours. Otsu thresholds the colours themselves; here the regions come from the
+    threshold and m₁, m₀ the mean colors above and below it, ``w·(1 − w)·‖m₁ − m₀‖² / variance``,
+    on CIELAB colors. Otsu thresholds the colors themselves; here the regions come from the
     scores, so the criterion is greatest where the scores' outline follows the image's own.
 
     Args:
@@ -27,21 +27,21 @@ def colour_separation(
       thresholds: background scores, ascending.
 
     Returns:
-      0…1 for each threshold; 0 where one side is empty or the image has one colour.
+      0…1 for each threshold; 0 where one side is empty or the image has one color.
     """
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    colours = cv2.GaussianBlur(lab, (0, 0), _BLUR).reshape(-1, 3).astype(np.float64)
-    colours -= colours.mean(0)
-    total = np.square(colours).sum() / len(colours)
+    colors = cv2.GaussianBlur(lab, (0, 0), _BLUR).reshape(-1, 3).astype(np.float64)
+    colors -= colors.mean(0)
+    total = np.square(colors).sum() / len(colors)
     # Bin i holds the scores above i thresholds, so sums from the top give all sides above.
     bins = np.searchsorted(np.asarray(thresholds, np.float32), score.ravel(), side="left")
     size = len(thresholds) + 1
     count = np.bincount(bins, minlength=size)
-    sums = np.stack([np.bincount(bins, colours[:, c], minlength=size) for c in range(3)])
+    sums = np.stack([np.bincount(bins, colors[:, c], minlength=size) for c in range(3)])
     above = count[::-1].cumsum()[::-1][1:].astype(np.float64)
     mass = sums[:, ::-1].cumsum(1)[:, ::-1][:, 1:]
-    share = above / len(colours)
-    # Colours are centred: m₀ = −m₁·w/(1 − w), so w·(1 − w)·‖m₁ − m₀‖² = w/(1 − w)·‖m₁‖².
+    share = above / len(colors)
+    # Colors are centered: m₀ = −m₁·w/(1 − w), so w·(1 − w)·‖m₁ − m₀‖² = w/(1 − w)·‖m₁‖².
     mean = np.divide(mass, above, out=np.zeros_like(mass), where=above > 0)
     between = np.divide(share, 1 - share, out=np.zeros_like(share), where=share < 1)
     if total <= 1e-9:

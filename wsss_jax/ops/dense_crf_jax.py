@@ -2,8 +2,8 @@
 
 The same lattice with shapes that are known beforehand. A corner's number is one uint32: its cell
 among those that the largest image could touch, and its class. The distinct numbers, sorted, are the
-table of vertices; corners and neighbours look themselves up in it. The table has a fixed capacity,
-and whoever finds no place (a missing neighbour, padding) has the row behind its end, which is 0.
+table of vertices; corners and neighbors look themselves up in it. The table has a fixed capacity,
+and whoever finds no place (a missing neighbor, padding) has the row behind its end, which is 0.
 """
 
 import functools
@@ -22,11 +22,11 @@ _EPSILON = 1e-20
 
 
 class _Kernel(NamedTuple):
-    """A kernel over the points of each image, normalised and weighted."""
+    """A kernel over the points of each image, normalized and weighted."""
 
     vertex: Int[Array, "b corners n"]
     weight: Float[Array, "b corners n"]
-    neighbours: Int[Array, "b corners 2 rows"]
+    neighbors: Int[Array, "b corners 2 rows"]
 
 
 class _Numbering(NamedTuple):
@@ -43,7 +43,7 @@ class DenseCrfBatch:
       images: RGB, padded to one size.
       valid: False where an image is padded; None where none is. Padding has no influence.
       gaussian: (sxy, weight) of the kernel over position.
-      bilateral: (sxy, srgb, weight) of the kernel over position and colour.
+      bilateral: (sxy, srgb, weight) of the kernel over position and color.
       capacity: vertices of the two lattices for which there is room at first. Where an image needs
         more, the lattice is built again (and compiled, once per size) with room for them.
 
@@ -119,15 +119,15 @@ def _build(
     numbering: _Numbering,
     capacity: int,
 ) -> tuple[_Kernel, Int[Array, " b"]]:
-    """The kernel over x and y, and colour where there are five `divisors`; vertices per image.
+    """The kernel over x and y, and color where there are five `divisors`; vertices per image.
 
     Only shapes and `capacity` are compiled in: all settings share a program.
     """
     grid = jnp.indices(images.shape[1:3], jnp.float32)[::-1].reshape(2, -1)
 
     def one(image: UInt8[Array, "h w 3"], inside: Bool[Array, "h w"]):
-        colour = image.reshape(-1, 3).T.astype(jnp.float32)
-        features = jnp.concatenate([grid, colour])[: len(divisors)] / divisors[:, None]
+        color = image.reshape(-1, 3).T.astype(jnp.float32)
+        features = jnp.concatenate([grid, color])[: len(divisors)] / divisors[:, None]
         return _lattice(features, inside.ravel(), weight, numbering, capacity)
 
     return jax.vmap(one)(images, valid)
@@ -155,7 +155,7 @@ def _lattice(
     table = jnp.full(capacity, _NOBODY, jnp.uint32)
     table = table.at[jnp.where(new, number - 1, capacity)].set(ordered, mode="drop")
 
-    # Along an axis, one neighbour is of the class before a vertex's own, at a constant distance;
+    # Along an axis, one neighbor is of the class before a vertex's own, at a constant distance;
     # the other is that relation read backwards.
     whole, own = table // size, (table % size).astype(jnp.int32)
     total = numbering.strides.sum(dtype=jnp.uint32)
@@ -164,11 +164,11 @@ def _lattice(
     pairs = jnp.stack([before, after], 1) * size
     pairs += (jnp.stack([own - 1, own + 1]) % size).astype(jnp.uint32)
     rows = jnp.where(table == _NOBODY, capacity, _find(table, pairs))
-    neighbours = jnp.pad(rows, ((0, 0), (0, 0), (0, 1)), constant_values=capacity)
+    neighbors = jnp.pad(rows, ((0, 0), (0, 0), (0, 1)), constant_values=capacity)
 
     first = place[-1:] + 1 - place[:1]
     barycentric = jnp.concatenate([first, (place[:-1] - place[1:])[::-1]])
-    kernel = _Kernel(_find(table, keys), jnp.where(inside, barycentric, 0), neighbours)
+    kernel = _Kernel(_find(table, keys), jnp.where(inside, barycentric, 0), neighbors)
     sums = _apply(kernel, jnp.ones((features.shape[1], 1), jnp.float32))[:, 0]
     factor = jnp.sqrt(weight) / jnp.sqrt(sums + _EPSILON)
     return kernel._replace(weight=kernel.weight * factor), number[-1]
@@ -216,7 +216,7 @@ def _numbering(largest: list[float]) -> _Numbering:
     low, strides, count = [], [], 1
     for i in range(size - 1):
         below = i * scaled[i - 1] if i else 0.0
-        # A point lies up to 2 cells beside its elevated features, a corner 1, a neighbour 1.
+        # A point lies up to 2 cells beside its elevated features, a corner 1, a neighbor 1.
         low.append(math.floor(-below / size) - 4)
         strides.append(count)
         count *= math.ceil(sum(scaled[i:]) / size) + 3 - low[-1]
@@ -250,9 +250,9 @@ def _apply(kernel: _Kernel, values: Float[Array, "n l"]) -> Float[Array, "n l"]:
         return result + weight[:, None] * spread[vertex], None
 
     corners = kernel.vertex, kernel.weight
-    spread = jnp.zeros((kernel.neighbours.shape[-1], values.shape[1]), values.dtype)
+    spread = jnp.zeros((kernel.neighbors.shape[-1], values.shape[1]), values.dtype)
     spread, _ = jax.lax.scan(splat, spread, corners)
-    spread, _ = jax.lax.scan(blur, spread, kernel.neighbours)
+    spread, _ = jax.lax.scan(blur, spread, kernel.neighbors)
     return jax.lax.scan(read, jnp.zeros_like(values), corners)[0]
 
 
@@ -266,7 +266,7 @@ def _infer(
         logits = -unary.reshape(-1, unary.shape[-1])
 
         def update(_, message):
-            # See the host's version: centred, the last label follows from the others.
+            # See the host's version: centered, the last label follows from the others.
             q = jax.nn.softmax(logits + message) - jnp.float32(1 / logits.shape[1])
             others = functools.reduce(jnp.add, (_apply(kernel, q[:, :-1]) for kernel in kernels))
             return jnp.concatenate([others, -others.sum(1, keepdims=True)], 1)

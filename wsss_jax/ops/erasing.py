@@ -45,12 +45,12 @@ def gaussian_blur(
 ) -> Float[Array, "b h w c"]:
     """Each pixel becomes the Gaussian mean of the valid ones; zero where padded.
 
-    Dividing by the blurred mask leaves padding out, so colours do not fade towards the edges. The
+    Dividing by the blurred mask leaves padding out, so colors do not fade toward the edges. The
     blur is separable, a depthwise convolution along either axis, written as a product with a banded
     matrix: with dozens of taps that is several times faster on a CPU.
 
     Args:
-      images: colours.
+      images: colors.
       valid: pixels that count.
       sigma: standard deviation in pixels.
     """
@@ -70,7 +70,7 @@ def _gaussian_matrix(length: int, sigma: float) -> np.ndarray:
     return (matrix / matrix.sum(1, keepdims=True).max()).astype(np.float32)
 
 
-def fill_colours(
+def fill_colors(
     images: Float[Array, "b h w 3"],
     valid: Bool[Array, "b h w"],
     kind: str,
@@ -80,9 +80,9 @@ def fill_colours(
     """What erased pixels show instead; zero where padded, whatever the padding holds.
 
     Args:
-      images: normalised.
+      images: normalized.
       valid: pixels that are no padding.
-      kind: ``blur``, of `sigma` pixels; ``mean``, the image's mean colour; ``noise``, normal around
+      kind: ``blur``, of `sigma` pixels; ``mean``, the image's mean color; ``noise``, normal around
         that with the deviation of the image, independent at every pixel.
       sigma: see `kind`.
       keys: of the noise, one per image, so that the result does not depend on the image's place in

@@ -1,4 +1,4 @@
-"""Normalisations of activation maps to 0…1, per image and class.
+"""Normalizations of activation maps to 0…1, per image and class.
 
 Maps have their channels first here and in the losses: what is computed over the pixels of a class
 then runs along memory, which on a CPU is several times faster than 21 channels side by side.
@@ -70,7 +70,7 @@ def min_max_norm(
 
 
 def with_background(foreground: Float[Array, "b c h w"]) -> Float[Array, "b c1 h w"]:
-    """Puts the channel ``1 − max foreground`` before normalised foreground maps."""
+    """Puts the channel ``1 − max foreground`` before normalized foreground maps."""
     return jnp.concatenate([1 - strongest(foreground), foreground], axis=1)
 
 
@@ -78,7 +78,7 @@ def winner_only(maps: Float[Array, "b c1 h w"]) -> Float[Array, "b c1 h w"]:
     """Zeroes the foreground channels that are below the pixel's foreground maximum.
 
     Channel 0, the background, stays; so do several winners that are exactly equal. The comparison
-    has no tolerance, as in SEAM's program: normalised maps of two classes that peak at one pixel
+    has no tolerance, as in SEAM's program: normalized maps of two classes that peak at one pixel
     differ there by about 1e-6, and only the larger one may stay.
     """
     # Two loops over the classes, because a loop reads what is stored. Otherwise a compiler may

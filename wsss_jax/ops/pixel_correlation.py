@@ -1,6 +1,6 @@
 """SEAM's pixel correlation module: activation maps revised by the similarity of pixels.
 
-Source: arXiv 2004.04581, section 3.3, and the behaviour of its published program.
+Source: arXiv 2004.04581, section 3.3, and the behavior of its published program.
 """
 
 import functools
@@ -20,7 +20,7 @@ BLOCK_PIXELS = 512
 def pixel_correlation_input(
     cam: Float[Array, "b h w c1"], valid: Bool[Array, "b h w"] | None = None
 ) -> Float[Array, "b h w c1"]:
-    """Scores that the module spreads: max-normalised foreground, winners only, and background.
+    """Scores that the module spreads: max-normalized foreground, winners only, and background.
 
     Args:
       cam: raw maps; channel 0 (background) is replaced by one minus the foreground's maximum.

@@ -27,7 +27,7 @@ def assign(
     Args:
       cam: raw maps; a class is divided by its own maximum.
       labels: 0 or 1.
-      threshold: of the normalised maps; there is no undecided pixel.
+      threshold: of the normalized maps; there is no undecided pixel.
     """
     cam = jax.nn.relu(cam) * labels[..., None, None]
     normal = cam / (cam.max((2, 3), keepdims=True) + EPSILON)
@@ -37,7 +37,7 @@ def assign(
 def class_prototypes(
     features: Float[Array, "b h w d"], classes: Int[Array, "b h w"], count: int
 ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
-    """Per image and class the normalised sum of the pixels' unit features, and which there are.
+    """Per image and class the normalized sum of the pixels' unit features, and which there are.
 
     Args:
       features: of any length.

@@ -30,7 +30,7 @@ def flip(x: Float[Array, "b c h w"]) -> Moved:
 
 
 def rotate(x: Float[Array, "b c h w"], degrees: Float[Array, " b"]) -> Moved:
-    """Rotates each image about its centre, bilinearly.
+    """Rotates each image about its center, bilinearly.
 
     Args:
       x: maps.
@@ -45,8 +45,8 @@ def rotate(x: Float[Array, "b c h w"], degrees: Float[Array, " b"]) -> Moved:
     inside = (jnp.abs(source_y - middle_y) <= middle_y + _ROUNDING) & (
         jnp.abs(source_x - middle_x) <= middle_x + _ROUNDING
     )
-    top, bottom, down = _neighbours(source_y, height)
-    left, right, across = _neighbours(source_x, width)
+    top, bottom, down = _neighbors(source_y, height)
+    left, right, across = _neighbors(source_x, width)
     pick = jax.vmap(lambda plane, y, x: plane[y, x])
 
     def of_planes(planes: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
@@ -59,7 +59,7 @@ def rotate(x: Float[Array, "b c h w"], degrees: Float[Array, " b"]) -> Moved:
     return jnp.moveaxis(jax.lax.map(of_planes, jnp.moveaxis(x, 1, 0)), 0, 1), inside
 
 
-def _neighbours(source: Float[Array, "b h w"], length: int) -> tuple[Array, Array, Array]:
+def _neighbors(source: Float[Array, "b h w"], length: int) -> tuple[Array, Array, Array]:
     """The two pixels between which a source position lies, and the weight of the second."""
     source = jnp.clip(source, 0, length - 1)
     low = jnp.floor(source).astype(jnp.int32)

@@ -25,7 +25,7 @@ def confusion_matrix(
       prediction: class indices, 0 = background.
       truth: class indices; pixels that equal `ignore` are not counted.
       num_classes: C, foreground classes, so the matrix is [C + 1, C + 1].
-      ignore: the ground truth's value for unlabelled pixels.
+      ignore: the ground truth's value for unlabeled pixels.
 
     Raises:
       ValueError: a counted pixel's prediction or truth is above C.
@@ -58,7 +58,7 @@ def threshold_confusions(
       truth: class indices 0…C; pixels that equal `ignore` are not counted.
       thresholds: background scores, in any order.
       num_classes: C.
-      ignore: the ground truth's value for unlabelled pixels.
+      ignore: the ground truth's value for unlabeled pixels.
 
     Raises:
       ValueError: a key or a counted pixel's truth is outside the classes.

@@ -1,4 +1,4 @@
-"""Scores as text, in per cent."""
+"""Scores as text, in percent."""
 
 from collections.abc import Sequence
 from typing import Any

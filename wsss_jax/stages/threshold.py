@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from wsss_jax.data.formats.cam_files import all_cams, image_and_cams
 from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError
-from wsss_jax.ops.contrast import colour_separation
+from wsss_jax.ops.contrast import color_separation
 from wsss_jax.scoring import score_files
 from wsss_jax.stages.base import Context, Needs, expect
 
@@ -34,7 +34,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     """Runs the stage; see `wsss_jax.stages`.
 
     Takes ``cams/`` of the need ``cams`` and keeps the threshold with the greatest mean
-    `colour_separation`: there the maps' outlines follow the colours of the images best. Other
+    `color_separation`: there the maps' outlines follow the colours of the images best. Other
     stages refer to it as ``from:NEED``. Settings: ``split``; ``images`` (500; so many are drawn
     with the config's seed). The first process does it.
 
@@ -61,7 +61,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         image, keys, cam = image_and_cams(record["image"], record["id"], path, len(source.classes))
         if len(keys) == 0:
             return np.zeros(len(score_files.THRESHOLDS))
-        return colour_separation(image, cam.max(0), score_files.THRESHOLDS)
+        return color_separation(image, cam.max(0), score_files.THRESHOLDS)
 
     total = np.zeros(len(score_files.THRESHOLDS))
     with ctx.progress(count, ctx.stage) as progress, thread_pool() as pool:

@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 _IGNORE = 255
-_IGNORE_COLOUR = (226, 222, 214)
+_IGNORE_COLOR = (226, 222, 214)
 # Lightness and chroma alternate, so that neighbors on the hue circle still differ.
 _TONES = ((0.72, 0.15), (0.80, 0.12), (0.64, 0.17))
 _GOLDEN_ANGLE = 137.508  # degrees; spreads any number of hues evenly
@@ -34,7 +34,7 @@ def paint_mask(
     """
     table = np.zeros((256, 3), np.uint8)
     table[: len(colors)] = colors
-    table[_IGNORE] = _IGNORE_COLOUR
+    table[_IGNORE] = _IGNORE_COLOR
     opacity = np.full(256, 0.72, np.float32)
     opacity[0], opacity[_IGNORE] = 0.45, 0.6
     gray = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)

@@ -7,7 +7,7 @@ IRN         dict {"keys": int64 tensor [K], "cam": float32 tensor [K, ⌈H/4⌉,
             "high_res": float32 array [K, H, W]}
 ==========  =====================================================================================
 
-Keys are foreground classes (0 is the first one after background), ascending; maps are normalised
+Keys are foreground classes (0 is the first one after background), ascending; maps are normalized
 to 0…1 at the image's resolution. The public formats are pickles: they are read without executing
 them, and written so that old versions of NumPy and PyTorch read them.
 """

@@ -135,7 +135,7 @@ def mask_fault(png: bytes, size: Size | None, num_classes: int) -> str:
         return f"expected classes 0 to {num_classes}, found {pixels.max()}"
     expected = VOC_PALETTE[: num_classes + 1]
     if len(palette) <= pixels.max() or (palette[: len(expected)] != expected[: len(palette)]).any():
-        return "expected the VOC palette, found other colours"
+        return "expected the VOC palette, found other colors"
     return ""
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int8, UInt8
 
-from wsss_jax.data.shapes.draw import Picture, Pose, centres, choice, uniform
+from wsss_jax.data.shapes.draw import Picture, Pose, centers, choice, uniform
 from wsss_jax.data.shapes.heads import CLASSES
 from wsss_jax.data.shapes.scenes import SCENES, paint_scene
 from wsss_jax.data.shapes.toys import BODIES, PALETTES, PATTERNS, Coat, Toy, build, headless
@@ -25,7 +25,7 @@ COUNT_SHARES = (0.6, 0.3, 0.1)  # of pictures with one, two and three creatures
 SHORTEST = 0.56
 LONGEST = (1.35, 1.05, 0.85)  # with one, two and three creatures
 CLOTH_PROBABILITY = 0.25  # of a headless thing in a coat, behind or before the creatures
-# Every creature stays recognisable: these shares of it are seen.
+# Every creature stays recognizable: these shares of it are seen.
 SEEN_HEAD = 0.65
 SEEN_BODY = 0.4
 MOST_HEAD = 0.35  # of what is seen
@@ -75,7 +75,7 @@ def compose(rng: np.random.Generator, first: str, size: int) -> Composition:
             layered = owner.copy()
             layered[candidate.toy.area][candidate.toy.body] = len(placed)
             together = enumerate([*placed, candidate])
-            if all(_recognisable(layered, number, item) for number, item in together):
+            if all(_recognizable(layered, number, item) for number, item in together):
                 owner = layered
                 placed.append(candidate)
                 candidate.toy.cast(picture)
@@ -120,7 +120,7 @@ def _stand(rng: np.random.Generator, name: str | None, longest: float, size: int
     return _Placed(name, coat, length, build(rng, name, body, coat, pose, size))
 
 
-def _recognisable(owner: Int8[np.ndarray, "s s"], number: int, item: _Placed) -> bool:
+def _recognizable(owner: Int8[np.ndarray, "s s"], number: int, item: _Placed) -> bool:
     """Whether enough of a creature shows; a thing without a head may vanish."""
     if item.name is None:
         return True
@@ -136,7 +136,7 @@ def _recognisable(owner: Int8[np.ndarray, "s s"], number: int, item: _Placed) ->
 def _expose(rng: np.random.Generator, picture: Picture) -> UInt8[np.ndarray, "s s 3"]:
     """The photograph: light that falls off to a side, a tint, noise."""
     size = picture.shape[-1]
-    x, y = centres((slice(0, size), slice(0, size)))
+    x, y = centers((slice(0, size), slice(0, size)))
     light = uniform(rng, 0.88, 1.1) + uniform(rng, -0.25, 0.25) * (x / size - 0.5)
     light = light + uniform(rng, -0.25, 0.25) * (y / size - 0.5)
     tint = np.array([uniform(rng, 0.94, 1.06) for _ in range(3)], np.float32)

@@ -1,7 +1,7 @@
 """Drawing for the built-in data set: distance fields of two primitives, noise, painting.
 
 Only additions, multiplications, divisions, square roots and comparisons of float32 arrays are used
-(no sines, no matrix products, no library rasteriser): IEEE 754 fixes their results to the last
+(no sines, no matrix products, no library rasterizer): IEEE 754 fixes their results to the last
 bit, so that a record has the same pixels on every machine.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Plane = Float32[np.ndarray, "h w"]
 Picture = Float32[np.ndarray, "3 h w"]  # RGB in 0 … 255; planes, as they broadcast fastest
 Window = tuple[slice, slice]
@@ -46,9 +46,9 @@ Box = tuple[float, float, float, float]  # left, top, right, low
 
 @dataclass(frozen=True)
 class Stamp:
-    """A flat figure: parts and their colours in painting order, in units of its own."""
+    """A flat figure: parts and their colors in painting order, in units of its own."""
 
-    parts: tuple[tuple[Part, Colour], ...]
+    parts: tuple[tuple[Part, Color], ...]
 
     @functools.cached_property
     def box(self) -> Box:
@@ -70,8 +70,8 @@ def _to_limb(x, y, x0, y0, x1, y1, r0, r1):
     return np.sqrt(x * x + y * y) - (r0 + along * (r1 - r0))
 
 
-def _to_oval(x, y, centre_x, centre_y, rx, ry):
-    x, y = (x - centre_x) / rx, (y - centre_y) / ry
+def _to_oval(x, y, center_x, center_y, rx, ry):
+    x, y = (x - center_x) / rx, (y - center_y) / ry
     radius = np.maximum(np.sqrt(x * x + y * y), 1e-6)
     x, y = x / rx, y / ry
     return radius * (radius - 1.0) / np.maximum(np.sqrt(x * x + y * y), 1e-6)
@@ -104,7 +104,7 @@ def smooth_union(first: Plane, second: Plane, blend: float) -> Plane:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a figure stands: centre and pixels per unit; turned by `degrees`, mirrored or not."""
+    """Where a figure stands: center and pixels per unit; turned by `degrees`, mirrored or not."""
 
     x: float
     y: float
@@ -120,10 +120,10 @@ class Pose:
         return round(math.cos(angle), 6), round(math.sin(angle), 6)
 
     def local(self, area: "Window") -> tuple[Plane, Plane]:
-        """The figure's coordinates of the pixel centres of a window."""
+        """The figure's coordinates of the pixel centers of a window."""
         cos, sin = self.turn
         side = -1.0 if self.mirror else 1.0
-        x, y = centres(area)
+        x, y = centers(area)
         x, y = (x - self.x) / self.scale, (y - self.y) / self.scale
         return x * (side * cos) + y * (side * sin), y * cos - x * sin
 
@@ -168,9 +168,9 @@ def window(area: Box, pose: Pose, margin: float, size: int) -> Window:
     )
 
 
-def _span(centre: float, radius: float, size: int) -> slice:
-    start = min(max(int(centre - radius), 0), size)
-    return slice(start, max(min(int(centre + radius) + 1, size), start))
+def _span(center: float, radius: float, size: int) -> slice:
+    start = min(max(int(center - radius), 0), size)
+    return slice(start, max(min(int(center + radius) + 1, size), start))
 
 
 def hull(windows: Iterable[Window]) -> Window:
@@ -191,8 +191,8 @@ def within(inner: Window, outer: Window) -> Window:
     return rows, columns
 
 
-def centres(area: Window) -> tuple[Float32[np.ndarray, "1 w"], Float32[np.ndarray, "h 1"]]:
-    """Coordinates x and y of the pixel centres of a window."""
+def centers(area: Window) -> tuple[Float32[np.ndarray, "1 w"], Float32[np.ndarray, "h 1"]]:
+    """Coordinates x and y of the pixel centers of a window."""
     rows, columns = area
     x = np.arange(columns.start, columns.stop, dtype=np.float32) + 0.5
     y = np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5
@@ -203,14 +203,14 @@ def coverage(depth: Float32[np.ndarray, "*p h w"]) -> Float32[np.ndarray, "*p h 
     """Share of the pixel that a shape covers, from the signed distance in pixels.
 
     At least one half exactly where the distance is not positive: where the mask says "inside",
-    the shape gives most of the colour.
+    the shape gives most of the color.
     """
     return clamp(0.5 - depth)
 
 
-def ink(colour: Colour) -> Float32[np.ndarray, "3 1 1"]:
-    """A colour that broadcasts over a picture."""
-    return np.array(colour, np.float32)[:, None, None]
+def ink(color: Color) -> Float32[np.ndarray, "3 1 1"]:
+    """A color that broadcasts over a picture."""
+    return np.array(color, np.float32)[:, None, None]
 
 
 def blend(under: Picture, over: Float32[np.ndarray, "3 #h #w"], alpha: Plane) -> None:
@@ -225,8 +225,8 @@ def paint_stamp(picture: Picture, stamp: Stamp, pose: Pose) -> None:
     view = picture[:, area[0], area[1]]
     depths = distances([part for part, _ in stamp.parts], *pose.local(area))
     alphas = coverage(depths * pose.scale)
-    for (_, colour), alpha in zip(stamp.parts, alphas, strict=True):
-        blend(view, ink(colour), alpha)
+    for (_, color), alpha in zip(stamp.parts, alphas, strict=True):
+        blend(view, ink(color), alpha)
 
 
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:

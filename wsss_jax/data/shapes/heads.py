@@ -1,17 +1,17 @@
 """The heads of the built-in data set: the small part that tells a class.
 
-In units of the head's radius, y pointing down. A head is a ball in the colours of the coat, which
+In units of the head's radius, y pointing down. A head is a ball in the colors of the coat, which
 says nothing about the class, with these parts behind it and on it.
 """
 
 import functools
 from dataclasses import dataclass
 
-from wsss_jax.data.shapes.draw import Box, Colour, Limb, Oval, Stamp, box
+from wsss_jax.data.shapes.draw import Box, Color, Limb, Oval, Stamp, box
 
 BALL = Oval(0.0, 0.0, 1.0, 1.0)
-_INK: Colour = (34, 30, 40)
-_CREAM: Colour = (250, 244, 226)
+_INK: Color = (34, 30, 40)
+_CREAM: Color = (250, 244, 226)
 
 
 @dataclass(frozen=True)

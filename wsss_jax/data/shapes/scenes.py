@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from wsss_jax.data.shapes.draw import (
-    Colour,
+    Color,
     Limb,
     Oval,
     Picture,
@@ -76,13 +76,13 @@ _TUFT = Stamp(
 )
 
 
-def _flower(petals: Colour, centre: Colour) -> Stamp:
+def _flower(petals: Color, center: Color) -> Stamp:
     return Stamp(
         (
             (Limb(0.0, 0.0, 0.0, -0.5, 0.05, 0.04), (70, 122, 60)),
             (Oval(0.0, -0.6, 0.3, 0.14), petals),
             (Oval(0.0, -0.6, 0.14, 0.3), petals),
-            (Oval(0.0, -0.6, 0.11, 0.11), centre),
+            (Oval(0.0, -0.6, 0.11, 0.11), center),
         )
     )
 
@@ -164,11 +164,11 @@ _STAR = Stamp(((Oval(0.0, 0.0, 0.1, 0.1), (244, 238, 206)),))
 
 @dataclass(frozen=True)
 class Scene:
-    """A place: colours from top to bottom, roughness of its ground, things that stand in it."""
+    """A place: colors from top to bottom, roughness of its ground, things that stand in it."""
 
-    sky: tuple[Colour, Colour]
-    ground: tuple[Colour, Colour]
-    hills: tuple[Colour, ...]
+    sky: tuple[Color, Color]
+    ground: tuple[Color, Color]
+    hills: tuple[Color, ...]
     roughness: float
     standing: tuple[Stamp, ...]
     floating: tuple[Stamp, ...]
@@ -209,8 +209,8 @@ SCENES: dict[str, Scene] = {
 }  # fmt: skip
 
 
-def _ramp(colours: tuple[Colour, Colour], share: Float32[np.ndarray, "h 1"]) -> Picture:
-    first, last = ink(colours[0]), ink(colours[1])
+def _ramp(colors: tuple[Color, Color], share: Float32[np.ndarray, "h 1"]) -> Picture:
+    first, last = ink(colors[0]), ink(colors[1])
     return first + (last - first) * clamp(share)
 
 
@@ -224,12 +224,12 @@ def paint_scene(rng: np.random.Generator, name: str, size: int) -> Picture:
         stamp = choice(rng, scene.floating)
         x, y = uniform(rng, 0.0, 1.0) * size, uniform(rng, 0.04, 0.9) * horizon
         paint_stamp(picture, stamp, Pose(x, y, uniform(rng, 0.1, 0.22) * size))
-    for layer, colour in enumerate(scene.hills):
+    for layer, color in enumerate(scene.hills):
         height = (0.14 - 0.07 * layer) * size
         ridge = horizon - height * (
             0.4 + 0.6 * noise_line(rng, size, size / uniform(rng, 2.0, 6.0))
         )
-        blend(picture, ink(colour), coverage(ridge - rows))
+        blend(picture, ink(color), coverage(ridge - rows))
     ridge = horizon + 0.02 * size * noise_line(rng, size, size / 4)
     rough = noise_plane(rng, (size, size), (size / 14, size / 7))
     rough += 0.7 * noise_plane(rng, (size, size), (size / 40, size / 24))

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from wsss_jax.data.shapes.draw import (
-    Colour,
+    Color,
     Limb,
     Part,
     Picture,
@@ -113,7 +113,7 @@ def headless(rng: np.random.Generator) -> Body:
 
 
 # --- Coats -------------------------------------------------------------------------------------
-PALETTES: tuple[tuple[Colour, Colour], ...] = (
+PALETTES: tuple[tuple[Color, Color], ...] = (
     ((206, 128, 84), (158, 82, 54)),  # clay
     ((92, 158, 164), (52, 112, 128)),  # teal
     ((160, 122, 186), (112, 78, 146)),  # plum
@@ -125,7 +125,7 @@ PATTERNS = ("stripes", "spots", "scales", "patches", "wool", "rings")
 
 
 def pattern(rng: np.random.Generator, name: str, x: Plane, y: Plane, scale: float) -> Plane:
-    """How much of the second colour of a coat shows, 0 … 1.
+    """How much of the second color of a coat shows, 0 … 1.
 
     Args:
       rng: draws the pattern's width and noise.
@@ -161,7 +161,7 @@ def pattern(rng: np.random.Generator, name: str, x: Plane, y: Plane, scale: floa
 
 @dataclass(frozen=True)
 class Coat:
-    """Colours and pattern that cover a whole creature, head included."""
+    """Colors and pattern that cover a whole creature, head included."""
 
     palette: int
     pattern: str
@@ -184,7 +184,7 @@ class Toy:
     """
 
     area: Window
-    colour: Picture
+    color: Picture
     depth: Plane
     body: Bool[np.ndarray, "h w"]
     head: Bool[np.ndarray, "h w"]
@@ -199,7 +199,7 @@ class Toy:
         ]
         depth = self.depth[: shadow.shape[1], : shadow.shape[2]]
         shadow *= 1.0 - 0.4 * clamp(0.6 - depth / (0.055 * size))
-        blend(picture[:, rows, columns], self.colour, coverage(self.depth))
+        blend(picture[:, rows, columns], self.color, coverage(self.depth))
 
 
 def build(
@@ -218,26 +218,26 @@ def build(
         near = within(area, whole)
         piece = distance(limb, x[near], y[near]) * pose.scale
         depth[near] = smooth_union(depth[near], piece, flow)
-    colour = _dye(rng, coat, x, y, pose.scale)
+    color = _dye(rng, coat, x, y, pose.scale)
     head = np.full_like(depth, _FAR)
     if name:
         rows, columns = within(top, whole)
-        views = colour[:, rows, columns], depth[rows, columns], head[rows, columns]
+        views = color[:, rows, columns], depth[rows, columns], head[rows, columns]
         _add_head(HEADS[name], crown, *crown.local(top), *views)
-    _mould(colour, depth, 0.09 * pose.scale)
-    return Toy(whole, colour, depth, depth <= 0.0, head <= 0.0)
+    _mould(color, depth, 0.09 * pose.scale)
+    return Toy(whole, color, depth, depth <= 0.0, head <= 0.0)
 
 
 def _dye(rng: np.random.Generator, coat: Coat, x: Plane, y: Plane, scale: float) -> Picture:
     tone = uniform(rng, 0.9, 1.08)
-    first, second = (ink(colour) * np.float32(tone) for colour in PALETTES[coat.palette])
+    first, second = (ink(color) * np.float32(tone) for color in PALETTES[coat.palette])
     return first + (second - first) * pattern(rng, coat.pattern, x, y, scale)
 
 
 def _add_head(
-    head: Head, pose: Pose, x: Plane, y: Plane, colour: Picture, depth: Plane, head_depth: Plane
+    head: Head, pose: Pose, x: Plane, y: Plane, color: Picture, depth: Plane, head_depth: Plane
 ) -> None:
-    """Adds a head to a body's colours and depth, and fills in its own depth, in place."""
+    """Adds a head to a body's colors and depth, and fills in its own depth, in place."""
     stamps = head.behind.parts + head.front.parts
     ball, *pieces = distances([BALL, *(part for part, _ in stamps)], x, y) * pose.scale
     depth[:] = smooth_union(depth, ball, _NECK * pose.scale)
@@ -248,15 +248,15 @@ def _add_head(
         share = coverage(piece - 0.6)
         if number < len(head.behind.parts):
             share *= seen
-        blend(colour, ink(paint), share)
+        blend(color, ink(paint), share)
         np.minimum(head_depth, piece, out=head_depth)
     np.minimum(depth, head_depth, out=depth)
 
 
-def _mould(colour: Picture, depth: Plane, thickness: float) -> None:
+def _mould(color: Picture, depth: Plane, thickness: float) -> None:
     """Shades a figure as if of clay, in place: lit from the upper left, darker at its rim."""
     rise = clamp(-depth / thickness)
     slope = np.zeros_like(depth)
     slope[1:-1] -= 0.35 * (depth[2:] - depth[:-2])
     slope[:, 1:-1] -= 0.25 * (depth[:, 2:] - depth[:, :-2])
-    colour *= 0.8 + 0.24 * rise * (2.0 - rise) + 0.22 * np.clip(slope, -1.0, 1.0) * (1.0 - rise)
+    color *= 0.8 + 0.24 * rise * (2.0 - rise) + 0.22 * np.clip(slope, -1.0, 1.0) * (1.0 - rise)
