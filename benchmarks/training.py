@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from wsss_jax.data.augment import Augment
-from wsss_jax.methods import build_method
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import data_mesh, global_batch
 from wsss_jax.pipeline.config import load_config
 from wsss_jax.settings import name_of, settings_of
-from wsss_jax.training.loop import Step, init_state, make_train_step
 from wsss_jax.training.optimizer import assign_rules, make_optimizer
+from wsss_jax.training.step import StepFunction, init_state, make_train_step
 from wsss_jax.types import Batch, ParamRule, TrainState
 
 NUM_CLASSES = 20
@@ -57,7 +56,7 @@ class Training:
     variables: Any
     rules: dict[str, ParamRule]
     state: TrainState
-    step: Step
+    step: StepFunction
     batch: Batch
 
 
@@ -68,7 +67,10 @@ def augmentation(recipe: str) -> Augment:
 
 def method_of(recipe: str, options: Options) -> Any:
     """The method of the recipe's training stage, at `options`."""
-    return _changed(build_method(_section(recipe)["method"], NUM_CLASSES), options)
+    return _changed(
+        Method.from_config(_section(recipe)["method"], "train.method", num_classes=NUM_CLASSES),
+        options,
+    )
 
 
 def prepare(recipe: str, options: Options, devices: list[Any] | None = None) -> Training:

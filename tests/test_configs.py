@@ -12,7 +12,7 @@ from wsss_jax import main
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.sets.shapes import Shapes
 from wsss_jax.files import flatten
-from wsss_jax.methods import build_method
+from wsss_jax.methods.base import Method
 from wsss_jax.pipeline import dry_run, graph
 from wsss_jax.pipeline.config import load_config, shipped_recipes
 
@@ -36,7 +36,7 @@ def test_a_recipe_is_complete(name: str):
     # Every section belongs to a stage or is general: nothing is left over from a copy.
     assert set(c) - {"init_weights", "protocol"} == {"name", "seed", "data", "stages", *stages}
     Augment(**c.train.augment)
-    method = build_method(c.train.method.to_dict(), 5)
+    method = Method.from_config(c.train.method.to_dict(), num_classes=5)
     assert method.param_rules()
     for key, value in flatten(c):
         assert value is not None, f"{key}: a value without type cannot be replaced"
@@ -191,7 +191,7 @@ def test_irnets_chain_is_the_published_one():
     assert needs == ({"masks": "irn_labels"}, {"masks": "walk"})
     for stage in ("train_irnet", "train_segmentation"):
         Augment(**c[stage].augment)
-        assert build_method(c[stage].method.to_dict(), 20).param_rules()
+        assert Method.from_config(c[stage].method.to_dict(), num_classes=20).param_rules()
         c[stage].init_weights = f"{stage}.npz"
         assert c.train.init_weights == f"{stage}.npz"
 
@@ -252,7 +252,7 @@ def test_dry_run_counts_steps_without_preparing_the_data(
 def test_step_cost_counts_what_is_known():
     c = _load("cam_shapes")
     c.train.batch_size = 2
-    method = build_method(c.train.method.to_dict(), 6)
+    method = Method.from_config(c.train.method.to_dict(), num_classes=6)
     two = dry_run.step_cost(method, c.train.to_dict())
     assert two.frozen == 0 and two.parameters == two.gradients == 4 * two.trainable
     assert two.optimizer >= two.gradients  # momentum
@@ -268,7 +268,7 @@ def test_step_cost_counts_loops_in_full():
     """A step with wide layers, whose gradients are loops on a CPU, is three forward passes."""
     c = _load("cam_voc")
     c.train.batch_size, c.train.augment.crop = 1, 320
-    method = build_method(c.train.method.to_dict(), 20)
+    method = Method.from_config(c.train.method.to_dict(), num_classes=20)
     network = method.model()
     image = jax.ShapeDtypeStruct((1, 320, 320, 3), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), image)

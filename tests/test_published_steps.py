@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from tests.toys.photographs import few_photographs
 from wsss_jax import main
-from wsss_jax.methods import build_method
+from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.pipeline.config import load_config
 from wsss_jax.training.metrics import read_metrics
@@ -35,7 +35,7 @@ def test_a_step_at_the_published_crop(
             command.append(f"--config.{stage}.optimizer.lr=1e-6")
     assert main.main(command) == 0, capsys.readouterr().err
 
-    method = build_method(recipe.train.method.to_dict(), 20)
+    method = Method.from_config(recipe.train.method.to_dict(), num_classes=20)
     params, _ = init_variables(method, recipe.seed, recipe.train.augment.crop)
     rules = assign_rules(params, method.param_rules())
     before: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")

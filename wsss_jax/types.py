@@ -1,7 +1,6 @@
 """The few types that cross module borders."""
 
 import dataclasses
-from typing import Any
 
 import flax.struct
 from jaxtyping import Array, PRNGKeyArray, PyTree
@@ -33,27 +32,13 @@ class ParamRule:
 class TrainState:
     """Everything a step changes.
 
-    `state` holds the non-parameter variables (``batch_stats``, ...) and `extra` what a method keeps
-    beside the parameters (an averaged network, a queue of prototypes).
+    `model_state` holds the network's other variables (``batch_stats``) and `extra` what the method
+    keeps beside the parameters (an EMA teacher, a queue of prototypes).
     """
 
     step: Array
     params: PyTree
-    state: PyTree
+    model_state: PyTree
     extra: PyTree
     opt_state: PyTree
     rng: PRNGKeyArray
-
-
-@flax.struct.dataclass
-class Aux:
-    """What a loss reports besides its value.
-
-    `terms`: named scalars. `state`: updated non-parameter variables. `maps`: named [B, h, w, K]
-    arrays worth looking at (activation maps, masks); they are drawn without knowing the method.
-    """
-
-    terms: dict[str, Array]
-    state: PyTree
-    maps: dict[str, Array]
-    extra: Any = ()

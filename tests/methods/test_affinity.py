@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.reference.golden_weights import drawn_variables
+from tests.toys.steps import loss_function
 from wsss_jax.data.formats.walk_files import Walk
 from wsss_jax.inference.random_walk import pooled
 from wsss_jax.losses.pair_affinity import pair_losses
@@ -93,7 +94,7 @@ def test_loss_weighs_its_terms():
         "valid": jnp.ones((2, 96, 96), bool),
         "affinity_label": jnp.asarray(rng.choice([0, 1, 2], (2, 12, 12)), jnp.uint8),
     }
-    loss, aux = jax.jit(method.loss)(
+    loss, aux = jax.jit(loss_function(method))(
         variables["params"], {}, batch, jax.random.key(0), jnp.int32(0)
     )
     terms = {name: float(value) for name, value in aux.terms.items()}

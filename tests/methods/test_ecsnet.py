@@ -10,8 +10,8 @@ import pytest
 from tests.reference.finite_differences import check_slopes
 from tests.reference.golden_weights import drawn_variables
 from tests.reference.slow_erasing import EPSILON, label_by_hand, max_min, resized
+from tests.toys.steps import loss_function
 from wsss_jax.errors import UserError
-from wsss_jax.methods import base
 from wsss_jax.methods.ecsnet import EcsNet
 from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops import erasing
@@ -46,7 +46,7 @@ def params_of(method: EcsNet) -> Any:
 
 
 def loss_of(method: EcsNet, params: Any, batch: Any, step: Any = 0) -> Any:
-    return method.loss(params, {}, batch, jax.random.key(0), jnp.int32(step))
+    return loss_function(method)(params, {}, batch, jax.random.key(0), jnp.int32(step))
 
 
 def clean(maps: Any) -> np.ndarray:
@@ -77,7 +77,7 @@ def test_every_term_against_loops(step: Any):
     assert all(leaf.any() and jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     cam, copy, refined = (clean(aux.maps[n]) for n in ("cam", "cam_erased", "refined"))
     labels, valid = (clean(batch[n]) for n in ("label", "valid"))
-    images = clean(base.network_input(batch["image"], batch["valid"], TINY))
+    images = clean(method.normalized(batch["image"], batch["valid"]))
     # What padding is at the maps, one corner-aligned sample after the other.
     seen = np.stack([resized(v, cam.shape[1]) >= 0.5 for v in valid])
 
@@ -137,7 +137,7 @@ def test_refined_maps_against_loops(step: Any):
     method, params, function = step
     (_, aux), _ = function(params, batch_of())
     labels, cam = clean(batch_of()["label"]), clean(aux.maps["cam"])
-    images = base.network_input(batch_of()["image"], batch_of()["valid"], TINY)
+    images = method.normalized(batch_of()["image"], batch_of()["valid"])
     model = method.model()
     captured: Any = jax.jit(
         lambda x: model.apply(

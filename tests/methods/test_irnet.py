@@ -1,4 +1,4 @@
-"""IRNet: published values, its loss pair by pair, mirror images, the canvas, the mean shift."""
+"""IRNet: published values, its loss pair by pair, flipped images, the canvas, the mean shift."""
 
 import dataclasses
 from typing import Any
@@ -10,9 +10,10 @@ import pytest
 
 from tests.reference.golden_irn import drawn_as_published
 from tests.reference.golden_weights import drawn_variables
-from wsss_jax.errors import UserError
+from tests.toys.steps import loss_function
+from wsss_jax.data.batch_spec import BatchSpec
 from wsss_jax.losses.boundary import boundary_losses
-from wsss_jax.methods.irnet import IrNet, _labels_of_blocks, _mirrored
+from wsss_jax.methods.irnet import IrNet, _flipped, _labels_of_blocks
 from wsss_jax.models.resnet import ResNet
 from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops.pair_affinity import boundary_affinity
@@ -106,10 +107,10 @@ def test_labels_are_those_in_the_middle_of_blocks():
     np.testing.assert_array_equal(_labels_of_blocks(jnp.asarray(labels)[None, :4, :4])[0], [[14]])
 
 
-def test_mirroring_by_hand():
+def test_flipping_by_hand():
     x = jnp.arange(1.0, 11.0).reshape(2, 1, 5, 1)
-    mirrored = _mirrored(x, jnp.asarray([5, 3]))[:, 0, :, 0]
-    np.testing.assert_array_equal(mirrored, [[5, 4, 3, 2, 1], [8, 7, 6, 0, 0]])
+    flipped = _flipped(x, jnp.asarray([5, 3]))[:, 0, :, 0]
+    np.testing.assert_array_equal(flipped, [[5, 4, 3, 2, 1], [8, 7, 6, 0, 0]])
 
 
 def batch_of(labels: np.ndarray) -> dict[str, jax.Array]:
@@ -127,7 +128,7 @@ def test_loss_weighs_its_terms_and_counts_the_mean():
     labels = np.random.default_rng(0).choice([0, 1, 2], (2, 36, 36)).astype(np.uint8)
     batch = batch_of(labels)
     nothing = jax.random.key(0), jnp.int32(0)
-    loss, aux = quick(method.loss, variables["params"], state, batch, *nothing)
+    loss, aux = quick(loss_function(method), variables["params"], state, batch, *nothing)
     t = {name: float(value) for name, value in aux.terms.items()}
     expected = (t["background"] + t["foreground"]) / 4 + t["different"] / 2
     expected += (t["displacement_background"] + t["displacement_foreground"]) / 2
@@ -146,15 +147,13 @@ def test_loss_weighs_its_terms_and_counts_the_mean():
 
     raw = displacement_with(jax.tree.map(jnp.zeros_like, state))
     mean = raw.mean((0, 1, 2))
-    change = mean_of(aux.state) - mean_of(state)
+    change = mean_of(aux.model_state) - mean_of(state)
     np.testing.assert_allclose(change, 0.01 * (mean - mean_of(state)), rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(displacement_with(state), raw - mean_of(state), atol=1e-5)
-    del batch["segmentation"]
-    with pytest.raises(UserError, match="expected labels for the training stage of IRNet"):
-        method.loss(variables["params"], state, batch, *nothing)
+    assert method.batch_spec() == BatchSpec(segmentation=True)
 
 
-def test_mirror_images_have_mirrored_boundaries_whatever_the_padding():
+def test_flipped_images_have_flipped_boundaries_whatever_the_padding():
     method = IrNet(num_classes=3, backbone=TINY, canvas=64)
     variables = drawn_variables(method.model(), TINY, seed=0)
     image = np.random.default_rng(0).integers(0, 256, (1, 34, 45, 3)).astype(np.uint8)
@@ -168,8 +167,8 @@ def test_mirror_images_have_mirrored_boundaries_whatever_the_padding():
     padded = quick(method.predict, variables, both, valid)
     for name in ("boundary", "displacement"):
         np.testing.assert_allclose(padded[name][0, :9, :12], alone[name][0], atol=1e-5)
-    mirrored = padded["boundary"][1, :9, :12]
-    np.testing.assert_allclose(mirrored, alone["boundary"][0, :, ::-1], atol=1e-5)
+    flipped = padded["boundary"][1, :9, :12]
+    np.testing.assert_allclose(flipped, alone["boundary"][0, :, ::-1], atol=1e-5)
     # What the canvas adds counts in the group norm.
     method = dataclasses.replace(method, canvas=0)
     without = quick(method.predict, variables, image, everything)["boundary"]

@@ -9,8 +9,13 @@ import pytest
 
 from tests.toys import light_methods
 from tests.toys.light_methods import CLASSES, CROP, TINY, make
-from wsss_jax.methods import build_method
+from tests.toys.steps import loss_function
+from wsss_jax.errors import UserError
+from wsss_jax.methods.base import Method, ema_update
+from wsss_jax.methods.cam import Cam
 from wsss_jax.methods.variables import init_variables, variable_shapes
+from wsss_jax.models.tiny import Tiny
+from wsss_jax.settings import to_config
 from wsss_jax.training.optimizer import assign_rules, join, split_frozen
 
 BATCH = 4
@@ -32,7 +37,7 @@ def loss_and_grad(method, params, variables, batch):
     extra = method.init_extra(params)
 
     def loss(trainable):
-        return method.loss(
+        return loss_function(method)(
             join(trainable, frozen), variables, batch, jax.random.key(1), jnp.int32(0), extra
         )
 
@@ -51,7 +56,8 @@ def test_loss_is_finite_and_reaches_every_trainable_parameter(name):
     assert all(np.isfinite(grad).all() for grad in jax.tree.leaves(grads))
     for value in aux.maps.values():
         assert value.shape[0] == BATCH and value.ndim == 4
-    same = jax.tree.map(lambda a, b: a.shape == b.shape, aux.state, variables)
+    left = variables if aux.model_state is None else aux.model_state
+    same = jax.tree.map(lambda a, b: a.shape == b.shape, left, variables)
     assert all(jax.tree.leaves(same))
 
 
@@ -74,9 +80,9 @@ def test_jit_equals_eager(name):
     extra = method.init_extra(params)
 
     def loss(params):
-        return method.loss(params, variables, make_batch(), jax.random.key(1), jnp.int32(0), extra)[
-            0
-        ]
+        return loss_function(method)(
+            params, variables, make_batch(), jax.random.key(1), jnp.int32(0), extra
+        )[0]
 
     np.testing.assert_allclose(jax.jit(loss)(params), loss(params), rtol=1e-5)
 
@@ -90,7 +96,7 @@ def test_one_trace_per_shape(name):
     def loss(params, batch, step):
         traces.append(step)
         extra = method.init_extra(params)
-        return method.loss(params, variables, batch, jax.random.key(0), step, extra)[0]
+        return loss_function(method)(params, variables, batch, jax.random.key(0), step, extra)[0]
 
     jitted = jax.jit(loss)
     for step in range(3):
@@ -109,7 +115,7 @@ def test_prediction_ignores_padding(name):
     canvas = canvas.at[:, 21:].set(200)
     valid = jnp.zeros((1, 64, 32), bool).at[:, :21, :27].set(True)
     padded = method.predict({"params": params, **variables}, canvas, valid)
-    assert exact.keys() == padded.keys()
+    assert exact.keys() == padded.keys() == set(method.outputs)
     for key, value in exact.items():
         _, height, width, _ = value.shape
         np.testing.assert_allclose(
@@ -128,9 +134,48 @@ def test_bfloat16_is_close_to_float32(name):
 
 
 def test_unknown_method_and_field_are_the_users_mistakes():
-    from wsss_jax.errors import UserError
+    with pytest.raises(
+        UserError, match=r"expected train\.method\.name .* found 'saem'; did you mean seam"
+    ):
+        Method.from_config(dict(name="saem", backbone=TINY), "train.method", num_classes=3)
+    with pytest.raises(
+        UserError,
+        match=r"train\.method\.small_scal is no setting of Seam; did you mean small_scale",
+    ):
+        Method.from_config(
+            dict(name="seam", backbone=TINY, small_scal=0.5), "train.method", num_classes=3
+        )
 
-    with pytest.raises(UserError, match="name of a method, found 'saem'"):
-        build_method(dict(name="saem", backbone=TINY), CLASSES)
-    with pytest.raises(UserError, match="small_scal"):
-        build_method(dict(name="seam", backbone=TINY, small_scal=0.5), CLASSES)
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_section_reads_back_the_same(name):
+    method = make(name)
+    section = to_config(method)
+    assert section.name == name and "num_classes" not in section
+    assert Method.from_config(section, "method", num_classes=CLASSES) == method
+
+
+def test_a_mistake_inside_a_method_is_shown_as_itself(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_method.py").write_text("import jax\n\njax.no_such_name\n")
+    (tmp_path / "broken_import.py").write_text("import no_such_library\n")
+    with pytest.raises(AttributeError, match="no_such_name"):
+        Method.from_config(dict(name="broken_method:A", backbone=TINY), "method")
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        Method.from_config(dict(name="broken_import:A", backbone=TINY), "method")
+
+
+def test_a_method_without_prediction_cannot_be_made():
+    class Forgetful(Cam):
+        predict = Method.predict  # abstract
+
+    with pytest.raises(TypeError, match=r"abstract method '?predict"):
+        Forgetful(backbone=Tiny())  # pyright: ignore[reportAbstractUsage]
+
+
+def test_what_an_ema_teacher_keeps_is_not_rounded_twice():
+    """As decay·old + (1 − decay)·new, whose factors are rounded to float32 once."""
+    old, new = (jax.random.normal(jax.random.key(n), (1000,)) for n in range(2))
+    for decay in (0.9, 0.99, 0.996, 0.999, 0.9999):
+        expected = jnp.float32(decay) * old + jnp.float32(1 - decay) * new
+        np.testing.assert_array_equal(ema_update(old, new, decay), expected)

@@ -14,12 +14,13 @@ from tests.reference.finite_differences import check_slopes
 from tests.reference.golden_weights import drawn_variables
 from tests.reference.slow_erasing import resized
 from tests.reference.slow_prototypes import assigned, attended, normal, stretched, summed
+from tests.toys.steps import loss_function
 from wsss_jax.errors import UserError
-from wsss_jax.methods import base
+from wsss_jax.methods.base import Method
 from wsss_jax.methods.pss import Pss
 from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops.sharding import data_mesh, global_batch
-from wsss_jax.training.loop import init_state, make_train_step
+from wsss_jax.training.step import init_state, make_train_step
 
 TINY = Tiny(width=8)
 CLASSES, BATCH, SIZE = 3, 4, 32
@@ -53,13 +54,13 @@ def params_of(seed: int = 0) -> Any:
 
 
 def loss_of(method: Pss, params: Any, batch: Any, extra: Any, step: int = 0) -> Any:
-    return method.loss(params, {}, batch, jax.random.key(0), jnp.int32(step), extra)
+    return loss_function(method)(params, {}, batch, jax.random.key(0), jnp.int32(step), extra)
 
 
 @functools.cache
 def scaled_images(scale: float) -> jax.Array:
     """What the network sees of the batch, resized by hand."""
-    images = base.network_input(batch_of()["image"], batch_of()["valid"], TINY)
+    images = make().normalized(batch_of()["image"], batch_of()["valid"])
     planes = np.moveaxis(np.asarray(images), -1, 1).reshape(-1, SIZE, SIZE)
     size = round(SIZE * scale)
     small = np.stack([resized(plane, size) for plane in planes]).reshape(BATCH, 3, size, size)
@@ -104,7 +105,7 @@ def test_the_whole_loss_from_the_networks_outputs(ablation: str, rng: np.random.
         )
         return np.maximum(raw, 0) * labels[..., None, None], np.moveaxis(features, 1, -1)
 
-    support = extra["support"] if method.decay else params
+    support = extra["ema_teacher"] if method.decay else params
     seen = {scale: look(support, scale) for scale in method.mask_scales}
     regions = assigned(np.sum([maps for maps, _ in seen.values()], 0), 0.3)
     assert len(np.unique(regions)) >= 3
@@ -196,7 +197,7 @@ def test_attentive_loss_against_loops(attention: bool, rng: np.random.Generator)
     np.testing.assert_allclose(slopes[apart != 0], np.sign(apart[apart != 0]), rtol=1e-5)
 
 
-def test_loss_is_the_weighted_sum_and_nothing_reaches_the_support():
+def test_loss_is_the_weighted_sum_and_nothing_reaches_the_teacher():
     method = make(rcm_weight=0.5, mam_weight=2.0, mam_start=3, memory=2)
     params = params_of()
     extra = method.init_extra(params)
@@ -210,7 +211,7 @@ def test_loss_is_the_weighted_sum_and_nothing_reaches_the_support():
         terms = aux.terms
         expected = terms["cls"] + 0.5 * terms["rcm"] + weight * terms["mam"]
         assert float(loss) == pytest.approx(float(expected), rel=1e-6) and terms["mam"] > 0
-        assert not any(leaf.any() for leaf in jax.tree.leaves(to_extra["support"]))
+        assert not any(leaf.any() for leaf in jax.tree.leaves(to_extra["ema_teacher"]))
         assert all(leaf.any() for leaf in jax.tree.leaves(gradient))
     assert aux.maps["regions"].shape == (BATCH, 8, 8, CLASSES + 1)
     assert aux.extra["queue"].any()
@@ -246,7 +247,7 @@ def test_absent_classes_matter_to_the_classification_alone(rng: np.random.Genera
         kernel = weights["fc9"]["kernel"].at[..., 2].set(noise)
         return {**weights, "fc9": {"kernel": kernel}}
 
-    loss = jax.jit(lambda p, s: loss_of(method, p, batch, {"support": s})[1])
+    loss = jax.jit(lambda p, s: loss_of(method, p, batch, {"ema_teacher": s})[1])
     first, second = loss(params, support), loss(changed(params), changed(support))
     assert first.terms["cls"] != second.terms["cls"]
     for name in ("rcm", "mam"):
@@ -254,7 +255,7 @@ def test_absent_classes_matter_to_the_classification_alone(rng: np.random.Genera
     np.testing.assert_array_equal(first.maps["regions"], second.maps["regions"])
 
 
-def test_support_follows_its_closed_form():
+def test_the_ema_teacher_follows_its_closed_form():
     method = make(decay=0.9)
     optimizer, mesh = optax.sgd(0.01), data_mesh(jax.devices()[:1])
     params = params_of()
@@ -268,16 +269,17 @@ def test_support_follows_its_closed_form():
         expected = jax.tree.map(lambda e, leaf, n=n: e + 0.1 * 0.9 ** (4 - n) * leaf, expected, now)
     jax.tree.map(
         lambda found, e: np.testing.assert_allclose(found, e, rtol=1e-4, atol=1e-6),
-        jax.device_get(state.extra["support"]),
+        jax.device_get(state.extra["ema_teacher"]),
         expected,
     )
-    moved = jax.tree.map(lambda a, b: bool((a != b).any()), now, state.extra["support"])
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), now, state.extra["ema_teacher"])
     assert all(jax.tree.leaves(moved))
     assert make(decay=0.0).init_extra({}) == {}
 
 
 def test_mistakes_are_the_users():
-    with pytest.raises(UserError, match="leave_one_out, batch_mean"):
-        make(prototypes="mean")
+    section = dict(name="pss", backbone=dict(name="tiny"), prototypes="mean")
+    with pytest.raises(UserError, match="'leave_one_out', 'batch_mean', found 'mean'"):
+        Method.from_config(section, "method")
     with pytest.raises(UserError, match=r"1\.0 in mask_scales"):
         make(mask_scales=(0.5, 2.0))

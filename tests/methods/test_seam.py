@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.reference.golden_weights import Reference, compute_reference, drawn_variables
-from wsss_jax.methods import base
+from tests.toys.steps import loss_function
 from wsss_jax.methods.seam import Seam
 from wsss_jax.models.resnet38 import ResNet38
 from wsss_jax.models.tiny import Tiny
@@ -44,7 +44,7 @@ def step() -> Any:
     """(parameters, compiled loss with gradient) of the small network."""
     method = small_seam(er_weight=0.5, ecr_weight=2.0)
     variables = variables_of(method)
-    function = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
+    function = jax.jit(jax.value_and_grad(loss_function(method), has_aux=True))
     return variables["params"], lambda batch: function(
         variables["params"], {}, batch, jax.random.key(1), jnp.int32(0)
     )
@@ -83,7 +83,7 @@ def test_what_was_padding_does_not_matter(step):
 def test_correlation_sends_no_gradient_to_backbone_and_classifier():
     method = small_seam(dropout=0.0)
     variables = variables_of(method)
-    x = base.network_input(batch_of()["image"], batch_of()["valid"], TINY)
+    x = method.normalized(batch_of()["image"], batch_of()["valid"])
 
     def revised(params):
         output: Any = method.model().apply({"params": params}, x)
@@ -117,7 +117,7 @@ def test_prediction_under_padding(use_pcm, map_stride):
 def test_loss_without_correlation():
     method = small_seam(use_pcm=False, dropout=0.0)
     variables = variables_of(method)
-    x = base.network_input(batch_of()["image"], batch_of()["valid"], TINY)
+    x = method.normalized(batch_of()["image"], batch_of()["valid"])
     objective = jax.jit(method.objective)
     loss, terms, maps = objective(variables, x, batch_of()["label"], jax.random.key(0))
     assert jnp.isfinite(loss) and terms["ecr1"] > 0
@@ -139,10 +139,10 @@ def test_bfloat16_is_close():
     assert 0 < jnp.abs(exact - coarse).mean() < 0.05
 
 
-def test_network_input():
+def test_normalized_images():
     image = jnp.full((1, 2, 2, 3), 255, jnp.uint8)
     valid = jnp.asarray([[[True, False], [False, False]]])
-    x = base.network_input(image, valid, ResNet38())
+    x = Seam(num_classes=3, backbone=ResNet38()).normalized(image, valid)
     expected = (1 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(x[0, 0, 0], expected, rtol=1e-5)
     assert not x[0, 1].any() and not x[0, 0, 1].any()

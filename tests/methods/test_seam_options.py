@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.toys.steps import loss_function
 from wsss_jax.errors import UserError
 from wsss_jax.methods.seam import Seam
 from wsss_jax.methods.variables import init_variables
@@ -34,7 +35,7 @@ def a_batch() -> dict[str, jax.Array]:
 def one_step(method: Seam) -> tuple[float, dict[str, float], dict[str, jax.Array], Any]:
     """Loss, terms, maps and gradient of the first step."""
     params, state = init_variables(method, 0, 48)
-    step = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
+    step = jax.jit(jax.value_and_grad(loss_function(method), has_aux=True))
     (loss, aux), gradient = step(params, state, a_batch(), KEY, jnp.int32(0))
     return float(loss), {k: float(v) for k, v in aux.terms.items()}, aux.maps, gradient
 
@@ -115,7 +116,7 @@ def test_every_transform_trains(transform, standard):
 def test_consistency_counts_from_its_start():
     method = small_seam(consistency_start=3)
     params, state = init_variables(method, 0, 48)
-    step = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
+    step = jax.jit(jax.value_and_grad(loss_function(method), has_aux=True))
     (before, aux), early = step(params, state, a_batch(), KEY, jnp.int32(2))
     (after, _), late = step(params, state, a_batch(), KEY, jnp.int32(3))
     half = sum(aux.terms[name] for name in ("cls1", "cls2", "rvmin1", "rvmin2")) / 2

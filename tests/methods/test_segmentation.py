@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from tests.reference.golden_weights import drawn_variables
+from tests.toys.steps import loss_function
 from wsss_jax import losses
 from wsss_jax.errors import UserError
-from wsss_jax.methods import base
+from wsss_jax.methods.base import Method, Step
 from wsss_jax.methods.segmentation import Segmentation
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.models.heads.base import Head
@@ -72,7 +73,9 @@ def test_scales_of_the_loss_are_averaged_with_their_maximum():
     variables = drawn_variables(method.model(), TINY, seed=0)
 
     def loss_of(method: Segmentation) -> float:
-        loss, _ = method.loss(variables["params"], {}, batch, jax.random.key(0), jnp.int32(0))
+        loss, _ = loss_function(method)(
+            variables["params"], {}, batch, jax.random.key(0), jnp.int32(0)
+        )
         return float(loss)
 
     twice = make("aspp", loss_scales=(1.0,))  # the same logits again: and their maximum
@@ -88,11 +91,11 @@ def test_labels_teach_which_classes_an_image_has():
 
     def loss_of(method: Segmentation, params: Any, labels: jax.Array = batch["label"]) -> Any:
         batch_ = batch | {"label": labels}
-        return method.loss(params, {}, batch_, jax.random.key(0), jnp.int32(0))
+        return loss_function(method)(params, {}, batch_, jax.random.key(0), jnp.int32(0))
 
     loss, aux = loss_of(method, params)
     without, _ = loss_of(plain, {k: v for k, v in params.items() if k != "presence"})
-    pixels = base.network_input(batch["image"], batch["valid"], TINY)
+    pixels = method.normalized(batch["image"], batch["valid"])
     found: Any = method.model().apply(variables, pixels)
     chance = 1 / (1 + np.exp(-np.asarray(found["presence"], np.float64)))
     entropy = -np.mean(np.log(np.where(batch["label"] > 0, chance, 1 - chance)))
@@ -111,7 +114,7 @@ def test_presence_multiplies_the_probabilities_of_the_pixels():
     method, batch = make("large_fov", presence_weight=1.0), batch_of()
     variables = drawn_variables(method.model(), TINY, seed=0)
     images, valid = batch["image"], batch["valid"]
-    found: Any = method.model().apply(variables, base.network_input(images, valid, TINY), valid)
+    found: Any = method.model().apply(variables, method.normalized(images, valid), valid)
     pixels = np.exp(np.asarray(found["logits"], np.float64))
     chance = 1 / (1 + np.exp(-np.asarray(found["presence"], np.float64)))
     pixels[..., 1:] *= (chance / chance.max(1, keepdims=True))[:, None, None]
@@ -136,13 +139,15 @@ def test_balanced_cross_entropy_weighs_background_and_foreground_alike():
     assert float(losses.balanced_cross_entropy(logits, jnp.full((2, 5, 6), 255, np.uint8))) == 0
 
 
-def test_average_of_the_weights_follows_its_closed_form():
+def test_the_ema_teacher_follows_its_closed_form():
     method = make("large_fov", ema=0.9)
     params = {"a": jnp.asarray([1.0, 2.0])}
     extra = method.init_extra(params)
     values = [jnp.asarray([3.0, -1.0]) * n for n in range(1, 6)]
-    for value in values:
-        extra = method.after_step(extra, {"a": value})
+    key = jax.random.key(0)
+    for number, value in enumerate(map(jnp.asarray, values)):
+        step = Step(params, {}, extra, {}, key, jnp.int32(number))
+        extra = method.after_step(step, {"a": value})
     expected = 0.9**5 * np.array([1.0, 2.0]) + sum(
         0.1 * 0.9 ** (5 - n) * np.asarray(value) for n, value in enumerate(values, 1)
     )
@@ -178,9 +183,11 @@ def test_backbones_batch_norm_is_trained_where_asked_for():
     params, variables = init_variables(trained, 0, 32)
     batch = batch_of(32)
     for method, moves in ((trained, True), (frozen, False)):
-        _, aux = jax.jit(method.loss)(params, variables, batch, jax.random.key(0), jnp.int32(0))
+        _, aux = jax.jit(loss_function(method))(
+            params, variables, batch, jax.random.key(0), jnp.int32(0)
+        )
         old = variables["batch_stats"]["backbone"]["features_9"]["conv_0_1"]["mean"]
-        new = aux.state["batch_stats"]["backbone"]["features_9"]["conv_0_1"]["mean"]
+        new = aux.model_state["batch_stats"]["backbone"]["features_9"]["conv_0_1"]["mean"]
         assert bool(jnp.any(old != new)) == moves
 
 
@@ -196,4 +203,5 @@ def test_backbones_batch_norm_is_trained_where_asked_for():
 )
 def test_mistakes_are_the_users(fields: dict[str, Any], words: str):
     with pytest.raises(UserError, match=words):
-        read(Segmentation, dict(backbone=dict(name="tiny")) | fields, "method", num_classes=3)
+        section = dict(name="segmentation", backbone=dict(name="tiny"))
+        Method.from_config(section | fields, "method", num_classes=3)

@@ -20,7 +20,7 @@ from wsss_jax.data.augment import resize_image
 from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import decode_image
 from wsss_jax.data.labels import read_label_file
-from wsss_jax.methods.base import network_input
+from wsss_jax.methods.cam import Cam
 from wsss_jax.models.mobilenet_v2 import MobileNetV2
 from wsss_jax.weights.import_weights import import_arrays, read_arrays
 
@@ -133,7 +133,7 @@ def recognized(shared: Path, count: int) -> dict[str, int]:
     @jax.jit
     def classify(variables, images):
         valid = jnp.ones(images.shape[:3], bool)
-        x = network_input(images, valid, MobileNetV2())
+        x = Cam(backbone=MobileNetV2()).normalized(images, valid)
         return network.apply(variables, x).argmax(-1)
 
     best = np.asarray(classify(variables, np.stack(crops))).reshape(2, count)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.reference.golden_weights import drawn_variables
+from tests.toys.steps import loss_function
 from wsss_jax.methods.seam import Seam
 from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops.max_norm import winner_only, with_background
@@ -114,7 +115,7 @@ def test_some_class_stays_in_the_compiled_loss(options, monkeypatch):
         "index": jnp.arange(3),
     }
     arguments = params, {}, batch, jax.random.key(0), jnp.int32(0)
-    step = jax.value_and_grad(method.loss, has_aux=True)
+    step = jax.value_and_grad(loss_function(method), has_aux=True)
     (loss, _), gradient = compiled(step, *arguments, options=options)(*arguments)
     jax.effects_barrier()
     assert jnp.isfinite(loss)

@@ -17,7 +17,7 @@ from wsss_jax.data.augment import resize_image
 from wsss_jax.data.source import Record
 from wsss_jax.files import write_json
 from wsss_jax.inference.multi_scale import MultiScale
-from wsss_jax.methods import build_method
+from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.stages.base import Context
 from wsss_jax.weights.npz import save_weights
@@ -98,7 +98,7 @@ class Trained:
 
     def __init__(self, folder: Path, name: str, backbone: str):
         description = dict(name=name, backbone=BACKBONES[backbone], **FIELDS[name])
-        self.folder, self.method = folder, build_method(description, CLASSES)
+        self.folder, self.method = folder, Method.from_config(description, num_classes=CLASSES)
         params, variables = variable_shapes(self.method)
         self._shapes = {"params": params, **variables}
         rng, drawn = np.random.default_rng(0), {}

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from wsss_jax.methods.base import MapMethod
+from wsss_jax.methods.cam import Cam
+from wsss_jax.methods.seam import Seam
 from wsss_jax.models.base import Backbone
 from wsss_jax.training.optimizer import assign_rules, join, split_frozen
 from wsss_jax.weights.import_weights import import_arrays, torch_names
@@ -98,7 +99,7 @@ class Reference(NamedTuple):
             assert self.norms[name] == pytest.approx(value, rel=5e-4), name
 
 
-def compute_reference(path: Path, method: MapMethod) -> Reference:
+def compute_reference(path: Path, method: Cam | Seam) -> Reference:
     """One step of `method`, which has ResNet38 and no dropout, on the file's images."""
     with np.load(path) as file:
         golden = dict(file)

@@ -24,7 +24,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.host.dense_crf import IRN, dense_crf, label_unary
 from wsss_jax.inference.random_walk import pooled
-from wsss_jax.methods import build_method
+from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.random_walk import random_walk
@@ -44,7 +44,7 @@ WALK = dict(
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("inputs")
-    params, variables = init_variables(build_method(METHOD, 4), 0, 64)
+    params, variables = init_variables(Method.from_config(METHOD, num_classes=4), 0, 64)
     save_weights(folder / "train" / "weights.npz", params, variables)
     write_json(folder / "train" / "config.json", {"method": METHOD})
     for index, name in enumerate(Images.ids):
@@ -130,7 +130,7 @@ def test_labels_are_made_once_and_learnt_from(inputs: dict[str, Path], tmp_path:
 
 def one_by_one(inputs: dict[str, Path], index: int) -> np.ndarray:
     """Scores [labels, H, W] of one image at its own size, as the published program has them."""
-    method = build_method(METHOD, 4)
+    method = Method.from_config(METHOD, num_classes=4)
     params, variables = load_weights(inputs["checkpoint"] / "weights.npz", *variable_shapes(method))
     image = decode_image(Images()[index]["image"], "image")[None]
     valid = np.ones(image.shape[:3], bool)

@@ -18,7 +18,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.inference.multi_scale import MultiScale
 from wsss_jax.inference.random_walk import pooled, prepare
-from wsss_jax.methods import build_method
+from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.ops.path_index import pair_offsets
 from wsss_jax.ops.random_walk import random_walk
@@ -80,7 +80,7 @@ def scores_of(index: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("inputs")
-    params, variables = init_variables(build_method(METHOD, 4), 0, 64)
+    params, variables = init_variables(Method.from_config(METHOD, num_classes=4), 0, 64)
     save_weights(folder / "train" / "weights.npz", params, variables)
     write_json(folder / "train" / "config.json", {"method": METHOD})
     for index, name in enumerate(Images.ids):
@@ -108,7 +108,7 @@ PNGS = ("masks", "confidence")
 
 def one_by_one(inputs: dict[str, Path], index: int) -> np.ndarray:
     """Walked scores [labels, h, w] of one image at its own size, as one would write it first."""
-    method = build_method(METHOD, 4)
+    method = Method.from_config(METHOD, num_classes=4)
     params, variables = load_weights(inputs["checkpoint"] / "weights.npz", *variable_shapes(method))
     image = decode_image(Images()[index]["image"], "image")[None]
     valid = np.ones(image.shape[:3], bool)

@@ -22,7 +22,7 @@ from wsss_jax.data.formats.crf_files import write_crf
 from wsss_jax.data.mask_labels import GroundTruth, MaskLabels
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
-from wsss_jax.methods import build_method
+from wsss_jax.methods.base import Method
 from wsss_jax.stages import random_walk as stage
 from wsss_jax.stages import train
 
@@ -63,14 +63,20 @@ def test_the_chain_from_crf_results_to_masks(inputs: dict[str, Path], tmp_path: 
     out = tmp_path / "walk"
     stage.run(context(out), ConfigDict(SETTINGS), {**inputs, "checkpoint": folder})
     assert len(files(out)) == 18
-    with pytest.raises(UserError, match="expected affinity_alphas in the training stage"):
+    with pytest.raises(UserError, match="expected affinity_alphas that make this method's labels"):
         train.run(context(tmp_path / "b"), training(affinity_alphas=()), {})
 
 
-def targets(settings: dict[str, Any], inputs: dict[str, Path]) -> dict[str, Any]:
+CAM = {"name": "cam", "backbone": {"name": "tiny"}}
+MASKED = {"name": "segmentation", "backbone": {"name": "tiny"}}
+
+
+def targets(
+    settings: dict[str, Any], inputs: dict[str, Path], method: Any = METHOD
+) -> dict[str, Any]:
     """What crops learn in a training section with these needs, by the keys of the batch."""
     settings = {"needs": {name: "other" for name in inputs}} | settings
-    spec = train.batch_spec(settings, build_method(METHOD, 4))
+    spec = train.batch_spec(settings, Method.from_config(method, num_classes=4))
     found = train.crop_targets(spec, settings, Images(), inputs)
     assert tuple(found) == spec.targets
     return found
@@ -82,7 +88,9 @@ def test_labels_are_asked_for_before_training(tmp_path: Path):
     labels = targets(settings, needs)["affinity_label"]
     assert isinstance(labels, AffinityLabels)
     assert (labels.alphas, labels.stride) == ((4.0, 24.0), 8)
-    assert targets({}, needs) == {}
+    assert targets(settings, needs, CAM) == {}
+    with pytest.raises(UserError, match="expected affinity_alphas that make"):
+        targets({}, needs)
     with pytest.raises(UserError, match="need labels, a crf stage, for affinity_alphas"):
         targets(settings, {})
     (tmp_path / "crf" / "image_4.npz").unlink()
@@ -95,15 +103,17 @@ def test_confidences_are_asked_for_before_training(inputs: dict[str, Path], tmp_
     stage.run(context(folder), ConfigDict(SETTINGS), inputs)
     needs = {"masks": folder}
     settings = {"least_confidence": 0.6}
-    labels = targets(settings, needs)["segmentation"]
+    labels = targets(settings, needs, MASKED)["segmentation"]
     assert isinstance(labels, MaskLabels)
     assert (labels.least, labels.confidence) == (0.6, folder / "confidence")
-    plain = targets({}, needs)["segmentation"]
+    plain = targets({}, needs, MASKED)["segmentation"]
     assert isinstance(plain, MaskLabels) and plain.confidence is None
     with pytest.raises(UserError, match=r"least_confidence in 0…1, found 60: change it"):
-        targets({"least_confidence": 60}, needs)
-    own = targets({"segmentation": True}, {})["segmentation"]
+        targets({"least_confidence": 60}, needs, MASKED)
+    own = targets({"segmentation": True}, {}, MASKED)["segmentation"]
     assert own == GroundTruth(4)
+    with pytest.raises(UserError, match="expected masks that this method learns from, found none"):
+        targets({}, {}, MASKED)
     (folder / "confidence" / "image_4.png").unlink()
     with pytest.raises(UserError, match=r"confidence \(\.png\) for each of 6 ids .* image_4"):
-        targets(settings, needs)
+        targets(settings, needs, MASKED)

@@ -1,12 +1,11 @@
 """Every method of the package, light enough for tests, and a batch that each can learn from."""
 
-import pkgutil
 from typing import Any
 
 import numpy as np
 
-from wsss_jax import methods
-from wsss_jax.methods import base, build_method
+from wsss_jax.methods.base import Method
+from wsss_jax.settings import kind_names
 
 CLASSES, CROP = 3, 32
 TINY = dict(name="tiny", width=8)
@@ -20,16 +19,14 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 
 def names() -> list[str]:
-    """All modules of `wsss_jax.methods` that are methods."""
-    shared = ("base", "variables")
-    return [m.name for m in pkgutil.iter_modules(methods.__path__) if m.name not in shared]
+    """All methods of the package."""
+    return list(kind_names(Method))
 
 
-def make(name: str, backbone: dict[str, Any] = TINY, **fields: Any) -> base.Method:
+def make(name: str, backbone: dict[str, Any] = TINY, **fields: Any) -> Method:
     """The light version of a method with some of its fields changed."""
-    return build_method(
-        {"name": name, "backbone": backbone, **FIELDS.get(name, {}), **fields}, CLASSES
-    )
+    section = {"name": name, "backbone": backbone, **FIELDS.get(name, {}), **fields}
+    return Method.from_config(section, "method", num_classes=CLASSES)
 
 
 def make_batch(size: int = 4, seed: int = 0) -> dict[str, np.ndarray]:

@@ -14,14 +14,19 @@ import numpy as np
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.loader import training_batches
 from wsss_jax.data.source import Record
-from wsss_jax.methods import base, build_method
+from wsss_jax.methods.base import Aux, Method, Step
+from wsss_jax.methods.cam import Cam
 from wsss_jax.methods.variables import init_variables
+from wsss_jax.models.base import Backbone
+from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops.sharding import data_mesh, global_batch
 from wsss_jax.progress import Progress
+from wsss_jax.settings import supplied
 from wsss_jax.training.checkpoints import Checkpoints
-from wsss_jax.training.loop import Run, Schedule, fit, init_state, make_train_step
+from wsss_jax.training.loop import Run, Schedule, fit
 from wsss_jax.training.optimizer import assign_rules, make_optimizer
-from wsss_jax.types import Aux, ParamRule, TrainState
+from wsss_jax.training.step import init_state, make_train_step
+from wsss_jax.types import ParamRule, TrainState
 
 CLASSES, CROP, BATCH = 3, 32, 4
 
@@ -39,14 +44,15 @@ class Points(nn.Module):
         return x[:, 0, 0] + self.param("head", nn.initializers.normal(), (CLASSES,))
 
 
-@dataclasses.dataclass(frozen=True)
-class Toy(base.Method):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Toy(Method):
     """Half the squared distance of `head` to the batch's mean label: its gradient is known.
 
     The loss of a batch with the image `bad` is not a number; `worse` spoils the gradient only.
     """
 
-    num_classes: int = CLASSES
+    num_classes: int = supplied(default=CLASSES)
+    backbone: Backbone = dataclasses.field(default_factory=Tiny)
     bad: int = -1
     worse: int = -1
 
@@ -56,7 +62,8 @@ class Toy(base.Method):
     def param_rules(self) -> tuple[ParamRule, ...]:
         return ParamRule("stem", frozen=True), ParamRule(".*")
 
-    def loss(self, params, state, batch, rng, step, extra=()):
+    def loss(self, step: Step):
+        params, batch = step.params, step.batch
         loss = 0.5 * jnp.sum((params["head"] - batch["label"].mean(0)) ** 2)
         loss += jnp.where((batch["index"] == self.bad).any(), jnp.nan, 0.0)
         # The square root of zero is finite, its slope is not.
@@ -64,7 +71,7 @@ class Toy(base.Method):
         loss += jnp.sqrt(jnp.where(spoilt, 0.0, 1.0) + 0.0 * params["head"].sum()) - 1.0
         loss += jnp.where(spoilt, 1.0, 0.0)
         maps = {"cam": jnp.broadcast_to(params["head"], (BATCH, 2, 2, CLASSES))}
-        return loss, Aux(terms={"distance": loss}, state=state, maps=maps)
+        return loss, Aux(terms={"distance": loss}, maps=maps)
 
     def predict(self, variables, images, valid):
         return {}
@@ -174,4 +181,4 @@ def one_step(method: Any, optimizer: dict[str, Any]) -> tuple[TrainState, TrainS
 
 def tiny_cam() -> Any:
     """The baseline with a tiny backbone."""
-    return build_method(dict(name="cam", dropout=0.0, backbone=dict(name="tiny", width=8)), CLASSES)
+    return Cam(num_classes=CLASSES, dropout=0.0, backbone=Tiny(width=8))

@@ -35,12 +35,13 @@ import optax
 
 from tests.toys import light_methods
 from tests.toys.light_methods import CLASSES, CROP, FIELDS, TINY
+from tests.toys.steps import loss_function
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.inference.multi_scale import load_network
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import check_divisible, data_mesh, global_batch
-from wsss_jax.training.loop import init_state, make_train_step
+from wsss_jax.training.step import init_state, make_train_step
 from wsss_jax.weights.npz import save_weights
 
 BATCH = 16
@@ -72,7 +73,7 @@ def train(method, params, variables, mesh, steps):
     for _ in range(steps):
         state, metrics = step(state, global_batch(batch, mesh))
         losses.append(float(metrics["loss"]))
-        after.append(jax.device_get((state.opt_state, state.state, state.extra)))
+        after.append(jax.device_get((state.opt_state, state.model_state, state.extra)))
     return losses, [*zip(*after[:2])], state
 
 
@@ -81,7 +82,7 @@ def by_hand(method, params, variables):
     def step(params, part):
         def loss(params):
             key = jax.random.key(0)
-            return method.loss(params, variables, part, key, jnp.int32(0))[0]
+            return loss_function(method)(params, variables, part, key, jnp.int32(0))[0]
 
         value, grads = jax.value_and_grad(loss)(params)
         return jax.lax.pmean((value, grads), "devices")

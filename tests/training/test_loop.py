@@ -44,7 +44,7 @@ def test_frozen_parameters_stay_bit_for_bit(tmp_path: Path):
 def test_learning_rate_zero_changes_nothing_but_the_step():
     optimizer = {**SGD, "lr": 0.0, "momentum": 0.0, "weight_decay": 0.1}
     before, after, metrics, _ = one_step(Toy(), optimizer)
-    assert same(before.params, after.params) and same(before.state, after.state)
+    assert same(before.params, after.params) and same(before.model_state, after.model_state)
     assert same(jax.random.key_data(before.rng), jax.random.key_data(after.rng))
     assert (int(before.step), int(after.step)) == (0, 1)
     assert metrics["grad_norm"] > 0
@@ -71,8 +71,9 @@ def test_bad_numbers_stop_the_run_and_are_not_saved(field: str, tmp_path: Path):
     image = int(list(batches(steps))[2]["index"][1])  # seen first in the third step of an epoch
     step, indices = first_step_with(image, steps)
     assert step == 3
+    fields: dict[str, Any] = {field: image}
     with pytest.raises(UserError) as error:
-        train(tmp_path, steps, Toy(**{field: image}))
+        train(tmp_path, steps, Toy(**fields))
     text = str(error.value)
     found = {"bad": "loss, loss/distance", "worse": "grad_norm"}[field]
     assert f"found {found} not finite at step {step} with the images" in text and "\n" not in text

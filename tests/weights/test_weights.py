@@ -9,7 +9,8 @@ import pytest
 
 from tests.toys.toy_training import CLASSES, CROP, Toy, same, tiny_cam
 from wsss_jax.errors import UserError
-from wsss_jax.methods import build_method
+from wsss_jax.methods.base import Method
+from wsss_jax.methods.seam import Seam
 from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.weights.npz import load_weights, save_weights
 
@@ -31,7 +32,10 @@ def test_weights_of_another_network_are_refused(cam: Any, tmp_path: Path):
         dict(name="seam", backbone=dict(name="tiny", width=8)),
     ):
         with pytest.raises(UserError, match=r"weights of this network .* found another one's"):
-            load_weights(tmp_path / "weights.npz", *variable_shapes(build_method(other, CLASSES)))
+            load_weights(
+                tmp_path / "weights.npz",
+                *variable_shapes(Method.from_config(other, num_classes=CLASSES)),
+            )
 
 
 def test_a_backbone_is_taken_over_alone(cam: Any, tmp_path: Path):
@@ -40,13 +44,15 @@ def test_a_backbone_is_taken_over_alone(cam: Any, tmp_path: Path):
         lambda a: rng.normal(size=a.shape).astype(a.dtype), variable_shapes(cam)[0]
     )
     save_weights(tmp_path / "weights.npz", params, {})
-    other = build_method(dict(name="seam", backbone=dict(cam.backbone)), CLASSES)
+    other = Seam(num_classes=CLASSES, backbone=cam.backbone)
     fresh, variables = init_variables(other, 0, CROP)
     loaded, _ = load_weights(tmp_path / "weights.npz", fresh, variables, "backbone")
     assert same(loaded["backbone"], params["backbone"])
     assert loaded.keys() == fresh.keys()
     assert all(same(loaded[name], fresh[name]) for name in fresh if name != "backbone")
-    wider = build_method(dict(name="cam", backbone=dict(name="tiny", width=16)), CLASSES)
+    wider = Method.from_config(
+        dict(name="cam", backbone=dict(name="tiny", width=16)), num_classes=CLASSES
+    )
     with pytest.raises(UserError, match="weights of this backbone"):
         load_weights(tmp_path / "weights.npz", *variable_shapes(wider), "backbone")
 

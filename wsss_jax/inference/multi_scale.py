@@ -19,7 +19,7 @@ from wsss_jax.data.images import decode_image
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_json, with_tuples
-from wsss_jax.methods import build_method
+from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.ops.buckets import Size, bucket_of, choose_buckets
 from wsss_jax.ops.resize import interpolation_matrix
@@ -92,7 +92,12 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
       UserError: the folder holds no weights, or the method predicts no `output`.
     """
     description = with_tuples(read_json(checkpoint / "config.json")["method"])
-    method = build_method(description, num_classes)
+    method = Method.from_config(description, "method", num_classes=num_classes)
+    if output not in method.outputs:
+        raise UserError(
+            f"expected output to be one of {', '.join(method.outputs)}, which the network of"
+            f" {checkpoint} predicts, found {output!r}: change it or the checkpoint"
+        )
     shapes = variable_shapes(method)
     params, variables = load_weights(checkpoint / "weights.npz", *shapes)
     mesh = data_mesh(jax.local_devices())
@@ -100,13 +105,7 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
     placement = divided(mesh)
 
     def outputs(weights, images, valid):
-        predicted = method.predict(weights, images, valid)
-        if output not in predicted:
-            raise UserError(
-                f"expected output to be one of {', '.join(predicted)}, which the network of"
-                f" {checkpoint} predicts, found {output!r}: change it or the checkpoint"
-            )
-        return predicted[output]
+        return method.predict(weights, images, valid)[output]
 
     jitted = jax.jit(
         outputs, in_shardings=(replicated(mesh), placement, placement), out_shardings=placement

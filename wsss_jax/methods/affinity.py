@@ -5,21 +5,21 @@ activation maps along the affinities.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
+from wsss_jax.data.batch_spec import BatchSpec
 from wsss_jax.errors import UserError
 from wsss_jax.losses.pair_affinity import pair_losses
-from wsss_jax.methods import base
+from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv, downsample_valid
 from wsss_jax.models.taps import to_size
 from wsss_jax.ops.pair_affinity import feature_affinity, pair_mask
 from wsss_jax.ops.resize import valid_size
-from wsss_jax.settings import supplied
-from wsss_jax.types import Aux, Batch, ParamRule
 
 
 class AffinityNetwork(nn.Module):
@@ -62,22 +62,19 @@ class AffinityNetwork(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Affinity(base.Method):
+class Affinity(Method):
     """Hyper-parameters of AffinityNet; the defaults are the published ones.
 
     Attributes:
-      num_classes: foreground classes C; the network does not depend on them.
-      backbone: the network under the new layers.
-      dims, map_stride, dtype: see `AffinityNetwork`.
-      head_lr: learning rate of the new layers relative to the backbone's.
+      dims: channels of the 1×1 layers on ``conv4``, ``conv5`` and ``conv6`` and of the one on all
+        three.
+      map_stride: image pixels per pixel of the features; it divides the crop.
     """
 
-    num_classes: int = supplied()
-    backbone: Backbone
+    outputs: ClassVar[tuple[str, ...]] = ("affinity",)
+
     dims: tuple[int, int, int, int] = (64, 128, 256, 448)
     map_stride: int = 8
-    dtype: str = "float32"
-    head_lr: float = 10.0
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -90,59 +87,39 @@ class Affinity(base.Method):
         if self.map_stride < 1:
             raise UserError(f"expected a map_stride of at least 1, found {self.map_stride}")
 
+    def batch_spec(self) -> BatchSpec:
+        """Classes of the features' pixels, where they are known."""
+        return BatchSpec(affinity_stride=self.map_stride)
+
     def model(self) -> nn.Module:
         """The network; see `AffinityNetwork`."""
         return AffinityNetwork(
             self.backbone.clone(dtype=self.dtype), self.dims, self.map_stride, self.dtype
         )
 
-    def param_rules(self) -> tuple[ParamRule, ...]:
-        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
-        return base.four_groups(self.backbone, self.head_lr)
-
-    def loss(
-        self,
-        params: PyTree,
-        state: PyTree,
-        batch: Batch,
-        rng: PRNGKeyArray,
-        step: Array,
-        extra: PyTree = (),
-    ) -> tuple[Array, Aux]:
+    def loss(self, step: Step) -> tuple[Array, Aux]:
         """¼ background + ¼ foreground + ½ different classes, over all pairs of the batch.
 
-        The batch's ``affinity_label`` are the classes of the features' pixels, 255 where they are
-        not known; see `wsss_jax.data.affinity_labels`.
-
-        Raises:
-          UserError: the batch has no such labels.
+        The labels are described in `wsss_jax.data.affinity_labels`.
         """
-        del step, extra
-        if "affinity_label" not in batch:
-            raise UserError(
-                "expected affinity_alphas in the training stage of AffinityNet, found none: set"
-                " affinity_alphas=(4, 24) and needs=dict(labels=...), a crf stage"
-            )
-        images = base.network_input(batch["image"], batch["valid"], self.backbone)
+        batch = step.batch
+        images = self.normalized(batch["image"], batch["valid"])
         features = self.model().apply(
-            {"params": params, **state}, images, train=True, rngs={"dropout": rng}
+            step.variables, images, train=True, rngs={"dropout": step.rng}
         )
         assert isinstance(features, jnp.ndarray)
         terms = pair_losses(feature_affinity(features), batch["affinity_label"])
         loss = terms["background"] / 4 + terms["foreground"] / 4 + terms["different"] / 2
-        return loss, Aux(terms=terms, state=state, maps={})
+        return loss, Aux(terms=terms)
 
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:
         """``affinity`` [b, h', w', 34] of the pairs `pair_offsets`, zero where there is no pair."""
-        inputs = base.network_input(images, valid, self.backbone)
+        inputs = self.normalized(images, valid)
         features = self.model().apply(variables, inputs, valid)
         assert isinstance(features, jnp.ndarray)
         map_valid = downsample_valid(valid, self.map_stride)
         assert map_valid is not None
         pairs = pair_mask((features.shape[1], features.shape[2]), valid_size(map_valid))
         return {"affinity": feature_affinity(features) * pairs}
-
-
-Method = Affinity

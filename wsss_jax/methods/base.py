@@ -1,157 +1,185 @@
-"""What a training method is, and what the methods that make activation maps have in common."""
+"""What a training method is.
 
-from typing import Any, Protocol, runtime_checkable
+A method is one module of this package (or any module: recipes take dotted names) with one subclass
+of `Method`. Its fields are its settings.
+"""
+
+import abc
+import dataclasses
+from typing import ClassVar, Literal
 
 import flax.linen as nn
+import flax.struct
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
+from wsss_jax.data.batch_spec import BatchSpec
 from wsss_jax.models.base import Backbone
-from wsss_jax.types import Aux, Batch, ParamRule
+from wsss_jax.settings import Settings, supplied
+from wsss_jax.types import Batch, ParamRule
 
 
-@runtime_checkable
-class Method(Protocol):
-    """A training method: one frozen dataclass whose fields are its hyper-parameters.
+@flax.struct.dataclass
+class Step:
+    """One training step, as a method sees it.
 
-    Its module exports it a second time as ``Method``, so that a config names a method by its file.
-    Methods are pure functions of the *global* batch: they use no axis names and no device.
+    Attributes:
+      params: all parameters of the network, trained or not.
+      model_state: the network's other variables by collection (``batch_stats``), as the last step
+        left them.
+      extra: what `Method.init_extra` made, as the last step left it.
+      batch: the global batch, see `wsss_jax.data.batch_spec.BatchSpec.shapes`.
+      rng: key of this step.
+      step: int32 [], the number of this step, counted from 0.
     """
 
+    params: PyTree
+    model_state: PyTree
+    extra: PyTree
+    batch: Batch
+    rng: PRNGKeyArray
+    step: Array
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """What ``model().apply`` takes."""
+        return {"params": self.params, **self.model_state}
+
+
+@flax.struct.dataclass
+class Aux:
+    """What a loss reports besides its value.
+
+    Attributes:
+      terms: named scalars for the log.
+      maps: named [B, h, w, K] arrays worth looking at (activation maps, masks); TensorBoard shows
+        them.
+      model_state: the network's other variables after the step; None: unchanged.
+      extra: what the method keeps beside the parameters after the step; None: unchanged.
+    """
+
+    terms: dict[str, Array]
+    maps: dict[str, Array] = dataclasses.field(default_factory=dict)
+    model_state: PyTree | None = None
+    extra: PyTree | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method(Settings, abc.ABC):
+    """A training method.
+
+    Methods are pure functions of the *global* batch: they use no axis names and no device, and may
+    compare the images of a batch with each other however many devices share it.
+
+    Attributes:
+      num_classes: foreground classes C of the data. The program supplies it; 0 where the data is
+        not at hand yet.
+      backbone: the network under the method's own layers.
+      head_lr: learning rate of the method's own layers relative to the backbone's.
+      dtype: of convolutions and activations; parameters are float32.
+    """
+
+    room: ClassVar[str] = "wsss_jax.methods"
+
+    outputs: ClassVar[tuple[str, ...]] = ("cam",)
+    """Names of what `predict` gives."""
+
+    num_classes: int = supplied(default=0)
+    backbone: Backbone
+    head_lr: float = 10.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def batch_spec(self) -> BatchSpec:
+        """What a batch has beside images and image-level labels: by default nothing."""
+        return BatchSpec()
+
+    @abc.abstractmethod
     def model(self) -> nn.Module:
-        """The network to train; it is called with ``(x, valid=None, *, train=False)``."""
-        ...
+        """The network to train; it is called with ``(x, valid=None, *, train=False)``.
+
+        It takes the backbone as a submodule called ``backbone``, which the method gives its dtype:
+        ``MyNetwork(backbone=self.backbone.clone(dtype=self.dtype))``.
+        """
 
     def param_rules(self) -> tuple[ParamRule, ...]:
-        """How each parameter is optimised; a parameter that no rule matches is an error."""
-        ...
+        """How each parameter is optimized; a parameter that no rule matches is an error.
+
+        By default these are the groups of AffinityNet's program, which SSENet's and SEAM's share:
+        what the backbone freezes stays, its weights learn at the base rate, the method's own layers
+        at `head_lr` times that, and biases at twice the rate of their group without weight decay.
+        """
+        return (
+            *(ParamRule(f"^(?:{pattern}).*$", frozen=True) for pattern in self.backbone.frozen()),
+            ParamRule("^backbone/.*bias$", lr=2.0, decay=False),
+            ParamRule("^backbone/.*$", lr=1.0),
+            ParamRule("^.*bias$", lr=2.0 * self.head_lr, decay=False),
+            ParamRule("^.*$", lr=self.head_lr),
+        )
 
     def init_extra(self, params: PyTree) -> PyTree:
-        """What the method keeps beside the parameters (an averaged network, a queue)."""
+        """What the method keeps beside the parameters (an EMA teacher, a queue).
+
+        A copy of parameters has to be one (``jax.tree.map(jnp.copy, params)``), for a step gives
+        the memory of its arguments away.
+        """
         del params
         return ()
 
-    def loss(
-        self,
-        params: PyTree,
-        state: PyTree,
-        batch: Batch,
-        rng: PRNGKeyArray,
-        step: Array,
-        extra: PyTree = (),
-    ) -> tuple[Array, Aux]:
-        """The scalar to minimise and what there is to report.
+    @abc.abstractmethod
+    def loss(self, step: Step) -> tuple[Array, Aux]:
+        """The scalar to minimize, float32 [], and what there is to report."""
 
-        Args:
-          params: trainable variables.
-          state: the other variables (``batch_stats``), as the last step left them.
-          batch: see `wsss_jax.types.Batch`.
-          rng: key of this step.
-          step: int32 [], counted from 0.
-          extra: what `init_extra` made, as the last step left it.
+    def after_step(self, step: Step, new_params: PyTree) -> PyTree:
+        """What the method keeps beside the parameters after an optimizer step to `new_params`.
+
+        `step` is that of the loss, with `model_state` and `extra` as the loss left them.
         """
-        ...
-
-    def after_step(self, extra: PyTree, params: PyTree) -> PyTree:
-        """`extra` after an optimiser step that led to `params`."""
-        del params
-        return extra
+        del new_params
+        return step.extra
 
     def inference_params(self, params: PyTree, extra: PyTree) -> PyTree:
         """The parameters to use after training (an average of them, perhaps)."""
         del extra
         return params
 
+    def stride(self, output: str) -> int:
+        """Image pixels per pixel of what `predict` gives as `output`; mostly the backbone's."""
+        del output
+        return self.backbone.tap_strides["conv6"]
+
+    @abc.abstractmethod
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:
-        """Inference: ``cam``, ``affinity``, ``boundary`` or ``logits``, at the network's stride.
+        """Inference.
 
-        `valid` marks the top-left rectangle that each image fills; inside it the result is that of
-        the unpadded image.
+        Args:
+          variables: ``params`` and the other variables by collection.
+          images: RGB.
+          valid: the top-left rectangle that each image fills. Where the backbone's padding is
+            exact, the result inside it is that of the unpadded image.
+
+        Returns:
+          The arrays that `outputs` names, [b, h', w', k] at the network's stride: ``cam`` (raw maps
+          of the C foreground classes), ``affinity``, ``boundary`` and ``logits`` (of background
+          and classes) have a meaning to the stages.
         """
-        ...
+
+    def normalized(
+        self, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
+    ) -> Float[Array, "b h w 3"]:
+        """Images normalized with the backbone's statistics, and zero where padded.
+
+        Zero comes after the normalization, as published: padding has the color of the mean.
+        """
+        mean = jnp.asarray(self.backbone.pixel_mean, jnp.float32)
+        std = jnp.asarray(self.backbone.pixel_std, jnp.float32)
+        return (images.astype(jnp.float32) - mean) / std * valid[..., None]
 
 
-class MapMethod(Method, Protocol):
-    """A method that learns activation maps from images and their labels alone.
-
-    Its dataclass says what the network and `objective` are; the rest is here, to be replaced where
-    a method needs more.
-
-    Attributes:
-      num_classes: foreground classes C.
-      backbone: the network under the new layers.
-      head_lr: learning rate of the new layers relative to the backbone's.
-    """
-
-    num_classes: int
-    backbone: Backbone
-    head_lr: float
-
-    def param_rules(self) -> tuple[ParamRule, ...]:
-        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
-        return four_groups(self.backbone, self.head_lr)
-
-    def objective(
-        self,
-        variables: PyTree,
-        images: Float[Array, "b h w 3"],
-        labels: Float[Array, "b c"],
-        rng: PRNGKeyArray,
-    ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-        """The loss of normalised images, its named terms, and maps worth looking at."""
-        ...
-
-    def loss(
-        self,
-        params: PyTree,
-        state: PyTree,
-        batch: Batch,
-        rng: PRNGKeyArray,
-        step: Array,
-        extra: PyTree = (),
-    ) -> tuple[Array, Aux]:
-        """`objective` of the batch, at every step alike; see `Method`."""
-        del step, extra
-        images = network_input(batch["image"], batch["valid"], self.backbone)
-        loss, terms, maps = self.objective({"params": params, **state}, images, batch["label"], rng)
-        return loss, Aux(terms=terms, state=state, maps=maps)
-
-    def predict(
-        self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
-    ) -> dict[str, Array]:
-        """Raw maps [b, h', w', C] of a network that gives nothing else; see `Method`."""
-        inputs = network_input(images, valid, self.backbone)
-        cam: Any = self.model().apply(variables, inputs, valid)
-        return {"cam": cam}
-
-
-def network_input(
-    images: UInt8[Array, "b h w 3"],
-    valid: Bool[Array, "b h w"],
-    backbone: Backbone,
-) -> Float[Array, "b h w 3"]:
-    """Images normalised with the backbone's statistics, and zero where padded.
-
-    Zero comes after the normalisation, as published: padding has the colour of the mean.
-    """
-    mean = jnp.asarray(backbone.pixel_mean, jnp.float32)
-    std = jnp.asarray(backbone.pixel_std, jnp.float32)
-    return (images.astype(jnp.float32) - mean) / std * valid[..., None]
-
-
-def four_groups(backbone: Backbone, head_lr: float = 10.0) -> tuple[ParamRule, ...]:
-    """The parameter groups of AffinityNet's code, which SSENet and SEAM share.
-
-    Weights of the backbone learn at the base rate and biases at twice that without decay; new
-    layers learn `head_lr` times faster. Expects the network's submodule to be called ``backbone``.
-    """
-    frozen = backbone.frozen()
-    return (
-        *(ParamRule(f"^(?:{pattern}).*$", frozen=True) for pattern in frozen),
-        ParamRule("^backbone/.*bias$", lr=2.0, decay=False),
-        ParamRule("^backbone/.*$", lr=1.0),
-        ParamRule("^.*bias$", lr=2.0 * head_lr, decay=False),
-        ParamRule("^.*$", lr=head_lr),
-    )
+def ema_update(teacher: PyTree, params: PyTree, decay: float) -> PyTree:
+    """The EMA teacher after a step that led to `params`: decay·teacher + (1 − decay)·params."""
+    # Optax's average has the two the other way round; so `decay` itself is the factor, rather than
+    # 1 − (1 − decay), which is another number.
+    return optax.incremental_update(teacher, params, decay)

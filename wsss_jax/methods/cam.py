@@ -8,13 +8,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
 from wsss_jax import losses
-from wsss_jax.methods import base
+from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv
-from wsss_jax.settings import supplied
 
 
 class CamNetwork(nn.Module):
@@ -50,27 +49,26 @@ class CamNetwork(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cam(base.MapMethod):
+class Cam(Method):
     """Hyper-parameters of the baseline.
 
     Attributes:
-      num_classes: foreground classes C.
-      backbone: the network under the new layers.
-      dropout, dtype: see `CamNetwork`.
-      head_lr: learning rate of the new layers relative to the backbone's.
+      dropout: rate of the channel dropout before the classifier.
     """
 
-    num_classes: int = supplied()
-    backbone: Backbone
     dropout: float = 0.5
-    dtype: str = "float32"
-    head_lr: float = 10.0
 
     def model(self) -> nn.Module:
         """The network; see `CamNetwork`."""
         return CamNetwork(
             self.backbone.clone(dtype=self.dtype), self.num_classes, self.dropout, self.dtype
         )
+
+    def loss(self, step: Step) -> tuple[Array, Aux]:
+        """`objective` of the batch."""
+        images = self.normalized(step.batch["image"], step.batch["valid"])
+        loss, terms, maps = self.objective(step.variables, images, step.batch["label"], step.rng)
+        return loss, Aux(terms=terms, maps=maps)
 
     def objective(
         self,
@@ -79,10 +77,14 @@ class Cam(base.MapMethod):
         labels: Float[Array, "b c"],
         rng: PRNGKeyArray,
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-        """L_cls of the maps' averages; see `wsss_jax.methods.base.MapMethod`."""
+        """The loss of normalized images, its terms, and maps worth looking at."""
         cam: Any = self.model().apply(variables, images, train=True, rngs={"dropout": rng})
         loss = losses.multilabel_soft_margin(cam.mean((1, 2)), labels)
         return loss, {"cls": loss}, {"cam": cam}
 
-
-Method = Cam
+    def predict(
+        self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
+    ) -> dict[str, Array]:
+        """``cam`` [b, h', w', C], raw."""
+        cam: Any = self.model().apply(variables, self.normalized(images, valid), valid)
+        return {"cam": cam}

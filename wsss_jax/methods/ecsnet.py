@@ -7,7 +7,7 @@ field here.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
 from wsss_jax import losses
 from wsss_jax.errors import UserError
-from wsss_jax.methods import base
+from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.dilated_overlay import DilatedOverlay
 from wsss_jax.models.layers import downsample_valid, mask_features, valid_at
@@ -25,9 +25,7 @@ from wsss_jax.models.taps import to_size
 from wsss_jax.ops import erasing
 from wsss_jax.ops.max_norm import max_norm, min_max_norm, with_background
 from wsss_jax.ops.pixel_correlation import pixel_correlation
-from wsss_jax.ops.reliable_labels import RULES, reliable_labels
-from wsss_jax.settings import supplied
-from wsss_jax.types import Aux, Batch, ParamRule
+from wsss_jax.ops.reliable_labels import reliable_labels
 
 _ABSENT = -1e4
 """Logit of a class that the image does not show: its probability is exactly zero."""
@@ -45,7 +43,7 @@ class EcsNetwork(nn.Module):
       dims: channels of the layers that similarity is measured on, see `correlation_features`.
       dropout: rate of the channel dropout before the classifiers.
       map_stride: image pixels per pixel of the maps; 0 is the backbone's stride. A smaller one
-        enlarges the maps before the refinement, which then follows finer features.
+        upsamples the maps before the refinement, which then follows finer features.
       train_maps: False keeps the gradient of the refined maps in the refinement, as SEAM does.
       dtype: of the convolutions; maps and refinement are float32.
     """
@@ -73,7 +71,7 @@ class EcsNetwork(nn.Module):
         """Maps at `map_stride`.
 
         Args:
-          x: normalised images.
+          x: normalized images.
           valid: the top-left rectangle of each image that is no padding.
           train: turns dropout on (needs a ``dropout`` key).
           labels: classes that may take pixels from the background; None for all. A class's own
@@ -108,26 +106,26 @@ class EcsNetwork(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EcsNet(base.Method):
+class EcsNet(Method):
     """Hyper-parameters of ECS-Net.
 
     Published are the two passes with shared weights, the single erasure where the strongest
-    normalised map exceeds a threshold, the dilated overlay, the refinement, and the supervision by
+    normalized map exceeds a threshold, the dilated overlay, the refinement, and the supervision by
     reliable pixels. The values below are this program's.
 
     Labels and their loss live at the maps' stride: labels at the image's size would be the same
     ones, interpolated, for many times the memory.
 
     Attributes:
-      num_classes: foreground classes C.
-      backbone: the network under the new layers.
-      fill: what erased pixels show. ``blur`` takes the texture and leaves the colour, so that the
-        copy still looks like a photograph; ``mean`` colour and ``noise`` take both.
+      fill: what erased pixels show. ``blur`` takes the texture and leaves the color, so that the
+        copy still looks like a photograph; ``mean`` color and ``noise`` take both.
       fill_sigma: standard deviation of the blur as a fraction of the crop's width: larger than the
         details that tell classes apart, smaller than objects.
       erase_threshold: response, of 1, from which a pixel is erased: most of the discriminative
         part, not the object. Above 1 nothing is erased.
-      dilations, overlay_both: see `EcsNetwork`; for features of stride 8.
+      dilations: of the 3×3 classifiers, for features of stride 8. The first makes the maps of the
+        image; the maps of the erased copy have the mean of the others added.
+      overlay_both: the image's maps have it added too.
       tau_fg: response of the erased copy from which a pixel is labelled with its class.
       tau_bg: response below which it is background; those between teach nothing.
       suppression: which of these labels are dropped as noise, see `reliable_labels`. ``agree``
@@ -141,21 +139,23 @@ class EcsNet(base.Method):
       erased_weight: weight of the copy's classification loss: what is left of the object must be
         recognised, else its maps say nothing.
       train_maps: the labels train classifiers and backbone through the refinement too. That spreads
-        the maps until they fill the image, for their normalised copy says so: see docs/methods.
-      dims, dropout, map_stride, dtype: see `EcsNetwork`.
-      head_lr: learning rate of the new layers relative to the backbone's.
+        the maps until they fill the image, for their normalized copy says so: see docs/methods.
+      dims: channels of the layers that similarity is measured on.
+      dropout: rate of the channel dropout before the classifiers.
+      map_stride: image pixels per pixel of the maps; 0 is the backbone's stride. A smaller one
+        upsamples the maps before the refinement, which then follows finer features.
     """
 
-    num_classes: int = supplied()
-    backbone: Backbone
-    fill: str = "blur"
+    outputs: ClassVar[tuple[str, ...]] = ("cam", "cam_main")
+
+    fill: Literal["blur", "mean", "noise"] = "blur"
     fill_sigma: float = 0.04
     erase_threshold: float = 0.6
     dilations: tuple[int, ...] = (1, 3, 6, 9)
     overlay_both: bool = False
     tau_fg: float = 0.5
     tau_bg: float = 0.1
-    suppression: str = "agree"
+    suppression: Literal["none", "threshold", "agree", "consistent"] = "agree"
     label_weight: float = 1.0
     label_start: int = 0
     balanced: bool = True
@@ -165,21 +165,13 @@ class EcsNet(base.Method):
     dims: tuple[int, int, int] = (64, 128, 192)
     dropout: float = 0.5
     map_stride: int = 0
-    dtype: str = "float32"
-    head_lr: float = 10.0
 
     def __post_init__(self) -> None:
-        """Checks the choices.
+        """Checks the values.
 
         Raises:
-          UserError: an unknown fill or suppression, or values that make no sense.
+          UserError: they make no sense.
         """
-        for name, known in (("fill", erasing.FILLS), ("suppression", RULES)):
-            if getattr(self, name) not in known:
-                raise UserError(
-                    f"expected {name} to be one of {', '.join(known)}, found"
-                    f" {getattr(self, name)!r}: change it"
-                )
         for name in ("fill_sigma", "erase_threshold", "temperature"):
             if getattr(self, name) <= 0:
                 raise UserError(f"expected {name} above 0, found {getattr(self, name)}: raise it")
@@ -204,47 +196,35 @@ class EcsNet(base.Method):
             self.dtype,
         )
 
-    def param_rules(self) -> tuple[ParamRule, ...]:
-        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
-        return base.four_groups(self.backbone, self.head_lr)
-
-    def loss(
-        self,
-        params: PyTree,
-        state: PyTree,
-        batch: Batch,
-        rng: PRNGKeyArray,
-        step: Array,
-        extra: PyTree = (),
-    ) -> tuple[Array, Aux]:
+    def loss(self, step: Step) -> tuple[Array, Aux]:
         """L = L_cls + erased_weight·L_cls of the copy + label_weight·L_label.
 
-        Noise is drawn from `rng` and the image's ``index``: its place in the batch does not matter.
+        Noise is drawn from the step's key and the image's ``index``: its place in the batch does
+        not matter.
         """
-        del extra
+        batch, variables = step.batch, step.variables
         labels, valid = batch["label"], batch["valid"]
-        images = base.network_input(batch["image"], valid, self.backbone)
-        variables = {"params": params, **state}
-        keys = jax.random.split(rng, 3)
-        own = self._look(variables, images, keys[0], labels=labels)
+        images = self.normalized(batch["image"], valid)
+        keys = jax.random.split(step.rng, 3)
+        own = self._forward(variables, images, keys[0], labels=labels)
         height, width = own["cam"].shape[1:3]
         seen = erasing.valid_at_maps(valid, (height, width))
-        normal = self._normalised(own["cam"], labels, seen)
+        normal = self._normalized(own["cam"], labels, seen)
         region = erasing.hot_region(normal, valid, self.erase_threshold)
         noise = jax.vmap(lambda index: jax.random.fold_in(keys[2], index))(batch["index"])
         sigma = self.fill_sigma * images.shape[2]
         fill = erasing.fill_colors(images, valid, self.fill, sigma, noise)
         copy = jnp.where(region[..., None], fill, images)
-        copy_cam = self._look(variables, copy, keys[1], erased=True)["cam"]
+        copy_cam = self._forward(variables, copy, keys[1], erased=True)["cam"]
         rule = self.suppression, self.tau_fg, self.tau_bg
-        copy_normal = self._normalised(copy_cam, labels, seen)
+        copy_normal = self._normalized(copy_cam, labels, seen)
         masks = reliable_labels(copy_normal, normal, labels, seen, *rule)
         terms = {
             "cls": losses.multilabel_soft_margin(own["cam"].mean((1, 2)), labels),
             "cls_erased": losses.multilabel_soft_margin(copy_cam.mean((1, 2)), labels),
             "label": self._label_loss(own["refined"], masks, labels),
         }
-        label_weight = jnp.where(step >= self.label_start, self.label_weight, 0.0)
+        label_weight = jnp.where(step.step >= self.label_start, self.label_weight, 0.0)
         loss = (
             terms["cls"] + self.erased_weight * terms["cls_erased"] + label_weight * terms["label"]
         )
@@ -253,14 +233,16 @@ class EcsNet(base.Method):
             "cam_erased": copy_cam,
             "labels": jax.nn.one_hot(masks, self.num_classes + 1),
         }
-        return loss, Aux(terms={"loss": loss, **terms}, state=state, maps=maps)
+        return loss, Aux(terms={"loss": loss, **terms}, maps=maps)
 
-    def _look(self, variables: PyTree, images: Array, rng: Array, **how: Any) -> dict[str, Array]:
+    def _forward(
+        self, variables: PyTree, images: Array, rng: PRNGKeyArray, **how: Any
+    ) -> dict[str, Array]:
         rngs = {"dropout": rng}
         return self.model().apply(variables, images, train=True, rngs=rngs, **how)  # pyright: ignore
 
     @staticmethod
-    def _normalised(
+    def _normalized(
         cam: Float[Array, "b h w c"], labels: Float[Array, "b c"], valid: Bool[Array, "b h w"]
     ) -> Float[Array, "b c h w"]:
         """Maps in 0..1 of the classes that there are, without gradient."""
@@ -288,10 +270,5 @@ class EcsNet(base.Method):
         Returns:
           ``cam`` [b, h', w', C], the refined maps, and ``cam_main``, raw scores of the classifier.
         """
-        output: Any = self.model().apply(
-            variables, base.network_input(images, valid, self.backbone), valid
-        )
+        output: Any = self.model().apply(variables, self.normalized(images, valid), valid)
         return {"cam": output["refined"][..., 1:], "cam_main": output["cam"]}
-
-
-Method = EcsNet

@@ -5,21 +5,21 @@ then spreads class activation maps over whole objects.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt8
 
+from wsss_jax.data.batch_spec import BatchSpec
 from wsss_jax.errors import UserError
 from wsss_jax.losses.boundary import RADIUS, boundary_losses
-from wsss_jax.methods import base
+from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.boundary_heads import BoundaryHead, DisplacementHead
 from wsss_jax.ops.resize import valid_size
-from wsss_jax.settings import supplied
-from wsss_jax.types import Aux, Batch, ParamRule
+from wsss_jax.types import ParamRule
 
 STRIDE = 4
 """Image pixels per pixel of the maps."""
@@ -60,28 +60,24 @@ class IrNetwork(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class IrNet(base.Method):
+class IrNet(Method):
     """Hyper-parameters of IRNet; the defaults are the published ones.
 
     Attributes:
-      num_classes: foreground classes C; the network does not depend on them.
-      backbone: the network under the new layers.
       radius: pairs of pixels to learn from are closer than this, in pixels of stride 4.
-      flip: predicted boundaries are the mean with those of the mirror image.
+      flip: predicted boundaries are the mean with those of the flipped image.
       canvas: above 0 an image is seen on a canvas of at least this side, as in training: the group
         norm counts the padding there (published: 512, the crop); 0: on its own.
-      edge_lr, displacement_lr: learning rates of the two branches relative to the base rate.
-      dtype: see `IrNetwork`.
+      edge_lr: learning rate of the boundary's branch relative to the base rate; `head_lr` is that
+        of the displacement's.
     """
 
-    num_classes: int = supplied()
-    backbone: Backbone
+    outputs: ClassVar[tuple[str, ...]] = ("boundary", "displacement")
+
     radius: int = RADIUS
     flip: bool = True
     canvas: int = 0
     edge_lr: float = 1.0
-    displacement_lr: float = 10.0
-    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -92,6 +88,10 @@ class IrNet(base.Method):
         if self.radius < 2:
             raise UserError(f"expected a radius of at least 2, found {self.radius}: raise it")
 
+    def batch_spec(self) -> BatchSpec:
+        """Masks of the classes, where they are known."""
+        return BatchSpec(segmentation=True)
+
     def model(self) -> nn.Module:
         """The network; see `IrNetwork`."""
         return IrNetwork(self.backbone.clone(dtype=self.dtype), self.dtype)
@@ -101,34 +101,15 @@ class IrNet(base.Method):
         return (
             ParamRule("^backbone/", frozen=True),
             ParamRule("^edge/", lr=self.edge_lr),
-            ParamRule("^displacement/", lr=self.displacement_lr),
+            ParamRule("^displacement/", lr=self.head_lr),
         )
 
-    def loss(
-        self,
-        params: PyTree,
-        state: PyTree,
-        batch: Batch,
-        rng: PRNGKeyArray,
-        step: Array,
-        extra: PyTree = (),
-    ) -> tuple[Array, Aux]:
-        """½ (pairs of one class + pairs of two) + ½ displacements; see `boundary_losses`.
-
-        The batch's ``segmentation`` are the labels, 255 where they are not known.
-
-        Raises:
-          UserError: the batch has no such labels.
-        """
-        del rng, step, extra
-        if "segmentation" not in batch:
-            raise UserError(
-                "expected labels for the training stage of IRNet, found none: set"
-                " needs=dict(masks=...), an irn_labels stage"
-            )
-        images = base.network_input(batch["image"], batch["valid"], self.backbone)
+    def loss(self, step: Step) -> tuple[Array, Aux]:
+        """½ (pairs of one class + pairs of two) + ½ displacements; see `boundary_losses`."""
+        batch = step.batch
+        images = self.normalized(batch["image"], batch["valid"])
         maps, changed = self.model().apply(
-            {"params": params, **state}, images, train=True, mutable=["batch_stats"]
+            step.variables, images, train=True, mutable=["batch_stats"]
         )
         boundary = jax.nn.sigmoid(maps["boundary"])
         labels = _labels_of_blocks(batch["segmentation"])
@@ -136,13 +117,14 @@ class IrNet(base.Method):
         same = (terms["background"] + terms["foreground"]) / 2
         displaced = terms["displacement_background"] + terms["displacement_foreground"]
         loss = (same + terms["different"]) / 2 + displaced / 2
-        return loss, Aux(terms=terms, state={**state, **changed}, maps={"boundary": boundary})
+        model_state = {**step.model_state, **changed}
+        return loss, Aux(terms=terms, model_state=model_state, maps={"boundary": boundary})
 
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:
         """``boundary`` (0…1) and ``displacement``, see `maps`."""
-        return self.maps(variables, base.network_input(images, valid, self.backbone), valid)
+        return self.maps(variables, self.normalized(images, valid), valid)
 
     def maps(
         self,
@@ -163,19 +145,16 @@ class IrNet(base.Method):
         seen = _rectangles(jnp.maximum(sizes, self.canvas), inputs)
 
         if self.flip:
-            inputs = jnp.concatenate([inputs, _mirrored(inputs, sizes[:, 1])])
+            inputs = jnp.concatenate([inputs, _flipped(inputs, sizes[:, 1])])
             seen = jnp.concatenate([seen, seen])
         found: Any = self.model().apply(variables, inputs, seen)
         count = len(valid)
         found = {name: one[:, : size[0], : size[1]] for name, one in found.items()}
         logits, displacement = found["boundary"][:count], found["displacement"][:count]
         if self.flip:
-            mirrored = _mirrored(found["boundary"][count:], -(-sizes[:, 1] // STRIDE))
-            logits = (logits + mirrored) / 2
+            flipped = _flipped(found["boundary"][count:], -(-sizes[:, 1] // STRIDE))
+            logits = (logits + flipped) / 2
         return {"boundary": jax.nn.sigmoid(logits), "displacement": displacement}
-
-
-Method = IrNet
 
 
 def _labels_of_blocks(labels: UInt8[Array, "b s s"]) -> UInt8[Array, "b p p"]:
@@ -190,7 +169,7 @@ def _rectangles(sizes: Int[Array, "b 2"], like: Array) -> Bool[Array, "b h w"]:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def _mirrored(x: Float[Array, "b h w c"], widths: Int[Array, " b"]) -> Float[Array, "b h w c"]:
+def _flipped(x: Float[Array, "b h w c"], widths: Int[Array, " b"]) -> Float[Array, "b h w c"]:
     """The first `widths` columns in the opposite order, zero after them."""
     column = widths[:, None] - 1 - jnp.arange(x.shape[2])
     there = jnp.take_along_axis(x, jnp.maximum(column, 0)[:, None, :, None], axis=2)

@@ -1,12 +1,12 @@
 """RCM + MAM: pixel-level self-supervision for WSSS (arXiv 2112.05351).
 
-A slowly following copy of the network, the support, says what the regions of an image are and what
-a class looks like in *other* images; the network's features are pulled towards that (regional
-contrast, RCM), and its maps at several scales towards the support's (multi-scale attention, MAM).
+The EMA teacher of the network says what the regions of an image are and what a class looks like in
+*other* images; the network's features are pulled towards that (regional contrast, RCM), and its
+maps at several scales towards the teacher's (multi-scale attention, MAM).
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -15,15 +15,11 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
 from wsss_jax import losses
 from wsss_jax.errors import UserError
-from wsss_jax.methods import base
+from wsss_jax.methods.base import Aux, Method, Step, ema_update
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv
 from wsss_jax.ops import prototypes as proto
 from wsss_jax.ops.resize import resize_bilinear, resize_planes, scaled_size
-from wsss_jax.settings import supplied
-from wsss_jax.types import Aux, Batch, ParamRule
-
-_PROTOTYPES = ("leave_one_out", "batch_mean")
 
 
 class PssNetwork(nn.Module):
@@ -60,45 +56,39 @@ class PssNetwork(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pss(base.Method):
+class Pss(Method):
     """Hyper-parameters of RCM + MAM; the defaults are the published ones.
 
     The published schedule is two training stages: the first with `mam_weight` 0, the second from
     its weights (need ``init``). `mam_start` does it in one.
 
     Attributes:
-      num_classes: foreground classes C.
-      backbone: the network under the new layers.
-      features, dtype: see `PssNetwork`.
+      features: channels of the features that are contrasted.
       rcm_weight: weight of L_RCM; 0 leaves it out.
       mam_weight: weight of L_MAM; 0 leaves it out.
       mam_start: step from which L_MAM counts (it is computed before that, too).
-      threshold: background of the support's normalised maps.
+      threshold: background of the teacher's normalized maps.
       temperature: of the softmax over similarities.
-      decay: share of the support that is kept at every step; 0 shares the network's weights.
+      decay: share of the EMA teacher that is kept at every step; at 0 it is the network itself.
       prototypes: of the ``leave_one_out`` images or the ``batch_mean``.
       memory: prototypes remembered per class, those of earlier batches, used instead of the
         batch's; 0 for none. A class that none is known of has the prototype zero, as one that no
         other image of the batch has: its logit is 0.
       foreground_only: no prototype of the background, whose pixels then do not count in L_RCM.
-      attention: False weighs the support's scales alike in L_MAM.
-      mask_scales: scales of the support.
+      attention: False weighs the teacher's scales alike in L_MAM.
+      mask_scales: scales of the teacher.
       map_scales: scales of the network in L_MAM.
       region_stride: pixels of the image per pixel of masks and contrast (published: 1).
-      head_lr: learning rate of the new layers relative to the backbone's.
     """
 
-    num_classes: int = supplied()
-    backbone: Backbone
     features: int = 256
-    dtype: str = "float32"
     rcm_weight: float = 1.0
     mam_weight: float = 1.0
     mam_start: int = 0
     threshold: float = 0.3
     temperature: float = 0.5
     decay: float = 0.996
-    prototypes: str = "leave_one_out"
+    prototypes: Literal["leave_one_out", "batch_mean"] = "leave_one_out"
     memory: int = 0
     foreground_only: bool = False
     attention: bool = True
@@ -108,16 +98,11 @@ class Pss(base.Method):
     head_lr: float = 1.0
 
     def __post_init__(self) -> None:
-        """Checks the choices.
+        """Checks the scales.
 
         Raises:
-          UserError: an unknown kind of prototypes, or no scale 1.
+          UserError: there is no scale 1.
         """
-        if self.prototypes not in _PROTOTYPES:
-            raise UserError(
-                f"expected prototypes to be one of {', '.join(_PROTOTYPES)}, found"
-                f" {self.prototypes!r}: change it"
-            )
         if 1.0 not in self.mask_scales:
             raise UserError(f"expected 1.0 in mask_scales, found {self.mask_scales}: add it")
 
@@ -127,58 +112,43 @@ class Pss(base.Method):
             self.backbone.clone(dtype=self.dtype), self.num_classes, self.features, self.dtype
         )
 
-    def param_rules(self) -> tuple[ParamRule, ...]:
-        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
-        return base.four_groups(self.backbone, self.head_lr)
-
     def init_extra(self, params: PyTree) -> PyTree:
-        """``support``: a copy of the network; ``queue``: remembered prototypes [n, m, D]."""
+        """``ema_teacher``: parameters; ``queue``: remembered prototypes [C + 1, m, D]."""
         extra: dict[str, Any] = {}
         if self.decay:
-            extra["support"] = jax.tree.map(jnp.copy, params)
+            extra["ema_teacher"] = jax.tree.map(jnp.copy, params)
         if self.memory:
             shape = (self.num_classes + 1, self.memory, self.features)
             extra["queue"] = jnp.zeros(shape, jnp.float32)
         return extra
 
-    def after_step(self, extra: PyTree, params: PyTree) -> PyTree:
-        """The support moves towards the new parameters."""
+    def after_step(self, step: Step, new_params: PyTree) -> PyTree:
+        """The EMA teacher moves towards the new parameters."""
         if not self.decay:
-            return extra
-        support = jax.tree.map(
-            lambda old, new: self.decay * old + (1 - self.decay) * new, extra["support"], params
-        )
-        return {**extra, "support": support}
+            return step.extra
+        teacher = ema_update(step.extra["ema_teacher"], new_params, self.decay)
+        return {**step.extra, "ema_teacher": teacher}
 
-    def loss(
-        self,
-        params: PyTree,
-        state: PyTree,
-        batch: Batch,
-        rng: PRNGKeyArray,
-        step: Array,
-        extra: PyTree = (),
-    ) -> tuple[Array, Aux]:
+    def loss(self, step: Step) -> tuple[Array, Aux]:
         """L = L_cls + rcm_weight·L_RCM + mam_weight·L_MAM."""
-        images = base.network_input(batch["image"], batch["valid"], self.backbone)
-        labels = batch["label"]
-        variables = {"params": params, **state}
-        keys = jax.random.split(rng, len(self.map_scales) + 1)
-        main = self._look(variables, images, keys[0])
+        extra, labels, variables = step.extra, step.batch["label"], step.variables
+        images = self.normalized(step.batch["image"], step.batch["valid"])
+        keys = jax.random.split(step.rng, len(self.map_scales) + 1)
+        main = self._forward(variables, images, keys[0])
         loss = losses.multilabel_soft_margin(main["cam"].mean((1, 2)), labels)
         terms = {"cls": loss}
         maps = {"cam": main["cam"]}
 
-        support = {"params": extra["support"] if self.decay else params, **state}
-        support = jax.lax.stop_gradient(support)
-        looks = {s: self._look(support, self._scaled(images, s)) for s in self.mask_scales}
+        teacher = {**variables, "params": extra["ema_teacher"] if self.decay else step.params}
+        teacher = jax.lax.stop_gradient(teacher)
+        views = {s: self._forward(teacher, self._scaled(images, s)) for s in self.mask_scales}
         size = tuple(-(-n // self.region_stride) for n in images.shape[1:3])
-        seen = [self._maps(look["cam"], labels, size) for look in looks.values()]
+        seen = [self._maps(view["cam"], labels, size) for view in views.values()]
         mask = proto.assign(jnp.stack(seen).sum(0), labels, self.threshold)
         maps["regions"] = jax.nn.one_hot(mask, self.num_classes + 1)
 
         if self.rcm_weight:
-            features = _at(looks[1.0]["features"], size)
+            features = _at(views[1.0]["features"], size)
             scale_1 = seen[self.mask_scales.index(1.0)]
             regions = proto.assign(scale_1, labels, self.threshold)
             prototypes, present = proto.class_prototypes(features, regions, self.num_classes + 1)
@@ -196,13 +166,14 @@ class Pss(base.Method):
             half = max(images.shape[0] // 2, 1)
             own = []
             for scale, key in zip(self.map_scales, keys[1:], strict=True):
-                look = self._look(variables, self._scaled(images[:half], scale), key)
-                own.append(self._maps(look["cam"], labels[:half], size))
+                view = self._forward(variables, self._scaled(images[:half], scale), key)
+                own.append(self._maps(view["cam"], labels[:half], size))
             terms["mam"] = self._attentive(own, [m[:half] for m in seen])
-            loss = loss + jnp.where(step >= self.mam_start, self.mam_weight, 0.0) * terms["mam"]
-        return loss, Aux(terms={"loss": loss, **terms}, state=state, maps=maps, extra=extra)
+            mam_weight = jnp.where(step.step >= self.mam_start, self.mam_weight, 0.0)
+            loss = loss + mam_weight * terms["mam"]
+        return loss, Aux(terms={"loss": loss, **terms}, maps=maps, extra=extra)
 
-    def _look(
+    def _forward(
         self, variables: PyTree, images: Float[Array, "b h w 3"], rng: PRNGKeyArray | None = None
     ) -> dict[str, Array]:
         """The network's outputs; with `rng` there is dropout."""
@@ -244,27 +215,25 @@ class Pss(base.Method):
         return -(picked * known).sum() / jnp.maximum(known.sum(), 1)
 
     def _attentive(
-        self, own: list[Float[Array, "b c h w"]], support: list[Float[Array, "b c h w"]]
+        self, own: list[Float[Array, "b c h w"]], teacher: list[Float[Array, "b c h w"]]
     ) -> Float[Array, ""]:
-        """L_MAM: maps at every scale resemble the weighted mean of the support's at all scales."""
+        """L_MAM: maps at every scale resemble the weighted mean of the teacher's at all scales."""
         total = jnp.zeros((), jnp.float32)
         for maps in own:
             target = jnp.zeros_like(maps)
-            for other in support:
+            for other in teacher:
                 weight = jnp.ones(maps.shape[:2])
                 if self.attention:
                     weight = 2 - _cosine(maps, other)
-                target = target + weight[..., None, None] * other / len(support)
+                target = target + weight[..., None, None] * other / len(teacher)
             total = total + jnp.mean(jnp.abs(maps - jax.lax.stop_gradient(target)))
         return total
 
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:
-        """Raw maps [b, h', w', C] at the network's stride; see `wsss_jax.methods.base.Method`."""
-        output: Any = self.model().apply(
-            variables, base.network_input(images, valid, self.backbone), valid
-        )
+        """``cam`` [b, h', w', C], raw."""
+        output: Any = self.model().apply(variables, self.normalized(images, valid), valid)
         return {"cam": output["cam"]}
 
 
@@ -277,6 +246,3 @@ def _cosine(one: Float[Array, "b c h w"], other: Float[Array, "b c h w"]) -> Flo
     flat = (m.reshape(*m.shape[:2], -1) for m in (one, other))
     first, second = (proto.unit(m) for m in flat)
     return jnp.sum(first * second, -1)
-
-
-Method = Pss

@@ -7,7 +7,7 @@ The copy may also be flipped, rotated or moved.
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 from wsss_jax import losses
 from wsss_jax.errors import UserError
 from wsss_jax.losses.present_classes import on_present_classes
-from wsss_jax.methods import base
+from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv, downsample_valid
 from wsss_jax.models.pcm_features import correlation_features
@@ -26,8 +26,6 @@ from wsss_jax.ops import transforms
 from wsss_jax.ops.max_norm import min_max_norm, winner_only, with_background
 from wsss_jax.ops.pixel_correlation import pixel_correlation, pixel_correlation_input
 from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, scaled_size
-from wsss_jax.settings import supplied
-from wsss_jax.types import Aux, Batch
 
 
 class SeamNetwork(nn.Module):
@@ -40,7 +38,7 @@ class SeamNetwork(nn.Module):
       dropout: rate of the channel dropout before the classifier.
       use_pcm: False leaves the correlation out: the revised maps are then the maps themselves.
       map_stride: image pixels per pixel of the maps; 0 is the backbone's stride. A smaller one
-        enlarges the classifier's maps before the correlation, which then follows finer features.
+        upsamples the classifier's maps before the correlation, which then follows finer features.
       dtype: of the convolutions; maps and correlation are float32.
     """
 
@@ -89,12 +87,10 @@ class SeamNetwork(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Seam(base.MapMethod):
+class Seam(Method):
     """Hyper-parameters of SEAM; the defaults are the published ones.
 
     Attributes:
-      num_classes: foreground classes C.
-      backbone: the network under the new layers.
       transform: what makes the second image of the first: ``rescale``, ``flip``, ``rotation``,
         ``translation``, or several, joined by ``_`` (``rescale_flip``). The paper tries them all.
       small_scale: size of the second image relative to the first, with ``rescale``.
@@ -105,12 +101,16 @@ class Seam(base.MapMethod):
       ecr_weight: weight of the cross-supervised loss L_ECR; 0 leaves it out.
       consistency_start: step from which L_ER and L_ECR count. Maps without any response agree
         perfectly, so a network from scratch should first have learnt to recognise classes.
-      dims, dropout, use_pcm, map_stride, dtype: see `SeamNetwork`.
-      head_lr: learning rate of the new layers relative to the backbone's.
+      dims: channels of the three 1×1 layers that make the correlation's features.
+      dropout: rate of the channel dropout before the classifier.
+      use_pcm: False leaves the pixel correlation out: the revised maps are then the maps
+        themselves.
+      map_stride: image pixels per pixel of the maps; 0 is the backbone's stride. A smaller one
+        upsamples the classifier's maps before the correlation, which then follows finer features.
     """
 
-    num_classes: int = supplied()
-    backbone: Backbone
+    outputs: ClassVar[tuple[str, ...]] = ("cam", "cam_main")
+
     transform: str = "rescale"
     small_scale: float = 0.3
     max_rotation: float = 20.0
@@ -123,8 +123,6 @@ class Seam(base.MapMethod):
     dropout: float = 0.5
     use_pcm: bool = True
     map_stride: int = 0
-    dtype: str = "float32"
-    head_lr: float = 10.0
 
     def __post_init__(self) -> None:
         """Checks the transform.
@@ -152,23 +150,15 @@ class Seam(base.MapMethod):
             dtype=self.dtype,
         )
 
-    def loss(
-        self,
-        params: PyTree,
-        state: PyTree,
-        batch: Batch,
-        rng: PRNGKeyArray,
-        step: Array,
-        extra: PyTree = (),
-    ) -> tuple[Array, Aux]:
+    def loss(self, step: Step) -> tuple[Array, Aux]:
         """`objective` of the batch, without consistency before `consistency_start`."""
-        del extra
-        images = base.network_input(batch["image"], batch["valid"], self.backbone)
-        consistency = jnp.where(step >= self.consistency_start, 1.0, 0.0)
+        batch = step.batch
+        images = self.normalized(batch["image"], batch["valid"])
+        consistency = jnp.where(step.step >= self.consistency_start, 1.0, 0.0)
         loss, terms, maps = self.objective(
-            {"params": params, **state}, images, batch["label"], rng, consistency
+            step.variables, images, batch["label"], step.rng, consistency
         )
-        return loss, Aux(terms=terms, state=state, maps=maps)
+        return loss, Aux(terms=terms, maps=maps)
 
     def objective(
         self,
@@ -178,7 +168,7 @@ class Seam(base.MapMethod):
         rng: PRNGKeyArray,
         consistency: Float[Array, ""] | float = 1.0,
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-        """L = L_cls + consistency·(er_weight·L_ER + ecr_weight·L_ECR), terms, enlarged maps.
+        """L = L_cls + consistency·(er_weight·L_ER + ecr_weight·L_ECR), terms, upsampled maps.
 
         ``1`` names the image and ``2`` its smaller copy. The terms carry no gradient of their own.
         """
@@ -208,11 +198,11 @@ class Seam(base.MapMethod):
         terms = {"loss": loss, "cls1": cls1, "cls2": cls2, **terms}
         names = ("cam", "cam_rv", "cam_small", "cam_rv_small")
         sizes = (size, size, small_size, small_size)
-        enlarged = {
+        upsampled = {
             name: jnp.moveaxis(resize_planes(value, to, align_corners=True), 1, -1)
             for name, value, to in zip(names, maps, sizes, strict=True)
         }
-        return loss, jax.lax.stop_gradient(terms), enlarged
+        return loss, jax.lax.stop_gradient(terms), upsampled
 
     def _map_loss(
         self,
@@ -286,13 +276,8 @@ class Seam(base.MapMethod):
 
         Returns:
           ``cam`` [b, h', w', C], the revised maps (SEAM's result), and ``cam_main``, those of the
-          classifier; both raw. The published network enlarges them to the image (corners
+          classifier; both raw. The published network upsamples them to the image's size (corners
           aligned) before anything else happens to them.
         """
-        output: Any = self.model().apply(
-            variables, base.network_input(images, valid, self.backbone), valid
-        )
+        output: Any = self.model().apply(variables, self.normalized(images, valid), valid)
         return {"cam": output["cam_rv"][..., 1:], "cam_main": output["cam"][..., 1:]}
-
-
-Method = Seam

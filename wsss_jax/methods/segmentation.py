@@ -6,23 +6,22 @@ Beside the masks, which may be wrong, the network can learn from the image's lab
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
 from wsss_jax import losses
+from wsss_jax.data.batch_spec import BatchSpec
 from wsss_jax.errors import UserError
-from wsss_jax.methods import base
+from wsss_jax.methods.base import Aux, Method, Step, ema_update
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.heads.base import Head
 from wsss_jax.models.heads.large_fov import LargeFov
 from wsss_jax.models.heads.presence import Presence
 from wsss_jax.ops.resize import resize_bilinear, scaled_size
-from wsss_jax.settings import supplied
-from wsss_jax.types import Aux, Batch, ParamRule
 
 
 class SegmentationNetwork(nn.Module):
@@ -59,7 +58,7 @@ class SegmentationNetwork(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Segmentation(base.Method):
+class Segmentation(Method):
     """Hyper-parameters of the segmentation network.
 
     Attributes:
@@ -73,24 +72,20 @@ class Segmentation(base.Method):
         this weight of its loss. In use, a class's probability in every pixel is multiplied by that
         of its presence (the image-level prior of Pinheiro & Collobert, CVPR 2015) over that of the
         most probable class: which classes are there, not how much of the image they fill.
-      ema: above 0 the network in use is the running average of the trained one, of which this
-        share is kept at every step (0.999, say).
-      dtype: of the convolutions; logits are float32.
-      head_lr: learning rate of the head relative to the backbone's.
+      ema: above 0 the network in use is the EMA teacher of the trained one: the running average of
+        its parameters, of which this share is kept at every step (0.999, say).
     """
 
-    num_classes: int = supplied()
-    backbone: Backbone
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
+
     head: Head = dataclasses.field(default_factory=LargeFov)
     loss_scales: tuple[float, ...] = ()
     balanced: bool = False
     presence_weight: float = 0.0
     ema: float = 0.0
-    dtype: str = "float32"
-    head_lr: float = 10.0
 
     def __post_init__(self) -> None:
-        """Checks the weight and the average.
+        """Checks the values.
 
         Raises:
           UserError: a negative weight, or `ema` is no share.
@@ -102,6 +97,10 @@ class Segmentation(base.Method):
         if not 0 <= self.ema < 1:
             raise UserError(f"expected ema from 0 to below 1, found {self.ema}: change it")
 
+    def batch_spec(self) -> BatchSpec:
+        """Masks."""
+        return BatchSpec(segmentation=True)
+
     def model(self) -> nn.Module:
         """The network; see `SegmentationNetwork`."""
         return SegmentationNetwork(
@@ -110,54 +109,39 @@ class Segmentation(base.Method):
             Presence(self.num_classes) if self.presence_weight else None,
         )
 
-    def param_rules(self) -> tuple[ParamRule, ...]:
-        """Four groups: new layers at `head_lr` times the rate, biases at twice without decay."""
-        return base.four_groups(self.backbone, self.head_lr)
-
     def init_extra(self, params: PyTree) -> PyTree:
-        """The average of the parameters, where one is kept."""
-        # A copy: the step donates the parameters' buffers.
+        """The EMA teacher, where there is one."""
         return jax.tree.map(jnp.copy, params) if self.ema else ()
 
-    def after_step(self, extra: PyTree, params: PyTree) -> PyTree:
-        """The average moves towards the new parameters."""
-        if not self.ema:
-            return extra
-        return jax.tree.map(lambda old, new: self.ema * old + (1 - self.ema) * new, extra, params)
+    def after_step(self, step: Step, new_params: PyTree) -> PyTree:
+        """The EMA teacher moves towards the new parameters."""
+        return ema_update(step.extra, new_params, self.ema) if self.ema else step.extra
 
     def inference_params(self, params: PyTree, extra: PyTree) -> PyTree:
-        """The average, where one is kept."""
+        """The EMA teacher, where there is one."""
         return extra if self.ema else params
 
-    def loss(
-        self,
-        params: PyTree,
-        state: PyTree,
-        batch: Batch,
-        rng: PRNGKeyArray,
-        step: Array,
-        extra: PyTree = (),
-    ) -> tuple[Array, Aux]:
+    def loss(self, step: Step) -> tuple[Array, Aux]:
         """Cross entropy at the image's size, 255 is ignored, and of the labels where asked for.
 
         Both are means over `loss_scales`, of the labels without the maximum.
         """
-        del step
-        images = base.network_input(batch["image"], batch["valid"], self.backbone)
+        batch, model_state = step.batch, step.model_state
+        images = self.normalized(batch["image"], batch["valid"])
         size = (images.shape[1], images.shape[2])
         outputs: list[Array] = []
         presences: list[Array] = []
         for number, scale in enumerate((1.0, *self.loss_scales)):
             scaled = resize_bilinear(images, scaled_size(size, scale), align_corners=True)
             found: Any
-            found, new_state = self.model().apply(
-                {"params": params, **state},
+            found, changed = self.model().apply(
+                {"params": step.params, **model_state},
                 scaled,
                 train=True,
-                rngs={"dropout": jax.random.fold_in(rng, number)},
+                rngs={"dropout": jax.random.fold_in(step.rng, number)},
                 mutable=["batch_stats"],
             )
-            state = {**state, **new_state}
+            model_state = {**model_state, **changed}
             outputs.append(resize_bilinear(found["logits"], size, align_corners=True))
             presences += [found["presence"]] if "presence" in found else []
         if self.loss_scales:
@@ -171,13 +155,13 @@ class Segmentation(base.Method):
             ).mean()
             loss += self.presence_weight * terms["presence"]
         maps = {"segmentation": outputs[0]}
-        return loss, Aux(terms=terms, state=state, maps=maps, extra=extra)
+        return loss, Aux(terms=terms, maps=maps, model_state=model_state)
 
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:
         """``logits`` [b, h', w', C + 1] at the head's stride, the image's presences in them."""
-        inputs = base.network_input(images, valid, self.backbone)
+        inputs = self.normalized(images, valid)
         found: Any = self.model().apply(variables, inputs, valid)
         logits = found["logits"]
         if "presence" in found:
@@ -185,6 +169,3 @@ class Segmentation(base.Method):
             prior -= prior.max(1, keepdims=True)
             logits = logits.at[..., 1:].add(prior[:, None, None])
         return {"logits": logits}
-
-
-Method = Segmentation

@@ -8,47 +8,28 @@ import dataclasses
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from wsss_jax import losses
 from wsss_jax.losses.present_classes import on_present_classes
-from wsss_jax.methods import base
-from wsss_jax.methods.cam import CamNetwork
-from wsss_jax.models.base import Backbone
+from wsss_jax.methods.cam import Cam
 from wsss_jax.ops.max_norm import max_norm
 from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, scaled_size
-from wsss_jax.settings import supplied
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SseNet(base.MapMethod):
-    """Hyper-parameters of SSENet; the defaults are the published ones.
+class SseNet(Cam):
+    """Hyper-parameters of SSENet; the defaults are the published ones. The network is `Cam`'s.
 
     Attributes:
-      num_classes: foreground classes C.
-      backbone: the network under the new layers.
       small_scale: size of the second image relative to the first.
       ser_weight: weight of the equivariance loss L_SER.
-      dropout, dtype: see `CamNetwork`.
-      head_lr: learning rate of the new layers relative to the backbone's.
     """
 
-    num_classes: int = supplied()
-    backbone: Backbone
     small_scale: float = 0.3
     ser_weight: float = 1.0
-    dropout: float = 0.5
-    dtype: str = "float32"
-    head_lr: float = 10.0
-
-    def model(self) -> nn.Module:
-        """The baseline's network; see `CamNetwork`."""
-        return CamNetwork(
-            self.backbone.clone(dtype=self.dtype), self.num_classes, self.dropout, self.dtype
-        )
 
     def objective(
         self,
@@ -57,7 +38,7 @@ class SseNet(base.MapMethod):
         labels: Float[Array, "b c"],
         rng: PRNGKeyArray,
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-        """L = ½·L_cls + ½·L_cls of the copy + ser_weight·L_SER, its terms, and enlarged maps.
+        """L = ½·L_cls + ½·L_cls of the copy + ser_weight·L_SER, its terms, and upsampled maps.
 
         The term of the equivariance loss carries no gradient of its own.
         """
@@ -103,6 +84,3 @@ class SseNet(base.MapMethod):
     ) -> Float[Array, "b c p q"]:
         cam: Any = self.model().apply(variables, images, train=True, rngs={"dropout": rng})
         return jnp.moveaxis(cam, -1, 1)
-
-
-Method = SseNet

@@ -18,8 +18,7 @@ from wsss_jax.data.prepared import PreparedSource
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError
 from wsss_jax.files import flatten
-from wsss_jax.methods import build_method
-from wsss_jax.methods.base import Method
+from wsss_jax.methods.base import Method, Step
 from wsss_jax.ops.sharding import check_divisible, data_mesh
 from wsss_jax.pipeline import graph, record, run
 from wsss_jax.stages.train import batch_spec, steps_of
@@ -122,7 +121,7 @@ def _training(section: dict[str, Any], size: tuple[int, int] | None, asked: bool
     check_divisible(section["batch_size"], data_mesh())
     if images is not None and asked:
         check_batch_size(section["batch_size"], images)
-    method = build_method(section["method"], classes)
+    method = Method.from_config(section["method"], "method", num_classes=classes)
     cost = step_cost(method, section)
     optimizer, crop = section["optimizer"], section["augment"]["crop"]
     backbone = dict(section["method"].get("backbone", {})).get("name", "none")
@@ -187,16 +186,23 @@ def step_cost(method: Method, section: Mapping[str, Any]) -> StepCost:
     extra = jax.eval_shape(method.init_extra, params)
     optimizer = make_optimizer(section["optimizer"], rules, 1)
     opt_state = jax.eval_shape(optimizer.init, trainable)
-    classes = int(method.num_classes)  # pyright: ignore[reportAttributeAccessIssue]
     spec = batch_spec(section, method)
-    batch = spec.shapes(section["batch_size"], section["augment"]["crop"], classes)
+    batch = spec.shapes(section["batch_size"], section["augment"]["crop"], method.num_classes)
     rng = jax.eval_shape(jax.random.key, 0)
     step = jax.ShapeDtypeStruct((), jnp.int32)
 
     def gradient(trainable, frozen, variables, extra, batch, rng, step):
         def loss(trainable):
-            params = join(trainable, frozen)
-            return method.loss(params, variables, batch, rng, step, extra)[0]
+            return method.loss(
+                Step(
+                    params=join(trainable, frozen),
+                    model_state=variables,
+                    extra=extra,
+                    batch=batch,
+                    rng=rng,
+                    step=step,
+                )
+            )[0]
 
         value, backward = jax.vjp(loss, trainable)
         # A derivative is a tree of the arrays it needs: those kept from the forward pass.

@@ -18,7 +18,7 @@ from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.files import check_all_found
 from wsss_jax.host.host_memory import keep_freed_memory
-from wsss_jax.methods import build_method
+from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import check_divisible, data_mesh
 from wsss_jax.stages.base import Context, Needs, expect, expect_alpha
@@ -42,7 +42,7 @@ MAKES = ("weights.npz",)
 def check(config: ConfigDict, needs: Needs) -> None:
     """Refuses what cannot work; see `wsss_jax.stages.base`."""
     settings: dict[str, Any] = config.to_dict()
-    method = build_method(settings["method"], 1)
+    method = Method.from_config(settings["method"], "method", num_classes=1)
     augment = Augment.from_config(settings["augment"], "augment")
     batch_spec(settings, method).shapes(1, augment.crop, 1)
     make_optimizer(settings["optimizer"], {}, 1)
@@ -54,8 +54,8 @@ def check(config: ConfigDict, needs: Needs) -> None:
     if _least_confidence(settings):
         expect(needs, "masks", "confidence/")
     alphas = _alphas(settings)
-    if alphas and "masks" not in needs:
-        AffinityLabels(Path(), alphas, 1, _block(method))
+    if method.batch_spec().affinity_stride:
+        AffinityLabels(Path(), alphas, 1, method.batch_spec().affinity_stride)
         expect(needs, "labels", "crf/")
         for alpha in alphas:
             expect_alpha(needs, "labels", alpha)
@@ -72,19 +72,25 @@ def _least_confidence(settings: Mapping[str, Any]) -> float:
     return least
 
 
-def _block(method: Any) -> int:
-    """Side of the blocks of AffinityNet's labels, in pixels."""
-    return getattr(method, "map_stride", 0) or 8
+def batch_spec(settings: Mapping[str, Any], method: Method) -> BatchSpec:
+    """What the batches of a training section have beside images and labels.
 
-
-def batch_spec(settings: Mapping[str, Any], method: Any) -> BatchSpec:
-    """What the batches of a training section have beside images and labels."""
-    masks = "masks" in settings.get("needs", {})
-    blocks = bool(_alphas(settings)) and not masks
-    return BatchSpec(
-        segmentation=masks or bool(settings.get("segmentation", False)),
-        affinity_stride=_block(method) if blocks else 0,
-    )
+    Raises:
+      UserError: the section does not say where the method's masks or labels come from.
+    """
+    spec = method.batch_spec()
+    masks = "masks" in settings.get("needs", {}) or settings.get("segmentation", False)
+    if spec.segmentation and not masks:
+        raise UserError(
+            "expected masks that this method learns from, found none: set needs=dict(masks=STAGE),"
+            " or segmentation=True for the data's own"
+        )
+    if spec.affinity_stride and not _alphas(settings):
+        raise UserError(
+            "expected affinity_alphas that make this method's labels, found none: set"
+            " affinity_alphas=(4, 24) and needs=dict(labels=STAGE), a crf stage"
+        )
+    return spec
 
 
 def crop_targets(
@@ -97,7 +103,7 @@ def crop_targets(
         affinity_alphas has no need ``labels``.
     """
     targets: dict[str, CropTarget] = {}
-    if "masks" in inputs:
+    if spec.segmentation and "masks" in inputs:
         targets["segmentation"] = _stage_masks(settings, source, inputs["masks"])
     elif spec.segmentation:
         targets["segmentation"] = GroundTruth(len(source.classes))
@@ -149,7 +155,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
     source = ctx.source(settings["split"])
     mesh = data_mesh()
     check_divisible(settings["batch_size"], mesh)
-    method = build_method(settings["method"], len(source.classes))
+    method = Method.from_config(settings["method"], "method", num_classes=len(source.classes))
     augment = Augment.from_config(settings["augment"], "augment")
     whole: Any = ctx.config
     seed = int(whole.seed)
@@ -206,7 +212,7 @@ def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, 
         state, figures = fit(training, params, variables, seed)
     if ctx.process_index == 0:
         final = method.inference_params(state.params, state.extra)
-        save_weights(ctx.stage_dir / "weights.npz", final, state.state)
+        save_weights(ctx.stage_dir / "weights.npz", final, state.model_state)
     return {
         **figures,
         "parameters": parameter_count(params),

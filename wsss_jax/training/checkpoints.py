@@ -126,7 +126,7 @@ def _plain(state: TrainState) -> dict[str, Any]:
     return {
         "step": state.step,
         "params": state.params,
-        "state": state.state,
+        "model_state": state.model_state,
         "extra": _indexed(state.extra),
         "opt_state": _indexed(state.opt_state),
         "rng": jax.random.key_data(state.rng),
@@ -146,7 +146,7 @@ def _from_plain(like: TrainState, plain: dict[str, Any]) -> TrainState:
     return like.replace(  # pyright: ignore[reportAttributeAccessIssue]
         step=plain["step"],
         params=plain["params"],
-        state=plain["state"],
+        model_state=plain["model_state"],
         extra=rebuilt(like.extra, plain["extra"]),
         opt_state=rebuilt(like.opt_state, plain["opt_state"]),
         rng=jax.random.wrap_key_data(plain["rng"]),

@@ -1,4 +1,4 @@
-"""The training loop, for every method: one jitted step over all devices, checkpoints, metrics."""
+"""The training loop, for every method: steps, checkpoints, metrics."""
 
 import dataclasses
 import math
@@ -13,91 +13,21 @@ from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.methods.base import Method
-from wsss_jax.ops.sharding import divided, global_batch, replicated
+from wsss_jax.ops.sharding import global_batch
 from wsss_jax.progress import Progress
 from wsss_jax.training.checkpoints import Checkpoints
 from wsss_jax.training.metrics import MetricWriter
-from wsss_jax.training.optimizer import assign_rules, join, make_optimizer, schedule, split_frozen
-from wsss_jax.types import Batch, TrainState
+from wsss_jax.training.optimizer import assign_rules, make_optimizer, schedule
+from wsss_jax.training.step import StepFunction, init_state, make_train_step, step_of
+from wsss_jax.types import TrainState
 from wsss_jax.viz.map_pictures import map_pictures
-
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
-
-
-def init_state(
-    method: Method,
-    optimizer: optax.GradientTransformation,
-    params: PyTree,
-    variables: PyTree,
-    seed: int,
-    mesh: Mesh,
-) -> TrainState:
-    """The state before the first step, a copy on every device of `mesh`."""
-    rules = assign_rules(params, method.param_rules())
-
-    def build(params: PyTree, variables: PyTree) -> TrainState:
-        trainable, _ = split_frozen(params, rules)
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            state=variables,
-            extra=method.init_extra(params),
-            opt_state=optimizer.init(trainable),
-            rng=jax.random.key(seed),
-        )
-
-    return jax.jit(build, out_shardings=replicated(mesh))(params, variables)
-
-
-def make_train_step(
-    method: Method, optimizer: optax.GradientTransformation, params: PyTree, mesh: Mesh
-) -> Step:
-    """The jitted step ``(state, global batch) -> (state, metrics)``; the state is donated.
-
-    `params` gives the paths only. Frozen parameters are no variables of the gradient, so nothing is
-    computed or kept for them. Every method is a pure function of the global batch: with the batch
-    divided over the mesh the compiler inserts the reductions that a pmap would spell out.
-    """
-    rules = assign_rules(params, method.param_rules())
-
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        trainable, frozen = split_frozen(state.params, rules)
-        rng = jax.random.fold_in(state.rng, state.step)
-
-        def loss_of(trainable: PyTree):
-            everything = join(trainable, frozen)
-            return method.loss(everything, state.state, batch, rng, state.step, state.extra)
-
-        (loss, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(trainable)
-        updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
-        params = join(optax.apply_updates(trainable, updates), frozen)  # pyright: ignore
-        new = TrainState(
-            step=state.step + 1,
-            params=params,
-            state=aux.state,
-            extra=method.after_step(aux.extra, params),
-            opt_state=opt_state,
-            rng=state.rng,
-        )
-        terms = {name: value for name, value in aux.terms.items() if name != "loss"}
-        norm = jnp.sqrt(sum(jnp.sum(jnp.square(grad)) for grad in grads.values()))
-        return new, {"loss": loss, "grad_norm": norm} | {
-            f"loss/{name}": value for name, value in terms.items()
-        }
-
-    placed = replicated(mesh)
-    return jax.jit(
-        step, in_shardings=(placed, divided(mesh)), out_shardings=placed, donate_argnums=0
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,20 +93,14 @@ def _loop(
     run: Run,
     state: TrainState,
     start: int,
-    step_fn: Step,
+    step_fn: StepFunction,
     writer: MetricWriter,
     stop: list[str],
     bar: Progress,
 ) -> tuple[TrainState, float]:
     plan = run.schedule
     rate = schedule(run.optimizer_config, plan.steps)
-    draw_maps = jax.jit(
-        lambda state, batch: (
-            run.method.loss(state.params, state.state, batch, state.rng, state.step, state.extra)[
-                1
-            ].maps
-        )
-    )
+    draw_maps = jax.jit(lambda state, batch: run.method.loss(step_of(state, batch))[1].maps)
     pending: list[dict[str, Array]] = []
     indices: np.ndarray | None = None
     began = window = time.monotonic()

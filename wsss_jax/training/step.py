@@ -1,0 +1,96 @@
+"""One training step over all devices, for every method."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, PyTree
+
+from wsss_jax.methods.base import Method, Step
+from wsss_jax.ops.sharding import divided, replicated
+from wsss_jax.training.optimizer import assign_rules, join, split_frozen
+from wsss_jax.types import Batch, TrainState
+
+StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+
+
+def init_state(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    params: PyTree,
+    variables: PyTree,
+    seed: int,
+    mesh: Mesh,
+) -> TrainState:
+    """The state before the first step, a copy on every device of `mesh`."""
+    rules = assign_rules(params, method.param_rules())
+
+    def build(params: PyTree, variables: PyTree) -> TrainState:
+        trainable, _ = split_frozen(params, rules)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            model_state=variables,
+            extra=method.init_extra(params),
+            opt_state=optimizer.init(trainable),
+            rng=jax.random.key(seed),
+        )
+
+    return jax.jit(build, out_shardings=replicated(mesh))(params, variables)
+
+
+def step_of(state: TrainState, batch: Batch) -> Step:
+    """The step that starts from `state`, as its method sees it."""
+    return Step(
+        params=state.params,
+        model_state=state.model_state,
+        extra=state.extra,
+        batch=batch,
+        rng=jax.random.fold_in(state.rng, state.step),
+        step=state.step,
+    )
+
+
+def make_train_step(
+    method: Method, optimizer: optax.GradientTransformation, params: PyTree, mesh: Mesh
+) -> StepFunction:
+    """The jitted step ``(state, global batch) -> (state, metrics)``; the state is donated.
+
+    `params` gives the paths only. Frozen parameters are no variables of the gradient, so nothing is
+    computed or kept for them. Every method is a pure function of the global batch: with the batch
+    sharded over the mesh the compiler inserts the reductions that a pmap would spell out.
+    """
+    rules = assign_rules(params, method.param_rules())
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        step = step_of(state, batch)
+        trainable, frozen = split_frozen(state.params, rules)
+
+        def loss_of(trainable: PyTree):
+            return method.loss(step.replace(params=join(trainable, frozen)))  # pyright: ignore
+
+        (loss, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(trainable)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
+        params = join(optax.apply_updates(trainable, updates), frozen)  # pyright: ignore
+        left = step.replace(  # pyright: ignore[reportAttributeAccessIssue]
+            model_state=step.model_state if aux.model_state is None else aux.model_state,
+            extra=step.extra if aux.extra is None else aux.extra,
+        )
+        new = TrainState(
+            step=state.step + 1,
+            params=params,
+            model_state=left.model_state,
+            extra=method.after_step(left, params),
+            opt_state=opt_state,
+            rng=state.rng,
+        )
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+        terms = {f"loss/{name}": value for name, value in aux.terms.items() if name != "loss"}
+        return new, metrics | terms
+
+    placed = replicated(mesh)
+    return jax.jit(
+        train_step, in_shardings=(placed, divided(mesh)), out_shardings=placed, donate_argnums=0
+    )
