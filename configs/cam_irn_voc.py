@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import chains, common, published
+from wsss_jax.data.augment import Augment
 
 
 def get_config() -> Any:
@@ -55,10 +56,10 @@ def get_config() -> Any:
     return c
 
 
-def _augmentation(**resize: tuple[float, float]) -> dict[str, Any]:
-    """Crops of 512 without changes of colour; IRNet's and the CAM's are resized differently."""
+def _augmentation(**resize: tuple[float, float]) -> ConfigDict:
+    """Crops of 512 without changes of color; IRNet's and the CAM's are resized differently."""
     still = dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
-    return dict(crop=512, long_side=(), scale=(), flip=0.5, **still) | resize
+    return Augment.defaults(crop=512, **{"long_side": (), **still, **resize})
 
 
 def _optimizer() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import chains, common, published
+from wsss_jax.data.augment import Augment
 
 
 def get_config() -> Any:
@@ -21,12 +22,10 @@ def get_config() -> Any:
     c.seed = 0
     c.data = common.voc_data()
     backbone = dict(name="resnet38", remat=False)
-    augment = published.augmentation()
-    augment.long_side = (256, 512)
     c.train = common.training(
         batch_size=16,
         epochs=15,
-        augment=augment,
+        augment=Augment.defaults(long_side=(256, 512)),
         method=dict(name="cam", backbone=backbone, dropout=0.5, dtype="float32"),
         optimizer=published.optimizer(lr=0.1),
     )

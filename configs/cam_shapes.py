@@ -7,7 +7,8 @@ Two CPU cores suffice; nothing is downloaded.
 
 from ml_collections import ConfigDict
 
-from configs import common, published
+from configs import common
+from wsss_jax.data.augment import Augment
 
 
 def get_config() -> ConfigDict:
@@ -16,13 +17,11 @@ def get_config() -> ConfigDict:
     c.name = "cam_shapes"
     c.seed = 0
     c.data = common.shapes_data()
-    augment = published.augmentation()
-    augment.update(crop=96, long_side=(96, 128), hue=0.0)
     c.train = common.training(
         split="train",
         batch_size=16,
         epochs=18,
-        augment=augment,
+        augment=Augment.defaults(crop=96, long_side=(96, 128), hue=0.0),
         method=dict(
             name="cam",
             backbone=dict(name="tiny", width=32),

@@ -10,6 +10,7 @@ One GPU or TPU core with 32 GB, or several devices. Published CAM score on train
 from ml_collections import ConfigDict
 
 from configs import common, published
+from wsss_jax.data.augment import Augment
 
 
 def get_config() -> ConfigDict:
@@ -21,7 +22,7 @@ def get_config() -> ConfigDict:
     c.train = common.training(
         batch_size=16,
         epochs=15,
-        augment=published.augmentation(),
+        augment=Augment.defaults(),
         method=dict(
             name="cam", backbone=dict(name="resnet38", remat=False), dropout=0.5, dtype="float32"
         ),

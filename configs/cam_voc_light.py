@@ -8,7 +8,8 @@ Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's p
 
 from ml_collections import ConfigDict
 
-from configs import common, published
+from configs import common
+from wsss_jax.data.augment import Augment
 
 
 def get_config() -> ConfigDict:
@@ -17,12 +18,10 @@ def get_config() -> ConfigDict:
     c.name = "cam_voc_light"
     c.seed = 0
     c.data = common.voc_data()
-    augment = published.augmentation()
-    augment.update(crop=224, long_side=(224, 384))
     c.train = common.training(
         batch_size=16,
         epochs=5,
-        augment=augment,
+        augment=Augment.defaults(crop=224, long_side=(224, 384)),
         method=dict(
             name="cam",
             backbone=dict(name="mobilenet_v2", output_stride=16, remat=False),

@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import common, published
+from wsss_jax.data.augment import Augment
 
 
 def get_config() -> Any:
@@ -24,7 +25,7 @@ def get_config() -> Any:
     c.train = common.training(
         batch_size=8,
         epochs=8,
-        augment=published.augmentation(),
+        augment=Augment.defaults(),
         method=published.ecsnet(dict(name="resnet38", remat=False)),
         optimizer=published.optimizer(lr=0.01),
     )

@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import common, published
+from wsss_jax.data.augment import Augment
 
 
 def get_config() -> Any:
@@ -29,9 +30,15 @@ def undivided() -> Any:
     c: Any = ConfigDict()
     c.seed = 0
     c.data = common.voc_data()
-    augment = published.augmentation()
-    augment.update(crop=384, long_side=(256, 512), brightness=0.4, contrast=0.4, saturation=0.4)
-    augment.update(jitter_p=0.8, grayscale_p=0.1)
+    augment = Augment.defaults(
+        crop=384,
+        long_side=(256, 512),
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        jitter_p=0.8,
+        grayscale_p=0.1,
+    )
     c.train = common.training(
         batch_size=8,
         epochs=8,

@@ -1,4 +1,4 @@
-"""What the papers' recipes fix: optimizer, augmentation, methods, networks."""
+"""What the papers' recipes fix: optimizer, methods, networks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import common
+from wsss_jax.data.augment import Augment
 
 
 def optimizer(lr: float) -> ConfigDict:
@@ -17,21 +18,6 @@ def optimizer(lr: float) -> ConfigDict:
     """
     return ConfigDict(
         dict(lr=lr, momentum=5e-4, weight_decay=5e-4, schedule="poly", poly_power=0.9)
-    )
-
-
-def augmentation() -> Any:
-    """SSENet's and SEAM's: long side, flip, colour jitter, zero-padded crop."""
-    return ConfigDict(
-        dict(
-            crop=448,
-            long_side=(448, 768),
-            flip=0.5,
-            brightness=0.3,
-            contrast=0.3,
-            saturation=0.3,
-            hue=0.1,
-        )
     )
 
 
@@ -113,12 +99,10 @@ def ecsnet(backbone: Mapping[str, Any], **changes: object) -> ConfigDict:
 
 def affinity(backbone: Mapping[str, Any], lr: float = 0.01) -> Any:
     """AffinityNet's training as in its and SEAM's programs: crops of the images as they are."""
-    augment = augmentation()
-    augment.long_side = ()
     return common.training(
         batch_size=8,
         epochs=8,
-        augment=augment,
+        augment=Augment.defaults(long_side=()),
         method=dict(name="affinity", backbone=backbone, dtype="float32"),
         optimizer=optimizer(lr),
     )
@@ -126,11 +110,8 @@ def affinity(backbone: Mapping[str, Any], lr: float = 0.01) -> Any:
 
 def segmentation(backbone: Mapping[str, Any]) -> Any:
     """DeepLabv1 as SEAM's authors retrain it: real momentum, and all batch norm is trained."""
-    augment = augmentation()
-    augment.update(
-        long_side=(), scale=(0.5, 1.5), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0
-    )
-    augment.hsv = 10
+    still = dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+    augment = Augment.defaults(long_side=(), scale=(0.5, 1.5), hsv=10, **still)
     return common.training(
         batch_size=10,
         epochs=0,

@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import chains, common, published
+from wsss_jax.data.augment import Augment
 
 
 def get_config() -> Any:
@@ -26,7 +27,7 @@ def get_config() -> Any:
     c.train = common.training(
         batch_size=8,
         epochs=8,
-        augment=published.augmentation(),
+        augment=Augment.defaults(),
         method=published.seam(backbone),
         optimizer=published.optimizer(lr=0.01),
     )
