@@ -35,7 +35,7 @@ def augmented(augment: Augment, image: np.ndarray, mask: np.ndarray, rng: np.ran
     return *placement.paste(part), placement.mask(mask)
 
 
-def labelled(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def labeled(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A mask, and an image that shows its values, 40 apart."""
     small = np.random.default_rng(seed).integers(0, 6, (2, 2)).astype(np.uint8)
     mask = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -113,14 +113,14 @@ def test_without_ranges_the_size_stays():
 
 @quick
 @given(sides, sides, seeds)
-def test_flip_mirrors_all_that_belongs_to_the_image(height, width, seed):
+def test_flip_turns_around_all_that_belongs_to_the_image(height, width, seed):
     image = noise(height, width, seed)
     planes = image.transpose(2, 0, 1).astype(np.float16)
     crop = max(height, width)
-    as_it_is, mirrored = (
+    as_it_is, flipped = (
         dataclasses.replace(PLAIN, crop=crop, flip=p, random_position=False) for p in (0.0, 1.0)
     )
-    one, other = (a.place((height, width), np.random.default_rng(0)) for a in (as_it_is, mirrored))
+    one, other = (a.place((height, width), np.random.default_rng(0)) for a in (as_it_is, flipped))
     np.testing.assert_array_equal(other.part(image), one.part(image)[:, ::-1])
     mask = one.mask(image[..., 1])
     np.testing.assert_array_equal(other.mask(image[..., 1])[:, :width], mask[:, :width][:, ::-1])
@@ -184,7 +184,7 @@ def test_every_position_of_a_crop_is_equally_likely(height, size, positions):
 @quick
 @given(st.integers(60, 120), st.integers(60, 120), seeds)
 def test_image_and_mask_stay_aligned(height, width, seed):
-    image, mask = labelled(height, width, seed)
+    image, mask = labeled(height, width, seed)
     scaled = Augment(crop=48, long_side=(), scale=(0.5, 1.5), jitter_p=0.0)
     sided = Augment(crop=48, long_side=(45, 90), jitter_p=0.0)
     for augment in (scaled, sided):
@@ -209,7 +209,7 @@ def test_everything_off_shows_the_image_itself():
 
 
 def test_same_generator_same_result_and_inputs_are_untouched():
-    image, mask = labelled(50, 60)
+    image, mask = labeled(50, 60)
     before = image.copy(), mask.copy()
     augment = Augment(crop=40, long_side=(40, 70), grayscale_p=0.5, hsv=10)
     for seed in range(5):

@@ -1,4 +1,4 @@
-"""Pictures to change, and the slow way to change their colours and sizes."""
+"""Pictures to change, and the slow way to change their colors and sizes."""
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A picture with a photograph's slow changes, in strong colours."""
+    """A picture with a photograph's slow changes, in strong colors."""
     return cv2.resize(noise(5, 7, seed), (width, height), interpolation=cv2.INTER_CUBIC)
 
 

@@ -58,7 +58,7 @@ def resize_image(
 
 
 def resize_mask(mask: _Mask, height: int, width: int) -> _NewMask:
-    """Nearest-neighbour resize, equal to PIL's pixel for pixel."""
+    """Nearest-neighbor resize, equal to PIL's pixel for pixel."""
     if mask.shape == (height, width):
         return mask
     exact = cv2.INTER_NEAREST_EXACT  # INTER_NEAREST rounds otherwise

@@ -31,7 +31,7 @@ from wsss_jax.progress import Progress
 # TFDS keeps one shard's records in memory while it writes them.
 _RECORDS_PER_SHARD = 512
 
-# Recognised by their text, for array_record wraps the system's errors in RuntimeErrors.
+# Recognized by their text, for array_record wraps the system's errors in RuntimeErrors.
 _MENDABLE = {
     errno.ENOSPC: "no space left on the device",
     errno.EDQUOT: "the quota used up",
@@ -198,7 +198,7 @@ def _digest(digest: Any, record: Record) -> None:
         record["label"].tobytes(),
         record["segmentation"] or b"",
     ):
-        # Lengths keep neighbouring parts apart.
+        # Lengths keep neighboring parts apart.
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
 

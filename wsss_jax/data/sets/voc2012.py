@@ -52,7 +52,7 @@ class Voc2012(DataSettings):
 
 
 class Voc2012Wsss(RecordBuilder, skip_registration=True):
-    """Stores images as they are, once decoded to be sure, and masks as PNGs of grey indices."""
+    """Stores images as they are, once decoded to be sure, and masks as PNGs of gray indices."""
 
     def __init__(self, folder: Path, listing: Listing):
         self._listing = listing

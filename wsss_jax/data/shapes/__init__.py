@@ -1,4 +1,4 @@
-"""Pictures of the built-in data set `shapes`: moulded creatures in landscapes, with exact masks.
+"""Pictures of the built-in data set `shapes`: molded creatures in landscapes, with exact masks.
 
 A test bed for weakly supervised segmentation that needs no download. What makes photographs hard
 is here by construction:
@@ -9,7 +9,7 @@ is here by construction:
 - Every class has a home (a frog's is the reef) where it is found nearly three times as often as in
   any other place, so a classifier may look at the place too.
 - One to three creatures, of several classes or of one, hide parts of each other; their lengths
-  differ by more than a factor of two; they are turned, mirrored, cut by the border, lit from a
+  differ by more than a factor of two; they are turned, flipped, cut by the border, lit from a
   side. Things in the same coats but without a head are background.
 
 The coat runs over body and head alike, so a method that spreads a map over pixels that look alike
@@ -48,7 +48,7 @@ def render(
     """Draws a picture, the same on every machine: RGB image and mask.
 
     The mask holds 0 for background and 1 + the number of the class in `CLASSES`; it is exact: a
-    pixel belongs to the figure that is seen at its centre. Arguments as of `composition`.
+    pixel belongs to the figure that is seen at its center. Arguments as of `composition`.
     """
     drawn = composition(index, split, seed, size)
     return drawn.image, drawn.mask

@@ -1,7 +1,7 @@
 """Drawing for the built-in data set: distance fields of two primitives, noise, painting.
 
 Only additions, multiplications, divisions, square roots and comparisons of float32 arrays are used
-(no sines, no matrix products, no library rasterizer): IEEE 754 fixes their results to the last
+(no sines, no matrix products, no library rasteriser): IEEE 754 fixes their results to the last
 bit, so that a record has the same pixels on every machine.
 """
 
@@ -104,13 +104,13 @@ def smooth_union(first: Plane, second: Plane, blend: float) -> Plane:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a figure stands: center and pixels per unit; turned by `degrees`, mirrored or not."""
+    """Where a figure stands: center and pixels per unit; turned by `degrees`, flipped or not."""
 
     x: float
     y: float
     scale: float
     degrees: int = 0
-    mirror: bool = False
+    flip: bool = False
 
     @functools.cached_property
     def turn(self) -> tuple[float, float]:
@@ -122,7 +122,7 @@ class Pose:
     def local(self, area: "Window") -> tuple[Plane, Plane]:
         """The figure's coordinates of the pixel centers of a window."""
         cos, sin = self.turn
-        side = -1.0 if self.mirror else 1.0
+        side = -1.0 if self.flip else 1.0
         x, y = centers(area)
         x, y = (x - self.x) / self.scale, (y - self.y) / self.scale
         return x * (side * cos) + y * (side * sin), y * cos - x * sin
@@ -130,13 +130,13 @@ class Pose:
     def pixel(self, u: float, v: float) -> tuple[float, float]:
         """A point of the figure to pixel coordinates."""
         cos, sin = self.turn
-        u = -u if self.mirror else u
+        u = -u if self.flip else u
         return self.x + self.scale * (u * cos - v * sin), self.y + self.scale * (u * sin + v * cos)
 
     def child(self, u: float, v: float, scale: float, degrees: int) -> "Pose":
         """The pose of a piece that sits at (u, v) of this figure, `scale` times as large."""
         x, y = self.pixel(u, v)
-        return Pose(x, y, self.scale * scale, self.degrees + degrees, self.mirror)
+        return Pose(x, y, self.scale * scale, self.degrees + degrees, self.flip)
 
 
 def box(parts: Iterable[Part]) -> Box:

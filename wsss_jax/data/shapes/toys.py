@@ -224,7 +224,7 @@ def build(
         rows, columns = within(top, whole)
         views = color[:, rows, columns], depth[rows, columns], head[rows, columns]
         _add_head(HEADS[name], crown, *crown.local(top), *views)
-    _mould(color, depth, 0.09 * pose.scale)
+    _mold(color, depth, 0.09 * pose.scale)
     return Toy(whole, color, depth, depth <= 0.0, head <= 0.0)
 
 
@@ -253,7 +253,7 @@ def _add_head(
     np.minimum(depth, head_depth, out=depth)
 
 
-def _mould(color: Picture, depth: Plane, thickness: float) -> None:
+def _mold(color: Picture, depth: Plane, thickness: float) -> None:
     """Shades a figure as if of clay, in place: lit from the upper left, darker at its rim."""
     rise = clamp(-depth / thickness)
     slope = np.zeros_like(depth)

@@ -184,10 +184,10 @@ def test_mask_of_another_size(devkit: Devkit) -> None:
     assert "16 x 12" in message and "12 x 16" in message and str(devkit.mask(IDS[1])) in message
 
 
-def test_mask_of_colours_or_unknown_classes(devkit: Devkit) -> None:
+def test_mask_of_colors_or_unknown_classes(devkit: Devkit) -> None:
     with Image.open(devkit.mask(IDS[2])) as mask:
-        colours = mask.convert("RGB")
-    colours.save(devkit.mask(IDS[2]))
+        colors = mask.convert("RGB")
+    colors.save(devkit.mask(IDS[2]))
     assert "RGB pixels" in devkit.refuse() and str(devkit.mask(IDS[2])) in devkit.refuse()
     devkit.mask(IDS[2]).write_bytes(encode_mask(objects_mask((21,))))
     assert "found 21" in devkit.refuse() and str(devkit.mask(IDS[2])) in devkit.refuse()

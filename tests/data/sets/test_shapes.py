@@ -146,11 +146,11 @@ def test_pictures_vary(compositions):
 
 
 @pytest.mark.parametrize("name", [*CLASSES, None])
-def test_a_pixel_belongs_to_the_figure_at_its_centre(name):
+def test_a_pixel_belongs_to_the_figure_at_its_center(name):
     seed = CLASSES.index(name) if name else 3
     coarse, fine = toy(seed, name, 60.0, 80), toy(seed, name, 480.0, 640)
     mask, detailed = full(coarse, coarse.body, 80), full(fine, fine.body, 640)
-    # The four small pixels around the centre of a large one; at the very edge they may disagree.
+    # The four small pixels around the center of a large one; at the very edge they may disagree.
     around = np.stack([detailed[3 + y :: 8, 3 + x :: 8] for y in (0, 1) for x in (0, 1)])
     sure = around.all(0) | ~around.any(0)
     assert np.mean(sure) > 0.98
@@ -158,9 +158,9 @@ def test_a_pixel_belongs_to_the_figure_at_its_centre(name):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_where_the_mask_says_inside_the_figure_gives_most_of_the_colour(name):
+def test_where_the_mask_says_inside_the_figure_gives_most_of_the_color(name):
     figure = toy(CLASSES.index(name), name, 60.0, 80)
-    pictures = [np.full((3, 80, 80), grey, np.float32) for grey in (0.0, 200.0)]
+    pictures = [np.full((3, 80, 80), gray, np.float32) for gray in (0.0, 200.0)]
     for picture in pictures:
         figure.cast(picture)
     # What is left of the difference between two backgrounds is the background's share.
