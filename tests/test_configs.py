@@ -56,11 +56,16 @@ def test_seam_voc_is_the_published_recipe():
     assert augment == dict(
         crop=448,
         long_side=(448, 768),
+        scale=(),
         flip=0.5,
         brightness=0.3,
         contrast=0.3,
         saturation=0.3,
         hue=0.1,
+        jitter_p=1.0,
+        grayscale_p=0.0,
+        hsv=0,
+        random_position=True,
     )
     # The momentum is the published programs' own: they pass the weight decay for it.
     assert train.optimizer.to_dict() == dict(
