@@ -180,10 +180,10 @@ def spoil(folders: Path, kind: str) -> dict[str, str]:
         ("size", r"image3\.png: expected 7×9 pixels .* found 5×9"),
         ("rgb", r"RGB.*image3\.png"),
         ("index", r"0 to 3 .*found 4 in .*image3\.png"),
-        ("ignored", r"image3\.png: .* found 2 pixels of 255"),
+        ("ignored", r"image3\.png: .* found 2 pixels of value 255"),
         ("truth index", r"0 to 3 .*found 4 in .*gt.image3\.png"),
         ("truncated", r"image3\.png"),
-        ("maps", "--threshold, or --curve"),
+        ("maps", "found CAM files: add --threshold or --curve"),
     ],
 )
 def test_mistakes_are_told_in_one_line_with_status_2(

@@ -80,9 +80,9 @@ def test_nothing_to_score_gives_zeros(protocol):
 
 def test_class_indices_out_of_range_are_refused():
     zeros = np.zeros((2, 2), np.uint8)
-    with pytest.raises(ValueError, match="prediction has class index 3"):
+    with pytest.raises(ValueError, match="expected prediction up to class index 2, found 3"):
         confusion_matrix(zeros + 3, zeros, num_classes=2)
-    with pytest.raises(ValueError, match="truth has class index 4"):
+    with pytest.raises(ValueError, match="expected truth up to class index 2, found 4"):
         confusion_matrix(zeros, zeros + 4, num_classes=2)
     # Where the truth is ignored the prediction does not matter.
     assert confusion_matrix(zeros + 3, zeros + 255, num_classes=2).sum() == 0

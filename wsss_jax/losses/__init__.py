@@ -1,4 +1,4 @@
-"""Losses by topic: pure functions of arrays; maps have their channels first, see `ops.max_norm`."""
+"""Losses by topic, as pure functions of arrays; maps have their channels first (`ops.max_norm`)."""
 
 from wsss_jax.losses.boundary import boundary_losses
 from wsss_jax.losses.classification import multilabel_soft_margin

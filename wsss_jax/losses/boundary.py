@@ -1,4 +1,4 @@
-"""What IRNet learns from: pairs of pixels, the boundaries between them and their displacements."""
+"""IRNet's losses on pairs of pixels: of the boundaries between them and of their displacements."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ from jaxtyping import Array, Float, Int, Int32, UInt8
 from wsss_jax.ops.path_index import Path, paths
 
 RADIUS = 10
-"""Published, in pixels of the boundary map; pairs are closer than it."""
+"""The published radius in pixels of the boundary map; pairs are closer than it."""
 
-_EPSILON = 1e-5  # of the published program
+_EPSILON = 1e-5  # as in the published program
 _IGNORE = 255
 _LOOPS = 4
 _SUMS = ("background", "foreground", "different", "far_background", "far_foreground")
@@ -23,23 +23,25 @@ def boundary_losses(
     labels: UInt8[Array, "b h w"],
     radius: int = RADIUS,
 ) -> dict[str, Float[Array, ""]]:
-    """Means over the pairs of pixels whose two classes are known (Ahn et al., CVPR 2019).
+    """Averages IRNet's losses over the pairs of pixels whose two classes are known.
 
-    The affinity a of a pair is 1 − the strongest boundary on the path between the two. Pairs start
-    where all pairs of a pixel end inside the map; on a map with a side below 2·radius + 1 the
-    radius is ``(side − 1) // 2`` of the shorter side (ours, as SEAM's AffinityNet has it).
+    The source is Ahn et al. (CVPR 2019). The affinity a of a pair is 1 − the strongest boundary on
+    the path between its pixels. Pairs start at the pixels all of whose pairs end inside the map. On
+    a map with a side below 2·radius + 1 the radius is ``(side − 1) // 2`` of the shorter side; this
+    rule is not IRNet's but that of SEAM's AffinityNet.
 
     Args:
-      boundary: probabilities.
-      displacement: (dy, dx) to the center of a pixel's object, in pixels.
-      labels: classes; 0 is background, 255 unknown.
-      radius: pairs are closer than this.
+      boundary: boundary probabilities.
+      displacement: (dy, dx) from each pixel to the center of its object, in pixels.
+      labels: classes; 0 is background and 255 unknown.
+      radius: the pixels of a pair are closer together than this.
 
     Returns:
-      ``background`` and ``foreground``: −log a of pairs of one class; ``different``: −log(1 − a) of
-      pairs of two; ``displacement_foreground``: how far the difference of the displacements of two
-      pixels of an object is from the way between them; ``displacement_background``: how far from
-      zero. 0 for a kind without pairs.
+      Five means, each 0 where there are no such pairs. ``background`` and ``foreground`` are −log a
+      over pairs of one class, and ``different`` is −log(1 − a) over pairs of two classes.
+      ``displacement_foreground`` is the distance between the difference of two displacements and
+      the offset of their pixels, over pairs of one foreground class. ``displacement_background`` is
+      the size of that difference over pairs of background.
     """
     b, h, w = labels.shape
     shorter = min(h, w)
@@ -50,7 +52,7 @@ def boundary_losses(
         start = (0, at[0], reach + at[1], *([0] * (values.ndim - 3)))
         return lax.dynamic_slice(values, start, (b, *size, *values.shape[3:]))
 
-    # One pair at a time, formed a second time for the gradient: there are 152 pairs of a pixel.
+    # One pair at a time, computed again for the gradient, because a pixel has 152 pairs.
     @jax.checkpoint
     def add(sums: dict[str, Array], pair: tuple[Array, Array]) -> tuple[dict[str, Array], None]:
         points, offset = pair
@@ -102,10 +104,11 @@ def boundary_losses(
 def _loops(
     pairs: tuple[Path, ...],
 ) -> list[tuple[Int32[np.ndarray, "n length 2"], Int32[np.ndarray, "n 2"]]]:
-    """Points and offsets of the pairs in a few parts, the shortest paths first.
+    """Groups the points and offsets of the pairs into a few parts, the shortest paths first.
 
-    A loop needs paths of one length, and an unrolled one takes minutes to compile: the last point
-    is repeated, which changes no maximum. Of a single part it would be half of all points.
+    A loop needs paths of equal length, and an unrolled loop takes minutes to compile. So the last
+    point of shorter paths is repeated, which changes no maximum. With a single part, half of all
+    points would be repetitions.
     """
     size = -(-len(pairs) // _LOOPS)
     found = []

@@ -1,4 +1,4 @@
-"""Differences between maps of two views of a scene."""
+"""Losses that compare the maps of two views of an image."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -9,12 +9,12 @@ def equivariance_l1(
     second: Float[Array, "b c h w"],
     valid: Bool[Array, "b h w"] | None = None,
 ) -> Float[Array, ""]:
-    """Mean absolute difference of two maps of the same scene: SEAM's L_ER (arXiv 2004.04581).
+    """Computes SEAM's L_ER, the mean absolute difference of two views' maps (arXiv 2004.04581).
 
     Args:
-      first: one of them.
-      second: the other.
-      valid: pixels that count (default: all); without any the loss is 0.
+      first: the maps of one view.
+      second: the maps of the other view, aligned with the first.
+      valid: pixels that count, by default all; if no pixel counts, the loss is 0.
     """
     difference = jnp.abs(first - second)
     if valid is None:

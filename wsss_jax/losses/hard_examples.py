@@ -1,4 +1,4 @@
-"""Losses of selected entries: the hardest differences, the smallest responses."""
+"""Losses over selected entries: the largest differences, or the smallest responses."""
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ from wsss_jax.ops.max_norm import strongest
 def _kth_smallest(
     values: Float[Array, "b n"], count: int | Int[Array, "b 1"]
 ) -> Float[Array, "b 1"]:
-    """The `count`-th smallest entry of each row, exactly.
+    """Returns the exact `count`-th smallest entry of each row.
 
-    Found bit by bit in the order-preserving integer image of the floats: 32 passes that compare
-    and count. A sort of the same entries takes 30 times as long on a CPU.
+    The entry is found bit by bit, with the floats mapped to integers of the same order. This takes
+    32 passes that compare and count; sorting the entries takes 30 times as long on a CPU.
     """
     bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
     top = jnp.uint32(1 << 31)
@@ -33,12 +33,12 @@ def _kth_smallest(
 def _smallest_mask(
     values: Float[Array, "b n"], count: int | Int[Array, "b 1"]
 ) -> Float[Array, "b n"]:
-    """Weights of the `count` smallest entries per row: 1, and an equal share for ties at the edge.
+    """Weights the `count` smallest entries of each row with 1; ties at the edge share the rest.
 
-    The selection costs no gather and its gradient no scatter, and equal entries get equal
-    gradients on every device.
+    The selection needs no gather and its gradient no scatter, and equal entries get equal gradients
+    on every device.
     """
-    # Adding zero turns -0.0 into 0.0: as bits they differ.
+    # Adding zero turns -0.0 into 0.0, whose bits differ.
     values = jax.lax.stop_gradient(values) + 0.0
     edge = _kth_smallest(values, count)
     below, at = values < edge, values == edge
@@ -53,17 +53,18 @@ def hardest_l1(
     channels: int | None = None,
     valid: Bool[Array, "b h w"] | None = None,
 ) -> Float[Array, ""]:
-    """Mean of the largest absolute differences of each image: a half of SEAM's L_ECR.
+    """Averages the largest absolute differences of each image, which is one half of SEAM's L_ECR.
 
-    The ``⌊fraction·h·w·c⌋`` largest entries of an image count, over all pixels and channels
-    (arXiv 2004.04581, online hard example mining).
+    The ``⌊fraction·h·w·c⌋`` largest entries of an image count, over all its pixels and channels
+    (online hard example mining, arXiv 2004.04581).
 
     Args:
-      target: what should come out.
-      prediction: what came out.
-      fraction: of the entries.
-      channels: c, if channels that are zero in both were left out; default: those given.
-      valid: pixels that count (default: all); h·w is then the number of an image's.
+      target: the maps to match.
+      prediction: the maps that are compared with them.
+      fraction: the share of the entries that count.
+      channels: c, when channels that are zero in both maps were left out; by default the number of
+        channels given.
+      valid: pixels that count, by default all; h·w is then the number of valid pixels.
     """
     channels = channels or target.shape[1]
     difference = jnp.abs(target - prediction)
@@ -75,16 +76,16 @@ def hardest_l1(
         return jnp.mean(jnp.sum(difference * mask, -1) / count[:, 0])
     difference = difference.reshape(target.shape[0], -1)
     count = max(int(target.shape[2] * target.shape[3] * channels * fraction), 1)
-    if count >= difference.shape[1]:  # the entries left out are zero
+    if count >= difference.shape[1]:  # entries that were left out are zero
         return jnp.mean(difference.sum(-1)) / count
     return jnp.mean(jnp.sum(difference * _smallest_mask(-difference, count), -1) / count)
 
 
 def smallest_response(maps: Float[Array, "b c h w"], fraction: float = 0.25) -> Float[Array, ""]:
-    """Mean positive response of the least active pixels; pushes part of an image to background.
+    """Averages the positive responses of the least active pixels, which makes them background.
 
-    m = max over channels; the ``⌊fraction·h·w⌋`` smallest m of each image count (SEAM's program,
-    a quarter of the pixels).
+    With m the maximum over the channels, the ``⌊fraction·h·w⌋`` smallest m of each image count.
+    SEAM's program uses a quarter of the pixels.
     """
     response = strongest(maps).reshape(maps.shape[0], -1)
     count = max(int(response.shape[1] * fraction), 1)

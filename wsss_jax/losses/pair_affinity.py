@@ -1,4 +1,4 @@
-"""AffinityNet's loss: cross entropies of pairs of pixels (Ahn & Kwak, CVPR 2018)."""
+"""AffinityNet's loss, cross entropies over pairs of pixels (Ahn & Kwak, CVPR 2018)."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
@@ -6,21 +6,21 @@ from jaxtyping import Array, Float, UInt8
 from wsss_jax.ops.pair_affinity import pair_mask, partner_values
 
 _IGNORE = 255
-_EPSILON = 1e-5  # of the published program
+_EPSILON = 1e-5  # as in the published program
 
 
 def pair_losses(
     affinity: Float[Array, "b h w o"], labels: UInt8[Array, "b h w"]
 ) -> dict[str, Float[Array, ""]]:
-    """Mean cross entropies of the pairs whose two classes are known.
+    """Averages the cross entropies of the pairs whose two classes are known.
 
     Args:
-      affinity: of the pairs `pair_offsets`.
-      labels: classes; 0 is background, 255 unknown.
+      affinity: the affinities of the pairs `pair_offsets`.
+      labels: classes; 0 is background and 255 unknown.
 
     Returns:
-      ``background`` (both pixels), ``foreground`` (both of the same class) and ``different``; 0 for
-      a kind without pairs.
+      Three means, each 0 where there are no such pairs: ``background`` (both pixels are
+      background), ``foreground`` (both are of the same foreground class) and ``different``.
     """
     b, h, w = labels.shape
     here, there = labels[..., None], partner_values(labels, _IGNORE)

@@ -1,8 +1,8 @@
-"""Losses of activation maps, computed on the few classes that an image shows.
+"""Computes losses of activation maps on the few classes that each image shows.
 
-An image of VOC shows 1.5 of 20 classes on average and never more than six, and to a loss on maps
-that are multiplied by the image's label all others are zeros. Leaving them out is exact, and
-several times faster: such losses read and write full-size maps dozens of times.
+A VOC image shows 1.5 of 20 classes on average, and never more than six. To a loss on maps that are
+multiplied by the image's label, all other classes are zeros. Leaving them out is exact, and several
+times faster, because such losses read and write full-size maps dozens of times.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 SLOTS = (3, 6)
-"""Numbers of classes to try before all of them: the first that holds every image of the batch."""
+"""Numbers of classes to try before all: the first that is enough for every image is taken."""
 
 Maps = tuple[Array, ...]
 Loss = Callable[[Maps, Array], tuple[Array, dict[str, Array]]]
@@ -21,18 +21,21 @@ Loss = Callable[[Maps, Array], tuple[Array, dict[str, Array]]]
 def on_present_classes(
     loss_of: Loss, maps: Maps, labels: Float[Array, "b c"], *, background: bool = True
 ) -> tuple[Array, dict[str, Array]]:
-    """``loss_of(maps, labels)`` on maps of the present classes alone.
+    """Computes ``loss_of(maps, labels)`` on the maps of the present classes alone.
 
-    The gradient is formed with the value, in one branch of a conditional: differentiating the
-    conditional itself would keep the intermediate results of every branch.
+    The gradient is computed together with the value, in one branch of a conditional.
+    Differentiating the conditional itself would keep the intermediate results of every branch.
 
     Args:
-      loss_of: (maps [b, 1 + k, h, w] each, labels [b, k]) → scalar loss, named terms. Classes with
-        label 0 must not change the result, whether they are there or left out. Only the loss is
-        differentiated, with respect to the maps.
-      maps: [b, 1 + c, h, w] each; channel 0 (background) is always kept.
-      labels: 0 or 1.
-      background: False: there is no such channel, maps are [b, c, h, w].
+      loss_of: a function of maps, [b, 1 + k, h, w] each, and labels [b, k] that returns a scalar
+        loss and named terms. Classes with label 0 must not change its result, whether they are kept
+        or left out. Only the loss is differentiated, and only with respect to the maps.
+      maps: maps of [b, 1 + c, h, w] each; channel 0 (the background) is always kept.
+      labels: 0 or 1 for each class.
+      background: False if the maps have no background channel and are [b, c, h, w].
+
+    Returns:
+      The loss and its named terms.
     """
     classes = labels.shape[1]
     sizes = (*(n for n in SLOTS if n < classes), classes)
@@ -56,7 +59,7 @@ def on_present_classes(
 
 
 def _with_classes(loss_of: Loss, count: int, background: bool) -> Loss:
-    """`loss_of` on the background and `count` classes of each image, the present ones first."""
+    """Restricts `loss_of` to background and `count` classes of each image, present ones first."""
 
     def loss(maps: Maps, labels: Array) -> tuple[Array, dict[str, Array]]:
         if count == labels.shape[1]:

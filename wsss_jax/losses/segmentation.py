@@ -1,4 +1,4 @@
-"""Losses of segmentation masks with pixels of unknown class."""
+"""Losses for segmentation with masks that leave some pixels without a class."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,12 @@ from jaxtyping import Array, Float, UInt8
 def masked_cross_entropy(
     logits: Float[Array, "b h w c1"], masks: UInt8[Array, "b h w"], ignore: int = 255
 ) -> Float[Array, ""]:
-    """Mean softmax cross entropy over the pixels whose class is known; 0 when there is none.
+    """Averages the softmax cross entropy over the pixels with a known class; 0 if there are none.
 
     Args:
-      logits: class scores.
-      masks: class indices; `ignore` marks pixels without a class.
-      ignore: the mark.
+      logits: the class scores.
+      masks: class indices, or `ignore` where a pixel has no class.
+      ignore: the value that marks pixels without a class.
     """
     known = masks != ignore
     classes = jnp.where(known, masks, 0).astype(jnp.int32)
@@ -25,9 +25,12 @@ def masked_cross_entropy(
 def balanced_cross_entropy(
     logits: Float[Array, "b h w c1"], masks: UInt8[Array, "b h w"], ignore: int = 255
 ) -> Float[Array, ""]:
-    """Half the mean cross entropy of the background's pixels and half that of the foreground's.
+    """Averages the mean cross entropy of background pixels and that of foreground pixels.
 
-    Args: as of `masked_cross_entropy`.
+    Args:
+      logits: the class scores.
+      masks: class indices, or `ignore` where a pixel has no class.
+      ignore: the value that marks pixels without a class.
     """
     background = jnp.where(masks == 0, masks, ignore)
     foreground = jnp.where(masks == 0, ignore, masks)

@@ -1,1 +1,1 @@
-"""Array functions without parameters."""
+"""Pure functions of arrays that methods, models and stages share; none has parameters to learn."""

@@ -1,13 +1,14 @@
 """Dense convolution whose kernel gradient is fast on every backend.
 
-On a CPU XLA turns the kernel gradient of a wide convolution into one convolution with a kernel as
-large as the image, three to six times slower than the forward pass of the same number of
-operations. A few rows of the image at a time, small enough for the cache, with what every tap sees
-of them side by side and one matrix product, it is nearly as fast as the forward pass.
+On a CPU, XLA turns the kernel gradient of a wide convolution into one convolution whose kernel is
+as large as the image. That is three to six times slower than the forward pass, which has the same
+number of operations. Here the gradient is computed for a few rows of the image at a time, few
+enough to fit into the cache: what each tap sees of them is laid side by side and goes through one
+matrix product. This is nearly as fast as the forward pass.
 
-A 1×1 convolution is a product of two matrices, and has to be written as one: of a contraction over
-three axes XLA's CPU compiler makes a transposed copy, fused with whatever made the gradient, which
-walks memory with a stride of all channels.
+A 1×1 convolution is a product of two matrices and has to be written as one. For a contraction over
+three axes, XLA's CPU compiler makes a transposed copy, fused with whatever computed the gradient,
+and that copy walks through memory with a stride of all channels.
 """
 
 import functools
@@ -20,10 +21,10 @@ from jaxtyping import Array, Float
 from wsss_jax.ops.depthwise import Padding
 
 WIDE = 128
-"""Channels on both sides from which the products win; measured, see docs/benchmarks.md."""
+"""The products win from this many input and output channels on; docs/benchmarks.md measures it."""
 
 BLOCK_BYTES = 4 << 20
-"""What all taps see of a block of rows; on an AMD EPYC 4 and 8 MiB were quickest of 2 to 12."""
+"""Bytes that all taps see of a block of rows; of 2 to 12 MiB, 4 and 8 were fastest on an EPYC."""
 
 
 def conv(
@@ -33,14 +34,14 @@ def conv(
     dilation: int = 1,
     padding: Padding = ((0, 0), (0, 0)),
 ) -> Float[Array, "b p q d"]:
-    """Cross-correlation, as all frameworks call convolution.
+    """Convolves features with a kernel (a cross-correlation, as in all frameworks).
 
     Args:
-      x: features.
-      kernel: height, width, channels in, channels out.
-      stride: the same for both axes.
-      dilation: distance between the taps.
-      padding: zeros added ((top, bottom), (left, right)).
+      x: the features.
+      kernel: the kernel; its axes are height, width, input channels, output channels.
+      stride: the stride along both axes.
+      dilation: the distance between the taps.
+      padding: the zeros to add, ((top, bottom), (left, right)).
     """
     if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
         x = x[:, ::stride, ::stride]
@@ -91,28 +92,28 @@ _wide.defvjp(_forward, _backward)
 def _product_per_rows(
     x: Array, g: Array, taps: tuple[int, ...], stride: int, dilation: int, padding: Padding
 ) -> Array:
-    """[k, l, c, d]: for some rows at a time what the taps see, [klc, pixels], times [pixels, d].
+    """Returns the kernel gradient [k, l, c, d] as a sum of products over blocks of rows.
 
-    All images of the batch take part in each product: a batch that is divided among devices stays
-    divided.
+    Each product multiplies what the taps see, [klc, pixels], by the output gradient, [pixels, d].
+    All images of the batch take part in each product, so a sharded batch stays sharded.
     """
     batch, height, width, outputs = g.shape
     inputs = x.shape[-1]
     row_bytes = 4 * batch * width * taps[0] * taps[1] * inputs
-    # Of a large kernel fewer and larger blocks: each adds a whole kernel to the sum.
+    # A large kernel gets fewer, larger blocks, because each block adds a whole kernel to the sum.
     block_bytes = max(BLOCK_BYTES, 4 * taps[0] * taps[1] * inputs * outputs // 3)
     blocks = -(-height // max(1, block_bytes // row_bytes))
     rows = -(-height // blocks)
     blocks = -(-height // rows)
-    # Rows of zeros, so that all blocks are alike, and the images' rows below them.
+    # Rows of zeros make all blocks equally high; the input gets the rows that belong to them.
     added = blocks * rows - height
     g = jnp.pad(g, ((0, 0), (0, added), (0, 0), (0, 0)))
     (top, bottom), sides = padding
     padded = jnp.pad(x, ((0, 0), (top, bottom + added * stride), sides, (0, 0)))
     seen_rows = (rows - 1) * stride + (taps[0] - 1) * dilation + 1
 
-    # The product is quickest with the long side, that of all taps, second. With more outputs than
-    # inputs the kernel is large, and transposing it afterwards would take longer than that saves.
+    # The product is fastest when its long side, that of all taps, comes second. With more outputs
+    # than inputs the kernel is large, and transposing it afterward would cost more than that saves.
     transposed = inputs >= outputs
 
     def add_block(total: Array, block: Array) -> tuple[Array, None]:

@@ -1,9 +1,9 @@
 """Depthwise 3×3 convolution that is fast on every backend.
 
-XLA's grouped convolution is tens of times slower than it should be on a CPU, and so is the
-automatic derivative of the obvious replacement (a sum of shifted products): the reduction over
-pixels walks the channels with a large stride. Here the CPU gets shifted products with a derivative
-of their own; other backends keep the grouped convolution.
+On a CPU, XLA's grouped convolution is tens of times slower than it should be. So is the automatic
+derivative of the obvious replacement, a sum of shifted products, because its reduction over the
+pixels walks through memory with a large stride. Here the CPU gets shifted products with a
+derivative of their own; other backends keep the grouped convolution.
 """
 
 import functools
@@ -26,11 +26,11 @@ def depthwise_conv(
     """Convolves every channel with its own 3×3 kernel (cross-correlation, as in all frameworks).
 
     Args:
-      x: features.
+      x: the features.
       kernel: one 3×3 kernel per channel.
-      stride: 1 or 2.
-      dilation: distance between the taps.
-      padding: zeros added ((top, bottom), (left, right)).
+      stride: the stride along both axes, 1 or 2.
+      dilation: the distance between the taps.
+      padding: the zeros to add, ((top, bottom), (left, right)).
     """
     return lax.platform_dependent(
         x,
@@ -68,7 +68,7 @@ def _forward(x: Array, kernel: Array, stride: int, dilation: int, padding: Paddi
 def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array):
     x, kernel = residuals
     reach = 2 * dilation
-    # d/dx: the same convolution with the flipped kernel over g, spread out by the stride.
+    # d/dx is the same convolution of g, spread out by the stride, with the flipped kernel.
     config = [(0, 0, 0)]
     for axis, (low, _) in enumerate(padding):
         spread = (g.shape[1 + axis] - 1) * stride + 1
@@ -86,7 +86,7 @@ _shifted_vjp.defvjp(_forward, _backward)
 
 
 def _pad(x: Array, padding: Padding) -> Array:
-    # The barrier keeps XLA from folding the padding, as a branch, into each of the nine taps.
+    # The barrier keeps XLA from fusing the padding, as a branch, into each of the nine taps.
     return lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
 
 
@@ -111,10 +111,11 @@ def _sum_of_taps(padded: Array, kernel: Array, stride: int, dilation: int) -> Ar
 
 
 def _kernel_gradient(padded: Array, g: Array, stride: int, dilation: int) -> Array:
-    """[3, 3, 1, c]: for each tap the sum over images and pixels of input times g.
+    """Returns [3, 3, 1, c]: for each tap, the sum of input times g over images and pixels.
 
-    One row at a time, so the row stays in the cache for all nine taps, and elementwise over
-    (column, channel), so the innermost loop runs along memory; the columns are summed at the end.
+    It works on one row at a time, so that the row stays in the cache for all nine taps, and
+    elementwise over (column, channel), so that the innermost loop reads memory in order. The
+    columns are summed at the end.
     """
     batch, height, width, channels = g.shape
     span = (width - 1) * stride + 1

@@ -1,6 +1,6 @@
-"""Erasing the part of an image that a network looks at, and what to put in its place.
+"""Erases the part of an image that a network responds to and fills it with something else.
 
-Source: ECS-Net (ICCV 2021) for what is erased; the fills are this program's.
+ECS-Net (ICCV 2021) is the source of what is erased; the fills are this program's own.
 """
 
 import jax
@@ -15,10 +15,10 @@ _TINY = 1e-6
 
 
 def valid_at_maps(valid: Bool[Array, "b h w"], size: tuple[int, int]) -> Bool[Array, "b p q"]:
-    """Pixels of maps of `size` that lie on the image, wherever in the batch's frame that is.
+    """Marks the pixels of maps of `size` that lie on the image.
 
-    A training crop that is larger than its image has it at a random place, so the top-left
-    rectangles that networks take at inference do not describe it.
+    A training crop that is larger than its image has the image at a random place, so the top-left
+    rectangle that networks assume at inference does not describe it.
     """
     weights = valid[:, None].astype(jnp.float32)
     return resize_planes(weights, size, align_corners=True)[:, 0] >= 0.5
@@ -27,13 +27,14 @@ def valid_at_maps(valid: Bool[Array, "b h w"], size: tuple[int, int]) -> Bool[Ar
 def hot_region(
     normal: Float[Array, "b c p q"], valid: Bool[Array, "b h w"], threshold: float
 ) -> Bool[Array, "b h w"]:
-    """Pixels of the image where any class responds strongly; the edge is hard.
+    """Marks the pixels of the image where any class responds strongly.
 
     Args:
-      normal: maps in 0..1, zero for classes that the image does not show; the strongest of them is
-        enlarged (corners aligned) before the threshold, so the edge is that of the image's pixels.
-      valid: pixels that are no padding; the others are never part of it.
-      threshold: least response; above 1 there is no such pixel.
+      normal: maps in 0…1, which are zero for classes that the image does not show. The strongest
+        of them is upsampled (corners aligned) before it is compared with the threshold, so the
+        region has the resolution of the image.
+      valid: pixels that are not padding; padding is never part of the region.
+      threshold: the smallest response that counts; above 1 the region is empty.
     """
     strongest = normal.max(1, keepdims=True)
     size = (valid.shape[1], valid.shape[2])
@@ -43,16 +44,16 @@ def hot_region(
 def gaussian_blur(
     images: Float[Array, "b h w c"], valid: Bool[Array, "b h w"], sigma: float
 ) -> Float[Array, "b h w c"]:
-    """Each pixel becomes the Gaussian mean of the valid ones; zero where padded.
+    """Blurs images with a Gaussian over their valid pixels; padding becomes zero.
 
-    Dividing by the blurred mask leaves padding out, so colors do not fade toward the edges. The
-    blur is separable, a depthwise convolution along either axis, written as a product with a banded
-    matrix: with dozens of taps that is several times faster on a CPU.
+    Dividing by the blurred mask leaves the padding out, so colors do not fade toward the edges. The
+    blur is separable. Along each axis it is written as a product with a banded matrix, which with
+    dozens of taps is several times faster on a CPU than a depthwise convolution.
 
     Args:
-      images: colors.
+      images: the colors.
       valid: pixels that count.
-      sigma: standard deviation in pixels.
+      sigma: the standard deviation in pixels.
     """
     mask = valid[..., None].astype(images.dtype)
     weighted = jnp.concatenate([images * mask, mask], axis=-1)
@@ -77,16 +78,20 @@ def fill_colors(
     sigma: float,
     keys: Key[Array, " b"],
 ) -> Float[Array, "b h w 3"]:
-    """What erased pixels show instead; zero where padded, whatever the padding holds.
+    """Returns the colors that erased pixels get instead; padding is zero, whatever it held.
 
     Args:
-      images: normalized.
-      valid: pixels that are no padding.
-      kind: ``blur``, of `sigma` pixels; ``mean``, the image's mean color; ``noise``, normal around
-        that with the deviation of the image, independent at every pixel.
-      sigma: see `kind`.
-      keys: of the noise, one per image, so that the result does not depend on the image's place in
-        the batch.
+      images: normalized images.
+      valid: pixels that are not padding.
+      kind: ``blur`` is a Gaussian blur of `sigma` pixels; ``mean`` is the image's mean color;
+        ``noise`` is normal noise around that mean with the image's standard deviation, independent
+        at every pixel.
+      sigma: the standard deviation of ``blur`` in pixels.
+      keys: the random keys of the noise, one per image, so that the result does not depend on the
+        image's place in the batch.
+
+    Raises:
+      ValueError: `kind` is none of `FILLS`.
     """
     mask = valid[..., None].astype(images.dtype)
     if kind == "blur":
@@ -96,7 +101,7 @@ def fill_colors(
     if kind == "mean":
         return mean * mask
     if kind != "noise":
-        raise ValueError(f"{kind!r} is none of {FILLS}")
+        raise ValueError(f"expected a fill among {', '.join(FILLS)}, found {kind!r}")
     variance = (jnp.square(images - mean) * mask).sum((1, 2), keepdims=True) / count
     noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
     return (mean + jnp.sqrt(variance) * noise) * mask

@@ -1,9 +1,10 @@
-"""Normalizations of activation maps to 0…1, per image and class.
+"""Normalizes activation maps to 0…1, per image and class.
 
-Maps have their channels first here and in the losses: what is computed over the pixels of a class
-then runs along memory, which on a CPU is several times faster than 21 channels side by side.
+Maps have their channels first here and in the losses. Reductions over the pixels of a class then
+read memory in order, which on a CPU is several times faster than with 21 channels side by side.
 
-All leave a class without positive response at zero: no division by almost nothing.
+Every function leaves a class without a positive response at zero, so nothing is divided by a
+number close to zero.
 """
 
 import functools
@@ -16,12 +17,12 @@ EPSILON = 1e-5  # the constant of the SSENet and SEAM programs
 
 
 def brightest(maps: Float[Array, "b c h w"]) -> Float[Array, "b c 1 1"]:
-    """The maximum over the pixels; the first of equal ones has its gradient.
+    """Returns the maximum over the pixels; among equal pixels the first one gets the gradient.
 
     The derivative of `jnp.max` looks for the entries that equal the maximum and divides by their
-    number. A compiler is free to compute the operand once for the maximum and once more for the
-    comparison, in another order; when rounding then differs, nothing is equal, and the gradient is
-    0/0. Here the place of the maximum is found first and its value read from there.
+    number. A compiler is free to compute the operand once for the maximum and again, in another
+    order, for the comparison. If the two are rounded differently, no entry is equal and the
+    gradient is 0/0. Here the position of the maximum is found first, and its value is read there.
     """
     flat = maps.reshape(*maps.shape[:2], -1)
     place = jax.lax.stop_gradient(flat).argmax(2, keepdims=True)
@@ -30,7 +31,7 @@ def brightest(maps: Float[Array, "b c h w"]) -> Float[Array, "b c 1 1"]:
 
 
 def strongest(maps: Float[Array, "b c h w"]) -> Float[Array, "b 1 h w"]:
-    """The maximum over the classes, with a derivative as safe as that of `brightest`."""
+    """Returns the maximum over the classes, with a derivative as safe as that of `brightest`."""
     return functools.reduce(jnp.maximum, jnp.split(maps, maps.shape[1], 1))
 
 
@@ -38,10 +39,10 @@ def max_norm(
     cam: Float[Array, "b c h w"],
     valid: Bool[Array, "b h w"] | None = None,
 ) -> Float[Array, "b c h w"]:
-    """``relu(relu(cam) − ε) / (max relu(cam) + ε)``; the maximum is over valid pixels.
+    """Computes ``relu(relu(cam) − ε) / (max relu(cam) + ε)`` with the maximum over valid pixels.
 
-    SSENet's n(c) (arXiv 1909.03714) and the input of SEAM's pixel correlation. Invalid pixels give
-    zero.
+    This is SSENet's n(c) (arXiv 1909.03714) and the input of SEAM's pixel correlation. Invalid
+    pixels become zero.
     """
     cam = jax.nn.relu(cam)
     if valid is not None:
@@ -53,9 +54,9 @@ def min_max_norm(
     cam: Float[Array, "b c h w"],
     valid: Bool[Array, "b h w"] | None = None,
 ) -> Float[Array, "b c h w"]:
-    """``relu(p − min p − ε) / (max p − min p + ε)`` with p = relu(cam), over valid pixels.
+    """Computes ``relu(p − min p − ε) / (max p − min p + ε)`` with p = relu(cam), over valid pixels.
 
-    SEAM's M(p) (arXiv 2004.04581). Invalid pixels give zero.
+    This is SEAM's M(p) (arXiv 2004.04581). Invalid pixels become zero.
     """
     cam = jax.nn.relu(cam)
     low, high = cam, cam
@@ -63,27 +64,27 @@ def min_max_norm(
         low = jnp.where(valid[:, None], cam, jnp.inf)
         high = cam = jnp.where(valid[:, None], cam, 0)
     minimum = -brightest(-low)
-    if valid is not None:  # an image that is nothing but padding
+    if valid is not None:  # the minimum is infinite when an image is nothing but padding
         minimum = jnp.where(jnp.isfinite(minimum), minimum, 0)
     maximum = brightest(high)
     return jax.nn.relu(cam - minimum - EPSILON) / (maximum - minimum + EPSILON)
 
 
 def with_background(foreground: Float[Array, "b c h w"]) -> Float[Array, "b c1 h w"]:
-    """Puts the channel ``1 − max foreground`` before normalized foreground maps."""
+    """Prepends the background channel ``1 − max foreground`` to normalized foreground maps."""
     return jnp.concatenate([1 - strongest(foreground), foreground], axis=1)
 
 
 def winner_only(maps: Float[Array, "b c1 h w"]) -> Float[Array, "b c1 h w"]:
-    """Zeroes the foreground channels that are below the pixel's foreground maximum.
+    """Sets the foreground channels below the pixel's foreground maximum to zero.
 
-    Channel 0, the background, stays; so do several winners that are exactly equal. The comparison
-    has no tolerance, as in SEAM's program: normalized maps of two classes that peak at one pixel
-    differ there by about 1e-6, and only the larger one may stay.
+    Channel 0, the background, stays as it is, and so do several winners that are exactly equal. As
+    in SEAM's program, the comparison has no tolerance: when the normalized maps of two classes peak
+    at the same pixel, they differ there by about 1e-6, and only the larger one may stay.
     """
-    # Two loops over the classes, because a loop reads what is stored. Otherwise a compiler may
-    # compute the maps once for the maximum and once more for the comparison; when rounding then
-    # differs, no class equals the maximum. XLA drops an optimization barrier before it fuses.
+    # There are two loops over the classes because a loop reads what is stored. Otherwise a compiler
+    # may compute the maps once for the maximum and again for the comparison. If the two are rounded
+    # differently, no class equals the maximum. XLA drops an optimization barrier before it fuses.
     planes = jnp.moveaxis(maps[:, 1:], 1, 0)
     lowest = jnp.full_like(planes, -jnp.inf, shape=planes.shape[1:])
     best, _ = jax.lax.scan(lambda best, one: (jnp.maximum(best, one), None), lowest, planes)

@@ -1,7 +1,7 @@
-"""How much two nearby pixels belong together: by their features, or by what lies between them.
+"""Affinities of nearby pixels, from their features or from the boundaries between them.
 
-Affinities are stored as [b, h, w, pairs] at the upper or left pixel of a pair and are zero where
-there is no pair, which is what `wsss_jax.ops.random_walk` expects.
+Affinities are stored as [b, h, w, pairs] at the upper or left pixel of a pair, and are zero where
+there is no pair. This is the layout that `wsss_jax.ops.random_walk` expects.
 """
 
 import jax
@@ -16,16 +16,16 @@ from wsss_jax.ops.path_index import RADIUS, Offset, pair_offsets, paths
 def feature_affinity(
     features: Float[Array, "b h w c"], radius: int = RADIUS
 ) -> Float[Array, "b h w o"]:
-    """AffinityNet's ``exp(−mean over channels |f_i − f_j|)`` of the pairs `pair_offsets`.
+    """Computes AffinityNet's ``exp(−mean over channels |f_i − f_j|)`` for all pairs `pair_offsets`.
 
-    Where the second pixel would lie outside the map the value means nothing; see `pair_mask`.
+    The value has no meaning where the second pixel would lie outside the map; see `pair_mask`.
     """
     b, h, w, c = features.shape
     reach = max(radius - 1, 0)
     wide = jnp.pad(features, ((0, 0), (0, reach), (reach, reach), (0, 0)))
 
-    # One pair at a time, formed a second time for the gradient: the differences of all pairs would
-    # take 34 times the features' memory, and are slower for it.
+    # One pair at a time, computed again for the gradient: the differences of all pairs would take
+    # 34 times the memory of the features, and would be slower for it.
     @jax.checkpoint
     def one(carry: None, offset: Int[Array, "2"]) -> tuple[None, Array]:
         there = lax.dynamic_slice(wide, (0, offset[0], reach + offset[1], 0), (b, h, w, c))
@@ -39,12 +39,12 @@ def feature_affinity(
 def partner_values(
     values: Shaped[Array, "b h w"], outside: int, radius: int = RADIUS
 ) -> Shaped[Array, "b h w o"]:
-    """The value of every pixel's partner in each of the pairs `pair_offsets`.
+    """Returns the value of every pixel's partner in each of the pairs `pair_offsets`.
 
     Args:
-      values: of any type.
+      values: maps of any type.
       outside: the value of partners that lie outside the map.
-      radius: pairs are closer than this.
+      radius: the pixels of a pair are closer together than this.
     """
     reach = max(radius - 1, 0)
     margins = ((0, 0), (0, reach), (reach, reach))
@@ -60,16 +60,16 @@ def partner_values(
 def pair_mask(
     shape: tuple[int, int], size: Int[Array, "b 2"], radius: int = RADIUS
 ) -> Bool[Array, "b h w o"]:
-    """Which of the pairs `pair_offsets` AffinityNet's program compares, in SEAM's copy.
+    """Marks the pairs `pair_offsets` that AffinityNet's program, in SEAM's copy, compares.
 
-    It starts no pair in the last `radius` − 1 rows or as many columns on either side, so that all
-    pairs of a pixel end inside the map. On a map with a side below 2·radius + 1 the radius is
+    No pair starts in the last `radius` − 1 rows, or in that many columns on either side, so that
+    all pairs of a pixel end inside the map. On a map with a side below 2·radius + 1 the radius is
     ``(side − 1) // 2`` of the shorter side.
 
     Args:
-      shape: height and width of the map.
-      size: height and width of the top-left part of each map that counts.
-      radius: pairs are closer than this.
+      shape: the height and width of the map.
+      size: the height and width of the top-left part of each map that counts.
+      radius: the pixels of a pair are closer together than this.
     """
     height, width = size[:, 0, None, None], size[:, 1, None, None]
     shorter = jnp.minimum(height, width)
@@ -84,9 +84,14 @@ def pair_mask(
 def boundary_affinity(
     boundary: Float[Array, "b h w"], radius: int = RADIUS
 ) -> tuple[Float[Array, "b h w o"], tuple[Offset, ...]]:
-    """IRNet's 1 − the strongest boundary (0…1) on the path between two pixels, and the offsets.
+    """Computes IRNet's affinities: 1 − the strongest boundary on the path between two pixels.
 
-    Outside the map there is nothing but boundary.
+    Args:
+      boundary: boundary probabilities in 0…1. Outside the map they count as 1.
+      radius: the pixels of a pair are closer together than this.
+
+    Returns:
+      The affinities, and the offset of each pair in their last axis.
     """
     _, h, w = boundary.shape
     reach = max(radius - 1, 0)

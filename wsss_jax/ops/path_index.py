@@ -1,13 +1,13 @@
-"""Which pairs of pixels AffinityNet and IRNet compare, and the paths between them.
+"""The pairs of pixels that AffinityNet and IRNet compare, and the paths between them.
 
-Every unordered pair appears once: an offset (dy, dx) leads from a pixel to one on its right in the
-same row, or to a row below.
+Every unordered pair appears once: an offset (dy, dx) leads from a pixel to another one that lies
+to its right in the same row, or in a row below.
 """
 
 from typing import NamedTuple
 
 RADIUS = 5
-"""Published, of AffinityNet and of IRNet's walk; pairs are *closer* than it."""
+"""The published radius of AffinityNet and of IRNet's walk; pairs are *closer* than it."""
 
 Offset = tuple[int, int]
 
@@ -20,9 +20,10 @@ class Path(NamedTuple):
 
 
 def pair_offsets(radius: int = RADIUS) -> tuple[Offset, ...]:
-    """AffinityNet's pairs in its program's order, 34 for a radius of 5.
+    """Returns AffinityNet's pairs in the order of its program (Ahn & Kwak, CVPR 2018).
 
-    Ahn & Kwak, CVPR 2018: first those in the row, then row by row below, from left to right.
+    The pairs within the row come first, then those of each row below, from left to right. A radius
+    of 5 gives 34 pairs.
     """
     row = [(0, x) for x in range(1, radius)]
     below = [
@@ -35,10 +36,10 @@ def pair_offsets(radius: int = RADIUS) -> tuple[Offset, ...]:
 
 
 def paths(radius: int = RADIUS) -> tuple[Path, ...]:
-    """IRNet's pairs with their paths, the shortest paths first (Ahn et al., CVPR 2019).
+    """Returns IRNet's pairs with their paths, the shortest paths first (Ahn et al., CVPR 2019).
 
-    A path has the points of the offset's bounding box that are less than a pixel away from the
-    line. The order is that of its program, which groups the pairs by the length of the path.
+    A path consists of the points in the offset's bounding box that are less than a pixel away from
+    the line. The order is that of IRNet's program, which groups the pairs by path length.
     """
     found = [Path(offset, _points(*offset)) for offset in pair_offsets(radius)]
     return tuple(sorted(found, key=lambda path: len(path.points)))

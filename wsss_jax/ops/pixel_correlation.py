@@ -1,6 +1,6 @@
-"""SEAM's pixel correlation module: activation maps revised by the similarity of pixels.
+"""SEAM's pixel correlation module, which revises activation maps by the similarity of pixels.
 
-Source: arXiv 2004.04581, section 3.3, and the behavior of its published program.
+Source: arXiv 2004.04581, section 3.3, and the behavior of the published program.
 """
 
 import functools
@@ -12,22 +12,23 @@ from jaxtyping import Array, Bool, Float
 from wsss_jax.ops.max_norm import EPSILON, max_norm, winner_only, with_background
 
 DENSE_PIXELS = 4096
-"""Up to here all pixel pairs are held at once: 64 MiB per image, and the quickest backward pass."""
+"""Up to this many pixels, all pairs are held at once: 64 MiB per image, the fastest gradient."""
 BLOCK_PIXELS = 512
-"""Columns of the pair matrix at a time beyond `DENSE_PIXELS`: 32 MiB for a 1000 x 1000 input."""
+"""Columns of the pair matrix held at once beyond `DENSE_PIXELS`: 32 MiB for a 1000 × 1000 input."""
 
 
 def pixel_correlation_input(
     cam: Float[Array, "b h w c1"], valid: Bool[Array, "b h w"] | None = None
 ) -> Float[Array, "b h w c1"]:
-    """Scores that the module spreads: max-normalized foreground, winners only, and background.
+    """Returns the scores that the module spreads: background, and the winners of the foreground.
 
     Args:
-      cam: raw maps; channel 0 (background) is replaced by one minus the foreground's maximum.
-      valid: pixels that belong to the image; the maxima are theirs.
+      cam: raw maps. The foreground is divided by its maximum, and channel 0 (the background) is
+        replaced by one minus the foreground's maximum.
+      valid: pixels that belong to the image; only they count for the maxima.
 
     Returns:
-      Maps of the same shape, without gradient.
+      Maps of the same shape, through which no gradient flows.
     """
     planes = jnp.moveaxis(jax.lax.stop_gradient(cam)[..., 1:], -1, 1)
     return jnp.moveaxis(winner_only(with_background(max_norm(planes, valid))), 1, -1)
@@ -35,7 +36,7 @@ def pixel_correlation_input(
 
 def _unit(features: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
     square = jnp.sum(jnp.square(features), -1, keepdims=True)
-    # The norm's derivative is undefined at zero, where padded pixels are.
+    # The derivative of the norm is undefined at zero, which is the value of padded pixels.
     norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
     return features / (norm + EPSILON)
 
@@ -43,7 +44,7 @@ def _unit(features: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
 def _revise(
     block: Float[Array, "b m d"], features: Float[Array, "b n d"], scores: Float[Array, "b n k"]
 ) -> Float[Array, "b m k"]:
-    """Weighted sums of `scores` over all n pixels, for the m pixels of `block`."""
+    """Returns weighted means of `scores` over all n pixels, for the m pixels of `block`."""
     highest = jax.lax.Precision.HIGHEST
     affinity = jax.nn.relu(jnp.einsum("bmd,bnd->bmn", block, features, precision=highest))
     summed = jnp.einsum("bmn,bnk->bmk", affinity, scores, precision=highest)
@@ -56,21 +57,21 @@ def pixel_correlation(
     valid: Bool[Array, "b h w"] | None = None,
     block: int | None = None,
 ) -> Float[Array, "b h w k"]:
-    """Each pixel's map becomes the mean of all pixels' maps, weighted by their similarity.
+    """Replaces each pixel's scores by the mean over all pixels, weighted by their similarity.
 
     With f = features / (‖features‖ + ε) and A = relu(f·fᵀ), output pixel j is
     ``Σ_i A[i, j]·cam[i] / (Σ_i A[i, j] + ε)``.
 
     Args:
-      features: what similarity is measured on.
-      cam: maps to revise.
+      features: the features whose similarity counts.
+      cam: the maps to revise.
       valid: pixels that take part; the others get zero.
-      block: pixels whose row of A is in memory at once; None chooses: all of them up to
-        `DENSE_PIXELS`. The result does not depend on it, nor does its gradient, which forms the
-        rows a second time.
+      block: how many rows of A are in memory at once. None means all of them up to `DENSE_PIXELS`
+        pixels, and `BLOCK_PIXELS` beyond. Neither the result nor its gradient depends on it; the
+        gradient computes the rows again.
 
     Returns:
-      Revised maps, float32.
+      The revised maps in float32.
     """
     batch, height, width, _ = cam.shape
     pixels = height * width

@@ -1,6 +1,7 @@
-"""Prototypes: what the pixels of a class look like on average, as unit vectors.
+"""Class prototypes: the mean direction of the features of a class's pixels, as unit vectors.
 
-Source: arXiv 2112.05351, section 3. b images, n classes with background first, d features.
+Shapes use b images, n classes with the background first, and d features. Source: arXiv 2112.05351,
+section 3.
 """
 
 import jax
@@ -9,11 +10,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from wsss_jax.ops.max_norm import EPSILON
 
-_TINY = 1e-12  # below it a vector has no direction
+_TINY = 1e-12  # a vector whose squared length is below this has no direction
 
 
 def unit(x: Float[Array, "*rest d"]) -> Float[Array, "*rest d"]:
-    """Vectors of length one; those of no length stay zero, and so does their gradient."""
+    """Scales vectors to length one; those of length zero stay zero, as does their gradient."""
     square = jnp.sum(jnp.square(x), -1, keepdims=True)
     some = square > _TINY
     return jnp.where(some, x * jax.lax.rsqrt(jnp.where(some, square, 1)), 0)
@@ -22,12 +23,13 @@ def unit(x: Float[Array, "*rest d"]) -> Float[Array, "*rest d"]:
 def assign(
     cam: Float[Array, "b c h w"], labels: Float[Array, "b c"], threshold: float
 ) -> Int[Array, "b h w"]:
-    """The strongest present class of each pixel, k + 1, or 0 where it is below `threshold`.
+    """Returns the strongest present class of each pixel as k + 1, or 0 for the background.
 
     Args:
-      cam: raw maps; a class is divided by its own maximum.
-      labels: 0 or 1.
-      threshold: of the normalized maps; there is no undecided pixel.
+      cam: raw maps; each class is divided by its own maximum.
+      labels: 0 or 1 for each class.
+      threshold: pixels whose strongest normalized response is below it are background, so no pixel
+        stays undecided.
     """
     cam = jax.nn.relu(cam) * labels[..., None, None]
     normal = cam / (cam.max((2, 3), keepdims=True) + EPSILON)
@@ -37,12 +39,15 @@ def assign(
 def class_prototypes(
     features: Float[Array, "b h w d"], classes: Int[Array, "b h w"], count: int
 ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
-    """Per image and class the normalized sum of the pixels' unit features, and which there are.
+    """Sums the unit features of each class's pixels and normalizes the sums.
 
     Args:
-      features: of any length.
-      classes: 0…n − 1.
-      count: n.
+      features: feature vectors of any length.
+      classes: the class of each pixel, 0…n − 1.
+      count: the number of classes n.
+
+    Returns:
+      The prototypes of each image, and whether the image has pixels of each class.
     """
     members = jax.nn.one_hot(classes, count, dtype=jnp.float32)
     highest = jax.lax.Precision.HIGHEST
@@ -53,16 +58,16 @@ def class_prototypes(
 def leave_one_out(
     prototypes: Float[Array, "b n d"], present: Bool[Array, "b n"]
 ) -> Float[Array, "b n d"]:
-    """For each image the mean of the *other* images' prototypes, of length one.
+    """Returns, for each image, the mean of the *other* images' prototypes, scaled to length one.
 
-    Zero where no other image has the class.
+    The result is zero where no other image has the class.
     """
     own = prototypes * present[..., None]
     return unit(own.sum(0, keepdims=True) - own) * _elsewhere(present)[..., None]
 
 
 def _elsewhere(present: Bool[Array, "b n"]) -> Bool[Array, "b n"]:
-    # The difference of two equal sums need not be zero in floating point.
+    # Counts are exact, while the difference of two equal sums of floats need not be zero.
     counts = present.astype(jnp.int32)
     return counts.sum(0, keepdims=True) > counts
 
@@ -70,7 +75,7 @@ def _elsewhere(present: Bool[Array, "b n"]) -> Bool[Array, "b n"]:
 def batch_mean(
     prototypes: Float[Array, "b n d"], present: Bool[Array, "b n"]
 ) -> Float[Array, "b n d"]:
-    """The mean of all images' prototypes, the same for each image; zero for absent classes."""
+    """Returns the mean of all images' prototypes for every image; zero for absent classes."""
     mean = unit((prototypes * present[..., None]).sum(0, keepdims=True))
     return jnp.broadcast_to(mean, prototypes.shape)
 
@@ -78,15 +83,18 @@ def batch_mean(
 def remember(
     queue: Float[Array, "n m d"], prototypes: Float[Array, "b n d"], present: Bool[Array, "b n"]
 ) -> Float[Array, "n m d"]:
-    """The last m prototypes of each class, newest first, after those of a batch; zero if fewer.
+    """Adds a batch's prototypes to a queue of the last m prototypes of each class.
 
     Args:
-      queue: what was remembered.
-      prototypes: of a batch, in the order of its images.
-      present: which of them there are.
+      queue: the queue so far, newest first; unused places are zero.
+      prototypes: the prototypes of a batch, in the order of its images.
+      present: which of the prototypes exist.
+
+    Returns:
+      The new queue.
     """
     size = queue.shape[1]
-    # The batch, last image first, then the queue; what there is comes first, in that order.
+    # The batch with its last image first, then the queue; a stable sort moves gaps to the end.
     newest = jnp.concatenate([prototypes[::-1].swapaxes(0, 1), queue], axis=1)
     there = jnp.concatenate([present[::-1].T, jnp.any(queue != 0, -1)], axis=1)
     order = jnp.argsort(~there, axis=1, stable=True)[:, :size]
@@ -95,5 +103,5 @@ def remember(
 
 
 def recalled(queue: Float[Array, "n m d"]) -> Float[Array, "n d"]:
-    """The mean of each class's remembered prototypes, of length one; zero where there is none."""
+    """Returns the mean of each class's queue, scaled to length one; zero if the queue is empty."""
     return unit(queue.sum(1))

@@ -1,10 +1,10 @@
-"""The random walk that spreads scores over an image, as a stencil.
+"""The random walk that spreads scores over an image, written as a stencil.
 
 AffinityNet (CVPR 2018) and IRNet (CVPR 2019) square a dense matrix of all pixel pairs t times and
-multiply the scores with it. The same result takes 2^t sparse steps, each of which reads the two
-pixels of every pair, and fewer still as a sum of Chebyshev polynomials: hundreds of times faster,
-without the memory, and in float32 on every device (there is no product of matrices, whose precision
-devices lower).
+multiply the scores by it. The same result takes 2^t sparse steps, each of which reads the two
+pixels of every pair, and even fewer steps as a sum of Chebyshev polynomials. This is hundreds of
+times faster and needs no dense matrix. It is computed in float32 on every device, because it has no
+matrix products, whose precision some devices reduce.
 """
 
 import functools
@@ -32,19 +32,24 @@ def random_walk(
     steps: int,
     valid: Bool[Array, "b h w"] | None = None,
 ) -> Float[Array, "b h w k"]:
-    """``scores · T^steps``, T = the matrix of affinity^beta, its columns divided by their sums.
+    """Computes ``scores · T^steps``, with T the matrix of affinity^beta with normalized columns.
 
-    One step replaces the score of a pixel by the mean over itself (weight 1) and its partners
-    (weight affinity^beta). Pairs that leave the map or the valid part weigh nothing; pixels outside
-    the valid part keep their scores. Sums weighted with the columns' original sums do not change.
+    One step replaces the score of a pixel by the weighted mean over itself (weight 1) and its
+    partners (weight affinity^beta). Pairs that leave the map or its valid part have weight 0, and
+    pixels outside the valid part keep their scores. Sums of scores that are weighted by the
+    original sums of the columns do not change.
 
     Args:
-      scores: of any number of classes.
-      affinity: 0…1, of the pairs that `offsets` = (dy, dx) lead to from each pixel; zero: no pair.
+      scores: the scores of any number of classes.
+      affinity: values in 0…1 for the pairs that `offsets` = (dy, dx) lead to from each pixel; zero
+        where there is no pair.
       offsets: every pair once, in one of its two directions.
-      beta: above 0; large values leave only strong affinities.
-      steps: 2^t in the papers; at least 0.
-      valid: the part of each map that is no padding.
+      beta: an exponent above 0; large values leave only strong affinities.
+      steps: the number of steps, at least 0; the papers use 2^t.
+      valid: the part of each map that is not padding.
+
+    Raises:
+      ValueError: `steps` is negative, or there is not one affinity per offset.
     """
     if steps < 0 or affinity.shape[-1] != len(offsets):
         found = f"{steps} steps, {affinity.shape[-1]} affinities, {len(offsets)} offsets"
@@ -53,8 +58,8 @@ def random_walk(
     if not offsets:
         return scores
     pixels = h * w
-    # Rows are laid end to end, so a pair is a distance along one axis and every access is
-    # contiguous. What is read beyond the end of a row has weight zero.
+    # Rows are laid end to end, so that a pair is a distance along one axis and every access is
+    # contiguous. Values that are read beyond the end of a row have weight zero.
     shifts = [dy * w + dx for dy, dx in offsets]
     margin = max(map(abs, shifts))
     ends = (margin, margin)
@@ -66,7 +71,7 @@ def random_walk(
     weights = jnp.pad(weights, ((0, 0), (0, 0), ends))[:, :, None]
 
     def partners(values: Array) -> Iterator[tuple[Array, Array]]:
-        """(weight, value) of all partners of the pixels; `values` have margins at both ends."""
+        """Yields (weight, value) of all partners; `values` have margins at both ends."""
         for index, shift in enumerate(shifts):
             # The pair that starts at the pixel, and the one that ends there.
             for pair, other in ((0, shift), (-shift, -shift)):
@@ -74,12 +79,12 @@ def random_walk(
                 yield weight, values[:, :, margin + other : margin + other + pixels]
 
     def change(values: Array) -> Array:
-        """What one step adds to `values` [b, k, pixels]."""
-        # Without the barrier every one of the reads below would form the padding anew.
+        """Returns what one step adds to `values` [b, k, pixels]."""
+        # Without the barrier, each of the reads below would compute the padding again.
         wide = lax.optimization_barrier(jnp.pad(values, ((0, 0), (0, 0), ends)))
         total = jnp.zeros_like(values)
         for weight, value in partners(wide):
-            # Of differences: the error of a plain sum would count once in every step.
+            # Differences are summed because the rounding of a plain sum would add up over steps.
             total += weight * (value - values)
         return inverse * total
 
@@ -102,9 +107,9 @@ def _both_valid(valid: Bool[Array, "b n"], shifts: list[int], margin: int) -> Bo
 
 
 def _power(step: Callable[[Array], Array], values: Array, steps: int) -> Array:
-    """`step`, a linear map with eigenvalues in −1…1, applied `steps` times to `values`.
+    """Applies `step`, a linear map with eigenvalues in −1…1, `steps` times to `values`.
 
-    As a sum of the polynomials T_0 = 1, T_1 = step, T_k+1 = 2·step·T_k − T_k−1.
+    The power is a sum of the polynomials T_0 = 1, T_1 = step, T_k+1 = 2·step·T_k − T_k−1.
     """
     coefficients = _chebyshev(steps)
     factors = np.where(np.arange(len(coefficients)) == 0, 1, 2)
@@ -122,10 +127,11 @@ def _power(step: Callable[[Array], Array], values: Array, steps: int) -> Array:
 
 
 def _chebyshev(steps: int) -> Float[np.ndarray, " m"]:
-    """Coefficients of x^steps in Chebyshev polynomials, without the last, negligible ones.
+    """Returns the coefficients of x^steps in Chebyshev polynomials, without negligible ones.
 
     The coefficient of T_k is C(steps, (steps − k)/2) / 2^(steps − 1) where steps − k is even (half
-    of it for k = 0). They fall off like a bell: of 256 steps 85 polynomials remain, of 64 43.
+    of that for k = 0). They fall off like a bell curve: 85 polynomials remain for 256 steps, and 43
+    for 64 steps.
     """
     exact = [
         math.comb(steps, (steps - k) // 2) * 2 / 2**steps if (steps - k) % 2 == 0 else 0.0
@@ -134,4 +140,4 @@ def _chebyshev(steps: int) -> Float[np.ndarray, " m"]:
     exact[0] /= 2
     tail = np.cumsum(exact[::-1])[::-1]
     kept = np.asarray(exact)[tail > _NEGLIGIBLE]
-    return kept / kept.sum()  # so that constant scores stay what they are
+    return kept / kept.sum()  # so that constant scores do not change

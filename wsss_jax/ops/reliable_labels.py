@@ -1,7 +1,7 @@
-"""Labels of pixels from activation maps: those that can be relied on, the rest unknown.
+"""Pixel labels from activation maps: reliable pixels get a class, all others stay unknown.
 
-Source: ECS-Net (ICCV 2021) for the idea; the rules are this program's, for the paper's is not
-given in full. b images, c foreground classes.
+Shapes use b images and c foreground classes. The idea is that of ECS-Net (ICCV 2021). The rules
+are this program's own, because the paper does not state its rule in full.
 """
 
 import jax.numpy as jnp
@@ -20,33 +20,38 @@ def reliable_labels(
     foreground: float,
     background: float,
 ) -> UInt8[Array, "b h w"]:
-    """The class k + 1 of each pixel, 0 for background, 255 where it is unknown or padding.
+    """Returns class k + 1 or background 0 for each pixel, and 255 where it is unknown or padding.
 
-    The rules, each with what the one before it demands:
+    The rules are, each stricter than the one before it:
 
-    - ``none``: the strongest of all channels, background being one minus the strongest class;
-      nothing but padding is unknown. It ignores both thresholds.
-    - ``threshold``: the strongest class where it reaches `foreground`, background below
-      `background`.
-    - ``agree``: unless the other branch is as sure of another class.
-    - ``consistent``: and background only where the other branch is not sure of any class, in images
-      all of whose classes respond somewhere: a class that does not would count as background.
+    - ``none`` takes the strongest of all channels, where the background is one minus the strongest
+      class. Only padding is unknown, and both thresholds are ignored.
+    - ``threshold`` takes the strongest class where it reaches `foreground`, and the background
+      where it is below `background`.
+    - ``agree`` also drops the class where the other branch is sure of a different one.
+    - ``consistent`` also requires for background that the other branch is not sure of any class,
+      and that every class of the image responds somewhere. A class that does not respond would
+      count as background.
 
     Args:
-      normal: maps in 0..1 that labels are made of, zero for classes that the image does not show.
-      other: such maps of the other branch.
-      labels: 0 or 1.
-      valid: pixels that are no padding.
+      normal: the maps in 0…1 that labels are made from; zero for classes that the image does not
+        show.
+      other: the same kind of maps from the other branch.
+      labels: 0 or 1 for each class.
+      valid: pixels that are not padding.
       rule: one of `RULES`.
-      foreground: least response of a class.
-      background: response below which there is no class.
+      foreground: the smallest response of a class that counts.
+      background: the response below which a pixel is background.
+
+    Raises:
+      ValueError: `rule` is none of `RULES`.
     """
     best, winner = normal.max(1), normal.argmax(1).astype(jnp.uint8) + 1
     if rule == "none":
         found = jnp.where(best >= 0.5, winner, 0)
         return jnp.where(valid, found, IGNORE).astype(jnp.uint8)
     if rule not in RULES:
-        raise ValueError(f"{rule!r} is none of {RULES}")
+        raise ValueError(f"expected a rule among {', '.join(RULES)}, found {rule!r}")
     sure, empty = best >= foreground, best < background
     other_sure = other.max(1) >= foreground
     if rule != "threshold":

@@ -66,7 +66,7 @@ def interpolation_matrix(
 
 
 def _multiply(matrix: np.ndarray, x: Array, axis: int) -> Array:
-    """`matrix` applied along axis 1 or 2: as two gathers where that is exact and quicker."""
+    """Applies `matrix` along axis 1 or 2, as two gathers where that is exact and faster."""
     used = matrix != 0
     if jax.default_backend() == "cpu" and used.sum(1).max() <= 2:
         row = np.arange(len(matrix))
@@ -79,17 +79,17 @@ def _multiply(matrix: np.ndarray, x: Array, axis: int) -> Array:
     if axis == 2:
         return jnp.einsum("ow,bhwc->bhoc", matrix, x, precision=highest)
     b, h, w, c = x.shape
-    # One product per image leaves the long rows where they are; a joint one would move them all.
+    # One product per image leaves the long rows in place; a joint one would move them all.
     matrices = jnp.broadcast_to(matrix, (b, *matrix.shape))
     y = jnp.einsum("boh,bhn->bon", matrices, x.reshape(b, h, w * c), precision=highest)
     return y.reshape(b, -1, w, c)
 
 
 def _separable(rows: np.ndarray, columns: np.ndarray, x: Array) -> Array:
-    """Rows, then columns; the derivative is the same with the transposed matrices.
+    """Applies both matrices, and their transposes for the derivative.
 
-    On a CPU, gathering is 3 to 40 times quicker than a product with a matrix that has two numbers
-    in a row, but the scatter that differentiation would make of it is slow.
+    On a CPU, gathering is 3 to 40 times faster than a product with a matrix that has two numbers
+    per row, but the scatter that automatic differentiation would make of it is slow.
     """
 
     def resized(x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
@@ -104,7 +104,7 @@ def _separable(rows: np.ndarray, columns: np.ndarray, x: Array) -> Array:
 
 
 def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
-    """The (height, width) that a scale factor gives: rounded down, but at least one pixel."""
+    """Returns (height, width) times a scale factor, rounded down, but at least one pixel."""
     return max(int(size[0] * factor), 1), max(int(size[1] * factor), 1)
 
 
@@ -119,18 +119,21 @@ def resize_bilinear(
     """Resizes maps to `size` = (height, width).
 
     Args:
-      x: maps.
-      size: static size of the result.
-      align_corners: the convention, see the module.
-      in_size: (height, width) of the valid top-left part of each map; with `out_size`.
-      out_size: (height, width) that the valid part is resized to; zeros beyond. The valid part of
-        the result is what the unpadded map would give.
+      x: the maps.
+      size: the static size of the result.
+      align_corners: the convention, which the module explains.
+      in_size: (height, width) of the valid top-left part of each map; it needs `out_size` too.
+      out_size: (height, width) that the valid part is resized to, with zeros beyond. The valid part
+        of the result is what the unpadded map would give.
 
     Returns:
       Maps of the dtype of `x`; the arithmetic is in float32.
+
+    Raises:
+      ValueError: only one of `in_size` and `out_size` is given.
     """
     if (in_size is None) != (out_size is None):
-        raise ValueError("in_size and out_size go together")
+        raise ValueError("expected both in_size and out_size or neither, found one of them")
     if x.shape[1:3] == tuple(size) and in_size is None:
         return x
     result = x.astype(jnp.float32)
@@ -153,7 +156,7 @@ def resize_bilinear(
 def resize_planes(
     x: Float[Array, "b c h w"], size: tuple[int, int], *, align_corners: bool
 ) -> Float[Array, "b c oh ow"]:
-    """`resize_bilinear` for maps with the channels first; one matrix product per axis."""
+    """Resizes maps with the channels first as `resize_bilinear` does, with two matrix products."""
     if x.shape[2:] == tuple(size):
         return x
     rows = interpolation_matrix(x.shape[2], size[0], align_corners)
@@ -162,7 +165,7 @@ def resize_planes(
     def along_rows(x: Array) -> Array:
         return _last_axis(x.swapaxes(2, 3), rows).swapaxes(2, 3)
 
-    # The axis that is moved in memory is treated where the maps are small.
+    # Rows have to be moved in memory, so they are resized while the maps are small.
     if size[0] > x.shape[2]:
         return _last_axis(along_rows(x), columns)
     return along_rows(_last_axis(x, columns))
@@ -171,7 +174,7 @@ def resize_planes(
 def resized_mean(
     x: Float[Array, "b c h w"], size: tuple[int, int], *, align_corners: bool
 ) -> Float[Array, "b c"]:
-    """The mean over the pixels of ``resize_planes(x, size)``, without making them."""
+    """Returns the mean over the pixels of ``resize_planes(x, size)`` without computing them."""
     rows, columns = (
         interpolation_matrix(n, m, align_corners).mean(0, dtype=np.float32)
         for n, m in zip(x.shape[2:], size, strict=True)
@@ -186,5 +189,5 @@ def _last_axis(x: Array, matrix: np.ndarray) -> Array:
 
 
 def valid_size(valid: Array) -> Int[Array, "b 2"]:
-    """(height, width) of the top-left rectangle that a bool mask [b, h, w] marks."""
+    """Returns (height, width) of the top-left rectangle that a bool mask [b, h, w] marks."""
     return jnp.stack([valid.any(2).sum(1), valid.any(1).sum(1)], axis=-1).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""One program over all devices: batches divided, parameters on every device."""
+"""Data parallelism over all devices, with sharded batches and replicated parameters."""
 
 from collections.abc import Mapping
 
@@ -15,39 +15,39 @@ DATA_AXIS = "data"
 def data_mesh(
     devices: list[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
 ) -> Mesh:
-    """A mesh of one axis, ``data``, over `devices` (default: all devices of all processes)."""
+    """Returns a mesh with the axis ``data`` over `devices`, by default all of all processes."""
     devices = jax.devices() if devices is None else devices
     # The default axis type (Explicit) does not allow gathers and scatters of sharded arrays.
     return Mesh(np.asarray(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The placement of parameters: a copy on every device."""
+    """Returns the placement of parameters: a copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def divided(mesh: Mesh) -> NamedSharding:
-    """The placement of batches: the first axis is divided among the devices."""
+    """Returns the placement of batches: their first axis is sharded over the devices."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
 def check_divisible(batch_size: int, mesh: Mesh) -> None:
-    """Refuses a batch that the devices cannot share equally.
+    """Refuses a batch that cannot be sharded equally.
 
     Raises:
-      UserError: `batch_size` is no multiple of the devices.
+      UserError: `batch_size` is not a multiple of the number of devices.
     """
     count = mesh.devices.size
     if batch_size % count:
         nearest = max(count, batch_size // count * count)
         raise UserError(
-            f"expected a batch size divisible by the {count} devices, found {batch_size}: set"
-            f" batch_size to {nearest}, say"
+            f"expected a batch size divisible by the number of devices, {count}, found"
+            f" {batch_size}: set batch_size to {nearest}, for example"
         )
 
 
 def global_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
-    """Global arrays from this process's part of a batch."""
+    """Returns global, sharded arrays from this process's part of a batch."""
     placement = divided(mesh)
     return {
         name: jax.make_array_from_process_local_data(placement, np.asarray(value))

@@ -1,7 +1,7 @@
-"""Flips, rotations and translations of maps, to ask whether a network follows them.
+"""Flips, rotations and translations of maps, for losses that ask a network to be equivariant.
 
-Every function gives the moved maps and which of their pixels have a source: the others are zero.
-Derivatives are those of the program, so a gradient goes back to exactly where a value came from.
+Every function returns the moved maps and which of their pixels have a source; the others are zero.
+Gradients flow back to exactly the pixels that a value came from.
 """
 
 import functools
@@ -14,27 +14,27 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from wsss_jax.ops.resize import resize_planes
 
 KINDS = ("flip", "rotation", "translation")
-"""What `draw_transform` knows, in the order of application."""
+"""The transforms that `draw_transform` knows, in the order in which they are applied."""
 
 Moved = tuple[Float[Array, "b c h w"], Bool[Array, "b h w"] | None]
-"""Maps, and which pixels have a source; None: all."""
+"""Maps, and which of their pixels have a source; None means all."""
 
 Transform = Callable[[Float[Array, "b c h w"]], Moved]
 
-_ROUNDING = 1e-3  # of a pixel, or of a weight: what float32 coordinates may be off by
+_ROUNDING = 1e-3  # the error of float32 coordinates, in pixels, and of weights
 
 
 def flip(x: Float[Array, "b c h w"]) -> Moved:
-    """The mirror image, left for right."""
+    """Flips each image horizontally."""
     return x[..., ::-1], None
 
 
 def rotate(x: Float[Array, "b c h w"], degrees: Float[Array, " b"]) -> Moved:
-    """Rotates each image about its center, bilinearly.
+    """Rotates each image about its center, with bilinear interpolation.
 
     Args:
-      x: maps.
-      degrees: angles, counter-clockwise as one looks at the image.
+      x: the maps.
+      degrees: the angles, counterclockwise as the image is seen.
     """
     height, width = x.shape[2:]
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
@@ -54,13 +54,13 @@ def rotate(x: Float[Array, "b c h w"], degrees: Float[Array, " b"]) -> Moved:
         lower = pick(planes, bottom, left) * (1 - across) + pick(planes, bottom, right) * across
         return jnp.where(inside, upper * (1 - down) + lower * down, 0)
 
-    # A loop's result is stored. Computed anew for every reader, as a compiler would, it may differ
-    # by a rounding, and a reader that looks for a pixel's maximum does not find it again.
+    # The result of a loop is stored. If a compiler computed it again for every reader, it could be
+    # rounded differently, and a reader that looks for a pixel's maximum would not find it again.
     return jnp.moveaxis(jax.lax.map(of_planes, jnp.moveaxis(x, 1, 0)), 0, 1), inside
 
 
 def _neighbors(source: Float[Array, "b h w"], length: int) -> tuple[Array, Array, Array]:
-    """The two pixels between which a source position lies, and the weight of the second."""
+    """Returns the two pixels around a source position, and the weight of the second one."""
     source = jnp.clip(source, 0, length - 1)
     low = jnp.floor(source).astype(jnp.int32)
     return low, jnp.minimum(low + 1, length - 1), source - low
@@ -70,8 +70,8 @@ def translate(x: Float[Array, "b c h w"], shift: Int[Array, "b 2"]) -> Moved:
     """Moves each image by whole pixels.
 
     Args:
-      x: maps.
-      shift: (down, right).
+      x: the maps.
+      shift: the number of pixels to move (down, right).
     """
     height, width = x.shape[2:]
     moved = jax.vmap(lambda image, by: jnp.roll(image, by, (1, 2)))(x, shift)
@@ -89,16 +89,16 @@ def draw_transform(
     max_degrees: float = 20.0,
     max_pixels: int = 15,
 ) -> Transform:
-    """One transform of a batch: each of `kinds` in the order of `KINDS`.
+    """Draws one transform for each image of a batch, made of `kinds` in the order of `KINDS`.
 
-    The same pixels move alike whatever it is applied to: an image and maps of the image's size.
+    The transform moves an image and maps of the image's size in the same way.
 
     Args:
-      kinds: some of `KINDS`; without any, nothing moves.
-      rng: key of the angles and shifts; each image has its own. Flips are not drawn.
-      batch: number of images.
-      max_degrees: angles are uniform up to this in both directions.
-      max_pixels: shifts are uniform up to this in all directions.
+      kinds: some of `KINDS`; if there are none, nothing moves.
+      rng: the key for the angles and shifts, which differ between images. A flip is not random.
+      batch: the number of images.
+      max_degrees: angles are uniform up to this value in both directions.
+      max_pixels: shifts are uniform up to this value in all directions.
     """
     angle_key, shift_key = jax.random.split(rng)
     steps: list[Transform] = []
@@ -128,7 +128,7 @@ def draw_transform(
 def resized_valid(
     valid: Bool[Array, "b h w"] | None, size: tuple[int, int]
 ) -> Bool[Array, "b oh ow"] | None:
-    """Pixels of maps resized to `size`, corners aligned, that no invalid one has a part in."""
+    """Marks the pixels of maps resized to `size` (corners aligned) with only valid sources."""
     if valid is None:
         return None
     kept = resize_planes(valid[:, None].astype(jnp.float32), size, align_corners=True)

@@ -1,1 +1,1 @@
-"""Scores of predictions against ground truth."""
+"""Scores predictions against ground truth."""

@@ -1,7 +1,7 @@
-"""Boundary IoU: how well outlines agree (NumPy and OpenCV, on the host).
+"""Boundary IoU, which measures how well outlines agree (NumPy and OpenCV, on the host).
 
-Source: Cheng et al., *Boundary IoU* (CVPR 2021, arXiv 2103.16562), equation 2, per class and summed
-over a data set as mIoU is.
+Source: Cheng et al., *Boundary IoU* (CVPR 2021, arXiv 2103.16562), equation 2. It is computed per
+class and summed over a data set, as mIoU is.
 """
 
 import math
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float64, Int64, UInt8
 from wsss_jax.scoring.confusion import IGNORE, Protocol
 
 BAND = 0.02
-"""Width of the boundary region as a share of the image's diagonal, the paper's choice."""
+"""The width of the boundary region as a share of the image's diagonal, as in the paper."""
 
 
 def boundary_counts(
@@ -22,17 +22,18 @@ def boundary_counts(
     num_classes: int,
     ignore: int = IGNORE,
 ) -> Int64[np.ndarray, "n 2"]:
-    """Pixels in the intersection and in the union of both boundary regions, per class.
+    """Counts, per class, the pixels in the intersection and in the union of the boundary regions.
 
-    A class's boundary region are its pixels no further than `BAND` from its outline; the image's
-    edge is an outline. Pixels without ground truth (VOC draws them around every object) are cut out
-    of both label maps first, so that a perfect prediction scores 1.
+    The boundary region of a class consists of its pixels that are at most `BAND` away from its
+    outline; the edge of the image is an outline too. Pixels without ground truth, which VOC has
+    around every object, are first removed from both label maps, so that a perfect prediction
+    scores 1.
 
     Args:
-      prediction: class indices, 0 = background.
-      truth: class indices; `ignore` marks pixels without one.
-      num_classes: C foreground classes, n = C + 1.
-      ignore: the mark.
+      prediction: class indices, where 0 is background.
+      truth: class indices, or `ignore` where a pixel has no ground truth.
+      num_classes: the number of foreground classes C; n = C + 1.
+      ignore: the value that marks pixels without ground truth.
     """
     counts = np.zeros((num_classes + 1, 2), np.int64)
     width = max(round(BAND * math.hypot(*truth.shape)), 1)
@@ -60,11 +61,12 @@ def _inner_band(mask: Bool[np.ndarray, "h w"], width: int) -> Bool[np.ndarray, "
 def boundary_scores(
     counts: Int64[np.ndarray, "n 2"], protocol: Protocol = "strict"
 ) -> tuple[Float64[np.ndarray, " n"], float]:
-    """Boundary IoU per class and its mean, fractions 0…1; absent classes as in `confusion_scores`.
+    """Returns the boundary IoU per class and its mean, as fractions 0…1.
 
     Args:
       counts: sums of `boundary_counts` over the images.
-      protocol: absent classes count 0 (``strict``) or are NaN and left out (``present``).
+      protocol: absent classes count as 0 under ``strict``; under ``present`` they are NaN and left
+        out of the mean, as in `confusion_scores`.
     """
     undefined = 0.0 if protocol == "strict" else np.nan
     full = np.full(len(counts), undefined)

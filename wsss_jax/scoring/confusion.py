@@ -1,6 +1,7 @@
-"""Confusion matrices of label maps, and the scores they give (NumPy, on the host, int64).
+"""Confusion matrices of label maps and the scores they give (NumPy, int64, on the host).
 
-C is the number of foreground classes, n = C + 1, index 0 is background, T a number of thresholds.
+C is the number of foreground classes and n = C + 1, where index 0 is the background. T is the
+number of thresholds.
 """
 
 from collections.abc import Sequence
@@ -19,16 +20,16 @@ def confusion_matrix(
     num_classes: int,
     ignore: int = IGNORE,
 ) -> Int64[np.ndarray, "n n"]:
-    """Pixel counts, rows by ground truth and columns by prediction.
+    """Counts pixels by ground truth (rows) and prediction (columns).
 
     Args:
-      prediction: class indices, 0 = background.
+      prediction: class indices, where 0 is background.
       truth: class indices; pixels that equal `ignore` are not counted.
-      num_classes: C, foreground classes, so the matrix is [C + 1, C + 1].
-      ignore: the ground truth's value for unlabeled pixels.
+      num_classes: the number of foreground classes C; the matrix is [C + 1, C + 1].
+      ignore: the value of unlabeled pixels in the ground truth.
 
     Raises:
-      ValueError: a counted pixel's prediction or truth is above C.
+      ValueError: the prediction or the ground truth of a counted pixel is above C.
     """
     n = num_classes + 1
     counted = truth != ignore
@@ -43,25 +44,25 @@ def threshold_confusions(
     num_classes: int,
     ignore: int = IGNORE,
 ) -> Int64[np.ndarray, "t n n"]:
-    """Confusion matrices of thresholded score maps, for all thresholds in one pass over the pixels.
+    """Returns the confusion matrices of score maps at all thresholds, in one pass over the pixels.
 
-    The published programs put the constant threshold into the map as channel 0 and take the argmax
-    (SEAM and IRN alike, in float32). So a pixel is foreground where its greatest score is *above*
-    the threshold, background where they are equal, and the lowest class wins among equal scores.
+    The programs of SEAM and IRN add the threshold to the maps as a constant channel 0 and take the
+    argmax in float32. So a pixel is foreground where its largest score is *above* the threshold and
+    background where the two are equal, and the lowest class wins among equal scores.
 
-    The winning class does not depend on the threshold. One histogram over (truth, winner, number
-    of thresholds below the winning score) holds all matrices; they follow by cumulative sums.
+    The winning class does not depend on the threshold. One histogram over (truth, winner, number of
+    thresholds below the winning score) contains all matrices, which follow from cumulative sums.
 
     Args:
-      scores: one map per class of `keys`; compared in float32.
-      keys: foreground classes 0…C−1, in any order; may be empty (then all is background).
+      scores: one map per class of `keys`; they are compared in float32.
+      keys: foreground classes 0…C−1, in any order. If there are none, every pixel is background.
       truth: class indices 0…C; pixels that equal `ignore` are not counted.
       thresholds: background scores, in any order.
-      num_classes: C.
-      ignore: the ground truth's value for unlabeled pixels.
+      num_classes: the number of foreground classes C.
+      ignore: the value of unlabeled pixels in the ground truth.
 
     Raises:
-      ValueError: a key or a counted pixel's truth is outside the classes.
+      ValueError: a key, or the ground truth of a counted pixel, is not one of the classes.
     """
     n = num_classes + 1
     levels = np.asarray(thresholds, np.float32)
@@ -69,7 +70,7 @@ def threshold_confusions(
     counted = truth != ignore
     truth = truth[counted]
     winner, best = strongest(scores, keys)
-    # bins[i] = how many thresholds lie strictly below the pixel's best score.
+    # bins[i] is the number of thresholds that lie strictly below the pixel's best score.
     bins = np.searchsorted(levels[order], best[counted], side="left")
     counts = _histogram(truth, winner[counted], n, bins, len(levels) + 1)
     below = np.cumsum(counts, axis=0)[:-1]  # [T, n, n]: score not above the threshold
@@ -83,9 +84,10 @@ def threshold_confusions(
 def strongest(
     scores: Float[np.ndarray, "k h w"], keys: Int[np.ndarray, " k"]
 ) -> tuple[UInt8[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
-    """Per pixel the class index (key + 1) of the greatest score, and that score in float32.
+    """Returns, per pixel, the class index (key + 1) of the largest score, and the score in float32.
 
-    The lowest class wins among equals. Without any map the index is 0 and the score −inf.
+    The lowest class wins among equal scores. If there are no maps, the index is 0 and the score is
+    −inf.
     """
     if len(keys) == 0:
         shape = scores.shape[1:]
@@ -105,7 +107,7 @@ def _histogram(
 ) -> Int64[np.ndarray, "..."]:
     for name, values in (("truth", truth), ("prediction", prediction)):
         if values.size and values.max() >= n:
-            raise ValueError(f"{name} has class index {values.max()}, expected at most {n - 1}")
+            raise ValueError(f"expected {name} up to class index {n - 1}, found {values.max()}")
     cell = truth.astype(np.int64) * n + prediction
     if bins is None:
         return np.bincount(cell, minlength=n * n).reshape(n, n)
@@ -116,9 +118,9 @@ def _histogram(
 def confusion_scores(
     confusion: Int64[np.ndarray, "*batch n n"], protocol: Protocol = "strict"
 ) -> dict[str, Float64[np.ndarray, "..."]]:
-    """The scores of one or more confusion matrices, as fractions 0…1.
+    """Computes the scores of one or more confusion matrices, as fractions 0…1.
 
-    With TP, GT (row sums) and P (column sums) of a class, and union = GT + P − TP:
+    TP, GT (row sums) and P (column sums) are the counts of a class, and union = GT + P − TP:
 
     =================  ============================================================
     ``iou``            TP / union, per class [*batch, n]
@@ -132,13 +134,17 @@ def confusion_scores(
     ``pixel_accuracy`` share of counted pixels with the right class
     =================  ============================================================
 
-    The false-positive and false-negative rates are those of SEAM's and IRN's evaluations: shares
-    of the union, not of the negatives. A ratio 0/0 (for ``iou``: a class in neither ground truth
-    nor prediction) counts 0 under the ``strict`` protocol (SEAM); under ``present`` (IRN) it is
-    NaN and left out of the mean. A mean over nothing is 0.
+    The false-positive and false-negative rates are those of SEAM's and IRN's evaluations, which are
+    shares of the union and not of the negatives. A ratio 0/0 counts as 0 under the ``strict``
+    protocol (SEAM). Under ``present`` (IRN) it is NaN and left out of the mean. For ``iou``, this
+    concerns classes that are neither in the ground truth nor in the prediction. A mean over no
+    classes is 0.
+
+    Raises:
+      ValueError: `protocol` is neither ``strict`` nor ``present``.
     """
     if protocol not in ("strict", "present"):
-        raise ValueError(f"protocol {protocol!r}, expected 'strict' or 'present'")
+        raise ValueError(f"expected protocol 'strict' or 'present', found {protocol!r}")
     true_positive = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
     truth = confusion.sum(-1).astype(np.float64)
     predicted = confusion.sum(-2).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Scores of a folder of masks or CAM files against a folder of ground-truth masks."""
+"""Scores a folder of masks or CAM files against a folder of ground-truth masks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,32 +23,36 @@ def evaluate(
     curve: bool = False,
     ignore_as_background: bool = False,
 ) -> dict[str, Any]:
-    """Scores the predictions of `ids`; the result is JSON, fractions 0…1.
+    """Scores the predictions for `ids` and returns JSON with fractions 0…1.
 
     Args:
-      pred: folder of `<id>.png` masks, or of `<id>.npz`/`.npy` CAM files when `threshold` or
-        `curve` is given.
-      gt: folder of `<id>.png` ground-truth masks; 255 is not scored.
-      ids: which images.
-      classes: foreground names, in the order of the indices 1…C.
-      protocol: whether an absent class counts 0 (`strict`) or is left out (`present`).
-      threshold: background score of the maps; with `curve` alone the best one is taken.
-      curve: score all of `scoring.THRESHOLDS` as well.
-      ignore_as_background: predicted 255 counts as background instead of being refused.
+      pred: a folder of masks `<id>.png`, or of CAM files `<id>.npz` or `<id>.npy` when `threshold`
+        or `curve` is given.
+      gt: a folder of ground-truth masks `<id>.png`; pixels of value 255 are not scored.
+      ids: the ids of the images to score.
+      classes: the names of the foreground classes, in the order of the indices 1…C.
+      protocol: whether an absent class counts as 0 (`strict`) or is left out (`present`).
+      threshold: the background score for the maps. With `curve` and no threshold, the best
+        threshold of the curve is taken.
+      curve: whether to score all of `score_files.THRESHOLDS` as well.
+      ignore_as_background: whether a predicted 255 counts as background; otherwise it is refused.
 
     Raises:
-      UserError: a folder or file is missing, or a prediction does not fit its ground truth.
+      UserError: a folder or a file is missing, or a prediction does not fit its ground truth.
     """
     for folder in (pred, gt):
         if not folder.is_dir():
-            raise UserError(f"expected a folder at {folder}, found none; check the path")
+            raise UserError(f"expected a folder at {folder}, found none: check the path")
     of_maps = curve or threshold is not None
     stage_output = pred / ("cams" if of_maps else "masks")  # `pred` may be a stage's folder
     pred = stage_output if stage_output.is_dir() else pred
     find = find_cams if of_maps else _find_mask
     found = {image_id: find(pred, image_id) for image_id in ids}
     if not of_maps and not any(found.values()) and any(find_cams(pred, name) for name in ids):
-        raise UserError(f"{pred} has CAM files: choose a --threshold, or --curve")
+        raise UserError(
+            f"expected masks (.png) in {pred}, found CAM files: add --threshold or --curve to score"
+            " them"
+        )
     missing = [image_id for image_id, path in found.items() if path is None]
     check_all_found("CAM file" if of_maps else "mask (.png)", missing, len(ids), pred)
     no_truth = [image_id for image_id in ids if not _find_mask(gt, image_id)]

@@ -1,6 +1,7 @@
-"""Scores of prediction files against ground truth: what the stage and the command line share.
+"""Scores prediction files against ground truth, for the evaluation stage and the command line.
 
-T is the number of thresholds (1 for masks), n = C + 1 classes with background first.
+T is the number of thresholds, which is 1 for masks. There are n = C + 1 classes, the background
+first.
 """
 
 import dataclasses
@@ -28,17 +29,18 @@ from wsss_jax.scoring.confusion import (
 
 THRESHOLDS = tuple(i / 100 for i in range(100))
 """Background scores of the threshold curve. The published programs stop at 0.59, which is enough
-for their maps; maps that cover objects evenly, such as ECS-Net's, have their best above."""
+for their maps. Maps that cover objects evenly, such as ECS-Net's, have their best threshold above.
+"""
 
 CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-"""How sure pixels have to be that are scored apart, see `by_confidence`."""
+"""Confidences from which on pixels are also scored separately; see `by_confidence`."""
 
 PER_CLASS = ("iou", "precision", "recall", "fp_rate", "fn_rate")
 
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What is counted in one image: confusion matrices, and for masks `boundary_counts`."""
+    """The counts of one image: its confusion matrices, and `boundary_counts` for masks."""
 
     confusion: Int64[np.ndarray, "t n n"]
     boundary: Int64[np.ndarray, "n 2"] | None = None
@@ -46,10 +48,10 @@ class Counts:
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """The counts over all images, and each image's mIoU at each threshold.
+    """The counts over all images, and the mIoU of each image at each threshold.
 
-    An image's mIoU is the mean over the classes in its ground truth or its prediction, whatever
-    the protocol: under `strict` a perfect mask of two classes would have 2/21.
+    The mIoU of an image is the mean over the classes in its ground truth or its prediction,
+    whatever the protocol is. Under `strict`, a perfect mask of two classes would only get 2/21.
     """
 
     confusion: Int64[np.ndarray, "t n n"]
@@ -62,13 +64,13 @@ def score_images(
     score_one: Callable[[str], Counts],
     done: Callable[[], None] = lambda: None,
 ) -> Scored:
-    """Sums `score_one(id)` over a thread pool; `done()` is called after every image.
+    """Sums `score_one(id)` over all ids in a thread pool and calls `done()` after every image.
 
     Raises:
       UserError: there are no ids.
     """
     if not ids:
-        raise UserError("expected images to score, found an empty list; check the list")
+        raise UserError("expected images to score, found an empty list: check the list")
 
     image_miou = {}
     confusion = boundary = None
@@ -90,22 +92,22 @@ def score_mask(
     ignore_as_background: bool = False,
     confidence: Path | None = None,
 ) -> Counts:
-    """The counts of one mask file.
+    """Returns the counts of one mask file.
 
-    With a file of its `confidence`, the confusion matrices of the pixels that are at least as sure
-    as each of `CONFIDENCES` follow that of all pixels.
+    If the file of its `confidence` is given, the confusion matrix of all pixels is followed by
+    those of the pixels that reach each of `CONFIDENCES`.
 
     Raises:
-      UserError: missing or damaged file, another size than `truth`, an index above C, or 255,
-        unless `ignore_as_background` turns it into background.
+      UserError: the file is missing or damaged, its size differs from that of `truth`, or it has an
+        index above C. The index 255 is refused too, unless `ignore_as_background` is set.
     """
     prediction = decode_mask(read_bytes(path), str(path), num_classes)
     undecided = prediction == IGNORE
     if undecided.any():
         if not ignore_as_background:
             raise UserError(
-                f"{path}: expected a class for every pixel, found {undecided.sum()} pixels of"
-                f" {IGNORE} (ignore); decide them, or have them count as background"
+                f"{path}: expected a class for every pixel, found {undecided.sum()} pixels of value"
+                f" {IGNORE} (ignore): give them a class, or count them as background"
                 " (--ignore-as-background, ignore_as_background=True)"
             )
         prediction[undecided] = 0
@@ -124,7 +126,7 @@ def score_mask(
 def mask_counts(
     prediction: UInt8[np.ndarray, "h w"], truth: UInt8[np.ndarray, "h w"], num_classes: int
 ) -> Counts:
-    """The counts of one label map; `truth` is 255 where nothing is scored."""
+    """Returns the counts of one label map; pixels where `truth` is 255 are not scored."""
     return Counts(
         confusion_matrix(prediction, truth, num_classes)[None],
         boundary_counts(prediction, truth, num_classes),
@@ -137,25 +139,25 @@ def score_cams(
     num_classes: int,
     thresholds: Sequence[float],
 ) -> Counts:
-    """The confusion matrices of one CAM file at all thresholds.
+    """Returns the confusion matrices of one CAM file at all thresholds.
 
     Raises:
-      UserError: missing or damaged file, or another size than `truth`.
+      UserError: the file is missing or damaged, or its size differs from that of `truth`.
     """
     keys, cam = read_cams(path, num_classes)
-    if len(keys) == 0:  # all background; an empty file may not know the image's size
+    if len(keys) == 0:  # every pixel is background; a file without maps may not know its size
         cam = np.zeros((0, *truth.shape), np.float32)
     check_size(path, cam.shape[1:], truth)
     return Counts(threshold_confusions(cam, keys, truth, thresholds, num_classes))
 
 
 def check_size(path: Path, shape: tuple[int, ...], truth: UInt8[np.ndarray, "h w"]) -> None:
-    """Raises UserError when the prediction `path` of `shape` is not as large as the truth."""
+    """Raises UserError if the shape of the prediction `path` differs from that of the truth."""
     if shape != truth.shape:
         (height, width), (true_height, true_width) = shape, truth.shape
         raise UserError(
-            f"{path}: expected {true_width}×{true_height} pixels as the ground truth has, found"
-            f" {width}×{height}; predictions must have the image's size"
+            f"{path}: expected {true_width}×{true_height} pixels like the ground truth, found"
+            f" {width}×{height}: make the prediction in the size of the image"
         )
 
 
@@ -165,13 +167,14 @@ def summary(
     protocol: Protocol,
     boundary: Int64[np.ndarray, "n 2"] | None = None,
 ) -> dict[str, Any]:
-    """The scores of one confusion matrix as JSON: fractions 0…1, None where undefined.
+    """Returns the scores of one confusion matrix as JSON: fractions 0…1, or None if undefined.
 
     Args:
-      confusion: rows by ground truth.
-      boundary: see `boundary_counts`; adds ``boundary_miou`` and ``boundary_iou`` per class.
-      names: n class names, background first.
-      protocol: see `confusion_scores`.
+      confusion: pixel counts with the ground truth in the rows.
+      names: the names of the n classes, the background first.
+      protocol: the protocol for absent classes; see `confusion_scores`.
+      boundary: sums of `boundary_counts`, which add ``boundary_miou`` and, per class,
+        ``boundary_iou``.
     """
     scores = confusion_scores(confusion, protocol)
     per_class = {
@@ -196,7 +199,7 @@ def summary(
 def curve(
     confusions: Int64[np.ndarray, "t n n"], thresholds: Sequence[float], protocol: Protocol
 ) -> dict[str, Any]:
-    """Scores over thresholds as JSON; `best_threshold` is the lowest with the greatest mIoU."""
+    """Returns scores over thresholds as JSON; the lowest best mIoU gives `best_threshold`."""
     scores = confusion_scores(confusions, protocol)
     return {
         "thresholds": list(thresholds),
@@ -210,11 +213,11 @@ def curve(
 def by_confidence(
     confusions: Int64[np.ndarray, "t n n"], protocol: Protocol
 ) -> list[dict[str, float | None]]:
-    """How good the surer pixels are, from the matrices of `score_mask`, for JSON.
+    """Returns the scores of the pixels above each confidence, from the matrices of `score_mask`.
 
     Returns:
-      For each of `CONFIDENCES`, ``least``: ``kept``, the share of the scored pixels that are so
-      sure, and their ``miou``, None where there are none.
+      JSON for each of `CONFIDENCES`: the confidence ``least``, the share ``kept`` of the scored
+      pixels that reach it, and their ``miou``, which is None if there are no such pixels.
     """
     every, *parts = confusions
     scored = max(int(every.sum()), 1)

@@ -1,4 +1,4 @@
-"""Scores as text, in percent."""
+"""Formats scores as tables of text, in percent."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from wsss_jax.scoring.score_files import PER_CLASS
 
 
 def class_table(scores: dict[str, Any]) -> str:
-    """The per-class table of `wsss_jax.scoring.score_files.summary`."""
+    """Returns the per-class table of a `wsss_jax.scoring.score_files.summary`."""
     columns = ("IoU", "precision", "recall", "FP rate", "FN rate")
     width = max(len("background"), *map(len, scores["per_class"]))
     lines = [f"{'class':<{width}}" + "".join(f"{column:>11}" for column in columns)]
@@ -22,7 +22,7 @@ def class_table(scores: dict[str, Any]) -> str:
 
 
 def confidence_table(parts: Sequence[dict[str, float | None]]) -> str:
-    """What `wsss_jax.scoring.score_files.by_confidence` returns."""
+    """Returns the table of what `wsss_jax.scoring.score_files.by_confidence` found."""
     rows = {"confidence": "least", "pixels": "kept", "mIoU": "miou"}
     return "\n".join(
         f"{name:<{len('background')}}" + "".join(_cell(part[key]) for part in parts)

@@ -1,4 +1,4 @@
-"""Charts of bars: means with their standard deviation and every value."""
+"""Bar charts of means, with their standard deviations and all single values."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from wsss_jax.viz.sheet import Pixels, Sheet
 from wsss_jax.viz.style import CARD, INK, LETTER, SOFT, SUNK, TEXT, line_style
 
-_ROW, _GROUP = 34, 22  # pixels: heights of a bar and of the heading of a group of bars
-_SCORES = 118  # width behind bars
+_ROW, _GROUP = 34, 22  # heights of a bar's row and of a group's heading, in pixels
+_SCORES = 118  # width of the column of scores to the right of the bars, in pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A mean, its standard deviation (None where it is not known) and the values of both."""
+    """A mean, its standard deviation (None if it is unknown) and the values behind both."""
 
     name: str
     text: str
@@ -24,7 +24,7 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True)
 class BarChart:
-    """Horizontal bars from 0 to `highest`, in groups; an empty heading is left out."""
+    """Horizontal bars from 0 to `highest`, in groups; a group may have an empty heading."""
 
     title: str
     groups: Sequence[tuple[str, Sequence[Bar]]]
@@ -32,12 +32,12 @@ class BarChart:
 
     @property
     def height(self) -> int:
-        """The height in pixels that the bars need."""
+        """The height that the bars need, in pixels."""
         headings = sum(_GROUP for heading, _ in self.groups if heading)
         return max(_ROW, headings + _ROW * sum(len(bars) for _, bars in self.groups))
 
     def summary(self) -> str:
-        """What the chart shows in words, for those who do not see it."""
+        """Describes the chart in words, for readers who cannot see it."""
         told = [
             f"{heading} {bar.name} {bar.text}".strip()
             for heading, bars in self.groups
@@ -47,7 +47,7 @@ class BarChart:
 
 
 def draw_bars(sheet: Sheet, chart: BarChart, left: Pixels, top: Pixels, width: Pixels) -> None:
-    """Draws bars of the means, with whiskers of the standard deviation and a dot for each value."""
+    """Draws a bar for each mean, a whisker for its standard deviation and a dot for each value."""
     longest = max((len(bar.name) for _, bars in chart.groups for bar in bars), default=0)
     names = min(LETTER * TEXT * longest + 20, 0.4 * width)
     most = int(names / (LETTER * TEXT))

@@ -1,4 +1,4 @@
-"""Colors of classes, and masks painted with them."""
+"""Colors for classes, and masks painted with them."""
 
 import cv2
 import numpy as np
@@ -12,9 +12,10 @@ _GOLDEN_ANGLE = 137.508  # degrees; spreads any number of hues evenly
 
 
 def class_colors(num_classes: int) -> UInt8[np.ndarray, "n 3"]:
-    """RGB of background (a night blue) and of `num_classes` foreground classes, C + 1 rows.
+    """Returns the RGB colors of the background (a night blue) and of C foreground classes.
 
-    Brighter and more even than the VOC palette, which is made for files and not for eyes.
+    There are C + 1 rows. The colors are brighter and more even than the VOC palette, which is made
+    for files and not for human eyes.
     """
     index = np.arange(num_classes)
     lightness, chroma = np.array(_TONES)[index % len(_TONES)].reshape(-1, 2).T
@@ -28,9 +29,12 @@ def paint_mask(
     mask: UInt8[np.ndarray, "h w"],
     colors: UInt8[np.ndarray, "n 3"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A mask over its image: classes in color with a light outline, the rest dimmed.
+    """Paints a mask over its image: classes in color with a white outline, the rest dimmed.
 
-    `mask` holds class indices, 255 (ignore) is painted pale; `colors` as of `class_colors`.
+    Args:
+      image: the image in RGB.
+      mask: class indices; 255 (ignore) is painted in a pale color.
+      colors: one color per class index, as from `class_colors`.
     """
     table = np.zeros((256, 3), np.uint8)
     table[: len(colors)] = colors
@@ -45,14 +49,14 @@ def paint_mask(
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:
-    """Foreground pixels at the edge of their class."""
+    """Marks the foreground pixels at the edge of their class."""
     kernel = np.ones((3, 3), np.uint8)
     edge = cv2.dilate(mask, kernel) != cv2.erode(mask, kernel)
     return edge & (mask != 0) & (mask != _IGNORE)
 
 
 def _oklab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Oklab to 8-bit sRGB (B. Ottosson, "A perceptual color space for image processing")."""
+    """Converts Oklab to 8-bit sRGB (Ottosson, "A perceptual color space for image processing")."""
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
     short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3

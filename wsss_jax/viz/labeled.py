@@ -1,4 +1,4 @@
-"""A mask over its image with the names of its classes beneath, to look at."""
+"""Paints a mask over its image and writes the names of its classes beneath."""
 
 import functools
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ _PAPER, _INK = (250, 249, 245), (30, 28, 44)
 def labeled_mask(
     image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"], names: Sequence[str]
 ) -> UInt8[np.ndarray, "H w 3"]:
-    """The painted mask (see `paint_mask`) above a line with color and name of each class in it.
+    """Returns the painted mask (see `paint_mask`) above a line that names each class in it.
 
     Args:
-      image: RGB.
+      image: the image in RGB.
       mask: class indices.
-      names: of the foreground classes 1 to C.
+      names: the names of the foreground classes 1 to C.
 
     Returns:
-      RGB, as wide as the image; a class that covers more stands first, those that find no room are
-      counted.
+      An RGB image that is as wide as `image`. Classes that cover more pixels come first; those for
+      which there is no room are only counted.
     """
     colors = class_colors(len(names))
     painted = paint_mask(image, mask, colors)

@@ -1,4 +1,4 @@
-"""Charts of lines, drawn by one function for pages and pictures alike."""
+"""Line charts, drawn by the same function for HTML pages and for pictures."""
 
 import dataclasses
 import math
@@ -11,21 +11,21 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from wsss_jax.viz.sheet import Pixels, Sheet
 from wsss_jax.viz.style import CARD, FONT, INK, LETTER, LINE, SOFT, SUNK, TEXT, line_style
 
-_LEFT, _RIGHT, _BELOW = 52, 12, 48  # pixels around the plot, for its labels
+_LEFT, _RIGHT, _BELOW = 52, 12, 48  # margins around the plot for its labels, in pixels
 _LEGEND_ROW = 24
 _MOST_POINTS = 300
-_ROUND = (1, 2, 2.5, 5, 10)  # steps between ticks, times a power of ten
+_ROUND = (1, 2, 2.5, 5, 10)  # distances between ticks, up to a power of ten
 
-Number = int | float  # JSON gives either
+Number = int | float  # JSON has both
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A line: `y` runs beside the chart's x, None where there is no value.
+    """A line with a value `y` for each x of the chart, or None where there is no value.
 
-    `shade`, from 1, picks color and dashes (see `line_style`). A `faint` line is a thin companion
-    without a name, a `joined` one runs on over missing values. `legend` stands in place of the name
-    where it says more.
+    `shade`, from 1 on, chooses color and dashes (see `line_style`). A `faint` line is thin and has
+    no name of its own. A `joined` line bridges missing values. `legend` replaces the name in the
+    legend if it is given.
     """
 
     name: str
@@ -38,9 +38,7 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """A point of interest: a dot at `y`, or a vertical line where `y` is None; `text` may be
-    empty.
-    """
+    """A point of interest: a dot at `y`, or a vertical line if `y` is None, with optional text."""
 
     x: Number
     y: Number | None
@@ -50,10 +48,10 @@ class Mark:
 
 @dataclasses.dataclass(frozen=True)
 class LineChart:
-    """Lines over `x`.
+    """Lines over a common `x`.
 
-    `log` asks for a logarithmic y axis (ignored when a value is not positive), `zero` for one that
-    starts at 0; `note` is a sentence beneath the title.
+    `log` asks for a logarithmic y axis, which is ignored if some value is not positive. `zero` asks
+    for a y axis that starts at 0. `note` is a sentence beneath the title.
     """
 
     title: str
@@ -66,7 +64,7 @@ class LineChart:
     zero: bool = False
 
     def thinned(self) -> "LineChart":
-        """The same with at most a few hundred points: long series are averaged piece by piece."""
+        """Returns the chart with at most a few hundred points, by averaging parts of series."""
         size = math.ceil(len(self.x) / _MOST_POINTS)
         starts = range(0, len(self.x), size)
 
@@ -79,7 +77,7 @@ class LineChart:
         return dataclasses.replace(self, x=x, series=series)
 
     def summary(self) -> str:
-        """What the chart shows in words, for those who do not see it."""
+        """Describes the chart in words, for readers who cannot see it."""
         parts = [f"{self.title}, {self.x_name} {number(self.x[0])} to {number(self.x[-1])}."]
         for s in self.series:
             known = [v for v in s.y if v is not None]
@@ -92,7 +90,7 @@ class LineChart:
 
 
 def number(value: Number) -> str:
-    """Three or four significant digits, without exponents where they can be avoided."""
+    """Formats a number with three or four significant digits, and if possible without exponent."""
     if value == 0:
         return "0"
     if abs(value) >= 1000:
@@ -101,9 +99,9 @@ def number(value: Number) -> str:
 
 
 def smooth(values: Sequence[Number | None]) -> list[Number | None]:
-    """Mean over a window of a thirtieth of the series around each value, one-sided at the ends.
+    """Averages each value over a window of one thirtieth of the series, cut off at the ends.
 
-    Centered, so that a falling curve is not drawn too late; None stays None.
+    The window is centered, so that a falling curve is not drawn too late. None stays None.
     """
     half = len(values) // 60
     found: list[Number | None] = []
@@ -117,7 +115,7 @@ def smooth(values: Sequence[Number | None]) -> list[Number | None]:
 def draw_lines(
     sheet: Sheet, chart: LineChart, left: Pixels, top: Pixels, width: Pixels, height: Pixels
 ) -> Axes:
-    """Draws legend, lines and marks into a rectangle; returns the axes."""
+    """Draws the legend, lines and marks of a chart into a rectangle and returns the axes."""
     named = [s for s in chart.series if not s.faint]
     legend = _draw_legend(sheet, named, left + 4, top, left + width) if len(named) > 1 else 0
     top, height = top + legend, height - legend
@@ -133,7 +131,7 @@ def draw_lines(
 def _draw_legend(
     sheet: Sheet, series: Sequence[Series], left: Pixels, top: Pixels, right: Pixels
 ) -> Pixels:
-    """Names of the lines one after another, in as many rows as they need; returns their height."""
+    """Draws the names of the lines in as many rows as they need and returns their height."""
     at, base = left, top + 15
     for s in series:
         text = s.legend or s.name
@@ -173,7 +171,7 @@ def _set_scales(axes: Axes, chart: LineChart) -> None:
 
 
 def _ticks(values: Sequence[Number]) -> list[float]:
-    """About five round numbers around the values."""
+    """Returns about five round numbers that enclose the values."""
     low, high = min(values), max(values)
     if high - low < 1e-12 * max(1.0, abs(high)):
         low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
@@ -187,7 +185,7 @@ def _draw_series(axes: Axes, x: Sequence[Number], series: Series, *, dashed: boo
         y = y[np.isfinite(y)]
     color, dashes = line_style(series.shade)
     known = np.pad(np.isfinite(y), 1)
-    # A value without neighbors is no line: it is drawn as a dot.
+    # A value without neighbors cannot be a line, so it is drawn as a dot.
     alone = np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:])
     axes.plot(
         x,
@@ -215,7 +213,7 @@ def _draw_mark(axes: Axes, mark: Mark) -> None:
         text, fill, at = CARD, color, (mark.x, mark.y)
     if not mark.text:
         return
-    # Above its point, but not beyond the sides of the plot: beneath it where that is too high.
+    # The text goes above its point, or beneath it near the top, and stays within the plot's sides.
     plot = axes.get_window_extent()
     x, y = axes.transData.transform(at)
     half = 0.5 * LETTER * 13 * len(mark.text) + 8

@@ -1,4 +1,4 @@
-"""Pictures of a batch with a method's maps laid over it, to follow a training run."""
+"""Pictures of a batch overlaid with a method's maps, for following a training run."""
 
 from collections.abc import Mapping
 
@@ -14,11 +14,16 @@ _COUNT = 4
 def map_pictures(
     batch: Mapping[str, np.ndarray], maps: Mapping[str, Array]
 ) -> dict[str, UInt8[np.ndarray, "n s s 3"]]:
-    """The first images of a batch, and for each of `maps` the strongest of their classes on them.
+    """Returns the first images of a batch, and overlaid with each of `maps`.
+
+    Each pixel shows the largest response of the classes that the image has.
 
     Args:
       batch: ``image`` uint8 [B, S, S, 3] and ``label`` [B, C].
-      maps: [B, h, w, C], or C + 1 channels of which the first is background.
+      maps: named maps [B, h, w, C], or with C + 1 channels of which the first is the background.
+
+    Returns:
+      ``image`` and one picture for each name in `maps`.
     """
     images, labels = batch["image"][:_COUNT], batch["label"][:_COUNT]
     drawn = {"image": images}

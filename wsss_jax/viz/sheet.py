@@ -1,4 +1,4 @@
-"""A matplotlib figure addressed in pixels from its upper left corner, written as PNG or SVG."""
+"""A matplotlib figure that is addressed in pixels from its upper-left corner, for PNG and SVG."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"-?\d+\.\d+")
 
 
 class Sheet:
-    """An empty sheet of `width` × `height` pixels in the color `paper` (``none``: transparent).
+    """A sheet of `width` × `height` pixels in the color `paper`; ``none`` makes it transparent.
 
     At 72 dots per inch a point is a pixel, so font sizes and line widths are in pixels too.
     """
@@ -42,7 +42,7 @@ class Sheet:
         self._pictures: list[tuple[UInt8[np.ndarray, "h w 3"], int, int]] = []
 
     def axes(self, left: Pixels, top: Pixels, width: Pixels, height: Pixels) -> Axes:
-        """Axes that fill a rectangle; their labels lie around it."""
+        """Returns axes that fill a rectangle; their labels lie outside of it."""
         bottom = self.height - top - height
         return self._figure.add_axes(
             (
@@ -61,7 +61,7 @@ class Sheet:
     def card(
         self, left: Pixels, top: Pixels, width: Pixels, height: Pixels, color: str, edge: str
     ) -> None:
-        """Paints a rectangle with round corners and an edge."""
+        """Paints a rectangle with rounded corners and an edge."""
         corner = (left, self.height - top - height)
         box = "round,pad=0,rounding_size=14"
         self._put_behind(
@@ -88,7 +88,7 @@ class Sheet:
         *,
         stretch: bool = False,
     ) -> None:
-        """Puts an RGB image into a rectangle: as large as fits in the middle, or stretched.
+        """Puts an RGB image into a rectangle, centered and as large as fits, or stretched.
 
         Only `png` shows it.
         """
@@ -110,7 +110,7 @@ class Sheet:
         *,
         bold: bool = False,
     ) -> float:
-        """Writes a line on its base line, `size` in pixels; returns where it ends."""
+        """Writes a line of text, `size` in pixels, on a baseline and returns where it ends."""
         made = self._figure.text(
             left / self.width,
             1 - base / self.height,
@@ -126,7 +126,7 @@ class Sheet:
             return float(made.get_window_extent(self._canvas.get_renderer()).x1)
 
     def png(self) -> bytes:
-        """The sheet as PNG; nothing in it but the pixels."""
+        """Returns the sheet as a PNG file that has no metadata."""
         with _drawing():
             self._canvas.draw()
         sheet = Image.fromarray(np.asarray(self._canvas.buffer_rgba())[..., :3])
@@ -137,13 +137,13 @@ class Sheet:
         return file.getvalue()
 
     def svg(self, name: str) -> str:
-        """The sheet as an SVG element for a page.
+        """Returns the sheet as an SVG element for a page.
 
-        Text stays text in the font of the page, and colors become the page's, so that its dark
-        variant holds for charts too. The same sheet gives the same text on every machine.
+        Text stays text in the font of the page. Colors become variables of the page, so that its
+        dark variant applies to charts too. A sheet gives the same SVG on every machine.
 
         Args:
-          name: different for every chart of a page, for the ids within.
+          name: a name that is unique among the charts of a page; ids in the SVG depend on it.
         """
         file = io.StringIO()
         with _drawing(name):
@@ -160,10 +160,10 @@ class Sheet:
 
 @contextlib.contextmanager
 def _drawing(name: str = "") -> Iterator[None]:
-    """Settings of matplotlib: ids of an SVG depend on `name` alone, and its text stays text.
+    """Sets matplotlib so that SVG ids depend on `name` alone and SVG text stays text.
 
-    Without hinting small bold letters keep their shape. Characters that the font lacks become
-    boxes, which nobody has to be warned of.
+    Small bold letters keep their shape without hinting. Characters that the font lacks become boxes
+    without a warning.
     """
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
@@ -176,13 +176,13 @@ def _drawing(name: str = "") -> Iterator[None]:
 
 
 def _says_nothing(element: ElementTree.Element) -> bool:
-    """Whether an element draws nothing."""
+    """Returns whether an element draws nothing."""
     empty = element.tag in ("g", "defs") and not len(element)
     return empty or element.tag in ("metadata", "style") or element.get("style") == "fill:none"
 
 
 def _simplify(element: ElementTree.Element) -> None:
-    """Leaves out what a page knows already: namespaces, names of groups, the font, white space."""
+    """Removes what a page does not need: namespaces, names of groups, the font, white space."""
     element.tag = element.tag.rpartition("}")[2]
     element.tail = None
     element.text = element.text if element.tag == "text" else None
