@@ -22,5 +22,5 @@ def get_config() -> Any:
     plain: Any = cam_voc_light.get_config()
     c.train.method = ConfigDict(plain.train.method.to_dict())
     for stage in (c.cam, c.cam_val):
-        stage.update(normalise="max", enlarge="direct")
+        stage.update(normalize="max", upsample="direct")
     return c

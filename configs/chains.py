@@ -7,9 +7,9 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-PSA_MAPS: dict[str, Any] = dict(scales=(0.5, 1.0, 1.5, 2.0), normalise="max", enlarge="direct")
+PSA_MAPS: dict[str, Any] = dict(scales=(0.5, 1.0, 1.5, 2.0), normalize="max", upsample="direct")
 """Maps as AffinityNet's program makes them."""
-SEAM_MAPS: dict[str, Any] = PSA_MAPS | dict(normalise="min_max", enlarge="corners")
+SEAM_MAPS: dict[str, Any] = PSA_MAPS | dict(normalize="min_max", upsample="corners")
 """Maps as SEAM's program makes them."""
 
 CHOSEN = "from:threshold"
@@ -193,7 +193,7 @@ def network_masks(checkpoint: str, test: Mapping[str, Any]) -> ConfigDict:
         needs=dict(checkpoint=checkpoint),
         split="val",
         flip=True,
-        enlarge="corners",
+        upsample="corners",
         **_NO_CRF,
     )
     return ConfigDict(fields | dict(test))

@@ -49,18 +49,18 @@ def training(**changes: object) -> Any:
 def seeds_and_scores(
     c: Any,
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0),
-    normalise: str = "max",
-    enlarge: str = "direct",
+    normalize: str = "max",
+    upsample: str = "direct",
 ) -> None:
     """Adds the stages after training: CAMs of train and val, scores, masks, report.
 
-    How maps are finished, `normalise` and `enlarge`: as in AffinityNet's and SSENet's programs by
+    How maps are finished, `normalize` and `upsample`: as in AffinityNet's and SSENet's programs by
     default, ``min_max`` and ``corners`` as in SEAM's.
 
     The background threshold is the best one on train, as SSENet and SEAM choose it; val is scored
     and the masks are made with that one. A number in place of ``oracle`` or ``from:...`` fixes it.
     """
-    cams(c, {"cam_train": "train", "cam_val": "val"}, scales, normalise, enlarge)
+    cams(c, {"cam_train": "train", "cam_val": "val"}, scales, normalize, upsample)
     seed_scores(c, "cam_train")
     c.pseudo_labels = ConfigDict(
         dict(
@@ -108,8 +108,8 @@ def cams(
     c: Any,
     splits: Mapping[str, object],
     scales: tuple[float, ...],
-    normalise: str,
-    enlarge: str,
+    normalize: str,
+    upsample: str,
 ) -> None:
     """Maps of the images of `splits`, by stage name, after `c.train`; splits may be references."""
     for name, split in splits.items():
@@ -121,8 +121,8 @@ def cams(
                 output="cam",
                 scales=scales,
                 flip=True,
-                normalise=normalise,
-                enlarge=enlarge,
+                normalize=normalize,
+                upsample=upsample,
                 max_pixels=3_000_000,
                 batch_pixels=1 << 19,
             )

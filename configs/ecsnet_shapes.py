@@ -16,6 +16,6 @@ def get_config() -> Any:
     c.name = "ecsnet_shapes"
     # As the baseline in all but the method and the finish of its maps.
     for stage in (c.cam_train, c.cam_val):
-        stage.update(normalise="min_max", enlarge="corners")
+        stage.update(normalize="min_max", upsample="corners")
     c.train.method = published.ecsnet(c.train.method.backbone, dilations=(1, 2, 3), dropout=0.1)
     return c

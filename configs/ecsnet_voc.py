@@ -29,5 +29,5 @@ def get_config() -> Any:
         method=published.ecsnet(dict(name="resnet38", remat=False)),
         optimizer=published.optimizer(lr=0.01),
     )
-    common.seeds_and_scores(c, normalise="min_max", enlarge="corners")
+    common.seeds_and_scores(c, normalize="min_max", upsample="corners")
     return c

@@ -19,7 +19,7 @@ def get_config() -> Any:
     c.name = "ecsnet_voc_light"
     # As the baseline in all but the method and the finish of its maps.
     for stage in (c.cam_train, c.cam_val):
-        stage.update(normalise="min_max", enlarge="corners")
+        stage.update(normalize="min_max", upsample="corners")
     backbone = dict(name="mobilenet_v2", output_stride=16, taps=(5, 12), remat=False)
     c.train.method = published.ecsnet(backbone, map_stride=8, dilations=(1, 2, 3, 4))
     return c

@@ -130,5 +130,5 @@ def segmentation(backbone: Mapping[str, Any]) -> Any:
     )
 
 
-TEST = dict(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True, enlarge="corners")
+TEST = dict(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True, upsample="corners")
 """How SEAM's authors test their network."""

@@ -69,7 +69,7 @@ def chain(
         affinity=affinity,
         segmentation=segmentation,
         walk=crf | dict(walk),
-        test=dict(scales=(0.75, 1.0), flip=True, enlarge="corners", **crf),
+        test=dict(scales=(0.75, 1.0), flip=True, upsample="corners", **crf),
         maps=dict(maps) | dict(scales=(0.75, 1.0)),
         alphas=alphas,
         bilateral=crf["bilateral"],

@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
                 split=split,
                 scales=(0.75, 1.0),
                 flip=True,
-                enlarge="corners",
+                upsample="corners",
             )
         )
         c[f"eval_{split}"] = common.score(c, f"masks_{split}", split)

@@ -10,9 +10,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.reference.drawn_networks import Images, Trained, context
+from tests.toys.sections import run_section
 from wsss_jax import segment
 from wsss_jax.files import write_json
-from wsss_jax.stages import predict
+from wsss_jax.stages.predict import Predict
 from wsss_jax.viz.colors import class_colors
 from wsss_jax.viz.labeled import labeled_mask
 
@@ -68,7 +69,7 @@ def test_masks_are_those_of_the_stage(workdir: Path, photos: Path, tmp_path: Pat
     assert call(workdir, photos, out) == 0
     inputs = {"checkpoint": workdir / "network"}
     settings = ConfigDict(SETTINGS | {"split": "val"})
-    predict.run(context(tmp_path / "stage", PHOTOS), settings, inputs)
+    run_section(Predict, context(tmp_path / "stage", PHOTOS), settings, inputs)
     made = content(out)
     for name in PHOTOS.ids:
         expected = (tmp_path / "stage/masks" / f"{name}.png").read_bytes()

@@ -12,13 +12,14 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from tests.toys.sections import run_section
 from wsss_jax import submission
 from wsss_jax.data.formats.voc_submission import check_archive, write_archive
 from wsss_jax.data.images import VOC_PALETTE, encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
-from wsss_jax.stages import submit
 from wsss_jax.stages.base import Context
+from wsss_jax.stages.submit import Submit
 
 IDS = ["2008_000001", "2008_000002", "2009_000003"]
 SIZE = (6, 9)
@@ -130,7 +131,7 @@ def run_stage(folder: Path) -> dict[str, Any]:
     stage_dir.mkdir(exist_ok=True)
     ctx = Given(ConfigDict(), folder, "submit", stage_dir)
     config = ConfigDict(dict(type="submit", split="test"))
-    return submit.run(ctx, config, {"pred": folder / "predict"})
+    return run_section(Submit, ctx, config, {"pred": folder / "predict"})
 
 
 def test_stage(tmp_path: Path):

@@ -19,7 +19,6 @@ from typing import Any
 from wsss_jax import command_line
 from wsss_jax.command_line import Parser
 from wsss_jax.host.host_memory import share_one_heap
-from wsss_jax.inference.photo_folder import find_network, segment
 from wsss_jax.pipeline import process
 
 _EXAMPLES = (
@@ -47,14 +46,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    share_one_heap()
+    # What follows starts JAX.
+    from wsss_jax.inference.photo_folder import find_network, segment
+
     network = find_network(options.workdir, options.stage, options.classes)
     changes: dict[str, Any] = {"workers": options.workers}
     if options.scales:
         changes["scales"] = options.scales
     if options.crf is not None:
         changes["crf"] = options.crf
-    network = dataclasses.replace(network, settings=network.settings | changes)
-    share_one_heap()
+    changed = dataclasses.replace(network.settings, **changes)
+    network = dataclasses.replace(network, settings=changed)
     process.compilation_cache()
     count, skipped = segment(network, options.images, options.out)
     for message in skipped:

@@ -45,6 +45,13 @@ class Settings:
     room: ClassVar[str] = ""
     key: ClassVar[str] = "name"
 
+    def __post_init__(self) -> None:
+        """Refuses values that make no sense; a subclass that does calls its base classes' too.
+
+        Raises:
+          UserError: one of the values makes no sense.
+        """
+
     @classmethod
     def from_config(cls: type[T], section: Section, where: str = "", **given: Any) -> T:
         """The settings of a recipe's section; see `read`."""

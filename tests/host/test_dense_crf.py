@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.reference.obvious_lattice import obvious_filter
 from wsss_jax.data.images import decode_image
+from wsss_jax.errors import UserError
 from wsss_jax.host.dense_crf import (
     IRN,
     PSA,
@@ -22,7 +23,7 @@ from wsss_jax.host.dense_crf import (
     score_unary,
 )
 
-SMALL = CrfSettings(gaussian=(2, 3), bilateral=(6, 20, 4), iterations=5)
+SMALL = CrfSettings(gaussian=(2.0, 3.0), bilateral=(6.0, 20.0, 4.0), iterations=5)
 
 
 def draw(seed: int, height: int = 11, width: int = 9, labels: int = 3):
@@ -206,14 +207,19 @@ def test_wrong_arguments_are_refused():
         DenseCrf(image, gaussian=(3, 3), bilateral=(80, 13, 10)).infer(unary[:-1], 10)
     with pytest.raises(ValueError, match="image with pixels"):
         infer(image[:0], unary[:0])
-    for how in (
-        CrfSettings(gaussian=(0, 3)),
-        CrfSettings(bilateral=(80, -1, 10)),
-        CrfSettings(bilateral=(80, 13, -1)),
-        CrfSettings(bilateral=(80, math.nan, 1)),
+    for changed in (
+        {"gaussian": (0.0, 3.0)},
+        {"bilateral": (80.0, -1.0, 10.0)},
+        {"bilateral": (80.0, 13.0, -1.0)},
+        {"bilateral": (80.0, math.nan, 1.0)},
     ):
+        kernels: dict = {"gaussian": PSA.gaussian, "bilateral": PSA.bilateral} | changed
         with pytest.raises(ValueError, match="widths above 0"):
-            infer(image, unary, how)
+            dense_crf(image, unary, **kernels, iterations=5)
+        with pytest.raises(UserError, match="expected CRF widths above 0"):
+            CrfSettings.from_config(changed)
+    with pytest.raises(UserError, match="iterations of at least 0, found -1"):
+        CrfSettings(iterations=-1)
 
 
 # Unaries

@@ -8,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.reference.drawn_networks import CLASSES, TEN, Images, Trained, context, trained_networks
+from tests.toys.sections import run_section
 from wsss_jax.errors import UserError
 from wsss_jax.inference.multi_scale import (
     MultiScale,
@@ -16,7 +17,7 @@ from wsss_jax.inference.multi_scale import (
     load_network,
     summed_maps,
 )
-from wsss_jax.stages import infer_cam
+from wsss_jax.stages.infer_cam import InferCam, normalized
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_padded_batches_equal_single_images_at_exact_sizes(
 
     network = Network(spy, loaded.stride)
     assert network.stride == {"tiny": 8, "mobilenet_v2": 16}[backbone]
-    variants = [dict(enlarge="corners"), dict(enlarge="direct", relu_each=True, flip=False)]
+    variants = [dict(upsample="corners"), dict(upsample="direct", relu_each=True, flip=False)]
     for variant in variants if backbone == "tiny" else variants[:1]:
         how = MultiScale(**settings, **variant, batch_pixels=1 << 14)
         buckets = how.buckets(set(images.sizes))
@@ -108,14 +109,14 @@ def test_chunks_hold_few_images_or_few_pixels():
 
 def test_normalised_maps():
     total = np.array([[[-1.0, 1.0], [2.0, 5.0]], [[-1.0, -2.0], [-3.0, 0.0]]], np.float32)
-    high = infer_cam.normalise(total, "max")
+    high = normalized(total, "max")
     np.testing.assert_allclose(high[0], np.array([[0, 1], [2, 5]]) / 5, atol=1e-5)
-    both = infer_cam.normalise(total + 2 * (total > 0), "min_max")
+    both = normalized(total + 2 * (total > 0), "min_max")
     np.testing.assert_allclose(both[0], np.array([[0, 3], [4, 7]]) / 7, atol=1e-5)
-    shifted = infer_cam.normalise(np.array([[[2.0, 3.0], [4.0, 6.0]]], np.float32), "min_max")
+    shifted = normalized(np.array([[[2.0, 3.0], [4.0, 6.0]]], np.float32), "min_max")
     np.testing.assert_allclose(shifted[0], np.array([[0, 1], [2, 4]]) / 4, atol=1e-5)
     assert not high[1].any() and not both[1].any()
-    assert infer_cam.normalise(np.zeros((0, 4, 5), np.float32), "max").shape == (0, 4, 5)
+    assert normalized(np.zeros((0, 4, 5), np.float32), "max").shape == (0, 4, 5)
 
 
 def test_mistakes_are_the_users(trained: Callable, tmp_path: Path):
@@ -128,11 +129,13 @@ def test_mistakes_are_the_users(trained: Callable, tmp_path: Path):
         load_network(folder, CLASSES + 1, "cam")
     with pytest.raises(UserError, match="expected a JSON file at"):
         load_network(tmp_path, CLASSES, "cam")
-    with pytest.raises(UserError, match="enlarge to be corners or direct, found 'bilinear'"):
-        MultiScale(enlarge="bilinear")
+    with pytest.raises(UserError, match="upsample to be one of 'corners', 'direct', found 'bilin"):
+        MultiScale.from_config({"upsample": "bilinear"})
     for scales in ((), (0.5, 0.0)):
         with pytest.raises(UserError, match="expected positive scales"):
             MultiScale(scales=scales)
-    settings = ConfigDict(dict(split="train", normalise="softmax"))
-    with pytest.raises(UserError, match="normalise to be min_max or max, found 'softmax'"):
-        infer_cam.run(context(tmp_path, TEN), settings, {"checkpoint": folder})
+    with pytest.raises(UserError, match=r"normalise is no setting of .*; did you mean normalize"):
+        run_section(InferCam, context(tmp_path, TEN), {"split": "train", "normalise": "max"}, {})
+    settings = ConfigDict(dict(split="train", normalize="softmax"))
+    with pytest.raises(UserError, match="normalize to be one of 'min_max', 'max', found 'softmax'"):
+        run_section(InferCam, context(tmp_path, TEN), settings, {"checkpoint": folder})

@@ -98,6 +98,12 @@ def test_equal_labels_stay_equal(cases):
 def test_wrong_widths_are_refused():
     image, unary = np.zeros((1, 40, 50, 3), np.uint8), np.zeros((1, 40, 50, 2), np.float32)
     with pytest.raises(ValueError, match="widths above 0"):
-        in_batch(image, unary, CrfSettings(gaussian=(0, 3)))
+        dense_crf_batch(
+            jnp.asarray(image),
+            jnp.asarray(unary),
+            gaussian=(0, 3),
+            bilateral=PSA.bilateral,
+            iterations=1,
+        )
     with pytest.raises(ValueError, match="or use the host's version"):
-        in_batch(image, unary, CrfSettings(bilateral=(80, 1, 10)))
+        in_batch(image, unary, CrfSettings(bilateral=(80.0, 1.0, 10.0)))

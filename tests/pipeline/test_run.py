@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from tests.toys.adding_stages import adding_config, make_workdir, stages_run
 from wsss_jax.errors import UserError
-from wsss_jax.pipeline import graph, run
+from wsss_jax.pipeline import graph, record, run
 
 
 @pytest.fixture
@@ -63,7 +63,8 @@ def test_what_does_not_change_results_may_change(workdir: Path):
             lambda c: setattr(c, "data", ConfigDict({"builder": "shapes"})),
             "data.builder was 'tests.toys.no_data', is now 'shapes'",
         ),
-        (lambda c: c.b.update(new=(1, 2)), "b.new was not set, is now [1, 2]"),
+        (lambda c: c.b.update(more={"new": 1}), "b.more.new was not set, is now 1.0"),
+        (lambda c: c.b.update(sizes=(1, 2)), "b.sizes was [], is now [1, 2]"),
     ],
 )
 def test_another_config_is_refused_and_nothing_runs(workdir: Path, change: Any, named: str):
@@ -75,6 +76,60 @@ def test_another_config_is_refused_and_nothing_runs(workdir: Path, change: Any, 
         run.run(config, workdir)
     assert named in str(error.value) and "\n" not in str(error.value)
     assert stages_run(workdir) == []
+
+
+def test_a_default_is_the_same_left_out_and_written_down(workdir: Path):
+    config: Any = adding_config()
+    for name in config.stages:
+        del config[name].add, config[name].log_every
+    run.run(config, workdir)
+    stages_run(workdir)
+    before = json.loads((workdir / "c" / "_DONE.json").read_text())["digest"]
+    written = {"add": 1, "sizes": (), "more": {}, "stop": "", "init_weights": "", "log_every": 5}
+    config = adding_config(a=written, b=written, c=written, d=written)
+    (decided,) = [
+        decision
+        for decision in record.decide(graph.stages(config), config.to_dict(), {}, workdir)
+        if decision.node.name == "c"
+    ]
+    assert decided.action == "skip" and decided.digest == before
+    run.run(config, workdir)
+    assert stages_run(workdir) == []
+
+
+def test_a_folder_of_an_older_version_is_refused_in_one_line(workdir: Path):
+    run.run(adding_config(), workdir)
+    stages_run(workdir)
+    for name in ("a", "b"):
+        start = json.loads((workdir / name / "_START.json").read_text())
+        assert start["parts"].pop("format") == record.FORMAT  # as version 0.1 wrote it
+        (workdir / name / "_START.json").write_text(json.dumps(start))
+    with pytest.raises(UserError, match=r"stage a: .*/a holds another run") as error:
+        run.run(adding_config(), workdir)
+    assert "made by an older version, whose settings had other names" in str(error.value)
+    assert "another --workdir, or --force" in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"needs a, which holds another run: .* older version"):
+        run.run(adding_config(), workdir, only=("b",))
+    assert stages_run(workdir) == []
+    run.run(adding_config(), workdir, force=True)
+    assert stages_run(workdir) == ["a", "b", "c", "d"]
+
+
+def test_what_does_not_fit_the_data_is_refused_before_the_first_stage(workdir: Path):
+    path = workdir.parent / "fake_stages" / "add.py"
+    check = """
+    def check_data(self, ctx):
+        if self.add == 13:
+            raise UserError(f"expected no 13 in {ctx.stage_dir.name}")
+"""
+    text = path.read_text().replace("import Interrupted", "import Interrupted, UserError")
+    path.write_text(text + check)
+    with pytest.raises(UserError, match=r"^stage c: expected no 13 in c$"):
+        run.run(adding_config(c={"add": 13}), workdir)
+    assert stages_run(workdir) == []
+    # What is finished is not asked.
+    run.run(adding_config(), workdir)
+    assert stages_run(workdir) == ["a", "b", "c", "d"]
 
 
 def test_unfinished_stage_of_another_config_is_refused(workdir: Path):
@@ -113,7 +168,7 @@ def test_weights_are_looked_for_before_the_data_are_prepared(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(run, "_digests", lambda *_: pytest.fail("prepared"))
-    with pytest.raises(UserError, match=r"stage a: expected weights .* at gone\.npz, found no"):
+    with pytest.raises(UserError, match=r"stage a: expected a file at gone\.npz .* found none"):
         run.run(adding_config(a={"init_weights": "gone.npz"}), workdir)
     assert not workdir.exists()
 
@@ -137,7 +192,10 @@ def test_order_follows_needs_then_the_listing(workdir: Path):
         (lambda c: c.a.update(needs={"y": "c"}), "in a circle: a -> c -> b -> a"),
         (lambda c: c.b.update(needs={"x": "aa"}), "b needs aa, which is not in .*did you mean a"),
         (lambda c: c.update(stages=("a", "bb")), "bb has no section in the config; did you mean b"),
-        (lambda c: c.b.update(type="fake_stages.ad"), "b.type is 'fake_stages.ad', expected one"),
+        (
+            lambda c: c.b.update(type="fake_stages.ad"),
+            "expected b.type to be one of .* dotted name of a module, found 'fake_stages.ad'",
+        ),
         (lambda c: c.b.update(type="evaluat"), "did you mean evaluate"),
         (lambda c: c.update(stages=("a", "a")), "a is listed twice"),
         (lambda c: c.update(stages=()), "to name its stages"),

@@ -149,7 +149,7 @@ class Trained:
             for flip in (False, True) if how.flip else (False,):
                 maps = self._predict(scaled[:, ::-1] if flip else scaled)[output]
                 full = np.asarray(maps[0], np.float64).transpose(2, 0, 1)[keep]
-                if how.enlarge == "corners":
+                if how.upsample == "corners":
                     full = bilinear(full, size, align_corners=True)
                 full = bilinear(full, (height, width), align_corners=False)
                 full = full[:, :, ::-1] if flip else full

@@ -24,6 +24,7 @@ from tests.toys.made_up_run import (
     recipe,
     report_context,
 )
+from tests.toys.sections import run_section
 from wsss_jax.files import write_json
 from wsss_jax.pipeline import graph
 from wsss_jax.report import render, wording
@@ -31,13 +32,13 @@ from wsss_jax.report.collect import collect
 from wsss_jax.report.gallery import make_gallery, map_folders, shown_evaluation
 from wsss_jax.report.page import build_page
 from wsss_jax.report.picture import draw_picture
-from wsss_jax.stages import report
+from wsss_jax.stages.report import Report
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> tuple[Any, str, Page]:
     ctx = make_run(tmp_path_factory.mktemp("run"))
-    metrics = report.run(ctx, ctx.config.report, {})
+    metrics = run_section(Report, ctx, ctx.config.report, {})
     text = (ctx.stage_dir / "report.html").read_text()
     assert metrics["page_bytes"] == len(text.encode()) < 4_000_000
     assert metrics["images_shown"] == 6
@@ -145,14 +146,14 @@ def test_picture_is_a_png_of_sane_size(made):
 def test_same_run_same_report(made):
     ctx, text, _ = made
     before = (ctx.stage_dir / "report.png").read_bytes()
-    report.run(ctx, ctx.config.report, {})
+    run_section(Report, ctx, ctx.config.report, {})
     assert (ctx.stage_dir / "report.html").read_text() == text
     assert (ctx.stage_dir / "report.png").read_bytes() == before
 
 
 def test_nothing_but_the_recipe(tmp_path):
     ctx: Any = report_context(recipe(), tmp_path)
-    metrics = report.run(ctx, ctx.config.report, {})
+    metrics = run_section(Report, ctx, ctx.config.report, {})
     page = Page((tmp_path / "report.html").read_text())
     texts = " ".join(page.text)
     assert metrics["images_shown"] == 0 and page.open == []
@@ -164,10 +165,12 @@ def test_nothing_but_the_recipe(tmp_path):
 
 @pytest.mark.parametrize("lost", ["masks", "cam", "eval_cam", "eval_masks", "train"])
 def test_a_missing_stage_is_left_out(tmp_path, monkeypatch, lost):
-    monkeypatch.setattr(report, "draw_picture", lambda *_: b"")  # has a test of its own
+    monkeypatch.setattr(
+        "wsss_jax.stages.report.draw_picture", lambda *_: b""
+    )  # has a test of its own
     ctx = make_run(tmp_path)
     (tmp_path / lost).rename(tmp_path / f"{lost}_moved_away")
-    metrics = report.run(ctx, ctx.config.report, {})
+    metrics = run_section(Report, ctx, ctx.config.report, {})
     page = Page((tmp_path / "report.html").read_text())
     assert page.open == []
     assert f"No result yet from: {lost}." in " ".join(page.text)
@@ -194,7 +197,7 @@ def test_picture_without_a_chart(made, lost):
 def test_moved_photographs_leave_the_scores(tmp_path):
     ctx = make_run(tmp_path)
     lost = LostContext(ctx.config, ctx.workdir, ctx.stage, ctx.stage_dir, stages=ctx.stages)
-    assert report.run(lost, ctx.config.report, {})["images_shown"] == 0
+    assert run_section(Report, lost, ctx.config.report, {})["images_shown"] == 0
     page = Page((tmp_path / "report.html").read_text())
     assert "The pictures are left out: expected images in /gone" in " ".join(page.text)
     assert page.named("table", class_="scores")
@@ -203,7 +206,7 @@ def test_moved_photographs_leave_the_scores(tmp_path):
 def test_only_the_first_process_writes(tmp_path):
     ctx = make_run(tmp_path)
     second = dataclasses.replace(ctx, process_index=1, process_count=2)
-    assert report.run(second, ctx.config.report, {}) == {}
+    assert run_section(Report, second, ctx.config.report, {}) == {}
     assert not (tmp_path / "report.html").exists()
 
 

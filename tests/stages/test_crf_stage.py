@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from tests.toys.sections import run_section
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.formats.crf_files import read_crf, read_crf_mask, write_crf
 from wsss_jax.data.images import decode_mask, encode_mask
@@ -17,9 +18,11 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.host.dense_crf import PSA, dense_crf, score_unary
 from wsss_jax.scoring.confusion import confusion_matrix, confusion_scores
-from wsss_jax.stages import crf, evaluate, pseudo_labels
-from wsss_jax.stages.base import Context
+from wsss_jax.stages.base import Context, Stage
+from wsss_jax.stages.crf import Crf, refine_file
 from wsss_jax.stages.crf_work import Task
+from wsss_jax.stages.evaluate import Evaluate
+from wsss_jax.stages.pseudo_labels import PseudoLabels
 
 IDS = [f"image{i}" for i in range(5)]
 CLASSES = ("cat", "dog", "cow")
@@ -94,7 +97,7 @@ def workdir(tmp_path: Path) -> Path:
 
 def run_stage(
     workdir: Path,
-    module: Any = crf,
+    kind: type[Stage] = Crf,
     stage: str = "crf",
     needs: dict[str, str] | None = None,
     process: tuple[int, int] = (0, 1),
@@ -110,7 +113,8 @@ def run_stage(
         process_count=process[1],
     )
     config = ConfigDict({"split": "train", **settings})
-    return module.run(ctx, config, {k: workdir / v for k, v in (needs or {"cams": "cam"}).items()})
+    inputs = {k: workdir / v for k, v in (needs or {"cams": "cam"}).items()}
+    return run_section(kind, ctx, config, inputs)
 
 
 def expected_q(index: int, alpha: float) -> np.ndarray:
@@ -175,7 +179,7 @@ def test_results_are_scored_and_made_into_masks(workdir: Path):
         write_crf(workdir / f"crf/crf/{name}.npz", keys_of(index), for_alpha)
     shares = {}
     for alpha in (4, 24):
-        metrics = run_stage(workdir, evaluate, f"eval_{alpha}", {"pred": "crf"}, alpha=alpha)
+        metrics = run_stage(workdir, Evaluate, f"eval_{alpha}", {"pred": "crf"}, alpha=alpha)
         confusion = np.zeros((4, 4), np.int64)
         for index in range(5):
             labels = np.array([0, *(keys_of(index) + 1)])[expected_q(index, alpha).argmax(0)]
@@ -184,10 +188,10 @@ def test_results_are_scored_and_made_into_masks(workdir: Path):
         assert metrics["alpha"] == alpha and metrics["images"] == 5
 
         stage = f"masks_{alpha}"
-        made = run_stage(workdir, pseudo_labels, stage, {"crf": "crf"}, alpha=alpha)
+        made = run_stage(workdir, PseudoLabels, stage, {"crf": "crf"}, alpha=alpha)
         assert made["alpha"] == alpha and made["crf"]
         shares[alpha] = made["class_shares"]["background"]
-        scores = run_stage(workdir, evaluate, f"eval_masks_{alpha}", {"pred": stage})
+        scores = run_stage(workdir, Evaluate, f"eval_masks_{alpha}", {"pred": stage})
         assert scores["miou"] == metrics["miou"] > 0.5
         path = workdir / stage / "masks/image3.png"
         mask = decode_mask(path.read_bytes(), "mask", 3)
@@ -196,14 +200,14 @@ def test_results_are_scored_and_made_into_masks(workdir: Path):
         q = read_crf(workdir / "crf/crf/image3.npz", alpha)[1].astype(np.float32)
         assert np.abs(sure - 255 * q.max(0)).max() < 0.7  # stored probabilities are rounded
     assert shares[24] < shares[4]  # a low background lets more become foreground
-    for module, need in ((evaluate, "pred"), (pseudo_labels, "crf")):
+    for kind, need in ((Evaluate, "pred"), (PseudoLabels, "crf")):
         with pytest.raises(UserError, match="set alpha"):
-            run_stage(workdir, module, "again", {need: "crf"})
+            run_stage(workdir, kind, "again", {need: "crf"})
         with pytest.raises(UserError, match=r"image\d.npz: expected .* alpha 5, found alpha 4, 24"):
-            run_stage(workdir, module, "again", {need: "crf"}, alpha=5)
+            run_stage(workdir, kind, "again", {need: "crf"}, alpha=5)
         (workdir / "crf/crf/image2.npz").rename(workdir / "moved")
         with pytest.raises(UserError, match=r"CRF result .* found none for 1: image2"):
-            run_stage(workdir, module, "again", {need: "crf"}, alpha=4)
+            run_stage(workdir, kind, "again", {need: "crf"}, alpha=4)
         (workdir / "moved").rename(workdir / "crf/crf/image2.npz")
 
 
@@ -220,10 +224,10 @@ def test_a_worker_tells_of_a_mistake_in_one_line_and_the_rest_is_kept(workdir: P
     assert run_stage(workdir, workers=1)["refined"] == 1
 
 
-ALPHA_4 = crf.Refinement(alphas=(4.0,))
+ALPHA_4 = Crf(split="train", alphas=(4.0,))
 
 
-def make_task(workdir: Path, index: int = 3, **changes: Any) -> Task[crf.Refinement]:
+def make_task(workdir: Path, index: int = 3, **changes: Any) -> Task[Crf]:
     task = Task(
         image_id=IDS[index],
         image=Drawn()[index]["image"],
@@ -238,15 +242,15 @@ def make_task(workdir: Path, index: int = 3, **changes: Any) -> Task[crf.Refinem
 def test_bad_images_and_maps_are_named(workdir: Path):
     task = make_task(workdir)
     with pytest.raises(UserError, match="truncated or damaged one in image3"):
-        crf.refine_file(dataclasses.replace(task, image=task.image[:300]))
-    narrow = dataclasses.replace(PSA, bilateral=(1e-6, 13, 10))
+        refine_file(dataclasses.replace(task, image=task.image[:300]))
+    narrow = dataclasses.replace(ALPHA_4, bilateral=(1e-6, 13.0, 10.0))
     with pytest.raises(UserError, match=r"CRF of image image3: .* widen the kernel"):
-        crf.refine_file(dataclasses.replace(task, how=crf.Refinement((4.0,), crf=narrow)))
+        refine_file(dataclasses.replace(task, how=narrow))
     maps = draw_cams(3)
     maps[1, 2, 3] = np.nan
     write_cams(task.cams, keys_of(3), maps)
     with pytest.raises(UserError, match=r"image3.npz: expected finite scores"):
-        crf.refine_file(task)
+        refine_file(task)
     assert not task.target.exists()
 
 
@@ -255,13 +259,13 @@ def test_one_pixel_and_the_fast_mode(workdir: Path):
     write_cams(workdir / "one.npz", np.array([1]), np.full((1, 1, 1), 0.9, np.float32))
     task = make_task(workdir, image=pixel, cams=workdir / "one.npz")
     for fast in (False, True):
-        crf.refine_file(dataclasses.replace(task, how=crf.Refinement((4.0,), fast=fast)))
+        refine_file(dataclasses.replace(task, how=dataclasses.replace(ALPHA_4, fast=fast)))
         assert read_crf_mask(task.target, 4).tolist() == [[2]]
-    crf.refine_file(make_task(workdir, how=crf.Refinement((4.0,), fast=True)))
+    refine_file(make_task(workdir, how=dataclasses.replace(ALPHA_4, fast=True)))
     fast = read_crf_mask(workdir / "out.npz", 4)
     assert (fast == np.array([0, 1, 3])[expected_q(3, 4).argmax(0)]).mean() > 0.97
     write_cams(workdir / "none.npz", np.zeros(0, np.int32), np.zeros((0, 0, 0), np.float32))
-    crf.refine_file(make_task(workdir, cams=workdir / "none.npz"))
+    refine_file(make_task(workdir, cams=workdir / "none.npz"))
     assert read_crf(workdir / "out.npz", 4)[1].shape == (1, *size_of(3))
 
 
@@ -270,7 +274,7 @@ def test_one_pixel_and_the_fast_mode(workdir: Path):
     [
         ({"alphas": ()}, "alphas above 0"),
         ({"alphas": (4, -1)}, "alphas above 0"),
-        ({"gaussian": (3,)}, "gaussian \\(sxy, weight\\)"),
+        ({"gaussian": (3,)}, "gaussian to be a tuple of 2: a number, a number"),
         ({"bilateral": (80, 0, 10)}, "widths above 0"),
         ({"iterations": -1}, "iterations"),
         ({"workers": -1}, "number of workers"),

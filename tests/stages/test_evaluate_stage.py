@@ -17,13 +17,14 @@ from tests.toys.scored_folders import (
     expected_confusion,
     read_png,
 )
+from tests.toys.sections import run_section
 from wsss_jax.data.confidence import write_confidence
 from wsss_jax.data.formats.cam_files import write_seam_cams
 from wsss_jax.errors import UserError
 from wsss_jax.scoring import score_files
 from wsss_jax.scoring.confusion import confusion_scores
 from wsss_jax.stages.base import Context
-from wsss_jax.stages.evaluate import run
+from wsss_jax.stages.evaluate import Evaluate
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def run_stage(folders: Path, pred: str, process_index: int = 0, **settings: Any)
     )
     config = ConfigDict({"type": "evaluate", "split": "val", **settings})
     inputs = {"pred": folders / pred, "scores": folders / "scores"}
-    return run(ctx, config, inputs)
+    return run_section(Evaluate, ctx, config, inputs)
 
 
 def test_stage_scores_masks(folders: Path, capsys: pytest.CaptureFixture[str]):

@@ -17,13 +17,15 @@ from tests.reference.drawn_networks import (
     context,
     trained_networks,
 )
+from tests.toys.sections import run_section
 from wsss_jax.data.formats.cam_files import read_cams
 from wsss_jax.data.images import decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.host.dense_crf import CrfSettings, dense_crf, score_unary
 from wsss_jax.host.logit_masks import LogitTask, write_logit_mask
 from wsss_jax.inference.multi_scale import MultiScale
-from wsss_jax.stages import infer_cam, predict
+from wsss_jax.stages.infer_cam import InferCam
+from wsss_jax.stages.predict import Predict
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ CAM = ConfigDict(dict(type="infer_cam", **SETTINGS))
 def maps_of_ten(trained: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ten")
     inputs = {"checkpoint": trained("cam", "tiny").folder}
-    metrics = infer_cam.run(context(folder, TEN), CAM, inputs)
+    metrics = run_section(InferCam, context(folder, TEN), CAM, inputs)
     assert (metrics["images"], metrics["inferred"]) == (10, 10)
     return folder
 
@@ -67,7 +69,7 @@ def test_maps_do_not_depend_on_what_was_done_before(
     for done in ("image_0", "image_3", "image_4", "image_9"):
         (tmp_path / "cams" / f"{done}.npz").write_bytes(whole[f"{done}.npz"])
     inputs = {"checkpoint": trained("cam", "tiny").folder}
-    metrics = infer_cam.run(context(tmp_path, TEN), CAM, inputs)
+    metrics = run_section(InferCam, context(tmp_path, TEN), CAM, inputs)
     assert metrics["inferred"] == 6
     assert {p.name: p.read_bytes() for p in (tmp_path / "cams").iterdir()} == whole
 
@@ -77,7 +79,7 @@ def test_processes_share_the_images(maps_of_ten: Path, trained: Callable, tmp_pa
     made: list[str] = []
     for index in range(3):
         folder = tmp_path / str(index)
-        infer_cam.run(context(folder, TEN, index, 3), CAM, inputs)
+        run_section(InferCam, context(folder, TEN, index, 3), CAM, inputs)
         for path in (folder / "cams").iterdir():
             made.append(path.stem)
             cams = read_cams(path), read_cams(maps_of_ten / "cams" / path.name)
@@ -90,7 +92,9 @@ def test_masks_are_the_best_class_of_the_summed_logits(trained: Callable, tmp_pa
     network = trained("segmentation", "tiny")
     images = Images((40, 40), (33, 47), (1, 1))
     settings = ConfigDict(dict(type="predict", **SETTINGS))
-    metrics = predict.run(context(tmp_path, images), settings, {"checkpoint": network.folder})
+    metrics = run_section(
+        Predict, context(tmp_path, images), settings, {"checkpoint": network.folder}
+    )
     assert metrics["images"] == 3
     how = MultiScale(scales=(0.5, 1.0))
     for index, name in enumerate(images.ids):
@@ -110,7 +114,7 @@ def test_masks_after_a_crf(trained: Callable, tmp_path: Path):
         SETTINGS, type="predict", crf=True, workers=1, bilateral=(20, 60, 30), iterations=5
     )
     ctx = context(tmp_path, images)
-    assert predict.run(ctx, ConfigDict(settings), {"checkpoint": network.folder})["crf"]
+    assert run_section(Predict, ctx, ConfigDict(settings), {"checkpoint": network.folder})["crf"]
     how = MultiScale(scales=(0.5, 1.0))
     for index, name in enumerate(images.ids):
         path = tmp_path / "masks" / f"{name}.png"
@@ -131,7 +135,7 @@ def test_masks_after_a_crf(trained: Callable, tmp_path: Path):
     # A finished mask is kept.
     written = path.stat().st_mtime_ns
     (tmp_path / "masks" / f"{images.ids[0]}.png").unlink()
-    predict.run(ctx, ConfigDict(settings), {"checkpoint": network.folder})
+    run_section(Predict, ctx, ConfigDict(settings), {"checkpoint": network.folder})
     assert path.stat().st_mtime_ns == written
     assert (tmp_path / "masks" / f"{images.ids[0]}.png").exists()
 
@@ -142,7 +146,7 @@ def test_masks_can_be_kept_to_the_labels(trained: Callable, tmp_path: Path, crf:
     network = trained("segmentation", "tiny")
     images = Images((40, 40), (33, 47), (40, 30), (36, 36))
     settings = ConfigDict(dict(SETTINGS, type="predict", known_labels=True, crf=crf, workers=1))
-    predict.run(context(tmp_path, images), settings, {"checkpoint": network.folder})
+    run_section(Predict, context(tmp_path, images), settings, {"checkpoint": network.folder})
     how = MultiScale(scales=(0.5, 1.0))
     for index, name in enumerate(images.ids):
         data = (tmp_path / "masks" / f"{name}.png").read_bytes()
@@ -160,7 +164,7 @@ def test_masks_cannot_be_kept_to_labels_that_nobody_gave(trained: Callable, tmp_
     settings = ConfigDict(dict(SETTINGS, type="predict", known_labels=True))
     inputs = {"checkpoint": trained("segmentation", "tiny").folder}
     with pytest.raises(UserError, match=r"expected labels of the images .* found none"):
-        predict.run(context(tmp_path, Images((40, 40))), settings, inputs)
+        run_section(Predict, context(tmp_path, Images((40, 40))), settings, inputs)
 
 
 def test_a_crf_changes_masks_of_noise(tmp_path: Path):

@@ -17,6 +17,7 @@ from tests.stages.test_random_walk_stage import (
     files,
     scores_of,
 )
+from tests.toys.sections import run_section
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.formats.walk_files import read_walk
 from wsss_jax.data.images import decode_image, decode_mask
@@ -29,10 +30,10 @@ from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.random_walk import random_walk
 from wsss_jax.ops.resize import interpolation_matrix
-from wsss_jax.stages import irn_labels, train
-from wsss_jax.stages import random_walk as stage
 from wsss_jax.stages.crf_work import Task
-from wsss_jax.stages.irn_labels import HardLabels, label_file, sure_labels
+from wsss_jax.stages.irn_labels import IrnLabels, label_file, sure_labels
+from wsss_jax.stages.random_walk import RandomWalk
+from wsss_jax.stages.train import Train
 from wsss_jax.weights.npz import load_weights, save_weights
 
 METHOD = dict(name="irnet", backbone=dict(name="tiny", width=8))
@@ -53,7 +54,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"checkpoint": folder / "train", "cams": folder / "cam"}
 
 
-def labels_by_hand(index: int, how: HardLabels) -> np.ndarray:
+def labels_by_hand(index: int, how: IrnLabels) -> np.ndarray:
     """As the published program puts it: keys, then the two results, then their combination."""
     image = decode_image(Images()[index]["image"], "image")
     keys = np.array([0, *(key + 1 for key in KEYS[index])])
@@ -71,7 +72,7 @@ def labels_by_hand(index: int, how: HardLabels) -> np.ndarray:
 
 
 def test_labels_are_the_published_combination(inputs: dict[str, Path], tmp_path: Path):
-    how, index = HardLabels(foreground=0.8, background=0.5), 1
+    how, index = IrnLabels(split="", foreground=0.8, background=0.5), 1
     target = tmp_path / "label.png"
     path = inputs["cams"] / "cams" / f"image_{index}.npz"
     label_file(Task("image_1", Images()[index]["image"], path, target, 4, how))
@@ -83,7 +84,7 @@ def test_labels_are_the_published_combination(inputs: dict[str, Path], tmp_path:
 def test_an_image_without_classes_is_background():
     image = np.zeros((5, 6, 3), np.uint8)
     nothing = np.zeros((0, 5, 6), np.float32)
-    assert not sure_labels(image, np.zeros(0, int), nothing, HardLabels()).any()
+    assert not sure_labels(image, np.zeros(0, int), nothing, IrnLabels(split="")).any()
 
 
 @pytest.mark.parametrize(
@@ -98,18 +99,18 @@ def test_an_image_without_classes_is_background():
 def test_wrong_settings_are_refused(setting: dict, message: str, tmp_path: Path):
     with pytest.raises(UserError, match=message):
         config = ConfigDict({"split": "train", **setting})
-        irn_labels.run(context(tmp_path), config, {"cams": tmp_path})
+        run_section(IrnLabels, context(tmp_path), config, {"cams": tmp_path})
 
 
 def test_labels_are_made_once_and_learnt_from(inputs: dict[str, Path], tmp_path: Path):
     made = tmp_path / "labels"
     settings = ConfigDict(dict(split="train", workers=1, iterations=2))
-    metrics = irn_labels.run(context(made), settings, inputs)
+    metrics = run_section(IrnLabels, context(made), settings, inputs)
     assert (metrics["images"], metrics["labelled"], metrics["foreground"]) == (6, 6, 0.3)
     assert [*files(made)] == [f"masks/{name}.png" for name in Images.ids]
     (made / "masks" / "image_3.png").unlink()
     before = files(made)
-    assert irn_labels.run(context(made), settings, inputs)["labelled"] == 1
+    assert run_section(IrnLabels, context(made), settings, inputs)["labelled"] == 1
     assert before.items() <= files(made).items() and len(files(made)) == 6
 
     augment = dict(crop=48, long_side=(), flip=0.5, brightness=0.0, contrast=0.0, saturation=0.0)
@@ -124,7 +125,7 @@ def test_labels_are_made_once_and_learnt_from(inputs: dict[str, Path], tmp_path:
         augment=dict(augment, hue=0.0),
         num_threads=1,
     )
-    metrics = train.run(context(tmp_path / "train"), ConfigDict(section), {"masks": made})
+    metrics = run_section(Train, context(tmp_path / "train"), ConfigDict(section), {"masks": made})
     assert 0 < metrics["trainable_parameters"] < metrics["parameters"]
 
 
@@ -147,7 +148,7 @@ def one_by_one(inputs: dict[str, Path], index: int) -> np.ndarray:
 
 
 def test_a_walk_on_boundaries(inputs: dict[str, Path], tmp_path: Path):
-    metrics = stage.run(context(tmp_path), ConfigDict(WALK), inputs)
+    metrics = run_section(RandomWalk, context(tmp_path), ConfigDict(WALK), inputs)
     assert metrics["threshold"] == 0.25 and "alpha" not in metrics and metrics["walked"] == 6
     walk = read_walk(tmp_path / "walk" / "image_1.npz", len(CLASSES))
     assert walk.stride == 4 and walk.scores.shape == (2, 25, 33)
@@ -162,7 +163,11 @@ def test_a_walk_on_boundaries(inputs: dict[str, Path], tmp_path: Path):
 
 
 def test_wrong_walks_are_refused(inputs: dict[str, Path], tmp_path: Path):
-    with pytest.raises(UserError, match="network to be affinity or boundary, found 'irnet'"):
-        stage.run(context(tmp_path), ConfigDict(dict(WALK, network="irnet")), inputs)
+    with pytest.raises(
+        UserError, match="network to be one of 'affinity', 'boundary', found 'irnet'"
+    ):
+        run_section(RandomWalk, context(tmp_path), ConfigDict(dict(WALK, network="irnet")), inputs)
     with pytest.raises(UserError, match=r"boundary, displacement, which .* found 'affinity'"):
-        stage.run(context(tmp_path), ConfigDict(dict(WALK, network="affinity")), inputs)
+        run_section(
+            RandomWalk, context(tmp_path), ConfigDict(dict(WALK, network="affinity")), inputs
+        )

@@ -10,12 +10,18 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from PIL import Image
 
+from tests.toys.sections import run_section
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.images import VOC_PALETTE
 from wsss_jax.errors import UserError
 from wsss_jax.scoring.confusion import confusion_matrix, threshold_confusions
 from wsss_jax.stages.base import Context
-from wsss_jax.stages.pseudo_labels import Background, label_confidence, label_map, run
+from wsss_jax.stages.pseudo_labels import (
+    Background,
+    PseudoLabels,
+    label_confidence,
+    label_map,
+)
 
 IDS = [f"image{i}" for i in range(5)]
 SHAPE = (8, 6)
@@ -152,7 +158,7 @@ def run_stage(
     )
     config = ConfigDict({"type": "pseudo_labels", "split": "train", **settings})
     inputs = {"cams": workdir / "cam_train", "scores": workdir / "eval_cam"}
-    return run(ctx, config, inputs)
+    return run_section(PseudoLabels, ctx, config, inputs)
 
 
 def read_masks(workdir: Path) -> dict[str, np.ndarray]:
@@ -232,8 +238,9 @@ def test_processes_share_the_images(workdir: Path):
         ({"threshold": "best"}, "number or from:NEED .* found 'best'"),
         ({"threshold": "from:nothing"}, "names no need"),
         ({"alpha": -1.0}, "alpha above 0"),
+        ({"alpha": "from:scores"}, "alpha to be a number, found 'from:scores'"),
         ({"ignore_band": (0.5, 0.1)}, "low ≤ high"),
-        ({"ignore_band": (0.5,)}, "low ≤ high"),
+        ({"ignore_band": (0.5,)}, "ignore_band to be a tuple of 2: a number, a number"),
         ({"threshold": "from:scores"}, "JSON file"),
     ],
 )

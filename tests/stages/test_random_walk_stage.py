@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from tests.toys.sections import run_section
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.formats.walk_files import Walk, read_walk, write_walk
 from wsss_jax.data.images import decode_image, decode_mask
@@ -23,8 +24,8 @@ from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.ops.path_index import pair_offsets
 from wsss_jax.ops.random_walk import random_walk
 from wsss_jax.ops.resize import interpolation_matrix
-from wsss_jax.stages import random_walk as stage
 from wsss_jax.stages.base import Context
+from wsss_jax.stages.random_walk import RandomWalk
 from wsss_jax.weights.npz import load_weights, save_weights
 
 CLASSES = ("cat", "dog", "cow", "hen")
@@ -93,7 +94,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def done(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("done")
-    metrics = stage.run(context(folder), ConfigDict(SETTINGS), inputs)
+    metrics = run_section(RandomWalk, context(folder), ConfigDict(SETTINGS), inputs)
     assert (metrics["images"], metrics["walked"], metrics["crf"]) == (6, 6, False)
     assert (metrics["alpha"], metrics["beta"], metrics["steps"]) == (4, 2, 16)
     return folder
@@ -152,7 +153,7 @@ def test_a_mask_without_its_confidence_is_made_again(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     (tmp_path / "confidence/image_3.png").unlink()
-    assert stage.run(context(tmp_path), ConfigDict(SETTINGS), inputs)["walked"] == 0
+    assert run_section(RandomWalk, context(tmp_path), ConfigDict(SETTINGS), inputs)["walked"] == 0
     assert files(tmp_path) == whole
 
 
@@ -164,7 +165,7 @@ def test_the_background_can_follow_a_threshold(inputs: dict[str, Path], done: Pa
         found = {"best_threshold": threshold, "threshold_choice": "contrast"}
         write_json(tmp_path / "chosen/metrics.json", found)
         settings = dict(SETTINGS, alpha="from:chosen")
-        return stage.run(context(tmp_path / "walks"), ConfigDict(settings), needs)
+        return run_section(RandomWalk, context(tmp_path / "walks"), ConfigDict(settings), needs)
 
     assert walk(0.27550804)["alpha"] == pytest.approx(4, abs=1e-6)
     for name in Images.ids:
@@ -198,13 +199,13 @@ def test_finished_images_are_kept_and_results_do_not_depend_on_them(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(whole[name])
     stamp = (tmp_path / "masks/image_3.png").stat().st_mtime_ns
-    metrics = stage.run(context(tmp_path), ConfigDict(SETTINGS), inputs)
+    metrics = run_section(RandomWalk, context(tmp_path), ConfigDict(SETTINGS), inputs)
     assert metrics["walked"] == 4 and files(tmp_path) == whole
     assert (tmp_path / "masks/image_3.png").stat().st_mtime_ns == stamp
 
 
 def test_processes_share_the_images(inputs: dict[str, Path], done: Path, tmp_path: Path):
-    stage.run(context(tmp_path, 1, 2), ConfigDict(SETTINGS), inputs)
+    run_section(RandomWalk, context(tmp_path, 1, 2), ConfigDict(SETTINGS), inputs)
     assert [*files(tmp_path)] == [n for n in files(done) if n.split(".")[0][-1] in "135"]
     for name in Images.ids[1::2]:
         ours, expected = (read_walk(f / "walk" / f"{name}.npz") for f in (tmp_path, done))
@@ -224,14 +225,14 @@ def test_a_huge_image_is_walked_on_smaller(inputs: dict[str, Path]):
 @pytest.mark.slow
 def test_final_crf(inputs: dict[str, Path], done: Path, tmp_path: Path):
     settings = ConfigDict(dict(SETTINGS, crf=True, iterations=2, workers=1))
-    assert stage.run(context(tmp_path), settings, inputs)["crf"]
+    assert run_section(RandomWalk, context(tmp_path), settings, inputs)["crf"]
     ours, plain = files(tmp_path), files(done)
     for name in (n for n in plain if n.startswith("walk")):
         assert ours[name] == plain[name]
     changed = [n for n in plain if n.startswith("masks") and ours[n] != plain[n]]
     assert "masks/image_0.png" in changed and "masks/image_2.png" not in changed
     narrow = ConfigDict(dict(settings, bilateral=(10, 5, 4)))
-    stage.run(context(tmp_path / "narrow"), narrow, inputs)
+    run_section(RandomWalk, context(tmp_path / "narrow"), narrow, inputs)
     assert files(tmp_path / "narrow")["masks/image_0.png"] != ours["masks/image_0.png"]
 
 
@@ -246,7 +247,9 @@ def test_pooling_counts_the_image_alone():
 def test_mistakes_are_the_users(inputs: dict[str, Path], tmp_path: Path):
     def refused(words: str, needs: dict[str, Path], **changes: Any) -> None:
         with pytest.raises(UserError, match=words):
-            stage.run(context(tmp_path / "run"), ConfigDict(dict(SETTINGS, **changes)), needs)
+            run_section(
+                RandomWalk, context(tmp_path / "run"), ConfigDict(dict(SETTINGS, **changes)), needs
+            )
 
     refused("alpha above 0, found 0", inputs, alpha=0)
     refused("beta above 0, found -1", inputs, beta=-1)

@@ -17,14 +17,15 @@ from tests.stages.test_random_walk_stage import (
     inputs,
     scores_of,
 )
+from tests.toys.sections import run_section, stage_of
 from wsss_jax.data.affinity_labels import AffinityLabels
 from wsss_jax.data.formats.crf_files import write_crf
 from wsss_jax.data.mask_labels import GroundTruth, MaskLabels
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.methods.base import Method
-from wsss_jax.stages import random_walk as stage
-from wsss_jax.stages import train
+from wsss_jax.stages.random_walk import RandomWalk
+from wsss_jax.stages.train import Train
 
 __all__ = ["inputs"]  # a fixture
 
@@ -57,14 +58,14 @@ def write_crfs(folder: Path) -> dict[str, Path]:
 @pytest.mark.slow
 def test_the_chain_from_crf_results_to_masks(inputs: dict[str, Path], tmp_path: Path):
     folder = tmp_path / "train"
-    metrics = train.run(context(folder), training(), write_crfs(tmp_path / "crf"))
+    metrics = run_section(Train, context(folder), training(), write_crfs(tmp_path / "crf"))
     assert metrics["steps"] == 3 and metrics["trainable_parameters"] == metrics["parameters"]
     write_json(folder / "config.json", {"method": METHOD})
     out = tmp_path / "walk"
-    stage.run(context(out), ConfigDict(SETTINGS), {**inputs, "checkpoint": folder})
+    run_section(RandomWalk, context(out), ConfigDict(SETTINGS), {**inputs, "checkpoint": folder})
     assert len(files(out)) == 18
     with pytest.raises(UserError, match="expected affinity_alphas that make this method's labels"):
-        train.run(context(tmp_path / "b"), training(affinity_alphas=()), {})
+        run_section(Train, context(tmp_path / "b"), training(affinity_alphas=()), {})
 
 
 CAM = {"name": "cam", "backbone": {"name": "tiny"}}
@@ -75,9 +76,10 @@ def targets(
     settings: dict[str, Any], inputs: dict[str, Path], method: Any = METHOD
 ) -> dict[str, Any]:
     """What crops learn in a training section with these needs, by the keys of the batch."""
-    settings = {"needs": {name: "other" for name in inputs}} | settings
-    spec = train.batch_spec(settings, Method.from_config(method, num_classes=4))
-    found = train.crop_targets(spec, settings, Images(), inputs)
+    settings = {"affinity_alphas": (), "needs": {name: "other" for name in inputs}} | settings
+    stage = stage_of(Train, training(**settings))
+    spec = stage.batch_spec(Method.from_config(method, num_classes=4))
+    found = stage.crop_targets(spec, Images(), inputs)
     assert tuple(found) == spec.targets
     return found
 
@@ -100,7 +102,7 @@ def test_labels_are_asked_for_before_training(tmp_path: Path):
 
 def test_confidences_are_asked_for_before_training(inputs: dict[str, Path], tmp_path: Path):
     folder = tmp_path / "walk"
-    stage.run(context(folder), ConfigDict(SETTINGS), inputs)
+    run_section(RandomWalk, context(folder), ConfigDict(SETTINGS), inputs)
     needs = {"masks": folder}
     settings = {"least_confidence": 0.6}
     labels = targets(settings, needs, MASKED)["segmentation"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from tests.toys.sections import run_section
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.images import encode_mask
 from wsss_jax.data.source import Record
@@ -16,9 +17,10 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.ops.contrast import color_separation
 from wsss_jax.scoring import score_files
-from wsss_jax.stages import evaluate, threshold
 from wsss_jax.stages.base import Context
+from wsss_jax.stages.evaluate import Evaluate
 from wsss_jax.stages.references import best_threshold
+from wsss_jax.stages.threshold import Threshold
 
 SIZE = 48
 
@@ -107,7 +109,7 @@ def cams(tmp_path: Path) -> Path:
 def choose(folder: Path, cams: Path, **settings: Any) -> dict[str, Any]:
     config = ConfigDict(dict(type="threshold", split="train", **settings))
     ctx = context(folder, "threshold")
-    result = threshold.run(ctx, config, {"cams": cams})
+    result = run_section(Threshold, ctx, config, {"cams": cams})
     write_json(ctx.stage_dir / "metrics.json", result)
     return result
 
@@ -123,7 +125,7 @@ def test_the_stage_finds_the_outline_and_evaluation_compares(tmp_path: Path, cam
     compare = dict(contrast="from:threshold", low=0.1)
     config = ConfigDict(dict(type="evaluate", split="train", compare=compare))
     needs = {"pred": cams, "threshold": tmp_path / "threshold"}
-    scores = evaluate.run(context(tmp_path, "scores"), config, needs)
+    scores = run_section(Evaluate, context(tmp_path, "scores"), config, needs)
     compared = scores["compared"]
     curve = dict(zip(scores["thresholds"], scores["miou_curve"], strict=True))
     for name in compare:
@@ -138,7 +140,7 @@ def test_mistakes_are_the_users(tmp_path: Path, cams: Path):
         choose(tmp_path, cams, images=0)
     config = ConfigDict(dict(type="evaluate", split="train", compare=dict(best="oracle")))
     with pytest.raises(UserError, match="'oracle'"):
-        evaluate.run(context(tmp_path, "scores"), config, {"pred": cams})
+        run_section(Evaluate, context(tmp_path, "scores"), config, {"pred": cams})
     write_cams(cams / "cams" / "image2.npz", np.array([0]), np.ones((1, 5, 6), np.float32))
     with pytest.raises(UserError, match=r"48×48 pixels .*found 6×5"):
         choose(tmp_path, cams)

@@ -9,21 +9,39 @@ from ml_collections import ConfigDict
 
 # Copies its inputs' numbers and adds its own; counts its runs outside of the stage folder.
 _ADD = """
-from pathlib import Path
+import dataclasses
+from collections.abc import Mapping
 from wsss_jax.errors import Interrupted
-def run(ctx, config, inputs):
-    with open(ctx.workdir.parent / "log", "a") as log:
-        log.write(ctx.stage + "\\n")
-    parts = [float((folder / "value").read_text()) for folder in inputs.values()]
-    half = ctx.stage_dir / "half"
-    if not half.exists():
-        half.write_text("1")
-        if config.get("stop", "") == "crash":
-            raise RuntimeError("power cut")
-        if config.get("stop", "") == "asked":
-            raise Interrupted("stopped after step 3")
-    (ctx.stage_dir / "value").write_text(str(sum(parts) + config.add))
-    return {"miou": 0.25, "value": sum(parts) + config.add}
+from wsss_jax.stages.base import Stage
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Add(Stage):
+    outputs = ("value",)
+    no_effect = frozenset({"log_every"})
+
+    add: float = 1.0
+    sizes: tuple[int, ...] = ()
+    more: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    init_weights: str = ""
+    stop: str = ""
+    log_every: int = 10
+
+    def files(self):
+        return {"init_weights": self.init_weights}
+
+    def run(self, ctx, inputs):
+        with open(ctx.workdir.parent / "log", "a") as log:
+            log.write(ctx.stage + "\\n")
+        parts = [float((folder / "value").read_text()) for folder in inputs.values()]
+        half = ctx.stage_dir / "half"
+        if not half.exists():
+            half.write_text("1")
+            if self.stop == "crash":
+                raise RuntimeError("power cut")
+            if self.stop == "asked":
+                raise Interrupted("stopped after step 3")
+        (ctx.stage_dir / "value").write_text(str(sum(parts) + self.add))
+        return {"miou": 0.25, "value": sum(parts) + self.add}
 """
 
 

@@ -3,25 +3,38 @@
 from pathlib import Path
 
 _STAGE = """
+import dataclasses
 import time
-def run(ctx, config, inputs):
-    ctx.log(f"value {config.value} scales {config.scales}")
-    (ctx.stage_dir / "begun").write_text("")
-    if config.mode == "wait":
-        time.sleep(60)
-    if config.mode == "share":
-        (ctx.stage_dir / f"part{ctx.process_index}of{ctx.process_count}").write_text("")
-    if config.mode == "compile":
-        import jax, jax.numpy as jnp
-        def slow(x):
-            for i in range(40):
-                x = jnp.sin(x @ x.T) + jnp.linalg.qr(x)[0]
-            return x
-        began = time.monotonic()
-        value = jax.jit(slow)(jnp.ones((64, 64)) / 64 + jnp.eye(64))
-        (ctx.workdir.parent / "bytes").write_bytes(value.tobytes())
-        return {"compile": time.monotonic() - began}
-    return {"miou": 0.5}
+from wsss_jax.stages.base import Stage
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Work(Stage):
+    value: int
+    rate: float
+    flip: bool
+    scales: tuple[float, ...]
+    sizes: tuple[int, ...]
+    mode: str
+    label: str
+
+    def run(self, ctx, inputs):
+        ctx.log(f"value {self.value} scales {self.scales}")
+        (ctx.stage_dir / "begun").write_text("")
+        if self.mode == "wait":
+            time.sleep(60)
+        if self.mode == "share":
+            (ctx.stage_dir / f"part{ctx.process_index}of{ctx.process_count}").write_text("")
+        if self.mode == "compile":
+            import jax, jax.numpy as jnp
+            def slow(x):
+                for i in range(40):
+                    x = jnp.sin(x @ x.T) + jnp.linalg.qr(x)[0]
+                return x
+            began = time.monotonic()
+            value = jax.jit(slow)(jnp.ones((64, 64)) / 64 + jnp.eye(64))
+            (ctx.workdir.parent / "bytes").write_bytes(value.tobytes())
+            return {"compile": time.monotonic() - began}
+        return {"miou": 0.5}
 """
 
 

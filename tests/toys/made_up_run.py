@@ -117,6 +117,7 @@ def recipe() -> Any:
         "epochs": 2,
         "method": {"name": "seam", "backbone": backbone},
         "augment": {"crop": 32},
+        "optimizer": {"lr": 0.1},
     }
     config.cam = {
         "type": "infer_cam",

@@ -13,7 +13,7 @@ import pytest
 from tests.toys.toy_training import CROP, SGD, Toy, batches, one_step, same, tiny_cam, train
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.methods.variables import init_variables
-from wsss_jax.stages.train import steps_of
+from wsss_jax.stages.train import Train
 from wsss_jax.training.metrics import read_metrics
 
 
@@ -117,6 +117,9 @@ def test_a_second_interrupt_does_not_wait_for_the_step(tmp_path: Path):
 
 
 def test_length_of_a_run():
-    assert steps_of(dict(batch_size=8, epochs=3), 50) == 18
-    assert steps_of(dict(batch_size=8, epochs=3, steps=5), 50) == 5
-    assert steps_of(dict(batch_size=64, epochs=3), 50) == 3
+    def steps(**settings: int) -> int:
+        return Train(method={}, optimizer={}, epochs=3, **settings).steps_for(50)  # pyright: ignore
+
+    assert steps(batch_size=8) == 18
+    assert steps(batch_size=8, steps=5) == 5
+    assert steps(batch_size=64) == 3

@@ -33,7 +33,7 @@ class Recipe:
     name: str
     path: Path
     overrides: tuple[str, ...]
-    stages: tuple[graph.Stage, ...]
+    stages: tuple[graph.Node, ...]
     scored: dict[str, str]
     needed: tuple[str, ...]
     method: str
@@ -107,7 +107,7 @@ def _recipe(path: Path, overrides: tuple[str, ...]) -> Recipe:
     )
 
 
-def _compared(stages: Sequence[graph.Stage]) -> dict[str, str]:
+def _compared(stages: Sequence[graph.Node]) -> dict[str, str]:
     """The evaluations that are compared, by split: of the maps, else of a network's masks."""
     types = {stage.name: stage.type for stage in stages}
     for kind in _COMPARED:
@@ -122,13 +122,13 @@ def _compared(stages: Sequence[graph.Stage]) -> dict[str, str]:
     return {}
 
 
-def _method(trained: Sequence[graph.Stage]) -> str:
+def _method(trained: Sequence[graph.Node]) -> str:
     if any(stage.section.get("segmentation") for stage in trained):
         return "Upper bound"
     return str(trained[-1].section.get("method", {}).get("name", "")) if trained else ""
 
 
-def _with_makers(stages: Sequence[graph.Stage], names: set[str]) -> tuple[str, ...]:
+def _with_makers(stages: Sequence[graph.Node], names: set[str]) -> tuple[str, ...]:
     for stage in reversed(stages):  # they are in order, so one pass suffices
         if stage.name in names:
             names = names | set(stage.needs.values())
@@ -161,10 +161,10 @@ def state(planned: Planned) -> tuple[str, str]:
         decisions = _decisions(planned)
     except UserError as error:
         return "refused", str(error)
-    refused = [f"stage {d.stage.name}: {d.reason}" for d in decisions if d.action == "refuse"]
+    refused = [f"stage {d.node.name}: {d.reason}" for d in decisions if d.action == "refuse"]
     if refused:
         return "refused", refused[0]
-    actions = {d.action for d in decisions if d.stage.name in planned.recipe.needed}
+    actions = {d.action for d in decisions if d.node.name in planned.recipe.needed}
     if actions == {"skip"}:
         return "finished", ""
     return ("new", "") if actions == {"run"} else ("begun", "")
@@ -174,7 +174,7 @@ def complete(planned: Planned) -> bool:
     """Whether there is nothing left to run, not even of what is not compared."""
     if state(planned)[0] != "finished":
         return False
-    return all(d.action == "skip" for d in _decisions(planned) if d.stage.name in planned.only)
+    return all(d.action == "skip" for d in _decisions(planned) if d.node.name in planned.only)
 
 
 def _decisions(planned: Planned) -> tuple[record.Decision, ...]:
@@ -182,7 +182,7 @@ def _decisions(planned: Planned) -> tuple[record.Decision, ...]:
     stages, folder = planned.recipe.stages, planned.workdir
     digests: dict[str, str | None] = {}
     if folder.is_dir():
-        wanted = {split for s in stages if s.name in planned.only for split in s.splits()}
+        wanted = {split for s in stages if s.name in planned.only for split in s.stage.splits()}
         # Images that have been moved away are taken as unchanged.
         with contextlib.suppress(UserError):
             context = Context(planned.config, folder, "", folder)

@@ -7,7 +7,6 @@ SciPy on one core, free of JAX: images are shared between processes.
 
 import dataclasses
 import functools
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ from jaxtyping import Float32, Integer, UInt8
 
 from wsss_jax.errors import UserError
 from wsss_jax.host.lattice import NormalisedKernel
+from wsss_jax.settings import Settings
 
 Number = float | int
 Gaussian = tuple[Number, Number]
@@ -25,26 +25,55 @@ _CACHED_SIZES = 8
 _TOGETHER = 8  # from so many labels on, a product with all of them is worth the transposition
 
 
-@dataclasses.dataclass(frozen=True)
-class CrfSettings:
-    """`gaussian` (sxy, weight), `bilateral` (sxy, srgb, weight) and the number of updates.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CrfSettings(Settings):
+    """A dense CRF; the defaults are those of PSA and SEAM for score maps.
 
-    Standard deviations sxy are in pixels, srgb in grey levels of 0…255.
+    Attributes:
+      gaussian: the kernel over positions: its standard deviation in pixels and its weight.
+      bilateral: the kernel over positions and colors: its standard deviations in pixels and in grey
+        levels (0 to 255), and its weight.
+      iterations: updates of the mean field.
+      fast: messages are passed at half the resolution, see `DenseCrf`.
     """
 
-    gaussian: Gaussian = (3, 3)
-    bilateral: Bilateral = (80, 13, 10)
+    gaussian: tuple[float, float] = (3.0, 3.0)
+    bilateral: tuple[float, float, float] = (80.0, 13.0, 10.0)
     iterations: int = 10
+    fast: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+          UserError: a width is not above 0, or a weight or the number of updates is below 0.
+        """
+        super().__post_init__()
+        widths, weights = (
+            (self.gaussian[0], *self.bilateral[:2]),
+            (self.gaussian[1], self.bilateral[2]),
+        )
+        if not (all(width > 0 for width in widths) and all(weight >= 0 for weight in weights)):
+            raise UserError(
+                "expected CRF widths above 0 and weights of at least 0, found gaussian"
+                f" {self.gaussian} and bilateral {self.bilateral}: change them"
+            )
+        if self.iterations < 0:
+            raise UserError(f"expected iterations of at least 0, found {self.iterations}: raise it")
+
+    def crf_alone(self) -> "CrfSettings":
+        """The settings of the CRF without those that a subclass adds: what a worker process needs.
+
+        The subclass may be of a module that imports JAX, and a worker process must not.
+        """
+        names = [field.name for field in dataclasses.fields(CrfSettings)]
+        return CrfSettings(**{name: getattr(self, name) for name in names})
 
 
 PSA = CrfSettings()
 """For score maps of PSA and SEAM, with the background (1 − max)^α, α = 4 and 24."""
-IRN = CrfSettings(bilateral=(50, 5, 10))
+IRN = CrfSettings(bilateral=(50.0, 5.0, 10.0))
 """For the hard labels of IRN, of confidence 0.7."""
-DEEPLAB = CrfSettings(iterations=1)
-"""For the output of the segmentation network of PSA and SEAM."""
-DEEPLAB_V2 = CrfSettings(bilateral=(121, 5, 4))
-"""For the output of DeepLabv2."""
 
 
 def score_unary(scores: Float32[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
@@ -226,26 +255,3 @@ def _softmax(logits: Float32[np.ndarray, "l n"]) -> Float32[np.ndarray, "l n"]:
     np.exp(logits, out=logits)
     logits /= logits.sum(0)
     return logits
-
-
-def crf_settings(values: dict[str, Any], default: CrfSettings = PSA) -> CrfSettings:
-    """`default` with the values of a stage's ``gaussian``, ``bilateral`` and ``iterations``.
-
-    Raises:
-      UserError: they make no sense.
-    """
-    gaussian = tuple(values.get("gaussian", default.gaussian))
-    bilateral = tuple(values.get("bilateral", default.bilateral))
-    iterations = int(values.get("iterations", default.iterations))
-    if len(gaussian) != 2 or len(bilateral) != 3 or iterations < 0:
-        raise UserError(
-            "expected gaussian (sxy, weight), bilateral (sxy, srgb, weight) and iterations of at"
-            f" least 0, found {gaussian}, {bilateral} and {iterations}"
-        )
-    widths, weights = (gaussian[0], *bilateral[:2]), (gaussian[1], bilateral[2])
-    if not (all(width > 0 for width in widths) and all(weight >= 0 for weight in weights)):
-        raise UserError(
-            f"expected CRF widths above 0 and weights of at least 0, found gaussian {gaussian} and"
-            f" bilateral {bilateral}"
-        )
-    return CrfSettings(gaussian, bilateral, iterations)

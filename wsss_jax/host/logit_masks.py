@@ -34,7 +34,8 @@ def write_logit_mask(task: LogitTask) -> None:
         image = decode_image(task.image, task.image_id)
         scores = np.exp(scores - scores.max(0))
         unary = score_unary(scores / scores.sum(0))
-        crf = DenseCrf(image, gaussian=task.crf.gaussian, bilateral=task.crf.bilateral)
-        scores = np.moveaxis(crf.infer(np.moveaxis(unary, 0, 2), task.crf.iterations), 2, 0)
+        how = task.crf
+        crf = DenseCrf(image, gaussian=how.gaussian, bilateral=how.bilateral, fast=how.fast)
+        scores = np.moveaxis(crf.infer(np.moveaxis(unary, 0, 2), how.iterations), 2, 0)
     with atomic_write(task.target) as file:
         file.write(encode_mask(task.classes.astype(np.uint8)[scores.argmax(0)]))

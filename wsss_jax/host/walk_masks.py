@@ -27,7 +27,6 @@ class MaskTask:
     num_classes: int
     image: bytes = b""
     crf: CrfSettings | None = None
-    fast: bool = False
 
 
 def write_mask(task: MaskTask) -> None:
@@ -47,7 +46,7 @@ def write_mask(task: MaskTask) -> None:
                 f" {walk.size}; delete it and make it again"
             )
         how = task.crf
-        crf = DenseCrf(image, gaussian=how.gaussian, bilateral=how.bilateral, fast=task.fast)
+        crf = DenseCrf(image, gaussian=how.gaussian, bilateral=how.bilateral, fast=how.fast)
         q = crf.infer(np.moveaxis(score_unary(scores), 0, 2), how.iterations)
         chosen = q.argmax(2)
     write_confidence(task.confidence, confidence(scores, chosen))

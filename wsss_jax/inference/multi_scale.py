@@ -1,14 +1,15 @@
 """Multi-scale, flipped inference in a few padded shapes, equal to inference at exact sizes.
 
 Each image is resized to every scale on the host (bicubic, as published), put at the top left of one
-of a few padded shapes together with its mirror image, and run with a mask of valid pixels. The maps
-are enlarged to the image's size and summed on the host.
+of a few padded shapes together with its flipped copy, and run with a mask of valid pixels. The maps
+are upsampled to the image's size and summed on the host.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -24,41 +25,53 @@ from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.ops.buckets import Size, bucket_of, choose_buckets
 from wsss_jax.ops.resize import interpolation_matrix
 from wsss_jax.ops.sharding import data_mesh, divided, replicated
+from wsss_jax.settings import Settings
 from wsss_jax.weights.npz import load_weights
 
 CHUNK_IMAGES, CHUNK_PIXELS = 32, 8_000_000
 _MULTIPLE = 32  # of the padded sides: every backbone's strides divide it
 
 
-@dataclasses.dataclass(frozen=True)
-class MultiScale:
-    """How an image is looked at.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PaddedShapes(Settings):
+    """The padded shapes that images are run in.
 
     Attributes:
-      scales: factors of the image's size.
-      flip: the mirror image too.
-      enlarge: ``corners``: maps grow to the scaled image with aligned corners, then to the original
-        (SEAM); ``direct``: to the original at once (PSA, SSENet).
-      relu_each: negative responses of each map are dropped before the sum (SSENet).
-      max_pixels: a scaled image above it is made smaller; at scale 2 a photograph of 4000 x 3000
-        would need hundreds of gigabytes.
-      max_buckets: how many padded shapes.
-      batch_pixels: padded pixels a batch holds at most, unless it is one image.
+      max_pixels: a scaled image with more pixels is made smaller; at scale 2 a photograph of
+        4000 x 3000 would need hundreds of gigabytes.
+      max_buckets: how many padded shapes there are.
+      batch_pixels: padded pixels that a batch holds at most, unless it is one image.
     """
 
-    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
-    flip: bool = True
-    enlarge: str = "corners"
-    relu_each: bool = False
     max_pixels: int = 3_000_000
     max_buckets: int = 12
     batch_pixels: int = 1 << 19
 
-    def __post_init__(self):
-        if self.enlarge not in ("corners", "direct"):
-            raise UserError(
-                f"expected enlarge to be corners or direct, found {self.enlarge!r}: change it"
-            )
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultiScale(PaddedShapes):
+    """Inference at several scales of an image, flipped or not.
+
+    Attributes:
+      scales: factors of the image's size.
+      flip: whether maps of the flipped image are added.
+      upsample: ``corners``: maps are upsampled to the scaled image with aligned corners, then to
+        the original (SEAM); ``direct``: to the original at once (PSA, SSENet).
+      relu_each: whether negative responses of each map are dropped before the sum (SSENet).
+    """
+
+    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    flip: bool = True
+    upsample: Literal["corners", "direct"] = "corners"
+    relu_each: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the scales.
+
+        Raises:
+          UserError: there are none, or one that is not above 0.
+        """
+        super().__post_init__()
         if not self.scales or min(self.scales) <= 0:
             raise UserError(f"expected positive scales, found {self.scales}: change scales")
 
@@ -190,7 +203,7 @@ def summed_maps(
                     for copy in range(copies):
                         part = maps[copies * row + copy, : low[0], : low[1], wanted[position]]
                         whole = images[position].shape[0], images[position].shape[1]
-                        full = enlarge(part, size, whole, how)
+                        full = upsample(part, size, whole, how)
                         totals[position] += full[:, :, ::-1] if copy else full
     yield from zip(chunk, wanted, totals, strict=True)
 
@@ -198,7 +211,7 @@ def summed_maps(
 def place(
     images: list[UInt8[np.ndarray, "_ _ 3"]], bucket: Size, rows: int, flip: bool
 ) -> tuple[UInt8[np.ndarray, "n h w 3"], Bool[np.ndarray, "n h w"]]:
-    """Images (each followed by its mirror image with `flip`) at the top left of `bucket`.
+    """Images (each followed by its flipped copy with `flip`) at the top left of `bucket`.
 
     Returns:
       uint8 [rows·copies, H, W, 3], empty where there are fewer images than `rows`, and masks.
@@ -214,13 +227,13 @@ def place(
     return canvas, valid
 
 
-def enlarge(
+def upsample(
     maps: Float[np.ndarray, "k h w"], scaled: Size, size: Size, how: MultiScale
 ) -> Float[np.ndarray, "k H W"]:
     """Low-resolution maps of an image of size `scaled` at `size`, see `MultiScale`."""
 
     def matrix(low: int, middle: int, full: int) -> np.ndarray:
-        if how.enlarge == "direct":
+        if how.upsample == "direct":
             return interpolation_matrix(low, full, align_corners=False)
         return interpolation_matrix(middle, full, align_corners=False) @ interpolation_matrix(
             low, middle, align_corners=True

@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import jax
 from PIL import Image
 
 from wsss_jax.data.class_names import read_classes
@@ -14,7 +15,9 @@ from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, read_json, remove_unfinished, with_tuples, write_json
 from wsss_jax.host.host_memory import keep_freed_memory
+from wsss_jax.inference.segmentation import MaskSettings, write_network_masks
 from wsss_jax.progress import Progress
+from wsss_jax.settings import to_config
 from wsss_jax.viz.labeled import labeled_mask
 
 RECORD = "segment.json"
@@ -31,7 +34,7 @@ class Trained:
     """
 
     checkpoint: Path
-    settings: dict[str, Any]
+    settings: MaskSettings
     classes: tuple[str, ...]
 
 
@@ -58,9 +61,15 @@ def find_network(workdir: Path, stage: str = "", classes: str = "") -> Trained:
             f" (type predict), found {', '.join(found) or 'none'}: "
             + ("name one of them with --stage" if found else "run a recipe that has one")
         )
-    # Nobody knows what these photographs show.
-    settings = config[stage or found[-1]] | {"known_labels": False}
-    checkpoint = workdir / settings["needs"]["checkpoint"]
+    name = stage or found[-1]
+    own = ("type", "needs", "split")  # of the stage, not of its masks
+    section = {key: value for key, value in config[name].items() if key not in own}
+    try:
+        # Nobody knows what these photographs show.
+        settings = MaskSettings.from_config(section | {"known_labels": False}, name)
+    except UserError as error:
+        raise UserError(f"{workdir / 'results.json'}: {error}") from error
+    checkpoint = workdir / config[name]["needs"]["checkpoint"]
     if not (checkpoint / "_DONE.json").is_file():
         raise UserError(f"expected a trained network in {checkpoint}, found an unfinished stage")
     if classes:
@@ -83,13 +92,8 @@ def segment(network: Trained, images: Path, out: Path) -> tuple[int, list[str]]:
     Raises:
       UserError: no images, or `out` holds masks of another network or other settings.
     """
-    import jax
-
-    from wsss_jax.inference.segmentation import mask_settings, write_network_masks
-
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    settings = mask_settings(network.settings)
     if images.resolve() in (out.resolve(), (out / "masks").resolve()):
         raise UserError("expected --out to be another folder than --images, found the same")
     masks = out / "masks"
@@ -101,7 +105,9 @@ def segment(network: Trained, images: Path, out: Path) -> tuple[int, list[str]]:
     masks.mkdir(parents=True, exist_ok=True)
     everything = range(len(source))
     with Progress(len(source), "masks", initial=done) as progress:
-        write_network_masks(source, everything, network.checkpoint, masks, settings, progress)
+        write_network_masks(
+            source, everything, network.checkpoint, masks, network.settings, progress
+        )
     missing = [i for i in everything if not (out / "overlays" / f"{source.ids[i]}.jpg").is_file()]
     initial = len(source) - len(missing)
     with Progress(len(source), "overlays", initial=initial) as progress, thread_pool() as pool:
@@ -127,10 +133,11 @@ def _take_up(out: Path, network: Trained, source: Photographs) -> None:
       UserError: what is there was made with something else, or nothing says with what.
     """
     weights = (network.checkpoint / "weights.npz").read_bytes()
-    no_effect = ("split", "needs", "type", "workers")
+    settings = to_config(network.settings).to_dict()
+    del settings["workers"]  # it does not change the masks
     record = {
         "network": hashlib.sha256(weights).hexdigest()[:16],
-        "settings": {k: v for k, v in network.settings.items() if k not in no_effect},
+        "settings": settings,
         "classes": ("background", *network.classes),
         "images": dict(zip(source.ids, source.digests, strict=True)),
     }

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import jax
@@ -24,41 +25,37 @@ from wsss_jax.ops.buckets import Size, bucket_of
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.path_index import pair_offsets, paths
 from wsss_jax.ops.random_walk import random_walk
+from wsss_jax.settings import Settings
 
 _NOTHING = 1e-5
 
 
-@dataclasses.dataclass(frozen=True)
-class WalkSettings:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WalkSettings(Settings):
     """How far scores spread.
 
     Attributes:
-      alpha: power of the background (1 − max)^alpha that walks too (PSA: 16; SEAM tunes it).
-      beta: power of the affinities; large ones leave only the strongest (published: 8; IRNet: 10).
-      steps: length of the walk, 2^t in the papers (PSA and IRNet: 2^8, SEAM: 2^6).
       network: what affinities come from: ``affinity``, AffinityNet's, or ``boundary``: IRNet's
         boundaries lie between the pixels, and scores on a boundary do not count.
+      beta: power of the affinities; large ones leave only the strongest (published: 8; IRNet: 10).
+      steps: length of the walk, 2^t in the papers (PSA and IRNet: 2^8, SEAM: 2^6).
       threshold: what a pixel that belongs to no object scores after a walk on boundaries, relative
-        to the image's strongest; there is no `alpha` then (published: 0.25).
+        to the image's strongest score (published: 0.25).
     """
 
-    alpha: float
-    beta: float
-    steps: int
-    network: str = "affinity"
+    network: Literal["affinity", "boundary"] = "affinity"
+    beta: float = 8.0
+    steps: int = 256
     threshold: float = 0.25
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks the values.
 
         Raises:
           UserError: one of them makes no sense.
         """
-        if self.network not in ("affinity", "boundary"):
-            raise UserError(
-                f"expected network to be affinity or boundary, found {self.network!r}: change it"
-            )
-        for name in ("alpha", "beta", "threshold"):
+        super().__post_init__()
+        for name in ("beta", "threshold"):
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise UserError(f"expected {name} above 0, found {value}: change it")

@@ -6,13 +6,12 @@ Images are run in a few padded shapes, as in `wsss_jax.inference.multi_scale`.
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
-from wsss_jax.host.dense_crf import CrfSettings, crf_settings
+from wsss_jax.host.dense_crf import CrfSettings
 from wsss_jax.host.logit_masks import LogitTask, write_logit_mask
 from wsss_jax.host.workers import in_processes, worker_count
 from wsss_jax.inference.multi_scale import (
@@ -24,34 +23,22 @@ from wsss_jax.inference.multi_scale import (
 from wsss_jax.progress import Progress
 
 
-@dataclasses.dataclass(frozen=True)
-class MaskSettings:
-    """How masks are made.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskSettings(MultiScale, CrfSettings):
+    """How a segmentation network's masks are made.
 
     Attributes:
-      how: scales, flip and the like.
-      crf: a dense CRF over all classes on the softmax of the mean logits; None for none.
-      workers: processes for it; 0: one for each core.
-      known_labels: a mask has classes of its image's label only, and background.
+      crf: whether a dense CRF over all classes follows, on the softmax of the mean logits.
+      iterations: updates of the CRF's mean field (PSA and SEAM: 1).
+      workers: processes for the CRF; 0: one for each core.
+      known_labels: whether masks are restricted to the classes of their image's label, and
+        background.
     """
 
-    how: MultiScale
-    crf: CrfSettings | None
+    crf: bool = False
+    iterations: int = 1
     workers: int = 0
     known_labels: bool = False
-
-
-def mask_settings(values: dict[str, Any]) -> MaskSettings:
-    """Those of a stage: the fields of `MultiScale` and `MaskSettings`, and those of the CRF.
-
-    Raises:
-      UserError: they make no sense.
-    """
-    how = MultiScale(**{k: v for k, v in values.items() if k in MultiScale.__dataclass_fields__})
-    one = CrfSettings(iterations=1)  # one update unless told otherwise (PSA, SEAM)
-    crf = crf_settings(values, one) if values.get("crf", False) else None
-    known = bool(values.get("known_labels", False))
-    return MaskSettings(how, crf, int(values.get("workers", 0)), known)
 
 
 def write_network_masks(
@@ -86,7 +73,7 @@ def write_network_masks(
             " has them, or known_labels=False"
         )
     tasks = _tasks(source, positions, left, settings, checkpoint, folder)
-    if settings.crf is None:
+    if not settings.crf:
         for task in tasks:
             write_logit_mask(task)
             progress.update()
@@ -104,11 +91,11 @@ def _tasks(
     folder: Path,
 ) -> Iterator[LogitTask]:
     """The missing images with their mean logits, inferred when they are asked for."""
-    how, crf = settings.how, settings.crf
+    crf = settings.crf_alone() if settings.crf else None
     sizes = source.sizes
-    buckets = how.buckets(set(sizes))
+    buckets = settings.buckets(set(sizes))
     network = load_network(checkpoint, len(source.classes), "logits")
-    looks = len(how.scales) * (2 if how.flip else 1)
+    views = len(settings.scales) * (2 if settings.flip else 1)
 
     def classes(label: np.ndarray) -> np.ndarray:
         shown = np.flatnonzero(label) if settings.known_labels else np.arange(len(label))
@@ -118,10 +105,10 @@ def _tasks(
         missing = left.intersection(chunk)
         if not missing:
             continue
-        maps = summed_maps(source, chunk, classes, network, how, buckets)
+        maps = summed_maps(source, chunk, classes, network, settings, buckets)
         for index, kept, total in maps:
             if index in missing:
                 name = source.ids[index]
                 image = source[index]["image"] if crf is not None else b""
                 target = folder / f"{name}.png"
-                yield LogitTask(name, total / np.float32(looks), kept, target, image, crf)
+                yield LogitTask(name, total / np.float32(views), kept, target, image, crf)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +20,7 @@ from wsss_jax.files import flatten
 from wsss_jax.methods.base import Method, Step
 from wsss_jax.ops.sharding import check_divisible, data_mesh
 from wsss_jax.pipeline import graph, record, run
-from wsss_jax.stages.train import batch_spec, steps_of
+from wsss_jax.stages.train import Train
 from wsss_jax.training.optimizer import (
     assign_rules,
     join,
@@ -62,45 +61,44 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
     Raises:
       UserError: the config is wrong, or the devices cannot share its batch.
     """
-    stages = run.checked(config, only)
-    sizes, digests, remarks = _data(config, stages)
+    nodes = run.checked(config, only)
+    sizes, digests, remarks = _data(config, nodes)
     plain = json.loads(config.to_json_best_effort())
-    decisions = record.decide(stages, plain, digests, workdir, only, force)
+    decisions = record.decide(nodes, plain, digests, workdir, only, force)
     lines = [f"workdir {workdir}" + ("" if workdir.exists() else " (new)"), "", "stages"]
-    name_width = max(len(s.name) for s in stages)
+    name_width = max(len(node.name) for node in nodes)
     for decision in decisions:
-        stage = decision.stage
-        needs = f" <- {', '.join(dict.fromkeys(stage.needs.values()))}" if stage.needs else ""
+        node = decision.node
+        needs = f" <- {', '.join(dict.fromkeys(node.needs.values()))}" if node.needs else ""
         lines.append(
-            f"  {stage.name:<{name_width}}  {decision.action:<6}  {stage.type}{needs}:"
+            f"  {node.name:<{name_width}}  {decision.action:<6}  {node.type}{needs}:"
             f" {decision.reason}"
         )
     lines += ["", "data"]
     for split in sorted(digests):
         lines.append(f"  {split}: {remarks[split]}")
-    for stage in stages:
-        if stage.type == "train":
-            section = cast(Any, config[stage.name]).to_dict()
-            asked = not only or stage.name in only
-            size = sizes.get(section["split"])
+    for node in nodes:
+        if isinstance(node.stage, Train):
+            asked = not only or node.name in only
+            size = sizes.get(node.stage.split)
             try:
-                lines += ["", stage.name, *_training(section, size, asked)]
+                lines += ["", node.name, *_training(node.stage, size, asked)]
             except UserError as error:
-                raise UserError(f"stage {stage.name}: {error}") from error
+                raise UserError(f"stage {node.name}: {error}") from error
     lines += ["", "values (replace one with --config.KEY=VALUE)"]
     lines += [f"  {key} = {value!r}" for key, value in flatten(config)]
     return "\n".join(lines)
 
 
 def _data(
-    config: ConfigDict, stages: tuple[graph.Stage, ...]
+    config: ConfigDict, nodes: tuple[graph.Node, ...]
 ) -> tuple[dict[str, tuple[int, int]], dict[str, str | None], dict[str, str]]:
     """(images, classes) of each split that is at hand, its digest, and what is to say of others."""
     sizes: dict[str, tuple[int, int]] = {}
     digests: dict[str, str | None] = {}
     remarks: dict[str, str] = {}
     data = DataSettings.from_config(cast(Any, config.data), "data")
-    for split in sorted({s for stage in stages for s in stage.splits()}):
+    for split in sorted({s for node in nodes for s in node.stage.splits()}):
         digests[split] = None
         try:
             builder = data.builder(split)
@@ -116,25 +114,25 @@ def _data(
     return sizes, digests, remarks
 
 
-def _training(section: dict[str, Any], size: tuple[int, int] | None, asked: bool) -> list[str]:
+def _training(stage: Train, size: tuple[int, int] | None, asked: bool) -> list[str]:
     images, classes = size or (None, _VOC_CLASSES)
-    check_divisible(section["batch_size"], data_mesh())
+    check_divisible(stage.batch_size, data_mesh())
     if images is not None and asked:
-        check_batch_size(section["batch_size"], images)
-    method = Method.from_config(section["method"], "method", num_classes=classes)
-    cost = step_cost(method, section)
-    optimizer, crop = section["optimizer"], section["augment"]["crop"]
-    backbone = dict(section["method"].get("backbone", {})).get("name", "none")
+        check_batch_size(stage.batch_size, images)
+    method = stage.method_for(classes)
+    cost = step_cost(method, stage)
+    optimizer, crop = stage.optimizer, stage.augment.crop
+    backbone = dict(stage.method.get("backbone", {})).get("name", "none")
     lines = [
-        f"  method       {section['method']['name']}, backbone {backbone},"
+        f"  method       {stage.method['name']}, backbone {backbone},"
         f" {classes} classes" + ("" if size else " (assumed)"),
-        f"  steps        {_steps(section, images)}",
-        f"  batch        {section['batch_size']} images of"
+        f"  steps        {_steps(stage, images)}",
+        f"  batch        {stage.batch_size} images of"
         f" {crop} x {crop} on {jax.device_count()} device(s)",
         f"  optimizer    {optimizer.get('name', 'sgd')}, lr {optimizer['lr']:g}, schedule"
         f" {optimizer.get('schedule', 'poly')}, momentum {optimizer.get('momentum', 0.0):g},"
         f" weight decay {optimizer.get('weight_decay', 0.0):g}",
-        *_groups(method, section, float(optimizer["lr"])),
+        *_groups(method, crop, float(optimizer["lr"])),
         f"  parameters   {cost.trainable:,} trained, {cost.frozen:,} frozen",
         f"  FLOPs        {cost.flops / 1e9:,.1f} G per step (loss and gradient, counted by XLA)",
     ]
@@ -156,18 +154,18 @@ def _training(section: dict[str, Any], size: tuple[int, int] | None, asked: bool
     return lines
 
 
-def _steps(section: dict[str, Any], images: int | None) -> str:
-    if section.get("steps"):
-        return f"{section['steps']:,} (set)"
-    epochs, size = section["epochs"], section["batch_size"]
+def _steps(stage: Train, images: int | None) -> str:
+    if stage.steps:
+        return f"{stage.steps:,} (set)"
+    epochs, size = stage.epochs, stage.batch_size
     if images is None:
         return f"{epochs} epochs of floor(images / {size}), images not counted"
-    steps = steps_of(section, images)
+    steps = stage.steps_for(images)
     return f"{steps:,} = {epochs} epochs of floor({images:,} images / {size})"
 
 
-def _groups(method: Method, section: dict[str, Any], lr: float) -> list[str]:
-    params, _ = _shapes(method, section["augment"]["crop"])
+def _groups(method: Method, crop: int, lr: float) -> list[str]:
+    params, _ = _shapes(method, crop)
     rules = assign_rules(params, method.param_rules())
     flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
     groups: dict[str, int] = {}
@@ -178,16 +176,16 @@ def _groups(method: Method, section: dict[str, Any], lr: float) -> list[str]:
     return [f"    {name}: {count:,} parameters" for name, count in groups.items()]
 
 
-def step_cost(method: Method, section: Mapping[str, Any]) -> StepCost:
-    """What one step of a training section costs, from shapes alone."""
-    params, variables = _shapes(method, section["augment"]["crop"])
+def step_cost(method: Method, stage: Train) -> StepCost:
+    """What one step of a training stage costs, from shapes alone."""
+    params, variables = _shapes(method, stage.augment.crop)
     rules = assign_rules(params, method.param_rules())
     trainable, frozen = jax.eval_shape(lambda p: split_frozen(p, rules), params)
     extra = jax.eval_shape(method.init_extra, params)
-    optimizer = make_optimizer(section["optimizer"], rules, 1)
+    optimizer = make_optimizer(stage.optimizer, rules, 1)
     opt_state = jax.eval_shape(optimizer.init, trainable)
-    spec = batch_spec(section, method)
-    batch = spec.shapes(section["batch_size"], section["augment"]["crop"], method.num_classes)
+    spec = stage.batch_spec(method)
+    batch = spec.shapes(stage.batch_size, stage.augment.crop, method.num_classes)
     rng = jax.eval_shape(jax.random.key, 0)
     step = jax.ShapeDtypeStruct((), jnp.int32)
 

@@ -15,16 +15,11 @@ from typing import Any
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError
 from wsss_jax.files import DONE, START, flatten, read_json
-from wsss_jax.pipeline.graph import Stage, downstream
+from wsss_jax.pipeline.graph import Node, downstream
 from wsss_jax.settings import to_config
 
-# How a run is watched and kept, not what comes out of it: free to change between two attempts.
-_NO_EFFECT = (
-    *("log_every", "image_every", "checkpoint_every", "keep"),
-    *("num_threads", "prefetch", "workers"),
-)
-# Drawn in seconds from what other stages made, and read by none: done anew whenever it differs.
-_VIEWS = ("report",)
+FORMAT = 2
+"""Of the records. Those of version 0.1 have none: its settings had other names and no defaults."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +31,7 @@ class Decision:
     `parts` is everything the results depend on and `digest` its hash.
     """
 
-    stage: Stage
+    node: Node
     parts: dict[str, Any]
     digest: str
     action: str
@@ -44,7 +39,7 @@ class Decision:
 
 
 def decide(
-    stages: tuple[Stage, ...],
+    nodes: tuple[Node, ...],
     settings: dict[str, Any],
     sources: dict[str, str | None],
     workdir: Path,
@@ -57,11 +52,11 @@ def decide(
     a split to the digest of its data, None where the data is not at hand (taken as unchanged).
     """
     decisions: dict[str, Decision] = {}
-    for stage in stages:
-        parts = _parts(stage, settings, sources, decisions, recorded(workdir / stage.name))
+    for node in nodes:
+        parts = _parts(node, settings, sources, decisions, recorded(workdir / node.name))
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-        action, reason = _action(stage, parts, workdir, decisions, only, force)
-        decisions[stage.name] = Decision(stage, parts, digest, action, reason)
+        action, reason = _action(node, parts, workdir, decisions, only, force)
+        decisions[node.name] = Decision(node, parts, digest, action, reason)
     # A stage that is done again from the same record gives the same results: what was made from it
     # stays valid.
     changed = {
@@ -69,7 +64,7 @@ def decide(
         for name, decision in decisions.items()
         if decision.action == "redo" and recorded(workdir / name) != decision.parts
     }
-    for name in downstream(stages, changed):
+    for name in downstream(nodes, changed):
         decision = decisions[name]
         if decision.action in ("skip", "resume", "leave") and recorded(workdir / name):
             action = "remove" if decision.action == "leave" else "redo"
@@ -93,25 +88,26 @@ def recorded(folder: Path) -> dict[str, Any] | None:
 
 
 def _parts(
-    stage: Stage,
+    node: Node,
     settings: dict[str, Any],
     sources: dict[str, str | None],
     upstream: dict[str, Decision],
     old: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    images = {s: sources.get(s) for s in stage.splits()}
-    files = {k: _file_digest(v) for k, v in stage.section.items() if k.endswith("_weights")}
-    if old is not None:
+    images = {s: sources.get(s) for s in node.stage.splits()}
+    files = {name: _file_digest(path) for name, path in node.stage.files().items()}
+    if old is not None and old.get("format") == FORMAT:
         images = {s: old["images"].get(s) if d is None else d for s, d in images.items()}
-        files = {k: old.get("files", {}).get(k) if d is None else d for k, d in files.items()}
-    ignored = {*_NO_EFFECT, *files}
+        files = {k: old["files"].get(k) if d is None else d for k, d in files.items()}
+    ignored = {*node.stage.no_effect, *files}
     parts = {
-        "section": {k: v for k, v in stage.section.items() if k not in ignored},
+        "format": FORMAT,
+        "section": {k: v for k, v in node.section.items() if k not in ignored},
         "files": files,
         "seed": settings.get("seed"),
         "data": _data(settings["data"]),
         "images": images,
-        "needs": {name: upstream[stage.needs[name]].digest for name in sorted(stage.needs)},
+        "needs": {name: upstream[node.needs[name]].digest for name in sorted(node.needs)},
     }
     return json.loads(json.dumps(parts))  # as it will be read back: tuples become lists
 
@@ -133,21 +129,21 @@ def _file_digest(name: str) -> str | None:
 
 
 def _action(
-    stage: Stage,
+    node: Node,
     parts: dict[str, Any],
     workdir: Path,
     upstream: dict[str, Decision],
     only: tuple[str, ...],
     force: bool,
 ) -> tuple[str, str]:
-    folder = workdir / stage.name
+    folder = workdir / node.name
     done = (folder / DONE).is_file()
-    if only and stage.name not in only:
+    if only and node.name not in only:
         return "leave", "finished, not asked for" if done else "not asked for"
-    inputs = [upstream[name] for name in stage.needs.values()]
+    inputs = [upstream[name] for name in node.needs.values()]
     for needed in inputs:
         if needed.action == "leave" and (unfit := _unfit(needed, workdir, upstream)):
-            return "refuse", f"it needs {needed.stage.name}, {unfit}"
+            return "refuse", f"it needs {needed.node.name}, {unfit}"
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         return "refuse", f"expected a folder at {folder}: choose another --workdir"
     old = recorded(folder)
@@ -160,9 +156,9 @@ def _action(
         return "run", "new"
     if force and only:
         return "redo", "--force"
-    again = [d.stage.name for d in inputs if d.action in ("run", "resume") and done]
-    why = differences(stage, old, parts) or (f"{again[0]} is run again" if again else "")
-    if why and (force or stage.type in _VIEWS):
+    again = [d.node.name for d in inputs if d.action in ("run", "resume") and done]
+    why = differences(node, old, parts) or (f"{again[0]} is run again" if again else "")
+    if why and (force or node.stage.redone_freely):
         return "redo", f"--force; {why}" if force else why
     if why:
         return "refuse", (
@@ -177,33 +173,35 @@ def _has_results(folder: Path) -> bool:
 
 
 def _unfit(needed: Decision, workdir: Path, upstream: dict[str, Decision]) -> str:
-    folder = workdir / needed.stage.name
+    folder = workdir / needed.node.name
     old = recorded(folder)
     if old is None or not (folder / DONE).is_file():
         missing = _unfinished(needed, workdir, upstream)
         return f"which is not finished: add {','.join(dict.fromkeys(missing))} to --only"
-    difference = differences(needed.stage, old, needed.parts)
+    difference = differences(needed.node, old, needed.parts)
     return f"which holds another run: {difference}" if difference else ""
 
 
 def _unfinished(needed: Decision, workdir: Path, upstream: dict[str, Decision]) -> list[str]:
     """`needed` and what it needs itself, as far as it is not asked for and not finished."""
-    if needed.action != "leave" or (workdir / needed.stage.name / DONE).is_file():
+    if needed.action != "leave" or (workdir / needed.node.name / DONE).is_file():
         return []
-    before = [_unfinished(upstream[n], workdir, upstream) for n in needed.stage.needs.values()]
-    return [*(name for names in before for name in names), needed.stage.name]
+    before = [_unfinished(upstream[n], workdir, upstream) for n in needed.node.needs.values()]
+    return [*(name for names in before for name in names), needed.node.name]
 
 
-def differences(stage: Stage, old: dict[str, Any], new: dict[str, Any]) -> str:
+def differences(node: Node, old: dict[str, Any], new: dict[str, Any]) -> str:
     """The values that differ between two records of a stage, as text; empty when none does."""
+    if old.get("format") != FORMAT:
+        return "it was made by an older version, whose settings had other names"
     lines = []
     for split, digest in new["images"].items():
         if digest != old["images"].get(split, digest):
             lines.append(f"the images, labels, masks or classes of split {split} changed")
     for key, digest in new["files"].items():
-        if digest != old.get("files", {}).get(key, digest):
-            lines.append(f"the file {stage.name}.{key} changed")
-    before, after = (_named(stage.name, p) for p in (old, new))
+        if digest != old["files"].get(key, digest):
+            lines.append(f"the file {node.name}.{key} changed")
+    before, after = (_named(node.name, p) for p in (old, new))
     for key in sorted(before.keys() | after.keys()):
         if key not in before:
             lines.append(f"{key} was not set, is now {after[key]!r}")
@@ -215,7 +213,7 @@ def differences(stage: Stage, old: dict[str, Any], new: dict[str, Any]) -> str:
     if not lines:
         # Upstream stages name the value themselves; here it is enough to say which.
         lines = [
-            f"its input {stage.needs.get(k, k)} differs"
+            f"its input {node.needs.get(k, k)} differs"
             for k in sorted(old["needs"].keys() | new["needs"].keys())
             if old["needs"].get(k) != new["needs"].get(k)
         ]

@@ -16,7 +16,6 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from wsss_jax.data.loader import check_batch_size
 from wsss_jax.errors import Interrupted, UserError, nearest
 from wsss_jax.files import DONE, START, read_json, remove_unfinished, write_json
 from wsss_jax.host.provenance import git_revision, versions
@@ -25,6 +24,8 @@ from wsss_jax.pipeline.record import Decision, decide, remove
 from wsss_jax.stages.base import Context
 
 RESULTS = "results.json"
+
+_BEGINS = ("run", "redo", "resume")  # actions that begin or go on with a stage's work
 
 
 def run(
@@ -43,90 +44,86 @@ def run(
       UserError: the config is wrong, or the folder holds results of another config.
       Interrupted: a stage stopped on request after saving.
     """
-    stages = checked(config, only)
+    nodes = checked(config, only)
     plain = json.loads(config.to_json_best_effort())
     # What can be refused without the data is refused before they are prepared.
-    beforehand = decide(stages, plain, {}, workdir, only, force)
+    beforehand = decide(nodes, plain, {}, workdir, only, force)
     _refuse(beforehand)
-    _refuse_missing_weights(beforehand)
-    sources = _digests(config, workdir, stages, only)
+    _refuse_missing_files(beforehand)
+    sources = _digests(config, workdir, nodes, only)
     _barrier("decide")
-    decisions = decide(stages, plain, sources, workdir, only, force)
+    decisions = decide(nodes, plain, sources, workdir, only, force)
     _barrier("decided")
     _refuse(decisions)
-    _refuse_large_batches(config, workdir, decisions)
+    for decision in decisions:
+        if decision.action in _BEGINS:
+            _check_data(decision.node, _context(config, workdir, decision.node.name, nodes))
     if jax.process_index() == 0:
         # Results first vanish where they are used, then where they come from.
         for decision in reversed(decisions):
             if decision.action in ("redo", "remove"):
-                remove(workdir, decision.stage.name)
+                remove(workdir, decision.node.name)
     for number, decision in enumerate(decisions, 1):
-        head = f"[{number}/{len(decisions)}] {decision.stage.name} ({decision.stage.type})"
-        if decision.action in ("run", "redo", "resume"):
+        node = decision.node
+        head = f"[{number}/{len(decisions)}] {node.name} ({node.type})"
+        if decision.action in _BEGINS:
             _say(f"{head}: {'goes on' if decision.action == 'resume' else 'starts'}")
-            _run_stage(config, workdir, decision)
+            _run_stage(_context(config, workdir, node.name, nodes), decision)
         else:
             deleted = "deleted, it was " if decision.action == "remove" else ""
             _say(f"{head}: {deleted}{decision.reason}")
-    return _gather(config, workdir, stages)
+    return _gather(config, workdir, nodes)
 
 
 def _refuse(decisions: tuple[Decision, ...]) -> None:
     for decision in decisions:
         if decision.action == "refuse":
-            raise UserError(f"stage {decision.stage.name}: {decision.reason}")
+            raise UserError(f"stage {decision.node.name}: {decision.reason}")
 
 
-def _refuse_large_batches(
-    config: ConfigDict, workdir: Path, decisions: tuple[Decision, ...]
-) -> None:
-    """Of all trainings before the first one begins."""
+def _refuse_missing_files(decisions: tuple[Decision, ...]) -> None:
     for decision in decisions:
-        stage = decision.stage
-        if stage.type == "train" and decision.action in ("run", "redo", "resume"):
-            images = len(_context(config, workdir, stage.name).source(stage.section["split"]))
-            try:
-                check_batch_size(stage.section["batch_size"], images)
-            except UserError as error:
-                raise UserError(f"stage {stage.name}: {error}") from error
-
-
-def _refuse_missing_weights(decisions: tuple[Decision, ...]) -> None:
-    for decision in decisions:
-        for name, digest in decision.parts["files"].items():
-            given = decision.stage.section[name]
-            if digest is None and decision.action in ("run", "redo", "resume"):
+        name, files = decision.node.name, decision.node.stage.files()
+        for setting, digest in decision.parts["files"].items():
+            if digest is None and decision.action in _BEGINS:
                 raise UserError(
-                    f"stage {decision.stage.name}: expected weights (.npz) at {given}, found no"
-                    f" such file; set --config.{decision.stage.name}.{name}"
+                    f"stage {name}: expected a file at {files[setting]} ({setting}), found none:"
+                    f" set --config.{name}.{setting}"
                 )
 
 
-def checked(config: ConfigDict, only: tuple[str, ...]) -> tuple[graph.Stage, ...]:
+def _check_data(node: graph.Node, context: Context) -> None:
+    try:
+        node.stage.check_data(context)
+    except UserError as error:
+        raise UserError(f"stage {node.name}: {error}") from error
+
+
+def checked(config: ConfigDict, only: tuple[str, ...]) -> tuple[graph.Node, ...]:
     """The stages of `config` in order, after looking for all that is wrong without the data.
 
     Raises:
       UserError: the config is wrong, or a name in `only` is no stage.
     """
-    stages = graph.stages(config)
-    names = [stage.name for stage in stages]
+    nodes = graph.stages(config)
+    names = [node.name for node in nodes]
     for name in only:
         if name not in names:
             raise UserError(
                 f"--only names {name}, which is no stage of this config ({', '.join(names)})"
                 f"{nearest(name, names)}"
             )
-    graph.check(config, stages)
-    return stages
+    graph.check(nodes)
+    return nodes
 
 
 def _digests(
-    config: ConfigDict, workdir: Path, stages: tuple[graph.Stage, ...], only: tuple[str, ...]
+    config: ConfigDict, workdir: Path, nodes: tuple[graph.Node, ...], only: tuple[str, ...]
 ) -> dict[str, str | None]:
     """Digests of the data of the splits that are read; prepares the data set on first use."""
-    splits = sorted({s for stage in stages for s in stage.splits()})
-    wanted = {s for stage in stages if not only or stage.name in only for s in stage.splits()}
-    context = _context(config, workdir, stages[0].name)
+    splits = sorted({s for node in nodes for s in node.stage.splits()})
+    wanted = {s for node in nodes if not only or node.name in only for s in node.stage.splits()}
+    context = _context(config, workdir, nodes[0].name, nodes)
     for turn in ("first process", "others"):
         # One process prepares the data set, the others find it ready.
         if (jax.process_index() == 0) == (turn == "first process"):
@@ -136,9 +133,11 @@ def _digests(
     return {s: context.source(s).digest if s in wanted else None for s in splits}
 
 
-def _context(config: ConfigDict, workdir: Path, name: str) -> Context:
+def _context(
+    config: ConfigDict, workdir: Path, name: str, nodes: tuple[graph.Node, ...]
+) -> Context:
     return Context(
-        stages=graph.stages(config),
+        stages=nodes,
         config=config,
         workdir=workdir,
         stage=name,
@@ -148,11 +147,11 @@ def _context(config: ConfigDict, workdir: Path, name: str) -> Context:
     )
 
 
-def _run_stage(config: ConfigDict, workdir: Path, decision: Decision) -> None:
-    stage, folder = decision.stage, workdir / decision.stage.name
+def _run_stage(context: Context, decision: Decision) -> None:
+    node, folder = decision.node, context.stage_dir
     before = 0.0
     record = {
-        "stage": stage.name,
+        "stage": node.name,
         "digest": decision.digest,
         "versions": versions(),
         "revision": git_revision(),
@@ -163,41 +162,39 @@ def _run_stage(config: ConfigDict, workdir: Path, decision: Decision) -> None:
         if decision.action == "resume":
             before = float(read_json(folder / START).get("seconds", 0.0))
         write_json(folder / START, {**record, "parts": decision.parts, "seconds": before})
-        write_json(folder / "config.json", stage.section)
-    _barrier(f"start {stage.name}")
-    inputs = {name: workdir / upstream for name, upstream in stage.needs.items()}
+        write_json(folder / "config.json", node.section)
+    _barrier(f"start {node.name}")
+    inputs = {name: context.workdir / upstream for name, upstream in node.needs.items()}
     begin = time.monotonic()
     try:
-        metrics = stage.module().run(
-            _context(config, workdir, stage.name), config[stage.name], inputs
-        )
+        metrics = node.stage.run(context, inputs)
     except (Interrupted, KeyboardInterrupt):
         if jax.process_index() == 0:
             seconds = before + time.monotonic() - begin
             write_json(folder / START, {**read_json(folder / START), "seconds": seconds})
         raise
-    _barrier(f"end {stage.name}")
+    _barrier(f"end {node.name}")
     if jax.process_index() == 0:
         write_json(folder / "metrics.json", metrics)
         done = {
             **record,
-            "type": stage.type,
+            "type": node.type,
             "metrics": metrics,
             "seconds": round(before + time.monotonic() - begin, 3),
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }
         write_json(folder / DONE, done)
-    _barrier(f"done {stage.name}")
+    _barrier(f"done {node.name}")
 
 
 def _gather(
-    config: ConfigDict, workdir: Path, stages: tuple[graph.Stage, ...]
+    config: ConfigDict, workdir: Path, nodes: tuple[graph.Node, ...]
 ) -> dict[str, dict[str, Any]]:
     finished = {
-        s.name: read_json(workdir / s.name / DONE)
-        for s in stages
-        if (workdir / s.name / DONE).is_file()
+        node.name: read_json(workdir / node.name / DONE)
+        for node in nodes
+        if (workdir / node.name / DONE).is_file()
     }
     if jax.process_index() == 0:
         results = {
@@ -211,9 +208,10 @@ def _gather(
         }
         write_json(workdir / RESULTS, results)
         _say(table({n: (d["seconds"], d["metrics"]) for n, d in finished.items()}))
-        for stage in stages:
-            if stage.name in finished and "masks/" in getattr(stage.module(), "MAKES", ()):
-                _say(f"masks of {', '.join(stage.splits())}: {workdir / stage.name / 'masks'}")
+        for node in nodes:
+            if node.name in finished and "masks/" in node.stage.outputs:
+                splits = ", ".join(node.stage.splits())
+                _say(f"masks of {splits}: {workdir / node.name / 'masks'}")
     return {name: done["metrics"] for name, done in finished.items()}
 
 

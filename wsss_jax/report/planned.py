@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class PlannedStage(Protocol):
-    """What `wsss_jax.pipeline.graph.Stage` has beside its module."""
+    """What `wsss_jax.pipeline.graph.Node` has beside its typed settings."""
 
     @property
     def name(self) -> str:

@@ -1,15 +1,17 @@
-"""What a stage is given, and what stages say of each other before any of them runs.
+"""What a stage is: typed settings, what it needs of other stages and leaves for them, and its work.
 
-A stage's module may export `MAKES`, the names of what its folder will hold for others, and
-``check(config, needs)``, which refuses settings that its `run` would refuse hours later.
+A stage is one module: a frozen dataclass derived from `Stage`, whose fields are its settings. A
+recipe's section names it under ``type``, by the name of a module of `wsss_jax.stages` or by the
+dotted name of a module elsewhere.
 """
 
+import abc
 import dataclasses
 import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ml_collections import ConfigDict
 
@@ -18,15 +20,22 @@ from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.progress import Progress
 from wsss_jax.report.planned import PlannedStage
+from wsss_jax.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """One run of one stage.
+    """What a stage is given besides its own settings: one run of one stage.
 
-    `config` is the whole configuration, `stage_dir` (existing) the folder the stage writes to.
-    Per-image stages work on ``ids[process_index::process_count]``; `stages` are all of the run, in
-    the order they run.
+    Attributes:
+      config: the whole recipe.
+      workdir: the folder of the run.
+      stage: name of the stage.
+      stage_dir: folder the stage writes to; it exists.
+      process_index: number of this process. Per-image stages work on
+        ``ids[process_index::process_count]``.
+      process_count: number of all processes.
+      stages: all stages of the run, in the order they run.
     """
 
     config: ConfigDict
@@ -62,23 +71,91 @@ class Need:
     """A stage that another one needs.
 
     Attributes:
-      stage: its name.
-      type: its type.
-      settings: its section of the config.
-      makes: what its folder will hold for others; None: its module does not say.
+      name: what the recipe calls it.
+      stage: its settings.
     """
 
-    stage: str
-    type: str
-    settings: Mapping[str, Any]
-    makes: tuple[str, ...] | None
+    name: str
+    stage: "Stage"
 
 
 Needs = Mapping[str, Need]
+"""The stages that a stage needs, by the names of its inputs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage(Settings, abc.ABC):
+    """A stage of a recipe; its fields are its settings.
+
+    Class attributes say what other programs have to know of it:
+
+    - ``inputs``: names of the needs that it cannot do without, with the results of which the needed
+      stage has to leave at least one;
+    - ``outputs``: results that its folder holds for other stages: folders (``masks/``) and files;
+    - ``no_effect``: settings that change how it runs and not what comes out of it;
+    - ``redone_freely``: whether it is done anew, without being asked to, whenever its record
+      differs: it takes seconds and no stage needs it.
+
+    Attributes:
+      needs: names of the stages that it needs, by the names of its inputs.
+    """
+
+    room: ClassVar[str] = "wsss_jax.stages"
+    key: ClassVar[str] = "type"
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    outputs: ClassVar[tuple[str, ...]] = ()
+    no_effect: ClassVar[frozenset[str]] = frozenset()
+    redone_freely: ClassVar[bool] = False
+
+    needs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the data splits that it reads: by default that of its setting ``split``."""
+        split: str = getattr(self, "split", "")
+        return (split,) if split else ()
+
+    def files(self) -> dict[str, str]:
+        """Settings that name files, with the files' paths ("" for none).
+
+        A record holds the files' contents, not their names.
+        """
+        return {}
+
+    def check(self, needs: Needs) -> None:
+        """Refuses needs that cannot work, before any stage runs and without the data.
+
+        Raises:
+          UserError: a need of `inputs` is missing, or that stage leaves no such results.
+        """
+        for name, any_of in self.inputs.items():
+            expect(needs, name, *any_of)
+
+    def check_data(self, ctx: Context) -> None:
+        """Refuses settings that do not fit the data, before the first stage of a run begins.
+
+        Raises:
+          UserError: they do not fit.
+        """
+
+    @abc.abstractmethod
+    def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
+        """Does the work; called again after an interruption, it goes on where it stopped.
+
+        Args:
+          ctx: data, folder, log.
+          inputs: folders of the needed stages, by the names of the inputs.
+
+        Returns:
+          The stage's figures, which become ``metrics.json``.
+
+        Raises:
+          UserError: the data or the results of other stages are not as expected.
+          Interrupted: it stopped on request after saving its state.
+        """
 
 
 def expect(needs: Needs, name: str, *any_of: str) -> None:
-    """Refuses needs without `name`, or where that stage makes none of `any_of`.
+    """Refuses needs without `name`, or where that stage leaves none of `any_of`.
 
     Raises:
       UserError: see above.
@@ -87,22 +164,8 @@ def expect(needs: Needs, name: str, *any_of: str) -> None:
     if name not in needs:
         raise UserError(f"expected needs.{name}, a stage that makes {wanted}, found none: name one")
     need = needs[name]
-    if need.makes is not None and not set(any_of) & set(need.makes):
+    if not set(any_of) & set(need.stage.outputs):
         raise UserError(
-            f"expected needs.{name} to name a stage that makes {wanted}, found {need.stage}, which"
-            f" makes {', '.join(need.makes) or 'nothing for others'}: name another one"
-        )
-
-
-def expect_alpha(needs: Needs, name: str, alpha: float) -> None:
-    """Refuses an α that the crf stage of the need `name` has no result for.
-
-    Raises:
-      UserError: see above.
-    """
-    made = needs[name].settings.get("alphas")
-    if made is not None and float(alpha) not in [float(one) for one in made]:
-        raise UserError(
-            f"expected one of the alphas of {needs[name].stage},"
-            f" {', '.join(f'{one:g}' for one in made)}, found {alpha:g}: change one of them"
+            f"expected needs.{name} to name a stage that makes {wanted}, found {need.name}, which"
+            f" makes {', '.join(need.stage.outputs) or 'nothing for others'}: name another one"
         )

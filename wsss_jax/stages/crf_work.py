@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from wsss_jax.data.formats.cam_files import all_cams
 from wsss_jax.host.workers import in_processes, worker_count
@@ -44,7 +44,8 @@ class Work(NamedTuple):
 
 def on_all_images(
     ctx: Context,
-    values: dict[str, Any],
+    split: str,
+    workers: int,
     cams: Path,
     function: Callable[[Task[How]], None],
     how: How,
@@ -57,7 +58,8 @@ def on_all_images(
 
     Args:
       ctx: of the stage.
-      values: its settings, of which ``split`` and ``workers`` count here.
+      split: whose images.
+      workers: processes; 0: one for each core.
       cams: folder of the CAM files.
       function: does a task; of a module, so that a worker finds it.
       how: what it has to know beside the image.
@@ -67,14 +69,14 @@ def on_all_images(
     Raises:
       UserError: a CAM file is missing, or what `function` raises.
     """
-    source = ctx.source(values["split"])
+    source = ctx.source(split)
     found = all_cams(cams, source.ids)
     folder, name = (ctx.stage_dir / target).parent, Path(target).name
     folder.mkdir(exist_ok=True)
     targets = [folder / name.replace("*", image_id) for image_id in source.ids]
     mine = range(ctx.process_index, len(source), ctx.process_count)
     left = [i for i in mine if not targets[i].is_file()]
-    workers = worker_count(int(values.get("workers", 0)), len(left))
+    workers = worker_count(workers, len(left))
 
     def tasks() -> Iterator[Task[How]]:
         for index in left:
@@ -84,7 +86,7 @@ def on_all_images(
 
     start = time.monotonic()
     done = len(mine) - len(left)
-    with ctx.progress(len(mine), f"{label} of {values['split']}", initial=done) as progress:
+    with ctx.progress(len(mine), f"{label} of {split}", initial=done) as progress:
         for _ in in_processes(function, tasks(), workers):
             progress.update()
     return Work(len(source), len(left), workers, time.monotonic() - start)

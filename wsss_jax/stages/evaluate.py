@@ -3,10 +3,9 @@
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
 from wsss_jax.data.formats.cam_files import all_cams
@@ -18,7 +17,8 @@ from wsss_jax.files import check_all_found, write_json
 from wsss_jax.scoring import score_files
 from wsss_jax.scoring.confusion import Protocol, confusion_scores
 from wsss_jax.scoring.tables import class_table, confidence_table
-from wsss_jax.stages.base import Context, Needs, expect, expect_alpha
+from wsss_jax.stages.base import Context, Needs, Stage
+from wsss_jax.stages.crf import expect_alpha
 from wsss_jax.stages.references import best_threshold, named_need
 
 ScoreOne = Callable[[str, Sequence[float]], score_files.Counts]
@@ -32,142 +32,157 @@ class _Choice:
     value: float | None = None
 
 
-MAKES = ("metrics.json",)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(Stage):
+    """Scores masks, CRF results or class activation maps against the ground truth of a split.
 
+    Reads ``masks/`` of the need ``pred``, or else its ``crf/`` (the most probable classes), or else
+    its ``cams/``, and scores every image of `split`. Writes ``per_image.json`` (id → mIoU over the
+    image's own classes). The first process does the scoring, the others return at once: it is bound
+    by reading files.
 
-def check(config: ConfigDict, needs: Needs) -> None:
-    """Refuses what cannot work; see `wsss_jax.stages.base`."""
-    settings: dict[str, Any] = config.to_dict()
-    expect(needs, "pred", "masks/", "crf/", "cams/")
-    _protocol(settings)
-    made = needs["pred"].makes or ()
-    if "crf/" in made:
-        if not settings.get("alpha"):
-            raise UserError(
-                f"{needs['pred'].stage} has a result for each alpha: set alpha to one of them"
-            )
-        expect_alpha(needs, "pred", settings["alpha"])
-    if "cams/" in made:
-        for setting in (settings.get("threshold", "oracle"), *dict(_compared(settings)).values()):
-            _need_of(setting, needs)
-
-
-def _protocol(settings: Mapping[str, Any]) -> Protocol:
-    protocol = settings.get("protocol", "strict")
-    if protocol not in ("strict", "present"):
-        raise UserError(
-            f"expected protocol strict or present, found {protocol!r}: set --config.protocol"
-        )
-    return protocol
-
-
-def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
-    """Runs the stage; see `wsss_jax.stages`.
-
-    Reads ``masks/`` of the need ``pred``, or else its ``crf/`` (the most probable classes), or
-    else its ``cams/``, and scores every image of ``split``. Writes ``per_image.json`` (id → mIoU
-    over the image's own classes). The first process does the scoring, the others return at once:
-    it is bound by reading files.
-
-    Settings: ``split``; ``protocol`` (``strict``, ``present``; see `confusion_scores`);
-    ``ignore_as_background`` (masks: a predicted 255 counts as background; refused otherwise);
-    ``alpha`` (CRF results: which of them). For maps ``threshold``:
+    Thresholds of maps are:
 
     - a number: fixed beforehand;
-    - ``oracle`` (default): the best on the scored images;
-    - ``held_out``: the best on ``held_out_images`` (100) images drawn with the config's seed; the
-      scores are those of the remaining images;
+    - ``oracle``: the best on the scored images;
+    - ``held_out``: the best on `held_out_images` images drawn with the recipe's seed; the scores
+      are those of the remaining images;
     - ``from:NEED``: the best of another evaluation, say of train for scoring val, or that of a
       threshold stage.
 
-    ``compare`` (name → number or ``from:NEED``) scores further thresholds beside it.
-
-    Returns:
-      The scores as fractions (`scoring.summary`; masks get boundary IoUs too), ``images``,
-      ``protocol``, ``split``; for masks with confidences ``by_confidence``, see
-      `scoring.by_confidence`; for maps also ``threshold`` with ``threshold_choice``,
-      ``compared``, the curves over `scoring.THRESHOLDS` on the scored images, and
-      ``best_threshold``: the best on the held-out sample if there is one, otherwise on the
-      scored images.
-
-    Raises:
-      UserError: a prediction or ground truth is missing, damaged or of another size.
+    Attributes:
+      split: images to score.
+      protocol: ``strict`` or ``present``, see `confusion_scores`.
+      ignore_as_background: whether a predicted 255 in a mask counts as background; it is refused
+        otherwise.
+      alpha: which of the results of a crf stage is scored.
+      threshold: of maps, see above.
+      held_out_images: how many images ``held_out`` draws.
+      compare: further thresholds of maps by name, numbers or ``from:NEED``, scored beside it.
     """
-    if ctx.process_index != 0:
-        return {}
-    settings: dict[str, Any] = config.to_dict()
-    source = ctx.source(settings["split"])
-    protocol = _protocol(settings)
-    names = ("background", *source.classes)
-    folder = inputs["pred"]
-    result: dict[str, Any]
-    if (folder / "masks").is_dir():
-        score_one = _mask_scorer(folder, source, settings)
-        scored = _score(ctx, source.ids, score_one, ())
-        result, column = {}, 0
-        if len(scored.confusion) > 1:
-            result["by_confidence"] = score_files.by_confidence(scored.confusion, protocol)
-    elif (folder / "crf").is_dir():
-        scored = _score(ctx, source.ids, _crf_scorer(folder / "crf", source, settings), ())
-        result, column = {"alpha": float(settings["alpha"])}, 0
-    elif (folder / "cams").is_dir():
-        choice = _parse_choice(settings.get("threshold", "oracle"), inputs)
-        score_one = _cam_scorer(folder / "cams", source)
-        scored, result, column = _score_maps(
-            ctx, settings, source, score_one, choice, inputs, protocol
+
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"pred": ("masks/", "crf/", "cams/")}
+    outputs: ClassVar[tuple[str, ...]] = ("metrics.json",)
+
+    split: str
+    protocol: Protocol = "strict"
+    ignore_as_background: bool = False
+    alpha: float = 0.0
+    threshold: float | str = "oracle"
+    held_out_images: int = 100
+    compare: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
+
+    def check(self, needs: Needs) -> None:
+        """Refuses what cannot work; see `Stage`."""
+        super().check(needs)
+        pred = needs["pred"]
+        if "crf/" in pred.stage.outputs:
+            self._alpha_of(pred.name)
+            expect_alpha(needs, "pred", self.alpha)
+        if "cams/" in pred.stage.outputs:
+            for setting in (self.threshold, *self.compare.values()):
+                _need_of(setting, needs)
+
+    def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
+        """Runs the stage; see `Stage`.
+
+        Returns:
+          The scores as fractions (`score_files.summary`; masks get boundary IoUs too), ``images``,
+          ``protocol``, ``split``; for masks with confidences ``by_confidence``, see
+          `score_files.by_confidence`; for maps also ``threshold`` with ``threshold_choice``,
+          ``compared``, the curves over `score_files.THRESHOLDS` on the scored images, and
+          ``best_threshold``: the best on the held-out sample if there is one, otherwise on the
+          scored images.
+
+        Raises:
+          UserError: a prediction or ground truth is missing, damaged or of another size.
+        """
+        if ctx.process_index != 0:
+            return {}
+        source = ctx.source(self.split)
+        protocol = self.protocol
+        names = ("background", *source.classes)
+        folder = inputs["pred"]
+        result: dict[str, Any]
+        if (folder / "masks").is_dir():
+            score_one = _mask_scorer(folder, source, self.ignore_as_background)
+            scored = _score(ctx, source.ids, score_one, ())
+            result, column = {}, 0
+            if len(scored.confusion) > 1:
+                result["by_confidence"] = score_files.by_confidence(scored.confusion, protocol)
+        elif (folder / "crf").is_dir():
+            alpha = self._alpha_of(folder.name)
+            scored = _score(ctx, source.ids, _crf_scorer(folder / "crf", source, alpha), ())
+            result, column = {"alpha": alpha}, 0
+        elif (folder / "cams").is_dir():
+            choice = _parse_choice(self.threshold, inputs)
+            score_one = _cam_scorer(folder / "cams", source)
+            scored, result, column = self._score_maps(ctx, source, score_one, choice, inputs)
+        else:
+            raise UserError(
+                f"expected crf/, masks/ or cams/ in {folder}, found none; run its stage"
+            )
+
+        confusion = scored.confusion[column]
+        result |= score_files.summary(confusion, names, protocol, scored.boundary)
+        result |= {"images": len(scored.image_miou), "protocol": protocol, "split": self.split}
+        per_image = {name: float(miou[column]) for name, miou in scored.image_miou.items()}
+        write_json(ctx.stage_dir / "per_image.json", per_image)
+        chosen = (
+            f", threshold {result['threshold']:.2f} ({choice.name})"
+            if "threshold" in result
+            else ""
         )
-    else:
-        raise UserError(f"expected crf/, masks/ or cams/ in {folder}, found none; run its stage")
+        compared: Any = result.get("compared", {})
+        for name, other in compared.items():
+            chosen += f"; at {other['threshold']:.2f} ({name}) mIoU {100 * other['miou']:.2f}"
+        ctx.log(
+            f"{result['split']}: {result['images']} images, {protocol}{chosen}\n"
+            + class_table(result)
+        )
+        if "by_confidence" in result:
+            ctx.log("the surer pixels alone\n" + confidence_table(result["by_confidence"]))
+        return result
 
-    confusion = scored.confusion[column]
-    result |= score_files.summary(confusion, names, protocol, scored.boundary)
-    result |= {"images": len(scored.image_miou), "protocol": protocol, "split": settings["split"]}
-    per_image = {name: float(miou[column]) for name, miou in scored.image_miou.items()}
-    write_json(ctx.stage_dir / "per_image.json", per_image)
-    chosen = (
-        f", threshold {result['threshold']:.2f} ({choice.name})" if "threshold" in result else ""
-    )
-    compared: Any = result.get("compared", {})
-    for name, other in compared.items():
-        chosen += f"; at {other['threshold']:.2f} ({name}) mIoU {100 * other['miou']:.2f}"
-    ctx.log(
-        f"{result['split']}: {result['images']} images, {protocol}{chosen}\n{class_table(result)}"
-    )
-    if "by_confidence" in result:
-        ctx.log("the surer pixels alone\n" + confidence_table(result["by_confidence"]))
-    return result
+    def _alpha_of(self, stage: str) -> float:
+        """Which of the results of the crf stage is meant.
 
+        Raises:
+          UserError: nothing says so.
+        """
+        if not self.alpha:
+            raise UserError(f"{stage} has a result for each alpha: set alpha to one of them")
+        return self.alpha
 
-def _score_maps(
-    ctx: Context,
-    settings: Mapping[str, Any],
-    source: Source,
-    score_one: ScoreOne,
-    choice: _Choice,
-    inputs: dict[str, Path],
-    protocol: score_files.Protocol,
-) -> tuple[score_files.Scored, dict[str, Any], int]:
-    """The scores at all thresholds, the metrics of maps alone, the chosen threshold's position."""
-    grid = score_files.THRESHOLDS
-    ids = source.ids
-    best = None
-    if choice.name == "held_out":
-        seed: Any = ctx.config.seed
-        held_out, ids = _split_off(ids, settings.get("held_out_images", 100), seed)
-        sample = _score(ctx, held_out, score_one, grid)
-        best = score_files.curve(sample.confusion, grid, protocol)["best_threshold"]
-    extra = () if choice.value is None else (choice.value,)
-    others = {name: _fixed(setting, inputs) for name, setting in _compared(settings)}
-    scored = _score(ctx, ids, score_one, (*grid, *extra, *others.values()))
-    result = score_files.curve(scored.confusion[: len(grid)], grid, protocol)
-    if best is not None:
-        result |= {"best_threshold": best, "held_out_images": len(source.ids) - len(ids)}
-    threshold = result["best_threshold"] if choice.value is None else choice.value
-    result |= {"threshold": threshold, "threshold_choice": choice.name}
-    for number, (name, value) in enumerate(others.items(), len(grid) + len(extra)):
-        miou = float(confusion_scores(scored.confusion[number], protocol)["miou"])
-        result.setdefault("compared", {})[name] = {"threshold": value, "miou": miou}
-    return scored, result, len(grid) if extra else grid.index(threshold)
+    def _score_maps(
+        self,
+        ctx: Context,
+        source: Source,
+        score_one: ScoreOne,
+        choice: _Choice,
+        inputs: Mapping[str, Path],
+    ) -> tuple[score_files.Scored, dict[str, Any], int]:
+        """Scores at all thresholds, the metrics of maps alone, the chosen threshold's position."""
+        grid = score_files.THRESHOLDS
+        ids = source.ids
+        best = None
+        if choice.name == "held_out":
+            seed: Any = ctx.config.seed
+            held_out, ids = _split_off(ids, self.held_out_images, seed)
+            sample = _score(ctx, held_out, score_one, grid)
+            best = score_files.curve(sample.confusion, grid, self.protocol)["best_threshold"]
+        extra = () if choice.value is None else (choice.value,)
+        others = {name: _fixed(setting, inputs) for name, setting in sorted(self.compare.items())}
+        scored = _score(ctx, ids, score_one, (*grid, *extra, *others.values()))
+        result = score_files.curve(scored.confusion[: len(grid)], grid, self.protocol)
+        if best is not None:
+            result |= {"best_threshold": best, "held_out_images": len(source.ids) - len(ids)}
+        threshold = result["best_threshold"] if choice.value is None else choice.value
+        result |= {"threshold": threshold, "threshold_choice": choice.name}
+        for number, (name, value) in enumerate(others.items(), len(grid) + len(extra)):
+            miou = float(confusion_scores(scored.confusion[number], self.protocol)["miou"])
+            result.setdefault("compared", {})[name] = {"threshold": value, "miou": miou}
+        return scored, result, len(grid) if extra else grid.index(threshold)
 
 
 def _score(
@@ -179,12 +194,11 @@ def _score(
         )
 
 
-def _mask_scorer(folder: Path, source: Source, settings: Mapping[str, Any]) -> ScoreOne:
+def _mask_scorer(folder: Path, source: Source, lenient: bool) -> ScoreOne:
     masks, sure = folder / "masks", folder / CONFIDENCE_FOLDER
     missing = [name for name in source.ids if not (masks / f"{name}.png").is_file()]
     check_all_found("mask (.png)", missing, len(source.ids), masks)
     truth = _truth_reader(source)
-    lenient = bool(settings.get("ignore_as_background", False))
     known = sure.is_dir()
 
     def score_one(image_id: str, thresholds: Sequence[float]) -> score_files.Counts:
@@ -195,12 +209,7 @@ def _mask_scorer(folder: Path, source: Source, settings: Mapping[str, Any]) -> S
     return score_one
 
 
-def _crf_scorer(folder: Path, source: Source, settings: Mapping[str, Any]) -> ScoreOne:
-    alpha = settings.get("alpha")
-    if not alpha:
-        raise UserError(
-            f"{folder} has a result for each alpha: set alpha to one of the crf stage's"
-        )
+def _crf_scorer(folder: Path, source: Source, alpha: float) -> ScoreOne:
     missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
     check_all_found("CRF result", missing, len(source.ids), folder)
     truth = _truth_reader(source)
@@ -239,21 +248,14 @@ def _truth_reader(source: Source) -> Callable[[str], np.ndarray]:
     return read
 
 
-def _compared(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    compare = settings.get("compare") or {}
-    if not isinstance(compare, dict):
-        raise UserError(f"expected compare to give names to thresholds, found {compare!r}")
-    return sorted(compare.items())
-
-
-def _fixed(setting: Any, inputs: dict[str, Path]) -> float:
+def _fixed(setting: float | str, inputs: Mapping[str, Path]) -> float:
     value = _parse_choice(setting, inputs).value
     if value is None:
         raise UserError(f"expected numbers or from:NEED in compare, found {setting!r}")
     return value
 
 
-def _parse_choice(setting: Any, inputs: dict[str, Path]) -> _Choice:
+def _parse_choice(setting: float | str, inputs: Mapping[str, Path]) -> _Choice:
     if setting in ("oracle", "held_out"):
         return _Choice(setting)
     need = _need_of(setting, inputs)
@@ -261,13 +263,13 @@ def _parse_choice(setting: Any, inputs: dict[str, Path]) -> _Choice:
     return _Choice("fixed", value)
 
 
-def _need_of(setting: Any, needs: Collection[str]) -> str | None:
+def _need_of(setting: float | str, needs: Collection[str]) -> str | None:
     """The need that a threshold comes from; None where it is a number or a way to choose one."""
     need = named_need(setting, needs)
     try:
         if need is None and setting not in ("oracle", "held_out"):
             float(setting)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise UserError(
             f"expected a number, oracle, held_out or from:NEED as threshold, found {setting!r}"
         ) from error

@@ -6,11 +6,10 @@
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from ml_collections import ConfigDict
 
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER, confidence, write_confidence
 from wsss_jax.data.formats.cam_files import all_cams, read_cams
@@ -22,7 +21,8 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, check_all_found
 from wsss_jax.ops.background import power_background
 from wsss_jax.scoring.confusion import IGNORE, strongest
-from wsss_jax.stages.base import Context, Needs, expect, expect_alpha
+from wsss_jax.stages.base import Context, Needs, Stage, expect
+from wsss_jax.stages.crf import expect_alpha
 from wsss_jax.stages.references import best_threshold, named_need
 
 # Mask and confidence of the image with an id.
@@ -75,86 +75,162 @@ def _level(score: Float[np.ndarray, "h w"], background: Background) -> Float[np.
     return np.full_like(score, sum(band) / 2 if band is not None else background.threshold)
 
 
-MAKES = ("masks/", "confidence/")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PseudoLabels(Stage):
+    """Turns class activation maps or CRF results into masks: ``masks/<id>.png``.
 
+    Reads ``cams/`` of the need ``cams``; a mask can only have classes its file has maps of, the
+    image's label. With the need ``crf`` in place of ``cams``, masks are the most probable classes
+    of its result for `alpha`. Finished masks are kept. Processes share the images.
 
-def check(config: ConfigDict, needs: Needs) -> None:
-    """Refuses what cannot work; see `wsss_jax.stages.base`."""
-    settings: dict[str, Any] = config.to_dict()
-    if "crf" in needs:
-        expect(needs, "crf", "crf/")
-        if settings.get("alpha"):
-            expect_alpha(needs, "crf", settings["alpha"])
-    else:
+    There is one kind of background (see `Background`): `ignore_band` if given, else `alpha` if
+    above 0, else `threshold`.
+
+    Attributes:
+      split: images to make masks of.
+      threshold: what a score must exceed to be foreground: a number, or ``from:NEED``, the best
+        threshold of that evaluation or threshold stage; empty: that of the only need besides
+        ``cams``.
+      alpha: power of the background (1 − score)^alpha; 0 for none. With the need ``crf``: which of
+        its results.
+      ignore_band: (low, high): scores up to low are background, above high foreground, 255 between;
+        () for none.
+    """
+
+    outputs: ClassVar[tuple[str, ...]] = ("masks/", "confidence/")
+
+    split: str
+    threshold: float | str = ""
+    alpha: float = 0.0
+    ignore_band: tuple[float, float] | tuple[()] = ()
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+          UserError: the background makes no sense.
+        """
+        super().__post_init__()
+        band = self.ignore_band
+        if band and not 0 <= band[0] <= band[1]:
+            raise UserError(f"expected ignore_band (low, high) with 0 ≤ low ≤ high, found {band}")
+        if self.alpha < 0:
+            raise UserError(f"expected an alpha above 0 (or 0 for none), found {self.alpha!r}")
+
+    def check(self, needs: Needs) -> None:
+        """Refuses what cannot work; see `Stage`."""
+        if "crf" in needs:
+            expect(needs, "crf", "crf/")
+            self._alpha_of(needs["crf"].name)
+            expect_alpha(needs, "crf", self.alpha)
+            return
         expect(needs, "cams", "cams/")
-        choice = _choice(settings, needs)
+        choice = self._choice(needs)
         if isinstance(choice, str):
             expect(needs, choice, "metrics.json")
 
+    def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
+        """Runs the stage; see `Stage`.
 
-def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
-    """Runs the stage; see `wsss_jax.stages`.
+        Returns:
+          ``images``, ``class_shares`` (class name → share of this process's pixels, with
+          ``ignore``), and ``threshold`` with ``threshold_choice`` (``fixed``, ``contrast``,
+          ``held_out``, ``oracle``), or ``alpha``, or ``ignore_band``.
 
-    Reads ``cams/`` of the need ``cams``; a mask can only have classes its file has maps of, the
-    image's label. Finished masks are kept. Processes share the images. With the need ``crf`` in
-    place of ``cams``, masks are the most probable classes of its result for ``alpha``.
-
-    Settings: ``split``, and one kind of background (see `Background`): ``ignore_band`` (two
-    numbers) if given, else ``alpha`` if above 0, else ``threshold``: a number, or ``from:NEED``,
-    the best threshold of that evaluation or threshold stage. Without ``threshold``, it comes from
-    the one need besides ``cams``.
-
-    Returns:
-      ``images``, ``class_shares`` (class name → share of this process's pixels, with ``ignore``),
-      and ``threshold`` with ``threshold_choice`` (``fixed``, ``contrast``, ``held_out``,
-      ``oracle``), or ``alpha``, or ``ignore_band``.
-
-    Raises:
-      UserError: a CAM file is missing or damaged, or the settings make no sense.
-    """
-    settings: dict[str, Any] = config.to_dict()
-    source = ctx.source(settings["split"])
-    num_classes = len(source.classes)
-    if "crf" in inputs:
-        read, how = _crf_reader(inputs["crf"] / "crf", source, settings)
-    else:
-        background, how = _background(settings, inputs)
-        read = _cam_reader(inputs["cams"] / "cams", source, background)
-
-    def make(image_id: str) -> np.ndarray:
-        target = ctx.stage_dir / "masks" / f"{image_id}.png"
-        confident = ctx.stage_dir / CONFIDENCE_FOLDER / f"{image_id}.png"
-        if target.is_file() and confident.is_file():  # written atomically, so they are whole
-            mask = decode_mask(target.read_bytes(), str(target), num_classes)
+        Raises:
+          UserError: a CAM file or CRF result is missing or damaged.
+        """
+        source = ctx.source(self.split)
+        num_classes = len(source.classes)
+        if "crf" in inputs:
+            alpha = self._alpha_of(inputs["crf"].name)
+            read = _crf_reader(inputs["crf"] / "crf", source, alpha)
+            how: dict[str, Any] = {"alpha": alpha, "crf": True}
         else:
-            mask, sure = read(image_id)
-            write_confidence(confident, sure)
-            with atomic_write(target) as file:
-                file.write(encode_mask(mask))
-        return np.bincount(mask.ravel(), minlength=IGNORE + 1)
+            background, how = self._background(inputs)
+            read = _cam_reader(inputs["cams"] / "cams", source, background)
 
-    ids = source.ids[ctx.process_index :: ctx.process_count]
-    counts = np.zeros(IGNORE + 1, np.int64)
-    with (
-        ctx.progress(len(ids), ctx.stage) as progress,
-        thread_pool() as pool,
-    ):
-        for one in pool.map(make, ids):
-            counts += one
-            progress.update()
-    shares = counts / max(counts.sum(), 1)
-    names = {index + 1: name for index, name in enumerate(source.classes)}
-    names |= {0: "background", IGNORE: "ignore"}
-    result = {
-        "images": len(source.ids),
-        "class_shares": {name: float(shares[index]) for index, name in names.items()},
-        **how,
-    }
-    ctx.log(
-        f"{len(source.ids)} masks, {_describe(how)}; pixels:"
-        f" {100 * shares[0]:.1f} % background, {100 * shares[IGNORE]:.1f} % ignored"
-    )
-    return result
+        def make(image_id: str) -> np.ndarray:
+            target = ctx.stage_dir / "masks" / f"{image_id}.png"
+            confident = ctx.stage_dir / CONFIDENCE_FOLDER / f"{image_id}.png"
+            if target.is_file() and confident.is_file():  # written atomically, so they are whole
+                mask = decode_mask(target.read_bytes(), str(target), num_classes)
+            else:
+                mask, sure = read(image_id)
+                write_confidence(confident, sure)
+                with atomic_write(target) as file:
+                    file.write(encode_mask(mask))
+            return np.bincount(mask.ravel(), minlength=IGNORE + 1)
+
+        ids = source.ids[ctx.process_index :: ctx.process_count]
+        counts = np.zeros(IGNORE + 1, np.int64)
+        with (
+            ctx.progress(len(ids), ctx.stage) as progress,
+            thread_pool() as pool,
+        ):
+            for one in pool.map(make, ids):
+                counts += one
+                progress.update()
+        shares = counts / max(counts.sum(), 1)
+        names = {index + 1: name for index, name in enumerate(source.classes)}
+        names |= {0: "background", IGNORE: "ignore"}
+        result = {
+            "images": len(source.ids),
+            "class_shares": {name: float(shares[index]) for index, name in names.items()},
+            **how,
+        }
+        described = ", ".join(f"{key} {value}" for key, value in how.items())
+        ctx.log(
+            f"{len(source.ids)} masks, {described}; pixels:"
+            f" {100 * shares[0]:.1f} % background, {100 * shares[IGNORE]:.1f} % ignored"
+        )
+        return result
+
+    def _alpha_of(self, stage: str) -> float:
+        """Which of the results of the crf stage is meant.
+
+        Raises:
+          UserError: nothing says so.
+        """
+        if not self.alpha:
+            raise UserError(f"{stage} has a result for each alpha: set alpha to one of them")
+        return self.alpha
+
+    def _background(self, inputs: Mapping[str, Path]) -> tuple[Background, dict[str, Any]]:
+        """The background and how it came about, for the metrics."""
+        choice = self._choice(inputs)
+        if isinstance(choice, str):
+            threshold, how = best_threshold(inputs[choice])
+            return (
+                Background(threshold=threshold),
+                {"threshold": threshold, "threshold_choice": how},
+            )
+        found = {name: v for name, v in dataclasses.asdict(choice).items() if v is not None}
+        return choice, found | ({"threshold_choice": "fixed"} if "threshold" in found else {})
+
+    def _choice(self, needs: Collection[str]) -> Background | str:
+        """The background of the settings, or the need whose best threshold it is.
+
+        Raises:
+          UserError: the settings make no sense.
+        """
+        if self.ignore_band:
+            return Background(ignore_band=self.ignore_band)
+        if self.alpha:
+            return Background(alpha=self.alpha)
+        others = [need for need in needs if need != "cams"]
+        setting = self.threshold
+        if setting == "" and len(others) == 1:
+            return others[0]
+        need = named_need(setting, needs)
+        if need is not None:
+            return need
+        try:
+            return Background(threshold=float(setting))
+        except ValueError as error:
+            raise UserError(
+                f"expected a number or from:NEED as threshold, found {setting!r}"
+            ) from error
 
 
 def _cam_reader(folder: Path, source: Source, background: Background) -> _Reader:
@@ -168,15 +244,8 @@ def _cam_reader(folder: Path, source: Source, background: Background) -> _Reader
     return read
 
 
-def _crf_reader(
-    folder: Path, source: Source, settings: Mapping[str, Any]
-) -> tuple[_Reader, dict[str, Any]]:
-    """As `_cam_reader` for CRF results, with what is to be said of them in the metrics."""
-    alpha = settings.get("alpha")
-    if not alpha:
-        raise UserError(
-            f"{folder} has a result for each alpha: set alpha to one of the crf stage's"
-        )
+def _crf_reader(folder: Path, source: Source, alpha: float) -> _Reader:
+    """As `_cam_reader` for CRF results."""
     missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
     check_all_found("CRF result", missing, len(source.ids), folder)
 
@@ -187,48 +256,4 @@ def _crf_reader(
         classes = np.concatenate([[0], keys + 1]).astype(np.uint8)
         return classes[chosen], confidence(q, chosen)
 
-    return read, {"alpha": float(alpha), "crf": True}
-
-
-def _background(
-    settings: Mapping[str, Any], inputs: dict[str, Path]
-) -> tuple[Background, dict[str, Any]]:
-    """The background and how it came about, for the metrics."""
-    choice = _choice(settings, inputs)
-    if isinstance(choice, str):
-        threshold, how = best_threshold(inputs[choice])
-        return Background(threshold=threshold), {"threshold": threshold, "threshold_choice": how}
-    found = {name: v for name, v in dataclasses.asdict(choice).items() if v is not None}
-    return choice, found | ({"threshold_choice": "fixed"} if "threshold" in found else {})
-
-
-def _choice(settings: Mapping[str, Any], needs: Collection[str]) -> Background | str:
-    """The background of the settings, or the need whose best threshold it is.
-
-    Raises:
-      UserError: the settings make no sense.
-    """
-    band, alpha = tuple(settings.get("ignore_band", ())), settings.get("alpha", 0)
-    if band:
-        if len(band) != 2 or not 0 <= band[0] <= band[1]:
-            raise UserError(f"expected ignore_band (low, high) with 0 ≤ low ≤ high, found {band}")
-        return Background(ignore_band=(float(band[0]), float(band[1])))
-    if alpha:
-        if not isinstance(alpha, int | float) or alpha < 0:
-            raise UserError(f"expected an alpha above 0 (or 0 for none), found {alpha!r}")
-        return Background(alpha=float(alpha))
-    others = [need for need in needs if need != "cams"]
-    setting = settings.get("threshold", f"from:{others[0]}" if len(others) == 1 else None)
-    need = named_need(setting, needs)
-    if need is not None:
-        return need
-    try:
-        return Background(threshold=float(setting))
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"expected a number or from:NEED as threshold, found {setting!r}"
-        ) from error
-
-
-def _describe(how: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in how.items())
+    return read

@@ -1,8 +1,8 @@
 """What a stage takes over from another one: settings that read ``from:NEED``."""
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_json
@@ -10,7 +10,7 @@ from wsss_jax.ops.background import alpha_of_threshold
 from wsss_jax.stages.base import Needs, expect
 
 
-def named_need(setting: Any, needs: Collection[str]) -> str | None:
+def named_need(setting: float | str, needs: Collection[str]) -> str | None:
     """The need that ``from:NEED`` names; None for settings of another kind.
 
     Raises:
@@ -45,31 +45,37 @@ def best_threshold(evaluation: Path) -> tuple[float, str]:
     return float(metrics["best_threshold"]), choice if known else "oracle"
 
 
-def check_alpha(setting: Any, needs: Needs) -> float:
-    """The value of a setting as of `resolved_alpha`, or 1 where another stage has to run first.
+def check_alpha(setting: float | str, name: str, needs: Needs) -> None:
+    """Refuses a setting that `resolved_alpha` would refuse, before the other stage has run.
 
     Raises:
-      UserError: neither a number nor ``from:NEED`` with the name of a stage that makes scores.
+      UserError: neither a number above 0 nor ``from:NEED`` with the name of a stage that leaves a
+        threshold.
     """
     need = named_need(setting, needs)
     if need is None:
-        return _number(setting)
-    expect(needs, need, "metrics.json")
-    return 1.0
+        _positive(setting, name)
+    else:
+        expect(needs, need, "metrics.json")
 
 
-def resolved_alpha(setting: Any, inputs: dict[str, Path]) -> float:
+def resolved_alpha(setting: float | str, name: str, inputs: Mapping[str, Path]) -> float:
     """A power of the background (1 − max)^α: a number, or ``from:NEED``.
 
     The latter is the α whose background meets the score at the threshold that the other stage
     found, see `best_threshold`.
+
+    Args:
+      setting: the value.
+      name: the setting's, for messages.
+      inputs: folders of the needed stages.
 
     Raises:
       UserError: see `check_alpha`; or the stage found a threshold of 0 or 1.
     """
     need = named_need(setting, inputs)
     if need is None:
-        return _number(setting)
+        return _positive(setting, name)
     threshold, _ = best_threshold(inputs[need])
     if not 0 < threshold < 1:
         raise UserError(
@@ -79,8 +85,11 @@ def resolved_alpha(setting: Any, inputs: dict[str, Path]) -> float:
     return alpha_of_threshold(threshold)
 
 
-def _number(setting: Any) -> float:
+def _positive(setting: float | str, name: str) -> float:
     try:
-        return float(setting)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"expected a number or from:NEED as alpha, found {setting!r}") from error
+        value = float(setting)
+    except ValueError as error:
+        raise UserError(f"expected a number or from:NEED as {name}, found {setting!r}") from error
+    if not 0 < value < math.inf:
+        raise UserError(f"expected {name} above 0, found {value:g}: change it")
+    return value

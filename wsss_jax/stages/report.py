@@ -4,12 +4,12 @@
 other stages left out is left out here, with a sentence saying so.
 """
 
+import dataclasses
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from ml_collections import ConfigDict
+from typing import Any, ClassVar
 
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
@@ -18,44 +18,55 @@ from wsss_jax.report.collect import Evaluation, Run, collect
 from wsss_jax.report.gallery import Sample, make_gallery, map_folders, shown_evaluation
 from wsss_jax.report.page import build_page
 from wsss_jax.report.picture import draw_picture
-from wsss_jax.stages.base import Context
+from wsss_jax.stages.base import Context, Stage
 
 
-def run(ctx: Context, config: ConfigDict, inputs: dict[str, Path]) -> dict[str, Any]:
-    """Reads the folders of all stages of ``ctx.config`` and writes the report.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report(Stage):
+    """Draws the run: one self-contained page and one picture.
 
-    Args:
-      ctx: the run; every stage's folder in ``ctx.workdir`` is read, whatever `inputs` names.
-      config: ``images_per_group`` (default 3), how many best, median and worst images are shown.
-      inputs: not used: the report shows whatever is there.
+    The folders of all stages of the run are read, whatever the stage needs.
 
-    Returns:
-      Names of the files, how many images are shown and the size of the page in bytes.
+    Attributes:
+      images_per_group: how many of the best, median and worst images are shown.
     """
-    if ctx.process_index != 0:
-        return {}
-    found = collect(ctx.stages, ctx.config, ctx.workdir, ctx.stage)
-    evaluation = shown_evaluation(found)
-    count: Any = config.get("images_per_group", 3)
-    samples, classes, reason = _pictures(ctx, evaluation, count, map_folders(found))
-    if not classes:
-        classes = _named_classes(found)
-    page = build_page(found, samples, evaluation, classes, _provenance(found), reason)
-    files = {
-        "report.html": page.encode(),
-        "report.png": draw_picture(found, samples, classes),
-    }
-    for name, data in files.items():
-        for folder in (ctx.stage_dir, ctx.workdir):
-            with atomic_write(folder / name) as file:
-                file.write(data)
-    ctx.log(f"report: {ctx.workdir / 'report.html'}")
-    return {
-        "page": "report.html",
-        "picture": "report.png",
-        "images_shown": len(samples),
-        "page_bytes": len(files["report.html"]),
-    }
+
+    outputs: ClassVar[tuple[str, ...]] = ("report.html", "report.png")
+    redone_freely: ClassVar[bool] = True
+
+    images_per_group: int = 3
+
+    def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
+        """Runs the stage; see `Stage`.
+
+        Returns:
+          Names of the files, how many images are shown and the size of the page in bytes.
+        """
+        if ctx.process_index != 0:
+            return {}
+        found = collect(ctx.stages, ctx.config, ctx.workdir, ctx.stage)
+        evaluation = shown_evaluation(found)
+        samples, classes, reason = _pictures(
+            ctx, evaluation, self.images_per_group, map_folders(found)
+        )
+        if not classes:
+            classes = _named_classes(found)
+        page = build_page(found, samples, evaluation, classes, _provenance(found), reason)
+        files = {
+            "report.html": page.encode(),
+            "report.png": draw_picture(found, samples, classes),
+        }
+        for name, data in files.items():
+            for folder in (ctx.stage_dir, ctx.workdir):
+                with atomic_write(folder / name) as file:
+                    file.write(data)
+        ctx.log(f"report: {ctx.workdir / 'report.html'}")
+        return {
+            "page": "report.html",
+            "picture": "report.png",
+            "images_shown": len(samples),
+            "page_bytes": len(files["report.html"]),
+        }
 
 
 def _pictures(
