@@ -136,6 +136,12 @@ def test_a_recipe_trains_on_a_data_set_of_its_own(folder: Path, capsys: pytest.C
 def test_its_settings_are_read_strictly(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert run(folder, "--config.data.periode=3", "--dry_run") == 2
     assert "did you mean data.period" in capsys.readouterr().err
+    wrong = RECIPE.replace("    return c", "    c.data.perod = 3\n    return c")
+    (folder / "recipe.py").write_text(wrong)
+    for dry in ([], ["--dry_run"]):
+        assert run(folder, *dry) == 2
+        assert "data.perod is no setting of Stripes; did you mean" in capsys.readouterr().err
+        assert not (folder / "run" / "train").exists()
     with pytest.raises(UserError, match=r"data\.perod is no setting of Stripes; did you mean"):
         DataSettings.from_config({"builder": "own_sets.stripes", "colors": "", "perod": 3}, "data")
     with pytest.raises(UserError, match=r"expected data\.colors \(text\), found none: set it"):
