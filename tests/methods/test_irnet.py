@@ -102,9 +102,13 @@ def test_a_map_too_small_for_pairs_costs_nothing():
 def test_labels_are_those_in_the_middle_of_blocks():
     labels = np.arange(36, dtype=np.uint8).reshape(6, 6)
     np.testing.assert_array_equal(
-        _labels_of_blocks(jnp.asarray(labels)[None])[0], [[14, 255], [255, 255]]
+        _labels_of_blocks(jnp.asarray(labels)[None], 4)[0], [[14, 255], [255, 255]]
     )
-    np.testing.assert_array_equal(_labels_of_blocks(jnp.asarray(labels)[None, :4, :4])[0], [[14]])
+    np.testing.assert_array_equal(
+        _labels_of_blocks(jnp.asarray(labels)[None, :4, :4], 4)[0], [[14]]
+    )
+    blocks = _labels_of_blocks(jnp.asarray(labels)[None], 3)[0]  # of a stride that is no power of 2
+    np.testing.assert_array_equal(blocks, [[7, 10], [25, 28]])
 
 
 def test_flipping_by_hand():

@@ -42,7 +42,8 @@ def test_parameters_are_those_of_torchvisions_features():
     assert len(kernels) == 52 and len(params) == 3 * 52
     assert sum(v.size for v in jax.tree.leaves(variables["batch_stats"])) == 2 * 17_056
     assert kernels["features_4/conv_1_0/kernel"].shape == (3, 3, 1, 144)
-    assert MobileNetV2().import_name(("features_4", "conv_1_0")) == "features.4.conv.1.0"
+    path = ("params", "features_4", "conv_1_0", "kernel")
+    assert MobileNetV2().import_name(path) == "features.4.conv.1.0.weight"
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])

@@ -14,11 +14,11 @@ from wsss_jax.errors import UserError
 from wsss_jax.methods.cam import Cam
 from wsss_jax.models.mobilenet_v2 import MobileNetV2
 from wsss_jax.models.tiny import Tiny
+from wsss_jax.models.torch_names import from_torch_layout
 from wsss_jax.weights.import_weights import (
     import_arrays,
     import_backbone,
     read_arrays,
-    to_flax_layout,
     torch_names,
 )
 
@@ -39,11 +39,11 @@ def arrays(shapes) -> dict[str, np.ndarray]:
 
 def test_layouts():
     conv = np.arange(2 * 3 * 5 * 7).reshape(2, 3, 5, 7)  # OIHW
-    assert to_flax_layout(conv)[4, 6, 1, 0] == conv[0, 1, 4, 6]
+    assert from_torch_layout(conv)[4, 6, 1, 0] == conv[0, 1, 4, 6]
     depthwise = np.arange(6 * 9).reshape(6, 1, 3, 3)
-    assert to_flax_layout(depthwise).shape == (3, 3, 1, 6)
-    assert to_flax_layout(np.zeros((10, 4))).shape == (4, 10)
-    assert to_flax_layout(np.zeros(4)).shape == (4,)
+    assert from_torch_layout(depthwise).shape == (3, 3, 1, 6)
+    assert from_torch_layout(np.zeros((10, 4))).shape == (4, 10)
+    assert from_torch_layout(np.zeros(4)).shape == (4,)
 
 
 def test_import_puts_every_array_in_its_place(shapes, arrays):
@@ -51,7 +51,7 @@ def test_import_puts_every_array_in_its_place(shapes, arrays):
     result = import_arrays(shapes, arrays, backbone=TINY, source="a file", log=heard.append)
     flat = traverse_util.flatten_dict(result, sep="/")
     for path, name in torch_names(shapes, TINY).items():
-        np.testing.assert_array_equal(flat[path], to_flax_layout(arrays[name]))
+        np.testing.assert_array_equal(flat[path], from_torch_layout(arrays[name]))
     assert "fc8.weight" in arrays and "layer_0.conv.weight" in arrays
     assert heard == [f"{len(arrays)} arrays from a file"]
 

@@ -17,7 +17,7 @@ from wsss_jax.losses.pair_affinity import pair_losses
 from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv, downsample_valid
-from wsss_jax.models.taps import to_size
+from wsss_jax.models.taps import map_size, to_stride
 from wsss_jax.ops.pair_affinity import feature_affinity, pair_mask
 from wsss_jax.ops.resize import valid_size
 
@@ -48,7 +48,8 @@ class AffinityNetwork(nn.Module):
         """Features whose distance tells the affinity; `train` needs a ``dropout`` key."""
         dtype = jnp.dtype(self.dtype)
         taps = self.backbone(x, valid, train=train)
-        size = (-(-x.shape[1] // self.map_stride), -(-x.shape[2] // self.map_stride))
+        strides = self.backbone.tap_strides
+        size = map_size((x.shape[1], x.shape[2]), self.map_stride)
         he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
         wide = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")  # xavier with gain 4
         names = ("f8_3", "conv4"), ("f8_4", "conv5"), ("f8_5", "conv6")
@@ -56,7 +57,8 @@ class AffinityNetwork(nn.Module):
         for (name, tap), width in zip(names, self.dims[:3], strict=True):
             side = Conv(width, 1, kernel_init=he, dtype=dtype, name=name)(taps[tap])
             # After the 1×1 layer, which has fewer channels and does not mind the order.
-            parts.append(nn.elu(to_size(side, size, valid)))
+            side = to_stride(side, strides[tap], self.map_stride, size, valid)
+            parts.append(nn.elu(side))
         joint = Conv(self.dims[3], 1, kernel_init=wide, dtype=dtype, name="f9")
         return nn.elu(joint(jnp.concatenate(parts, axis=-1)).astype(jnp.float32))
 
@@ -111,6 +113,11 @@ class Affinity(Method):
         terms = pair_losses(feature_affinity(features), batch["affinity_label"])
         loss = terms["background"] / 4 + terms["foreground"] / 4 + terms["different"] / 2
         return loss, Aux(terms=terms)
+
+    def stride(self, output: str) -> int:
+        """See `wsss_jax.methods.base.Method`."""
+        del output
+        return self.map_stride
 
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]

@@ -106,13 +106,11 @@ class Method(Settings, abc.ABC):
         """How each parameter is optimized; a parameter that no rule matches is an error.
 
         By default these are the groups of AffinityNet's program, which SSENet's and SEAM's share:
-        what the backbone freezes stays, its weights learn at the base rate, the method's own layers
-        at `head_lr` times that, and biases at twice the rate of their group without weight decay.
+        those that the backbone states, and the method's own layers at `head_lr` times the base
+        rate, their biases at twice that without weight decay.
         """
         return (
-            *(ParamRule(f"^(?:{pattern}).*$", frozen=True) for pattern in self.backbone.frozen()),
-            ParamRule("^backbone/.*bias$", lr=2.0, decay=False),
-            ParamRule("^backbone/.*$", lr=1.0),
+            *self.backbone.param_rules(),
             ParamRule("^.*bias$", lr=2.0 * self.head_lr, decay=False),
             ParamRule("^.*$", lr=self.head_lr),
         )

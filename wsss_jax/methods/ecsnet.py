@@ -19,9 +19,9 @@ from wsss_jax.errors import UserError
 from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.dilated_overlay import DilatedOverlay
-from wsss_jax.models.layers import downsample_valid, mask_features, valid_at
+from wsss_jax.models.layers import downsample_valid, mask_features
 from wsss_jax.models.pcm_features import correlation_features
-from wsss_jax.models.taps import to_size
+from wsss_jax.models.taps import map_size, to_stride
 from wsss_jax.ops import erasing
 from wsss_jax.ops.max_norm import max_norm, min_max_norm, with_background
 from wsss_jax.ops.pixel_correlation import pixel_correlation
@@ -86,16 +86,18 @@ class EcsNetwork(nn.Module):
         taps = self.backbone(x, valid, train=train)
         final = taps["conv6"]
         final = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(final, deterministic=not train)
-        final = mask_features(final, valid_at(valid, (final.shape[1], final.shape[2])))
+        strides = self.backbone.tap_strides
+        final = mask_features(final, downsample_valid(valid, strides["conv6"]))
         head = DilatedOverlay(self.num_classes, self.dilations, dtype, name="fc8")
-        stride = self.map_stride or self.backbone.tap_strides["conv6"]
-        size = (-(-x.shape[1] // stride), -(-x.shape[2] // stride))
-        cam = to_size(head(final, overlaid=erased or self.overlay_both), size, valid)
+        cam = head(final, overlaid=erased or self.overlay_both)
+        stride = self.map_stride or strides["conv6"]
+        size = map_size((x.shape[1], x.shape[2]), stride)
+        cam = to_stride(cam, strides["conv6"], stride, size, valid)
         if erased:
             return {"cam": cam}
 
         map_valid = downsample_valid(valid, stride)
-        features = correlation_features(x, taps, size, valid, self.dims, dtype)
+        features = correlation_features(x, taps, strides, stride, valid, self.dims, dtype)
         foreground = max_norm(jnp.moveaxis(cam, -1, 1), map_valid)
         if not self.train_maps:
             foreground = jax.lax.stop_gradient(foreground)
@@ -261,6 +263,10 @@ class EcsNet(Method):
         if self.balanced:
             return losses.balanced_cross_entropy(logits, masks)
         return losses.masked_cross_entropy(logits, masks)
+
+    def stride(self, output: str) -> int:
+        """See `wsss_jax.methods.base.Method`."""
+        return self.map_stride or super().stride(output)
 
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]

@@ -18,11 +18,9 @@ from wsss_jax.losses.boundary import RADIUS, boundary_losses
 from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.boundary_heads import BoundaryHead, DisplacementHead
+from wsss_jax.models.taps import map_size
 from wsss_jax.ops.resize import valid_size
 from wsss_jax.types import ParamRule
-
-STRIDE = 4
-"""Image pixels per pixel of the maps."""
 
 _IGNORE = 255
 
@@ -51,11 +49,15 @@ class IrNetwork(nn.Module):
         *,
         train: bool = False,
     ) -> dict[str, Array]:
-        """``boundary`` [b, p, q, 1] (logits) and ``displacement`` [b, p, q, 2], at stride 4."""
+        """``boundary`` [b, p, q, 1] (logits) and ``displacement`` [b, p, q, 2].
+
+        Both have the stride of ``conv3``.
+        """
+        strides = self.backbone.tap_strides
         taps = jax.lax.stop_gradient(self.backbone(x, valid))  # pyright: ignore
         return {
-            "boundary": self.edge(taps, x, valid),
-            "displacement": self.displacement(taps, x, valid, train=train),
+            "boundary": self.edge(taps, strides, valid),
+            "displacement": self.displacement(taps, strides, valid, train=train),
         }
 
 
@@ -64,7 +66,7 @@ class IrNet(Method):
     """Hyper-parameters of IRNet; the defaults are the published ones.
 
     Attributes:
-      radius: pairs of pixels to learn from are closer than this, in pixels of stride 4.
+      radius: pairs of pixels to learn from are closer than this, in pixels of the maps.
       flip: predicted boundaries are the mean with those of the flipped image.
       canvas: above 0 an image is seen on a canvas of at least this side, as in training: the group
         norm counts the padding there (published: 512, the crop); 0: on its own.
@@ -112,13 +114,18 @@ class IrNet(Method):
             step.variables, images, train=True, mutable=["batch_stats"]
         )
         boundary = jax.nn.sigmoid(maps["boundary"])
-        labels = _labels_of_blocks(batch["segmentation"])
+        labels = _labels_of_blocks(batch["segmentation"], self.stride("boundary"))
         terms = boundary_losses(boundary[..., 0], maps["displacement"], labels, self.radius)
         same = (terms["background"] + terms["foreground"]) / 2
         displaced = terms["displacement_background"] + terms["displacement_foreground"]
         loss = (same + terms["different"]) / 2 + displaced / 2
         model_state = {**step.model_state, **changed}
         return loss, Aux(terms=terms, model_state=model_state, maps={"boundary": boundary})
+
+    def stride(self, output: str) -> int:
+        """See `wsss_jax.methods.base.Method`."""
+        del output
+        return self.backbone.tap_strides["conv3"]
 
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
@@ -132,13 +139,14 @@ class IrNet(Method):
         inputs: Float[Array, "b h w 3"],
         valid: Bool[Array, "b h w"],
     ) -> dict[str, Array]:
-        """Maps of stride 4 of normalised images, which are zero outside `valid`.
+        """Maps of normalised images, which are zero outside `valid`.
 
         Returns:
           ``boundary`` [b, h', w', 1], the probability that classes meet there, and ``displacement``
           [b, h', w', 2], (dy, dx) in pixels of the map.
         """
-        size = tuple(-(-side // STRIDE) for side in inputs.shape[1:3])
+        stride = self.stride("boundary")
+        size = map_size((inputs.shape[1], inputs.shape[2]), stride)
         sizes = valid_size(valid)
         more = [(0, max(self.canvas - side, 0)) for side in inputs.shape[1:3]]
         inputs = jnp.pad(inputs, ((0, 0), *more, (0, 0)))
@@ -152,16 +160,16 @@ class IrNet(Method):
         found = {name: one[:, : size[0], : size[1]] for name, one in found.items()}
         logits, displacement = found["boundary"][:count], found["displacement"][:count]
         if self.flip:
-            flipped = _flipped(found["boundary"][count:], -(-sizes[:, 1] // STRIDE))
+            flipped = _flipped(found["boundary"][count:], -(-sizes[:, 1] // stride))
             logits = (logits + flipped) / 2
         return {"boundary": jax.nn.sigmoid(logits), "displacement": displacement}
 
 
-def _labels_of_blocks(labels: UInt8[Array, "b s s"]) -> UInt8[Array, "b p p"]:
-    """The label in the middle of each block, 255 beyond the crop."""
-    odd = -labels.shape[1] % STRIDE
+def _labels_of_blocks(labels: UInt8[Array, "b s s"], stride: int) -> UInt8[Array, "b p p"]:
+    """The label in the middle of each block of `stride`, 255 beyond the crop."""
+    odd = -labels.shape[1] % stride
     wide = jnp.pad(labels, ((0, 0), (0, odd), (0, odd)), constant_values=_IGNORE)
-    return wide[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+    return wide[:, stride // 2 :: stride, stride // 2 :: stride]
 
 
 def _rectangles(sizes: Int[Array, "b 2"], like: Array) -> Bool[Array, "b h w"]:

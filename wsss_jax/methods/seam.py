@@ -21,7 +21,7 @@ from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv, downsample_valid
 from wsss_jax.models.pcm_features import correlation_features
-from wsss_jax.models.taps import to_size
+from wsss_jax.models.taps import map_size, to_stride
 from wsss_jax.ops import transforms
 from wsss_jax.ops.max_norm import min_max_norm, winner_only, with_background
 from wsss_jax.ops.pixel_correlation import pixel_correlation, pixel_correlation_input
@@ -71,17 +71,18 @@ class SeamNetwork(nn.Module):
         dtype = jnp.dtype(self.dtype)
         taps = self.backbone(x, valid, train=train)
         final = taps["conv6"]
-        stride = self.map_stride or self.backbone.tap_strides["conv6"]
-        size = (-(-x.shape[1] // stride), -(-x.shape[2] // stride))
+        strides = self.backbone.tap_strides
+        stride = self.map_stride or strides["conv6"]
+        size = map_size((x.shape[1], x.shape[2]), stride)
         map_valid = downsample_valid(valid, stride)
         dropped = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(final, deterministic=not train)
         xavier = nn.initializers.xavier_uniform()
         cam = Conv(self.num_classes + 1, 1, kernel_init=xavier, dtype=dtype, name="fc8")(dropped)
-        cam = to_size(cam.astype(jnp.float32), size, valid)
+        cam = to_stride(cam.astype(jnp.float32), strides["conv6"], stride, size, valid)
         if not self.use_pcm:
             return {"cam": cam, "cam_rv": cam}
 
-        features = correlation_features(x, taps, size, valid, self.dims, dtype)
+        features = correlation_features(x, taps, strides, stride, valid, self.dims, dtype)
         revised = pixel_correlation(features, pixel_correlation_input(cam, map_valid), map_valid)
         return {"cam": cam, "cam_rv": revised}
 
@@ -268,6 +269,10 @@ class Seam(Method):
     def _supervision(maps: Float[Array, "b c1 h w"]) -> Float[Array, "b c1 h w"]:
         """What the other scale's revised maps should look like: winners and their background."""
         return winner_only(with_background(jax.lax.stop_gradient(maps)[:, 1:]))
+
+    def stride(self, output: str) -> int:
+        """See `wsss_jax.methods.base.Method`."""
+        return self.map_stride or super().stride(output)
 
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]

@@ -51,9 +51,10 @@ class SegmentationNetwork(nn.Module):
           ``logits`` [b, p, q, C + 1] at the head's stride; ``presence`` [b, C] where asked for.
         """
         taps = self.backbone(x, valid, train=train)
-        found = {"logits": self.head(taps, valid, train=train)}
+        strides = self.backbone.tap_strides
+        found = {"logits": self.head(taps, strides, valid, train=train)}
         if self.presence is not None:
-            found["presence"] = self.presence(taps, valid)
+            found["presence"] = self.presence(taps, strides, valid)
         return found
 
 
@@ -156,6 +157,11 @@ class Segmentation(Method):
             loss += self.presence_weight * terms["presence"]
         maps = {"segmentation": outputs[0]}
         return loss, Aux(terms=terms, maps=maps, model_state=model_state)
+
+    def stride(self, output: str) -> int:
+        """See `wsss_jax.methods.base.Method`."""
+        del output
+        return self.head.stride(self.backbone.tap_strides)
 
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]

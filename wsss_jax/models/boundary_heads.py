@@ -1,38 +1,43 @@
 """The two branches of IRNet on a backbone's feature maps (Ahn et al., CVPR 2019).
 
-Both work on ``conv2`` (where the backbone has a stem of stride 4) to ``conv6`` and answer at the
-stride of ``conv3``. Layers carry the names of the published program: ``fc_edge1`` belongs to
-``conv2``, ``fc_edge2`` to ``conv3`` and so on.
+Both work on ``conv2`` (where the backbone has such a tap) to ``conv6`` and answer at the stride of
+``conv3``, which divides those of the later taps. Layers carry the names of the published program:
+``fc_edge1`` belongs to ``conv2``, ``fc_edge2`` to ``conv3`` and so on.
 """
+
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from wsss_jax.models.layers import Conv, Dtype, GroupNorm, valid_at
+from wsss_jax.models.layers import Conv, Dtype, GroupNorm, downsample_valid
 from wsss_jax.ops.resize import resize_bilinear, valid_size
 
 TAPS = ("conv2", "conv3", "conv4", "conv5", "conv6")
-_STRIDES = (1, 2, 4, 8, 16, 32)
 
 Valid = Bool[Array, "b ih iw"]
 
 
 class _Layer(nn.Module):
-    """1×1 convolution, group norm, enlargement, ReLU."""
+    """1×1 convolution, group norm, upsampling, ReLU."""
 
     features: int
     groups: int
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, like: Array, image: Array, valid: Array | None) -> Array:
-        """`x` at the size of `like`; `image` has the size of the network's input."""
+    def __call__(
+        self, x: Array, stride: int, like: Array, like_stride: int, valid: Array | None
+    ) -> Array:
+        """`x`, of `stride`, at the size of `like`, of `like_stride`."""
         y = Conv(self.features, 1, dtype=self.dtype, name="0")(x)
-        mask = valid_at(valid, (x.shape[1], x.shape[2]))
+        mask = downsample_valid(valid, stride)
         y = GroupNorm(self.groups, name="1")(y, mask)
-        factor = _stride(image, x) // _stride(image, like)
-        return nn.relu(_enlarged(y, factor, (like.shape[1], like.shape[2]), mask))
+        factor, rest = divmod(stride, like_stride)
+        if rest:
+            raise ValueError(f"maps of stride {stride} cannot be upsampled to stride {like_stride}")
+        return nn.relu(_upsampled(y, factor, (like.shape[1], like.shape[2]), mask))
 
 
 class BoundaryHead(nn.Module):
@@ -44,12 +49,18 @@ class BoundaryHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, taps: dict[str, Array], image: Float[Array, "b ih iw 3"], valid: Valid | None
+        self, taps: dict[str, Array], strides: Mapping[str, int], valid: Valid | None
     ) -> Float[Array, "b h w 1"]:
-        """`image` gives the input's size, `valid` the top-left part of it that is no padding."""
+        """The logits.
+
+        Args:
+          taps: the backbone's feature maps.
+          strides: of the taps, see `wsss_jax.models.base.Backbone.tap_strides`.
+          valid: the top-left part of the network's input that is no padding.
+        """
         parts = [
             _Layer(self.features, self.groups, self.dtype, name=f"fc_edge{number}")(
-                taps[tap], taps["conv3"], image, valid
+                taps[tap], strides[tap], taps["conv3"], strides["conv3"], valid
             )
             for number, tap in enumerate(TAPS, 1)
             if tap in taps
@@ -76,27 +87,30 @@ class DisplacementHead(nn.Module):
     def __call__(
         self,
         taps: dict[str, Array],
-        image: Float[Array, "b ih iw 3"],
+        strides: Mapping[str, int],
         valid: Valid | None,
         *,
         train: bool = False,
     ) -> Float[Array, "b h w 2"]:
         """See `BoundaryHead`; with `train` the mean is left in and counted."""
 
-        def layer(number: int, x: Array, like: Array) -> Array:
+        def layer(number: int, x: Array, tap: str, like: str) -> Array:
+            """Layer `number` on `x`, which has the stride of `tap`, at the stride of `like`."""
             at = min(number, len(self.features)) - 1
             width, groups = self.features[at], self.groups[at]
             name = f"fc_dp{number}"
-            return _Layer(width, groups, self.dtype, name=name)(x, like, image, valid)
+            made = _Layer(width, groups, self.dtype, name=name)
+            return made(x, strides[tap], taps[like], strides[like], valid)
 
-        fine, coarse = taps["conv3"], taps["conv4"]
-        upper = [layer(n, taps[tap], coarse) for n, tap in enumerate(TAPS, 1) if n >= 3]
+        fine, coarse = "conv3", "conv4"
+        upper = [layer(n, taps[tap], tap, coarse) for n, tap in enumerate(TAPS, 1) if n >= 3]
         parts = [
-            layer(n, taps[tap], fine) for n, tap in enumerate(TAPS, 1) if tap in taps and n < 3
+            layer(n, taps[tap], tap, fine) for n, tap in enumerate(TAPS, 1) if tap in taps and n < 3
         ]
-        parts.append(layer(6, jnp.concatenate(upper, -1), fine))
+        parts.append(layer(6, jnp.concatenate(upper, -1), coarse, fine))
         last = _LastLayer(self.features[-1], self.groups[-1], self.dtype, name="fc_dp7")
-        x = last(jnp.concatenate(parts, -1), valid).astype(jnp.float32)
+        x = last(jnp.concatenate(parts, -1), downsample_valid(valid, strides[fine]))
+        x = x.astype(jnp.float32)
         return _MeanShift(self.momentum, name="mean_shift")(x, train)
 
 
@@ -107,8 +121,9 @@ class _LastLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, valid: Array | None) -> Array:
+        """`valid` belongs to `x`."""
         y = Conv(self.features, 1, dtype=self.dtype, name="0")(x)
-        y = nn.relu(GroupNorm(self.groups, name="1")(y, valid_at(valid, (x.shape[1], x.shape[2]))))
+        y = nn.relu(GroupNorm(self.groups, name="1")(y, valid))
         return Conv(2, 1, dtype=self.dtype, name="3")(y)
 
 
@@ -131,16 +146,7 @@ class _MeanShift(nn.Module):
         return x
 
 
-def _stride(image: Array, maps: Array) -> int:
-    def fits(stride: int) -> bool:
-        return all(
-            -(-n // stride) == m for n, m in zip(image.shape[1:3], maps.shape[1:3], strict=True)
-        )
-
-    return next(stride for stride in _STRIDES if fits(stride))
-
-
-def _enlarged(x: Array, factor: int, size: tuple[int, int], valid: Array | None) -> Array:
+def _upsampled(x: Array, factor: int, size: tuple[int, int], valid: Array | None) -> Array:
     """Bilinearly by a whole factor (half-pixel), and what is beyond `size` cut off."""
     if factor > 1:
         full = (factor * x.shape[1], factor * x.shape[2])

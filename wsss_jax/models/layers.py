@@ -18,21 +18,8 @@ Dtype = Any
 
 
 def downsample_valid(valid: Bool[Array, "b h w"] | None, stride: int) -> Array | None:
-    """The valid pixels after a layer of `stride`: n of them become ceil(n / stride)."""
+    """The valid pixels of feature maps of `stride`: n of them become ceil(n / stride)."""
     return None if valid is None else valid[:, ::stride, ::stride]
-
-
-def valid_at(valid: Bool[Array, "b h w"] | None, size: tuple[int, int]) -> Array | None:
-    """The valid pixels of feature maps of `size`, whatever their stride, a power of two up to 32.
-
-    Args:
-      valid: the pixels of the images.
-      size: (height, width) of the maps.
-    """
-    if valid is None:
-        return None
-    strided = (downsample_valid(valid, stride) for stride in (1, 2, 4, 8, 16, 32))
-    return next(mask for mask in strided if mask is not None and mask.shape[1:] == size)
 
 
 def mask_features(x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None) -> Array:

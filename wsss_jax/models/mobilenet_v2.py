@@ -24,6 +24,7 @@ from wsss_jax.models.layers import (
     downsample_valid,
     mask_features,
 )
+from wsss_jax.models.torch_names import torch_name
 from wsss_jax.ops.depthwise import Padding
 
 # (expansion, channels, blocks, stride) of the seven groups; paper, table 2.
@@ -110,7 +111,7 @@ class MobileNetV2(Backbone):
     @nn.nowrap
     def import_name(self, path: tuple[str, ...]) -> str:
         """torchvision's: ``features_4/conv_1_0`` is ``features.4.conv.1.0``."""
-        return re.sub(r"_(?=\d)", ".", ".".join(path))
+        return re.sub(r"_(?=\d)", ".", torch_name(path))
 
     @nn.compact
     def __call__(

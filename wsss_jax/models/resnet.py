@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import BatchNorm, Conv, downsample_valid, mask_features
+from wsss_jax.models.torch_names import torch_name
 
 BLOCKS: Mapping[int, tuple[int, int, int, int]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Blocks of layer1 to layer4, by depth."""
@@ -106,7 +107,7 @@ class ResNet(Backbone):
     @nn.nowrap
     def import_name(self, path: tuple[str, ...]) -> str:
         """torchvision's: ``layer1_0/downsample_0`` is ``layer1.0.downsample.0``."""
-        return re.sub(r"_(?=\d)", ".", ".".join(path))
+        return re.sub(r"_(?=\d)", ".", torch_name(path))
 
     @nn.compact
     def __call__(

@@ -1,13 +1,14 @@
-"""Weights of other programs, as data: a ``.npz`` file of arrays under PyTorch parameter names.
+"""Weights of other programs, as data: a ``.npz`` file of arrays, mostly under PyTorch's names.
 
 A PyTorch checkpoint becomes such a file where PyTorch is at hand, with
 
     np.savez("weights.npz", **{k: v.numpy() for k, v in torch.load("weights.pth").items()})
 
 Names come from the paths of our variables: ``backbone/b4_1/conv_branch2a/kernel`` is
-``b4_1.conv_branch2a.weight``. A backbone whose modules cannot carry their PyTorch names says so by
-`Backbone.import_name`, one whose weights are also published under other names by
-`Backbone.foreign_name`.
+``b4_1.conv_branch2a.weight``. A backbone whose variables have other names or layouts in files says
+so by `Backbone.import_name` and `Backbone.import_layout`, one whose weights are also published
+under other names by `Backbone.foreign_name`, and one that can take over position embeddings of
+another grid by `Backbone.resize_param`.
 """
 
 import re
@@ -22,15 +23,7 @@ from jaxtyping import PyTree
 
 from wsss_jax.errors import UserError
 from wsss_jax.models.base import Backbone
-
-LEAVES = {
-    ("params", "kernel"): "weight",
-    ("params", "scale"): "weight",
-    ("params", "bias"): "bias",
-    ("batch_stats", "mean"): "running_mean",
-    ("batch_stats", "var"): "running_var",
-}
-"""PyTorch's name of a variable, by our collection and name."""
+from wsss_jax.models.torch_names import from_torch_layout, torch_name
 
 HEADS = r"(classifier|fc\w*|f8_\d|f9)\..*"
 """Layers after the backbone in published files: classifiers and the heads of other methods."""
@@ -39,19 +32,26 @@ Variables = dict[str, Any]
 
 
 def torch_names(variables: Variables, backbone: Backbone | None = None) -> dict[str, str]:
-    """PyTorch's name of every variable, by path such as ``params/b4_1/conv_branch2a/kernel``.
+    """The name in files of every variable, by path such as ``params/b4_1/conv_branch2a/kernel``.
 
     Args:
       variables: Flax variables by collection; the backbone, if any, is the submodule ``backbone``.
-      backbone: the backbone; None where there is none.
+      backbone: names its own variables; None where there is none.
     """
-    convert = ".".join if backbone is None else backbone.import_name
     names: dict[str, str] = {}
     for path in traverse_util.flatten_dict(variables):
-        collection, *modules, leaf = path
-        prefix = convert(tuple(modules[1:])) if modules[0] == "backbone" else ".".join(modules)
-        names["/".join(path)] = f"{prefix}.{LEAVES[collection, leaf]}"
+        inside = _inside_backbone(path)
+        if backbone is None or inside is None:
+            names["/".join(path)] = torch_name(inside or path)
+        else:
+            names["/".join(path)] = backbone.import_name(inside)
     return names
+
+
+def _inside_backbone(path: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The path of one of the backbone's variables without ``backbone``; None for another one's."""
+    collection, module, *rest = path
+    return (collection, *rest) if module == "backbone" and rest else None
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -73,14 +73,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def to_flax_layout(array: np.ndarray) -> np.ndarray:
-    """PyTorch's layout to ours: OIHW to HWIO, (out, in) to (in, out), vectors as they are.
-
-    A depthwise kernel [c, 1, h, w] becomes [h, w, 1, c] by the same rule.
-    """
-    if array.ndim == 4:
-        return array.transpose(2, 3, 1, 0)
-    return array.T if array.ndim == 2 else array
+def _as_variable(
+    path: str, array: np.ndarray, shape: tuple[int, ...], backbone: Backbone | None
+) -> np.ndarray:
+    """An array of a file in our layout and, where the backbone knows how, of `shape`."""
+    inside = _inside_backbone(tuple(path.split("/")))
+    if backbone is None or inside is None:
+        return from_torch_layout(array)
+    array = backbone.import_layout(inside, array)
+    return array if array.shape == shape else backbone.resize_param(inside, array, shape)
 
 
 def _listed(title: str, names: Iterable[str], most: int = 8) -> list[str]:
@@ -102,12 +103,14 @@ def import_arrays(
 ) -> Variables:
     """`variables` with the values of `arrays`, float32; every name and shape has to agree.
 
+    Shapes that the backbone can resize (position embeddings) agree, too.
+
     Args:
       variables: Flax variables (or their shapes) by collection.
-      arrays: by PyTorch name; ``num_batches_tracked`` is skipped, and a ``module.`` before all
+      arrays: by name in the file; ``num_batches_tracked`` is skipped, and a ``module.`` before all
         names (of a network saved in its parallel wrapper) too.
       backbone: the backbone; None where there is none.
-      ignore: regular expression of PyTorch names that may be missing (they keep their value in
+      ignore: regular expression of names that may be missing (they keep their value in
         `variables`) or be in excess.
       source: what to call the arrays in messages.
       log: hears what was imported and what was ignored.
@@ -132,7 +135,7 @@ def import_arrays(
     for path, name in names.items():
         if name not in found:
             continue
-        array = to_flax_layout(found[name])
+        array = _as_variable(path, found[name], tuple(flat[path].shape), backbone)
         if array.shape != flat[path].shape:
             expected = tuple(flat[path].shape)
             wrong.append(f"{name} (expected {expected}, found {array.shape} in our layout)")

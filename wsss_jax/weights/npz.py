@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
+from wsss_jax.models.base import Backbone
 
 
 def save_weights(path: Path, params: PyTree, variables: PyTree) -> None:
@@ -21,7 +22,11 @@ def save_weights(path: Path, params: PyTree, variables: PyTree) -> None:
 
 
 def load_weights(
-    path: Path, params: PyTree, variables: PyTree, part: str = ""
+    path: Path,
+    params: PyTree,
+    variables: PyTree,
+    part: str = "",
+    backbone: Backbone | None = None,
 ) -> tuple[PyTree, PyTree]:
     """The (parameters, variables) of a file, which must be exactly those of the given trees.
 
@@ -30,6 +35,8 @@ def load_weights(
       params: parameters of the network.
       variables: its other variables.
       part: a submodule's name; only its arrays are read and replaced, all others stay.
+      backbone: the network's; position embeddings of another grid are resized by it. None: no
+        array is resized.
 
     Raises:
       UserError: no such file, not readable, or of another network.
@@ -46,6 +53,8 @@ def load_weights(
         raise UserError(
             f"expected weights (.npz) in {path}, found a damaged file ({error}): train anew"
         ) from error
+    if backbone is not None:
+        have = {n: _resized(backbone, n, v, want[n]) if n in want else v for n, v in have.items()}
     wrong = [
         name
         for name in want.keys() | have.keys()
@@ -59,6 +68,14 @@ def load_weights(
     tree = traverse_util.unflatten_dict({**everything, **have}, sep="/")
     loaded = tree.pop("params")
     return loaded, {**variables, **tree}
+
+
+def _resized(backbone: Backbone, name: str, array: np.ndarray, like: Any) -> np.ndarray:
+    """`array` in the shape of `like`, where the backbone knows how."""
+    collection, module, *rest = name.split("/")
+    if module != "backbone" or array.shape == like.shape or array.dtype.kind != "f":
+        return array
+    return backbone.resize_param((collection, *rest), array, tuple(like.shape))
 
 
 def _belongs(name: str, part: str) -> bool:

@@ -1,11 +1,13 @@
 """The head of DeepLabv2."""
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from wsss_jax.models.heads.base import Head
-from wsss_jax.models.layers import Conv, mask_features, valid_at
+from wsss_jax.models.layers import Conv, downsample_valid, mask_features
 
 
 class Aspp(Head):
@@ -21,12 +23,16 @@ class Aspp(Head):
 
     @nn.compact
     def __call__(
-        self, taps: dict[str, Array], valid: Bool[Array, "b h w"] | None, *, train: bool = False
+        self,
+        taps: dict[str, Array],
+        strides: Mapping[str, int],
+        valid: Bool[Array, "b h w"] | None,
+        *,
+        train: bool = False,
     ) -> Float[Array, "b p q c1"]:
         """Logits at the stride of ``conv6``."""
         del train
-        x = taps["conv6"]
-        x = mask_features(x, valid_at(valid, (x.shape[1], x.shape[2])))
+        x = mask_features(taps["conv6"], downsample_valid(valid, strides["conv6"]))
         init = nn.initializers.normal(0.01)
         parts = [
             Conv(

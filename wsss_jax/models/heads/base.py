@@ -1,6 +1,7 @@
 """What a head of a segmentation network is, and the layer that most are made of."""
 
 import abc
+from collections.abc import Mapping
 from typing import ClassVar
 
 import flax.linen as nn
@@ -27,19 +28,30 @@ class Head(nn.Module, abc.ABC):
     outputs: int = supplied(default=0, kw_only=True)
     dtype: Dtype = supplied(default=jnp.float32, kw_only=True)
 
+    @nn.nowrap
+    def stride(self, strides: Mapping[str, int]) -> int:
+        """Image pixels per pixel of the logits, given those of the feature maps."""
+        return strides["conv6"]
+
     @abc.abstractmethod
     def __call__(
-        self, taps: dict[str, Array], valid: Bool[Array, "b h w"] | None, *, train: bool = False
+        self,
+        taps: dict[str, Array],
+        strides: Mapping[str, int],
+        valid: Bool[Array, "b h w"] | None,
+        *,
+        train: bool = False,
     ) -> Float[Array, "b p q c1"]:
         """The logits.
 
         Args:
           taps: the backbone's feature maps, see `wsss_jax.models.base.Backbone`.
+          strides: of the feature maps, see its `tap_strides`.
           valid: the pixels of the network's input that belong to the image.
           train: turns dropout on, and the batch's statistics in batch norm.
 
         Returns:
-          float32 logits of `outputs` classes.
+          float32 logits of `outputs` classes, of the stride that `stride` names.
         """
 
 

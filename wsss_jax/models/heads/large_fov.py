@@ -1,11 +1,13 @@
 """The head of DeepLabv1."""
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from wsss_jax.models.heads.base import ConvNormRelu, Head
-from wsss_jax.models.layers import Conv, valid_at
+from wsss_jax.models.layers import Conv, downsample_valid
 
 
 class LargeFov(Head):
@@ -27,12 +29,17 @@ class LargeFov(Head):
 
     @nn.compact
     def __call__(
-        self, taps: dict[str, Array], valid: Bool[Array, "b h w"] | None, *, train: bool = False
+        self,
+        taps: dict[str, Array],
+        strides: Mapping[str, int],
+        valid: Bool[Array, "b h w"] | None,
+        *,
+        train: bool = False,
     ) -> Float[Array, "b p q c1"]:
         """Logits at the stride of ``conv6``."""
         momentum = self.bn_momentum if train else 0.0
         x = taps["conv6"]
-        valid = valid_at(valid, (x.shape[1], x.shape[2]))
+        valid = downsample_valid(valid, strides["conv6"])
         for number, (size, rate) in enumerate(((3, self.dilation), (1, 1))):
             layer = ConvNormRelu(
                 self.features, size, rate, momentum, self.dtype, name=f"layer_{number}"

@@ -1,10 +1,12 @@
 """The head that says which classes an image has."""
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from wsss_jax.models.layers import valid_at
+from wsss_jax.models.layers import downsample_valid
 
 
 class Presence(nn.Module):
@@ -18,10 +20,13 @@ class Presence(nn.Module):
 
     @nn.compact
     def __call__(
-        self, taps: dict[str, Array], valid: Bool[Array, "b h w"] | None
+        self,
+        taps: dict[str, Array],
+        strides: Mapping[str, int],
+        valid: Bool[Array, "b h w"] | None,
     ) -> Float[Array, "b c"]:
         """Logits of the image's classes."""
         x = taps["conv6"].astype(jnp.float32)
-        valid = valid_at(valid, (x.shape[1], x.shape[2]))
+        valid = downsample_valid(valid, strides["conv6"])
         mean = jnp.mean(x, (1, 2), where=None if valid is None else valid[..., None])
         return nn.Dense(self.outputs, name="classifier")(mean)

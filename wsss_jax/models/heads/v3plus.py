@@ -1,22 +1,24 @@
 """The head of DeepLabv3+."""
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from wsss_jax.models.heads.base import ConvNormRelu, Head
-from wsss_jax.models.layers import Conv, valid_at
-from wsss_jax.models.taps import to_size
+from wsss_jax.models.layers import Conv, downsample_valid
+from wsss_jax.models.taps import to_stride
 
 
 class V3Plus(Head):
-    """Atrous pyramid with image pooling, and a decoder that adds features of stride 4.
+    """Atrous pyramid with image pooling, and a decoder that adds ``conv3``, features of stride 4.
 
     DeepLabv3+ (Chen et al., ECCV 2018, section 3).
 
     Attributes:
       features: channels of pyramid and decoder.
-      low_features: channels that the features of stride 4 are reduced to.
+      low_features: channels that the features of ``conv3`` are reduced to.
       dilations: of the pyramid's 3×3 layers: (6, 12, 18) at output stride 16, doubled at 8.
       dropout: rate after the pyramid.
       bn_momentum: share of new batch statistics in the running ones at every step.
@@ -30,16 +32,21 @@ class V3Plus(Head):
 
     @nn.compact
     def __call__(
-        self, taps: dict[str, Array], valid: Bool[Array, "b h w"] | None, *, train: bool = False
+        self,
+        taps: dict[str, Array],
+        strides: Mapping[str, int],
+        valid: Bool[Array, "b h w"] | None,
+        *,
+        train: bool = False,
     ) -> Float[Array, "b r s c1"]:
-        """Logits at stride 4."""
+        """Logits at the stride of ``conv3``."""
         momentum = self.bn_momentum if train else 0.0
 
         def layer(features: int, size: int, rate: int, name: str) -> ConvNormRelu:
             return ConvNormRelu(features, size, rate, momentum, self.dtype, name=name)
 
         x, low = taps["conv6"], taps["conv3"]
-        high_valid = valid_at(valid, (x.shape[1], x.shape[2]))
+        high_valid = downsample_valid(valid, strides["conv6"])
         branches = [layer(self.features, 1, 1, "pyramid_0")(x, high_valid)]
         for number, rate in enumerate(self.dilations, 1):
             branches.append(layer(self.features, 3, rate, f"pyramid_{number}")(x, high_valid))
@@ -50,9 +57,9 @@ class V3Plus(Head):
         x = layer(self.features, 1, 1, "project")(jnp.concatenate(branches, -1), high_valid)
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
 
+        low_valid = downsample_valid(valid, strides["conv3"])
         size = (low.shape[1], low.shape[2])
-        low_valid = valid_at(valid, size)
-        x = to_size(x, size, valid)
+        x = to_stride(x, strides["conv6"], strides["conv3"], size, valid)
         low = layer(self.low_features, 1, 1, "low")(low, low_valid)
         x = jnp.concatenate([x, low.astype(x.dtype)], -1)
         for number in range(2):
