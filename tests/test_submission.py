@@ -70,8 +70,8 @@ def test_an_archive_has_the_servers_layout_and_the_same_bytes_again(tmp_path: Pa
         ({IDS[0]: encode_mask(mask(0, (9, 6)))}, "expected 9×6 pixels, found 6×9"),
         ({IDS[0]: encode_mask(np.full(SIZE, 255, np.uint8))}, "classes 0 to 20, found 255"),
         ({IDS[0]: encode_mask(mask(0), palette=False)}, "PNG with a palette, found PNG of mode L"),
-        ({IDS[0]: other_palette()}, "VOC palette, found other colours"),
-        ({IDS[0]: encode_mask(mask(0))[:60]}, "no readable image"),
+        ({IDS[0]: other_palette()}, "VOC palette, found other colors"),
+        ({IDS[0]: encode_mask(mask(0))[:60]}, "expected a readable image, found a damaged one"),
     ],
 )
 def test_the_checker_names_what_is_wrong(tmp_path: Path, changes: dict, words: str):
@@ -87,7 +87,7 @@ def test_the_checker_refuses_other_places_and_other_files(tmp_path: Path):
     (tmp_path / "cut.tar.gz").write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"whole \.tar\.gz"):
         check_archive(tmp_path / "cut.tar.gz", IDS)
-    with pytest.raises(UserError, match="found none; check the path"):
+    with pytest.raises(UserError, match="found none: check the path"):
         check_archive(tmp_path / "none.tar.gz", IDS)
 
 

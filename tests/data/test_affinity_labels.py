@@ -106,6 +106,6 @@ def test_mistakes_are_the_users(folder: Path, tmp_path: Path):
         label(folder, alphas=(4.0, 8.0))
     with pytest.raises(UserError, match="expected a CRF result at"):
         label(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"expected 30×24 pixels as the image has, found 32×24"):
+    with pytest.raises(UserError, match=r"expected 30×24 pixels like the image, found 32×24"):
         labels = AffinityLabels(folder, (4.0, 24.0), 5)
         labels(record((24, 30)), WHOLE.place((24, 30), np.random.default_rng(0)))

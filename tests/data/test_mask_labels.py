@@ -53,7 +53,7 @@ def test_pixels_that_are_not_sure_teach_nothing(tmp_path: Path):
     assert 0 < (expected == 255).mean() < 1
     np.testing.assert_array_equal(found, expected)
     write_confidence(tmp_path / "sure" / "a.png", np.zeros((9, 8), np.uint8))
-    with pytest.raises(UserError, match="9×9 pixels as the mask has, found 8×9"):
+    with pytest.raises(UserError, match="9×9 pixels like its mask, found 8×9"):
         MaskLabels(tmp_path, 3, 0.7, tmp_path / "sure")(record("a", (9, 9)), placement)
     with pytest.raises(UserError, match="expected the confidence of a mask at"):
         MaskLabels(tmp_path, 3, 0.7, tmp_path / "nowhere")(record("a", (9, 9)), placement)
@@ -63,7 +63,7 @@ def test_mistakes_are_the_users(tmp_path: Path):
     (tmp_path / "a.png").write_bytes(encode_mask(np.zeros((10, 14), np.uint8)))
     labels, whole = MaskLabels(tmp_path, 3), Augment(crop=16, long_side=())
     placement = whole.place((10, 14), np.random.default_rng(0))
-    with pytest.raises(UserError, match="15×10 pixels as the image has, found 14×10"):
+    with pytest.raises(UserError, match="15×10 pixels like the image, found 14×10"):
         labels(record("a", (10, 15)), placement)
     with pytest.raises(UserError, match=r"b\.png"):
         labels(record("b", (10, 14)), placement)

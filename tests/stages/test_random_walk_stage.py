@@ -262,7 +262,7 @@ def test_mistakes_are_the_users(inputs: dict[str, Path], tmp_path: Path):
     for index, name in enumerate(Images.ids):
         write_cams(cams / f"{name}.npz", np.array(KEYS[index], int), scores_of(index))
     write_cams(cams / "image_1.npz", np.array([1]), np.zeros((1, 97, 130)))
-    refused("image_1.npz: expected maps of 131×97 pixels as image image_1 has, found 130", needs)
+    refused("image_1.npz: expected maps of 131×97 pixels like image image_1, found 130", needs)
 
 
 def test_damaged_walks_are_the_users(tmp_path: Path):

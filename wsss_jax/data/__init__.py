@@ -1,1 +1,1 @@
-"""Data sets, augmentation and batches."""
+"""Data sets, their files and labels, augmentation and batches."""

@@ -1,4 +1,4 @@
-"""What AffinityNet learns from: the classes that two dense CRFs agree on, for a training crop."""
+"""AffinityNet's labels for a training crop: the classes that two dense CRFs agree on."""
 
 import dataclasses
 from pathlib import Path
@@ -12,21 +12,22 @@ from wsss_jax.data.images import IGNORE
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 
-_NOTHING = 1e-5  # no score here: outside the image
+_NOTHING = 1e-5  # a block whose scores are below this lies outside of the image
 
 
 @dataclasses.dataclass(frozen=True)
 class AffinityLabels:
     """Labels of a crop's blocks, from the files ``<id>.npz`` of `wsss_jax.data.formats.crf_files`.
 
-    A background (1 − max)^α is strong for a small α: what is foreground then is sure to be, and so
-    is what is still background with a large α. Everything else is unknown.
+    A background (1 − max)^α is strong for a small α. So pixels that are foreground with the small α
+    are surely foreground, and pixels that are background with the large α are surely background.
+    All other pixels are unknown.
 
     Attributes:
-      folder: with the files.
-      alphas: of the two distributions, the smaller first (published: 4 and 24).
-      num_classes: foreground classes C.
-      stride: side of a block, pixels; it divides the side of the crop.
+      folder: the folder of the files.
+      alphas: the two values of α, the smaller one first; 4 and 24 are published.
+      num_classes: the number of foreground classes C.
+      stride: the side of a block in pixels, which divides the side of the crop.
     """
 
     folder: Path
@@ -38,19 +39,19 @@ class AffinityLabels:
         """Checks the alphas.
 
         Raises:
-          UserError: they are not two in ascending order.
+          UserError: there are not two alphas in ascending order.
         """
         if len(self.alphas) != 2 or not self.alphas[0] < self.alphas[1]:
             raise UserError(
-                f"expected two affinity_alphas, the smaller first, found {self.alphas}: give two"
-                " of the crf stage's"
+                f"expected two affinity_alphas, the smaller first, found {self.alphas}: choose two"
+                " of the alphas of the crf stage"
             )
 
     def __call__(self, record: Record, placement: Placement) -> UInt8[np.ndarray, "p p"]:
-        """The labels of the crop's blocks: 0 background, k + 1 foreground class k, 255 unknown.
+        """Returns the labels of the crop's blocks: 0 background, k + 1 class k, 255 unknown.
 
         Raises:
-          UserError: no or no fitting file.
+          UserError: the image's file is missing, damaged or of another size than the image.
         """
         path, size = self.folder / f"{record['id']}.npz", record["size"]
         labels, known = [], np.True_
@@ -58,8 +59,8 @@ class AffinityLabels:
             keys, q = read_crf(path, alpha, self.num_classes)
             if q.shape[1:] != size:
                 raise UserError(
-                    f"{path}: expected {size[1]}×{size[0]} pixels as the image has, found"
-                    f" {q.shape[2]}×{q.shape[1]}: make the CRF's results from the same images"
+                    f"{path}: expected {size[1]}×{size[0]} pixels like the image, found"
+                    f" {q.shape[2]}×{q.shape[1]}: make the CRF results from the same images"
                 )
             scores = block_means(placement.planes(q), self.stride)
             labels.append(np.concatenate([[0], keys + 1]).astype(np.uint8)[scores.argmax(0)])
@@ -70,6 +71,6 @@ class AffinityLabels:
 
 
 def block_means(planes: Float32[np.ndarray, "k h w"], stride: int) -> Float32[np.ndarray, "k p q"]:
-    """Means over blocks of `stride` × `stride` pixels; `stride` divides both sides."""
+    """Averages planes over blocks of `stride` × `stride` pixels; `stride` divides both sides."""
     k, h, w = planes.shape
     return planes.reshape(k, h // stride, stride, w // stride, stride).mean((2, 4))

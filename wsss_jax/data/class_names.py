@@ -1,4 +1,4 @@
-"""Names of the foreground classes: those of PASCAL VOC, or a file's."""
+"""The names of the foreground classes, either those of PASCAL VOC or those in a file."""
 
 from pathlib import Path
 
@@ -9,19 +9,20 @@ VOC_CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
-"""Foreground classes in the order of the masks' indices 1 to 20."""
+"""The foreground classes of PASCAL VOC in the order of the mask indices 1 to 20."""
 
-_MOST = 254  # a mask is 8 bits; 0 is the background and 255 ignored
+_MOST = 254  # masks have 8 bits, where 0 is the background and 255 is ignored
 
 
 def read_classes(value: str) -> tuple[str, ...]:
-    """The foreground names in the order of the masks' indices, from 1.
+    """Returns the names of the foreground classes in the order of the mask indices from 1 on.
 
     Args:
-      value: ``voc``, or a text file of one name per line; a first line ``background`` is left out.
+      value: ``voc``, or the path of a text file with one name per line. If its first line is
+        ``background``, that line is skipped.
 
     Raises:
-      UserError: no such file, or no names in it.
+      UserError: there is no such file, or it does not hold 1 to 254 different names.
     """
     if value == "voc":
         return VOC_CLASSES

@@ -1,9 +1,9 @@
-"""Random changes of a photograph's colors, on uint8 RGB arrays.
+"""Random color changes of uint8 RGB images.
 
-The arithmetic is that of PIL's ImageEnhance, which the published trainings used: brightness and
-contrast agree with it to one gray level, saturation to two (PIL cuts off fractions). Both PIL and
-OpenCV turn the hue in 8-bit HSV and round differently there: on photographs each is 0.2 gray levels
-from the exact result on average, and 0.3 from the other.
+The arithmetic is that of PIL's ImageEnhance, which the published trainings used. Brightness and
+contrast agree with it to one gray level, and saturation to two, because PIL truncates fractions.
+PIL and OpenCV both shift the hue in 8-bit HSV, but round differently: on photographs each is
+0.2 gray levels away from the exact result on average, and 0.3 away from the other.
 """
 
 import functools
@@ -26,36 +26,36 @@ def _lut(center: float, factor: float) -> UInt8[np.ndarray, "256"]:
 
 
 def mean_gray(image: _Image) -> int:
-    """The mean luma, rounded."""
+    """Returns the mean luma, rounded."""
     return math.floor(float(np.dot(cv2.mean(image)[:3], _LUMA)) + 0.5)
 
 
 def adjust_brightness(image: _Image, factor: float) -> _Image:
-    """Every value times `factor`, clipped."""
+    """Multiplies every value by `factor` and clips."""
     return cv2.LUT(image, _lut(0.0, factor))  # pyright: ignore[reportReturnType]
 
 
 def adjust_contrast(image: _Image, factor: float, mean: int | None = None) -> _Image:
-    """Distances from `mean` (default: the image's `mean_gray`) times `factor`, clipped."""
+    """Multiplies distances from `mean` (by default `mean_gray`) by `factor` and clips."""
     center = mean_gray(image) if mean is None else mean
     return cv2.LUT(image, _lut(float(center), factor))  # pyright: ignore[reportReturnType]
 
 
 def adjust_saturation(image: _Image, factor: float) -> _Image:
-    """Distances from the pixel's own luma times `factor`, clipped."""
+    """Multiplies distances from each pixel's own luma by `factor` and clips."""
     matrix = factor * np.eye(3) + (1 - factor) * np.tile(_LUMA, (3, 1))
     return cv2.transform(image, matrix)  # pyright: ignore[reportReturnType]
 
 
 def adjust_hue(image: _Image, shift: float) -> _Image:
-    """Turns the hue by `shift` full turns, in steps of 1/256."""
+    """Shifts the hue by `shift` full turns, in steps of 1/256."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
     hsv[..., 0] += np.uint8(round(shift * 256) % 256)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL, dst=hsv)  # pyright: ignore[reportReturnType]
 
 
 def grayscale(image: _Image) -> _Image:
-    """The luma in all three channels."""
+    """Replaces all three channels by the luma."""
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)  # pyright: ignore[reportReturnType]
 
@@ -70,16 +70,21 @@ def color_jitter(
     hue: float = 0.1,
     whole: UInt8[np.ndarray, "hh ww 3"] | None = None,
 ) -> _Image:
-    """Brightness, contrast, saturation and hue in random order (torchvision's ColorJitter).
+    """Changes brightness, contrast, saturation and hue in random order, as torchvision does.
 
-    The first three are factors uniform in [max(0, 1 - x), 1 + x]; the hue turns by a uniform share
-    of a full turn in [-`hue`, `hue`]. A strength of 0 leaves its property alone.
+    For each of the first three, with strength x, a factor is drawn uniformly from
+    [max(0, 1 - x), 1 + x]. The hue is shifted by a share of a full turn, drawn uniformly from
+    [-`hue`, `hue`]. A strength of 0 leaves its property as it is.
 
     Args:
       image: the image, or a part of it.
-      rng: where the order and the factors come from.
-      brightness: strength; likewise `contrast`, `saturation` and `hue`.
-      whole: the whole image where `image` is a part, in any size; contrast is about its mean.
+      rng: the generator that draws the order and the factors.
+      brightness: the strength of the change of brightness.
+      contrast: the strength of the change of contrast.
+      saturation: the strength of the change of saturation.
+      hue: the strength of the change of hue.
+      whole: the whole image at any size, if `image` is a part of it; contrast then changes around
+        the mean of the whole image.
     """
     strengths = (brightness, contrast, saturation, hue)
     for step in rng.permutation(4):
@@ -104,9 +109,9 @@ def color_jitter(
 
 
 def hsv_shift(image: _Image, rng: np.random.Generator, amount: int) -> _Image:
-    """Adds one integer each from ±`amount` to H (which turns in 180 steps), S and V (clipped).
+    """Adds random integers from ±`amount` to H (180 cyclic steps) and to S and V (clipped).
 
-    Source: the training of SEAM's final segmentation network, amount 10.
+    SEAM trains its final segmentation network with this change and an amount of 10.
     """
     hue, saturation, value = (int(v) for v in rng.integers(-amount, amount, 3, endpoint=True))
     levels = np.arange(256)

@@ -1,8 +1,9 @@
-"""How sure pseudo labels are: ``confidence/<id>.png`` beside ``masks/<id>.png``, gray, 0 to 255.
+"""The confidence of pseudo labels: gray images ``confidence/<id>.png`` beside ``masks/<id>.png``.
 
-255 times the share that a pixel's class has of the scores of all classes, background included.
-After a walk these are the walk's scores, even where a dense CRF had the last word: it makes nearly
-every pixel certain, right or wrong. Without a walk they are the CRF's probabilities.
+A value is 255 times the share that a pixel's class has of the scores of all classes, including the
+background. After a random walk, these are the scores of the walk, even if a dense CRF made the
+final decision, because a CRF makes nearly every pixel certain, right or wrong. Without a walk, they
+are the probabilities of the CRF.
 """
 
 from pathlib import Path
@@ -21,7 +22,7 @@ CERTAIN = 255
 def confidence(
     scores: Float[np.ndarray, "labels h w"], chosen: Int[np.ndarray, "h w"]
 ) -> UInt8[np.ndarray, "h w"]:
-    """The share of the `chosen` label's score; where nothing scores, of one among equals."""
+    """Returns the share of the `chosen` label's score; shares are equal if all scores are 0."""
     total = scores.sum(0, dtype=np.float32)
     own = np.take_along_axis(scores, chosen[None], 0)[0].astype(np.float32)
     equal = np.full_like(total, 1 / len(scores))
@@ -30,27 +31,28 @@ def confidence(
 
 
 def write_confidence(path: Path, values: UInt8[np.ndarray, "h w"]) -> None:
-    """Writes the file, whole."""
+    """Writes a file of confidences atomically."""
     with atomic_write(path) as file:
         file.write(encode_mask(values, palette=False))
 
 
 def read_confidence(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-    """The values of a file, 0 to `CERTAIN`; `size` are height and width of its mask.
+    """Reads the values of a file, 0 to `CERTAIN`; `size` is the (height, width) of its mask.
 
     Raises:
-      UserError: missing or damaged file, or another size.
+      UserError: the file is missing, damaged or of another size.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"expected the confidence of a mask at {path}: {error.strerror}; make its masks again"
+            f"expected the confidence of a mask at {path}, found none ({error.strerror}): make the"
+            " masks again"
         ) from error
     values = decode_mask(content, str(path), None)
     if values.shape != size:
         raise UserError(
-            f"{path}: expected {size[1]}×{size[0]} pixels as the mask has, found"
-            f" {values.shape[1]}×{values.shape[0]}; delete both and make them again"
+            f"{path}: expected {size[1]}×{size[0]} pixels like its mask, found"
+            f" {values.shape[1]}×{values.shape[0]}: delete both and make them again"
         )
     return values

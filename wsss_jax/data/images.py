@@ -1,8 +1,8 @@
-"""Encoded images and masks to arrays and back.
+"""Decodes images and masks to arrays, and encodes masks.
 
-Photographs are decoded by OpenCV, which gives PIL's bytes faster; PIL reads what OpenCV reads
-otherwise (CMYK), tells truncated files apart (OpenCV may fill the missing part with gray) and reads
-masks (OpenCV turns a palette's indices into colors).
+OpenCV decodes photographs to the same bytes as PIL, but faster. PIL reads what OpenCV would read
+differently (CMYK), detects truncated files, whose missing part OpenCV may fill with gray, and reads
+masks, whose palette indices OpenCV would turn into colors.
 """
 
 import io
@@ -15,9 +15,9 @@ from PIL import Image
 from wsss_jax.errors import UserError
 
 IGNORE = 255
-"""Mask value of pixels that belong to no class (VOC's object borders)."""
+"""The mask value of pixels that belong to no class, such as VOC's object borders."""
 
-# How a complete file ends: four bytes to compare instead of a second decoding per image.
+# The last bytes of a complete file; comparing them saves a second decoding of each image.
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 # Level 3 writes masks twice as fast as level 6 and 1.4 times as large (4 KB for VOC's).
@@ -46,16 +46,17 @@ VOC_PALETTE = _palette()
 def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes a photograph to RGB.
 
-    Gray is repeated over the channels, CMYK is converted by PIL's formula, palettes are looked up,
-    alpha is dropped, 16-bit values keep their high byte. EXIF orientation is ignored, as masks and
-    published results ignore it. The first frame of an animation counts.
+    Gray is repeated over the channels, CMYK is converted by PIL's formula, palettes are resolved,
+    alpha is dropped, and 16-bit values keep their high byte. The EXIF orientation is ignored, as
+    masks and published results ignore it. Of an animation, the first frame is decoded.
 
     Args:
-      data: the file's bytes (JPEG, PNG or anything else PIL reads).
-      name: how an error calls the image, a path for instance.
+      data: the bytes of the file (JPEG, PNG or anything else that PIL reads).
+      name: the name of the image in error messages, such as its path.
 
     Raises:
-      UserError: not an image, truncated, or of a pixel type without a place in 8-bit RGB.
+      UserError: the data are not an image, are truncated, or have a pixel type that cannot become
+        8-bit RGB.
     """
     header = _open(data, name)
     end = _ENDS.get(header.format or "")
@@ -71,16 +72,17 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def decode_mask(data: bytes, name: str, num_classes: int | None) -> UInt8[np.ndarray, "h w"]:
-    """Decodes a PNG of class indices: a palette's indices or gray values, never colors.
+    """Decodes a PNG whose palette indices or gray values are class indices.
 
     Args:
-      data: the file's bytes.
-      name: how an error calls the mask.
-      num_classes: foreground classes C; values are 0 (background) to C, or 255 (ignore). None
-        accepts every value.
+      data: the bytes of the file.
+      name: the name of the mask in error messages.
+      num_classes: the number of foreground classes C. Values are 0 (background) to C, or 255
+        (ignore); None accepts every value.
 
     Raises:
-      UserError: not a PNG, truncated, in colors, with alpha, 16-bit, or with an index above C.
+      UserError: the data are not a PNG, are truncated, have colors, alpha or 16 bits, or hold an
+        index above C.
     """
     header = _open(data, name)
     if header.format != "PNG":

@@ -1,12 +1,14 @@
-"""Image-level labels: multi-hot vectors over the C foreground classes, from files, XML or masks.
+"""Reads image-level labels, multi-hot vectors over the C foreground classes, from several sources.
 
-Three kinds of label file:
+Labels come from label files, from VOC annotations (XML) or from masks. There are three kinds of
+label files:
 
-- `.npy`, the field's `cls_labels.npy`: a pickled dictionary id -> vector of C zeros and ones, read
-  without executing the pickle. Ids may be integers (2007000032 for 2007_000032).
-- `.npz`: arrays `ids` [N] and `labels` [N, C], or one vector of C values under each id.
-- `.csv`, either rows ``id,class,class,...`` of any length (a class is a name or its index in the
-  masks, 1 to C; a first row ``id,...`` naming no class is a header), or the header
+- `.npy` is the field's `cls_labels.npy`: a pickled dictionary that maps an id to a vector of C
+  zeros and ones. It is read without executing the pickle. Ids may be integers (2007000032 for
+  2007_000032).
+- `.npz` has the arrays `ids` [N] and `labels` [N, C], or one vector of C values under each id.
+- `.csv` has rows ``id,class,class,...`` of any length, where a class is a name or its mask index
+  from 1 to C; a first row ``id,...`` without class names is a header. Or it has the header
   ``id,<every class name>`` above rows of zeros and ones.
 """
 
@@ -27,11 +29,11 @@ Label = Float[np.ndarray, " c"]
 
 
 def read_label_file(path: Path, classes: Sequence[str]) -> dict[str, Label]:
-    """The labels of a `.npy`, `.npz` or `.csv` file: id -> float32 [C].
+    """Reads the labels of a `.npy`, `.npz` or `.csv` file as a dictionary id -> float32 [C].
 
     Raises:
-      UserError: the file is missing, of another format, or a label is no vector of C zeros and
-        ones.
+      UserError: the file is missing or has another format, or a label is not a vector of C zeros
+        and ones.
     """
     readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}
     reader = readers.get(path.suffix.lower())
@@ -50,10 +52,10 @@ def read_label_file(path: Path, classes: Sequence[str]) -> dict[str, Label]:
 def select(
     labels: Mapping[str, Label], ids: Sequence[str], source: Path
 ) -> Float[np.ndarray, "n c"]:
-    """The labels of `ids`, in their order.
+    """Returns the labels of `ids`, in their order.
 
     Raises:
-      UserError: `source`, which `labels` come from, lacks some of the ids.
+      UserError: some ids have no label in `source`, where `labels` come from.
     """
     lacking = [name for name in ids if name not in labels]
     if lacking:
@@ -68,13 +70,13 @@ def select(
 
 
 def read_annotations(folder: Path, ids: Iterable[str], classes: Sequence[str]) -> dict[str, Label]:
-    """The labels of VOC annotations (``<folder>/<id>.xml``), for the ids that have one.
+    """Reads the labels of VOC annotations (``<folder>/<id>.xml``) for the ids that have one.
 
-    Every object counts, `difficult` ones too. The field's `cls_labels.npy` does the same: on the
-    images of SBD it holds classes that only the boxes know, and never lacks one of the masks.
+    Every object counts, also the `difficult` ones. The field's `cls_labels.npy` does the same: for
+    images of SBD it has classes that only the boxes have, and it has all classes of the masks.
 
     Raises:
-      UserError: a file is not VOC XML or names an unknown class.
+      UserError: a file is not VOC XML, or it names an unknown class.
     """
     labels = {}
     for name in ids:
@@ -88,21 +90,21 @@ def read_annotations(folder: Path, ids: Iterable[str], classes: Sequence[str]) -
                 f"expected a VOC annotation in {path}, found no XML ({error}): copy it again"
             ) from error
         label = labels[name] = np.zeros(len(classes), np.float32)
-        # Only direct children: the parts of a person have names as well.
+        # Only direct children count, because the parts of a person have names as well.
         for object_name in root.findall("object/name"):
             label[_class(object_name.text or "", name, path, classes)] = 1
     return labels
 
 
 def mask_label(mask: UInt8[np.ndarray, "h w"], num_classes: int) -> Label:
-    """The label of a mask of class indices: which of 1 to C occur."""
+    """Returns the label of a mask: which of the class indices 1 to C occur in it."""
     present = np.zeros(256, np.float32)
     present[mask] = 1
     return present[1 : num_classes + 1]
 
 
 def first(names: Sequence[str], count: int = 5) -> str:
-    """The first few of `names`, for an error's line."""
+    """Joins the first few of `names` for an error message."""
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
@@ -205,7 +207,7 @@ def _read_multi_hot(
 
 
 def _class(text: str, image: str, path: Path, classes: Sequence[str]) -> int:
-    """Position among the foreground classes of a class name or an index of the masks."""
+    """Returns the position of a class name or mask index among the foreground classes."""
     if text in classes:
         return classes.index(text)
     if text.isdecimal() and 1 <= int(text) <= len(classes):

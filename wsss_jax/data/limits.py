@@ -1,4 +1,4 @@
-"""Refusals of settings that are out of their range."""
+"""Checks that settings lie within their limits."""
 
 import math
 from typing import Any
@@ -10,14 +10,14 @@ COLORS = {
     "hue": (0.0, 0.5),
     **dict.fromkeys(("jitter_p", "grayscale_p"), (0.0, 1.0)),
 }
-"""Limits of the settings of changes of colors."""
+"""The limits of the settings that change colors."""
 
 
 def check_limits(settings: Any, **limits: tuple[int | float, int | float]) -> None:
-    """Refuses values beyond the lowest or the highest one that is allowed, by their names.
+    """Checks settings, by their names, against a lowest and a highest allowed value.
 
     Raises:
-      UserError: see above.
+      UserError: a value is outside of its limits.
     """
     for name, (low, high) in limits.items():
         value = getattr(settings, name)
@@ -27,10 +27,10 @@ def check_limits(settings: Any, **limits: tuple[int | float, int | float]) -> No
 
 
 def check_range(settings: Any, name: str, highest: float = math.inf) -> None:
-    """Refuses a pair of values that is no range above zero.
+    """Checks that a setting is a pair of values that form a range above zero.
 
     Raises:
-      UserError: see above.
+      UserError: the two values are not 0 < low <= high, or high exceeds `highest`.
     """
     low, high = getattr(settings, name)
     if not 0 < low <= high <= highest:

@@ -1,4 +1,4 @@
-"""What a segmentation network learns from: masks of the data set or of another stage."""
+"""The masks that a segmentation network learns from: those of the data set or of another stage."""
 
 import dataclasses
 from pathlib import Path
@@ -18,16 +18,16 @@ class GroundTruth:
     """The masks of the data set itself.
 
     Attributes:
-      num_classes: foreground classes C.
+      num_classes: the number of foreground classes C.
     """
 
     num_classes: int
 
     def __call__(self, record: Record, placement: Placement) -> UInt8[np.ndarray, "s s"]:
-        """The crop of an image's mask: 0 background, k + 1 class k, 255 unknown.
+        """Returns the crop of an image's mask: 0 background, k + 1 class k, 255 unknown.
 
         Raises:
-          UserError: the image has no mask, or one that does not fit.
+          UserError: the image has no mask, or its mask has another size.
         """
         name = record["id"]
         if record["segmentation"] is None:
@@ -46,14 +46,14 @@ class GroundTruth:
 
 @dataclasses.dataclass(frozen=True)
 class MaskLabels:
-    """Masks ``<id>.png`` of class indices, 255 where a pixel teaches nothing.
+    """Masks ``<id>.png`` of class indices, where pixels of value 255 are ignored.
 
     Attributes:
-      folder: with the files.
-      num_classes: foreground classes C.
-      least: pixels whose confidence (0…1) is below it teach nothing either; 0 asks for no files
-        of confidence.
-      confidence: the folder with these files, see `wsss_jax.data.confidence`.
+      folder: the folder of the masks.
+      num_classes: the number of foreground classes C.
+      least: pixels whose confidence (0…1) is below this value are ignored too; 0 needs no
+        confidence files.
+      confidence: the folder of the confidence files; see `wsss_jax.data.confidence`.
     """
 
     folder: Path
@@ -62,22 +62,22 @@ class MaskLabels:
     confidence: Path | None = None
 
     def __call__(self, record: Record, placement: Placement) -> UInt8[np.ndarray, "s s"]:
-        """The crop of an image's mask: 0 background, k + 1 class k, 255 unknown.
+        """Returns the crop of an image's mask: 0 background, k + 1 class k, 255 unknown.
 
         Raises:
-          UserError: no or no fitting file of either kind.
+          UserError: a file of either kind is missing, damaged or of another size.
         """
         path, size = self.folder / f"{record['id']}.png", record["size"]
         try:
             content = path.read_bytes()
         except OSError as error:
             raise UserError(
-                f"expected a mask at {path}: {error.strerror}; make it again"
+                f"expected a mask at {path}, found none ({error.strerror}): make it again"
             ) from error
         mask = decode_mask(content, str(path), self.num_classes)
         if mask.shape != size:
             raise UserError(
-                f"{path}: expected {size[1]}×{size[0]} pixels as the image has, found"
+                f"{path}: expected {size[1]}×{size[0]} pixels like the image, found"
                 f" {mask.shape[1]}×{mask.shape[0]}: make the masks from the same images"
             )
         if self.confidence is not None:

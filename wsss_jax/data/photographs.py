@@ -1,4 +1,4 @@
-"""The images of a folder as they are: no list, no labels, no masks."""
+"""A source of all images in a folder, without a list, labels or masks."""
 
 import hashlib
 from collections.abc import Mapping
@@ -16,24 +16,23 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Photographs:
-    """A source (see `wsss_jax.data.source.Source`) of image files; ids are their names' stems.
+    """A source (see `wsss_jax.data.source.Source`) of image files, whose ids are their stems.
 
     Args:
-      looked_at: the files, with the beginning of the SHA-256 and the size (height, width) of each.
-      classes: foreground names.
+      files: the image files, with the first digits of the SHA-256 and the size (height, width) of
+        each.
+      classes: the names of the foreground classes.
 
     Attributes:
-      digests: the beginnings of the SHA-256, in the order of the ids.
+      digests: the first digits of the SHA-256 of each file, in the order of the ids.
     """
 
-    def __init__(
-        self, looked_at: Mapping[Path, tuple[str, tuple[int, int]]], classes: tuple[str, ...]
-    ):
-        self._paths = list(looked_at)
+    def __init__(self, files: Mapping[Path, tuple[str, tuple[int, int]]], classes: tuple[str, ...]):
+        self._paths = list(files)
         self.ids = [path.stem for path in self._paths]
         self.classes = classes
-        self.digests = [digest for digest, _ in looked_at.values()]
-        self.sizes = [size for _, size in looked_at.values()]
+        self.digests = [digest for digest, _ in files.values()]
+        self.sizes = [size for _, size in files.values()]
         self.digest = hashlib.sha256("".join([*self.ids, *self.digests]).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -51,14 +50,19 @@ class Photographs:
 
 
 def open_photographs(folder: Path, classes: tuple[str, ...]) -> tuple[Photographs, list[UserError]]:
-    """The images of `folder`, not of folders in it, by name, and what is wrong with the others.
+    """Opens the images of a folder, sorted by name; subfolders are not searched.
 
     Args:
-      folder: with files ``.jpg``, ``.jpeg`` or ``.png`` in any case; others are passed over.
-      classes: foreground names that the source is to have.
+      folder: a folder with ``.jpg``, ``.jpeg`` or ``.png`` files, in upper or lower case; other
+        files are skipped.
+      classes: the names of the source's foreground classes.
+
+    Returns:
+      The source, and an error for each damaged image.
 
     Raises:
-      UserError: no folder, no image in it, or two images of one name.
+      UserError: there is no such folder, it has no readable image, or two of its images have the
+        same stem.
     """
     if not folder.is_dir():
         raise UserError(f"expected a folder of images at {folder}, found none: check the path")
@@ -70,30 +74,32 @@ def open_photographs(folder: Path, classes: tuple[str, ...]) -> tuple[Photograph
         other = by_stem.setdefault(path.stem, path)
         if other is not path:
             raise UserError(
-                f"expected one image of each name, found {other.name} and {path.name} in {folder},"
-                " whose masks would have one name: rename one"
+                f"expected images with different names, found {other.name} and {path.name} in"
+                f" {folder}, whose masks would have the same name: rename one of them"
             )
     good: dict[Path, tuple[str, tuple[int, int]]] = {}
     damaged: list[UserError] = []
-    with Progress(len(paths), "looking at images") as progress, ThreadPoolExecutor(4) as pool:
-        for path, found in zip(paths, pool.map(_look_at, paths), strict=True):
+    with Progress(len(paths), "checking images") as progress, ThreadPoolExecutor(4) as pool:
+        for path, found in zip(paths, pool.map(_check, paths), strict=True):
             if isinstance(found, UserError):
                 damaged.append(found)
             else:
                 good[path] = found
             progress.update()
     if not good:
-        raise UserError(f"expected images in {folder}, found {len(paths)} damaged files")
+        raise UserError(
+            f"expected images in {folder}, found {len(paths)} damaged files: replace them"
+        )
     return Photographs(good, classes), damaged
 
 
-def _look_at(path: Path) -> tuple[str, tuple[int, int]] | UserError:
-    """Digest and size of a whole image; the mistake where it is none."""
+def _check(path: Path) -> tuple[str, tuple[int, int]] | UserError:
+    """Returns the digest and size of an image, or an error if it is damaged."""
     try:
         data = path.read_bytes()
         image = decode_image(data, str(path))
     except UserError as error:
         return error
     except OSError as error:
-        return UserError(f"expected an image at {path}: {error.strerror}")
+        return UserError(f"expected an image at {path}, found none ({error.strerror})")
     return hashlib.sha256(data).hexdigest()[:16], (image.shape[0], image.shape[1])

@@ -1,4 +1,4 @@
-"""What a VOC2012 folder holds: its lists, and the files that belong to their ids."""
+"""Finds the lists of a VOC2012 folder and the files that belong to their ids."""
 
 import dataclasses
 import hashlib
@@ -15,18 +15,18 @@ from wsss_jax.errors import UserError
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
-# SBD's masks cover VOC's own images too, so this folder alone is often all there is.
+# SBD's masks include those of VOC's own images, so often only the first folder exists.
 _MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """The files of a split, seen to exist.
+    """The files of a split, all of which exist.
 
-    `masks` is None where the split has none. `labels` is a label file, the folder of XML
-    annotations, or None to take them from the masks. Labels and masks of VOC's test images are
-    secret: of the split `test` both may be lacking. `fingerprint` (hexadecimal) covers the ids, the
-    classes, the label file, and name, size and time of every other file.
+    `masks` is None if the split has none. `labels` is a label file, the folder of XML annotations,
+    or None if labels come from the masks. The labels and masks of VOC's test images are secret, so
+    both may be None for the split `test`. `fingerprint` (hexadecimal) covers the ids, the classes,
+    the label file, and the name, size and time of every other file.
     """
 
     split: str
@@ -44,8 +44,8 @@ def list_split(
     """Finds the files of `split` below `root`; the other options as in `wsss_jax.data.voc`.
 
     Raises:
-      UserError: no VOC2012 folder, no such list, a listed id without image or mask or with two, no
-        labels, or no class names.
+      UserError: there is no VOC2012 folder or no such list, a listed id has no image or mask or has
+        two, or there are no labels or no class names.
     """
     devkit = find_devkit(root)
     names = read_classes(classes or "voc")
@@ -62,7 +62,7 @@ def list_split(
 
 
 def find_devkit(root: str) -> Path:
-    """The VOC2012 folder that `root` is, holds, or holds in VOCdevkit.
+    """Finds the VOC2012 folder: `root` itself, or VOC2012 in it, or VOCdevkit/VOC2012 in it.
 
     Raises:
       UserError: there is none.
@@ -90,9 +90,9 @@ def _read_list(folder: Path, split: str) -> list[str]:
         advice = "set the stage's split to one of them"
         if split == "train_aug":
             advice = (
-                "train_aug is VOC's train and the images of the Semantic Boundaries Dataset (SBD,"
-                " Hariharan et al. 2011; 10,582 ids), get that list with its masks"
-                " (SegmentationClassAug) or use train"
+                "train_aug is VOC's train with the images of the Semantic Boundaries Dataset (SBD,"
+                " Hariharan et al. 2011; 10,582 ids); get that list with its masks"
+                " (SegmentationClassAug), or use train"
             )
         raise UserError(f"expected the list {path}, found {others}: {advice}")
     try:
@@ -118,7 +118,7 @@ def _find_masks(
         return tuple(found.values())
     if split == "test" or masks == "optional":
         return None
-    advice = "add them, shorten the list or set data.masks=optional to do without where some lack"
+    advice = "add them, shorten the list, or set data.masks=optional to use no masks if some lack"
     raise _lacking("a mask", split, ids, found, devkit / " or ".join(folders), advice)
 
 
@@ -148,10 +148,12 @@ def _find(
     suffixes: Sequence[str],
     digest: Any,
 ) -> dict[str, Path]:
-    """The file of each id in the first of `folders` that has it; name, size and time digested.
+    """Finds the file of each id in the first of `folders` that has it, and digests its state.
+
+    The digest covers the name, size and time of each file.
 
     Raises:
-      UserError: a folder has two files of one id.
+      UserError: a folder has two files for one id.
     """
     found = {}
     there = {folder: _names(devkit / folder) for folder in folders}
@@ -160,7 +162,7 @@ def _find(
             candidates = [name + suffix for suffix in suffixes if name + suffix in there[folder]]
             if len(candidates) > 1:
                 raise UserError(
-                    f"expected one file of {name} in {devkit / folder}, found"
+                    f"expected one file for {name} in {devkit / folder}, found"
                     f" {' and '.join(candidates)}: keep one"
                 )
             if not candidates:
@@ -168,7 +170,7 @@ def _find(
             path = devkit / folder / candidates[0]
             try:
                 status = path.stat()
-            except OSError:  # a link to nowhere
+            except OSError:  # a broken link
                 continue
             found[name] = path
             digest.update(f"{folder}/{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())

@@ -101,7 +101,7 @@ def test_forged_object_flags_do_not_turn_bytes_into_pointers(tmp_path: Path):
 
 
 def test_missing_and_foreign_files_are_named(tmp_path: Path):
-    with pytest.raises(UserError, match=r"labels\.npy: No such file"):
+    with pytest.raises(UserError, match=r"labels\.npy, found none \(No such file"):
         load_numpy_pickle(tmp_path / "labels.npy")
     (tmp_path / "labels.npy").write_text("not a pickle")
     with pytest.raises(UserError, match=r"labels\.npy: expected a NumPy file, found 12 bytes"):

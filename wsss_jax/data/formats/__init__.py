@@ -1,1 +1,1 @@
-"""Files that stages and other programs exchange."""
+"""Readers and writers of the files that stages and other programs exchange."""

@@ -1,4 +1,4 @@
-"""Files of class activation maps: our own `.npz`, and the `.npy` formats of SEAM and IRN.
+"""Reads and writes class activation maps: our own `.npz`, and the `.npy` formats of SEAM and IRN.
 
 ==========  =====================================================================================
 `.npz`      ours: `keys` int32 [K], `cam` float16 [K, H, W], compressed, no pickle
@@ -7,9 +7,9 @@ IRN         dict {"keys": int64 tensor [K], "cam": float32 tensor [K, ⌈H/4⌉,
             "high_res": float32 array [K, H, W]}
 ==========  =====================================================================================
 
-Keys are foreground classes (0 is the first one after background), ascending; maps are normalized
-to 0…1 at the image's resolution. The public formats are pickles: they are read without executing
-them, and written so that old versions of NumPy and PyTorch read them.
+Keys are foreground classes in ascending order, where 0 is the first class after the background.
+Maps are normalized to 0…1 and have the image's resolution. The public formats are pickles, which
+are read without executing them, and written so that old versions of NumPy and PyTorch read them.
 """
 
 import struct
@@ -30,7 +30,7 @@ from wsss_jax.files import ARRAY_READING, atomic_write, check_all_found
 
 SUFFIXES = (".npz", ".npy")
 
-# What NumPy and zipfile raise on files that are cut, altered or of another kind.
+# NumPy and zipfile raise these on files that are truncated, altered or of another kind.
 _DAMAGE = (
     OSError,
     ValueError,
@@ -44,14 +44,14 @@ _DAMAGE = (
 
 
 class Cams(NamedTuple):
-    """Maps of the classes present in an image; [0, 0, 0] when an empty file tells no size."""
+    """Maps of the classes present in an image; [0, 0, 0] if a file without maps has no size."""
 
     keys: Int32[np.ndarray, " k"]
     cam: Float[np.ndarray, "k h w"]
 
 
 class IrnCams(NamedTuple):
-    """IRN's maps: `cam` at stride 4 (for the random walk), `high_res` at the image's size."""
+    """IRN's maps: `cam` at stride 4 for the random walk, and `high_res` at the image's size."""
 
     keys: Int32[np.ndarray, " k"]
     cam: Float[np.ndarray, "k h4 w4"]
@@ -59,7 +59,7 @@ class IrnCams(NamedTuple):
 
 
 def write_cams(path: Path, keys: Int[np.ndarray, " k"], cam: Float[np.ndarray, "k h w"]) -> None:
-    """Writes our `.npz`: keys sorted, maps in float16."""
+    """Writes our `.npz` with sorted keys and maps in float16."""
     order = np.argsort(keys, kind="stable")
     with atomic_write(path) as file:
         np.savez_compressed(
@@ -93,20 +93,22 @@ def write_irn_cams(
 
 
 def find_cams(folder: Path, image_id: str) -> Path | None:
-    """The CAM file of an image, ours before a public one; None where there is none."""
+    """Finds the CAM file of an image, ours before a public one; returns None if there is none."""
     paths = (folder / f"{image_id}{suffix}" for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 
 
 def read_cams(path: Path, num_classes: int | None = None) -> Cams:
-    """Reads any of the three formats, told apart by their content.
+    """Reads any of the three formats, which are recognized by their content.
 
     Args:
       path: the file.
-      num_classes: foreground classes C; keys must be below it. None accepts every key.
+      num_classes: the number of foreground classes C, which keys must be below. None accepts every
+        key.
 
     Raises:
-      UserError: missing, truncated, not a CAM file, a key out of range, or a value not finite.
+      UserError: the file is missing, truncated or not a CAM file, a key is out of range, or a value
+        is not finite.
     """
     if path.suffix == ".npz":
         return _checked(path, *_read_npz(path), num_classes)
@@ -125,7 +127,7 @@ def read_cams(path: Path, num_classes: int | None = None) -> Cams:
 def image_and_cams(
     data: bytes, image_id: str, path: Path, num_classes: int
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Int32[np.ndarray, " k"], Float32[np.ndarray, "k h w"]]:
-    """An encoded image, and the classes and maps of its CAM file.
+    """Returns a decoded image with the classes and maps of its CAM file.
 
     Raises:
       UserError: one of the two is damaged, or their sizes differ.
@@ -133,13 +135,13 @@ def image_and_cams(
     image = decode_image(data, image_id)
     keys, cam = read_cams(path, num_classes)
     height, width = image.shape[:2]
-    if len(keys) == 0:  # an empty file may not know the image's size
+    if len(keys) == 0:  # a file without maps may not know the image's size
         cam = np.zeros((0, height, width), np.float32)
     cam_height, cam_width = cam.shape[1:]
     if (height, width) != (cam_height, cam_width):
         raise UserError(
-            f"{path}: expected maps of {width}×{height} pixels as image {image_id} has,"
-            f" found {cam_width}×{cam_height}; make them from the same images"
+            f"{path}: expected maps of {width}×{height} pixels like image {image_id},"
+            f" found {cam_width}×{cam_height}: make them from the same images"
         )
     return image, keys, cam.astype(np.float32)
 
@@ -148,12 +150,12 @@ def read_irn_cams(path: Path, num_classes: int | None = None) -> IrnCams:
     """Reads IRN's dictionary with its stride-4 maps.
 
     Raises:
-      UserError: as `read_cams`, or the file is of another format.
+      UserError: the file is not in IRN's format, or `read_cams` would refuse it.
     """
     content = load_numpy_pickle(path)
     if not (isinstance(content, dict) and content.keys() >= {"keys", "cam", "high_res"}):
         raise UserError(
-            f"{path}: expected IRN's dictionary with keys, cam and high_res, found another object;"
+            f"{path}: expected IRN's dictionary with keys, cam and high_res, found another object:"
             " make the CAMs in IRN's format"
         )
     keys, high_res = _checked(path, content["keys"], content["high_res"], num_classes)
@@ -162,7 +164,7 @@ def read_irn_cams(path: Path, num_classes: int | None = None) -> IrnCams:
 
 def _read_npz(path: Path) -> tuple[Any, Any]:
     try:
-        # A plain array under this suffix is no context manager: TypeError.
+        # A plain array under this suffix is not a context manager, which raises a TypeError.
         with ARRAY_READING, open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return arrays["keys"], arrays["cam"]
     except KeyError as error:
@@ -171,7 +173,7 @@ def _read_npz(path: Path) -> tuple[Any, Any]:
         raise UserError(f"expected CAMs at {path}, found no file") from error
     except _DAMAGE as error:
         raise UserError(
-            f"{path}: expected CAMs (.npz), found a truncated or foreign file ({error});"
+            f"{path}: expected CAMs (.npz), found a truncated or foreign file ({error}):"
             " delete it and make it again"
         ) from error
 
@@ -187,26 +189,26 @@ def _checked(path: Path, keys: Any, cam: Any, num_classes: int | None) -> Cams:
     if keys.size and (keys.min() < 0 or (num_classes is not None and keys.max() >= num_classes)):
         raise UserError(
             f"{path}: expected classes 0 to {'…' if num_classes is None else num_classes - 1}"
-            f" without background, found {keys.tolist()}; check the list of classes"
+            f" without background, found {keys.tolist()}: check the list of classes"
         )
     if not np.isfinite(cam).all():
-        raise UserError(f"{path}: expected finite scores, found NaN or infinity; make it again")
+        raise UserError(f"{path}: expected finite scores, found NaN or infinity: make it again")
     order = np.argsort(keys)
     return Cams(keys[order].astype(np.int32), cam[order])
 
 
 def _foreign(path: Path, found: str) -> UserError:
     return UserError(
-        f"{path}: expected CAMs (.npz with keys and cam, or SEAM's or IRN's .npy), found {found};"
+        f"{path}: expected CAMs (.npz with keys and cam, or SEAM's or IRN's .npy), found {found}:"
         " check the folder"
     )
 
 
 def all_cams(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
-    """The CAM file of each id.
+    """Finds the CAM file of each id.
 
     Raises:
-      UserError: there are ids without one.
+      UserError: some ids have no CAM file.
     """
     found = {image_id: find_cams(folder, image_id) for image_id in ids}
     missing = [image_id for image_id, path in found.items() if path is None]

@@ -1,12 +1,12 @@
-"""Files of dense-CRF results: ``<id>.npz`` with one distribution for each background.
+"""Reads and writes dense-CRF results, files ``<id>.npz`` with one distribution per background.
 
-`keys` int32 [K] are the foreground classes 0…C−1 of the image, ascending. For each α of the stage,
-the power of the background (1 − max)^α that the CRF started from or a multiple of its
-``alpha_unit``, `q_<α>` (``q_4``, ``q_24``) is float16 [K + 1, H, W]: the background's probability
-first, then those of the keys, at the image's size.
+`keys` int32 [K] are the foreground classes 0…C−1 of the image in ascending order. The stage lists
+values of α, each of which is the power of the background (1 − max)^α that the CRF started from, or
+a multiple of its ``alpha_unit``. For each α, `q_<α>` (such as ``q_4`` and ``q_24``) is float16
+[K + 1, H, W]: the probability of the background and then those of the keys, at the image's size.
 
-Values are multiples of 2⁻¹¹, as fine as float16 is just below 1: without the digits that small
-values would have, files are six times smaller.
+Values are multiples of 2⁻¹¹, which is the resolution of float16 just below 1. Small values could
+have more digits, but dropping those makes files six times smaller.
 """
 
 import struct
@@ -31,17 +31,17 @@ def write_crf(
     keys: Int[np.ndarray, " k"],
     results: Mapping[float, Float[np.ndarray, "labels h w"]],
 ) -> None:
-    """Writes the distributions of `results` (α → K + 1 planes, background first), whole.
+    """Writes distributions atomically.
 
     Args:
       path: the file.
-      keys: the foreground classes of the planes after the first, ascending.
-      results: at least one.
+      keys: the foreground classes of the planes after the first one, in ascending order.
+      results: at least one distribution, keyed by α; each has K + 1 planes, the background first.
     """
     arrays: dict[str, np.ndarray] = {"keys": keys.astype(np.int32)}
     for alpha, q in results.items():
         arrays[_name(alpha)] = (np.rint(q * np.float32(_STEPS)) / _STEPS).astype(np.float16)
-    # np.savez_compressed knows one level of compression only, a slow one.
+    # np.savez_compressed has only one level of compression, which is slow.
     with (
         atomic_write(path) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive,
@@ -54,16 +54,17 @@ def write_crf(
 def read_crf(
     path: Path, alpha: float | int, num_classes: int | None = None
 ) -> tuple[Int32[np.ndarray, " k"], Float16[np.ndarray, "labels h w"]]:
-    """The keys and the distribution of one α, background first.
+    """Reads the keys and the distribution of one α, the background first.
 
     Args:
       path: the file.
-      alpha: which of the distributions.
-      num_classes: foreground classes C; keys must be below it. None accepts every key.
+      alpha: the α of the distribution to read.
+      num_classes: the number of foreground classes C, which keys must be below. None accepts every
+        key.
 
     Raises:
-      UserError: missing, truncated or no such file, without that α, a key out of range, or values
-        that are no probabilities.
+      UserError: the file is missing, truncated or of another kind, it does not have this α, a key
+        is out of range, or values are not probabilities.
     """
     name = _name(alpha)
     try:
@@ -72,7 +73,7 @@ def read_crf(
                 found = ", ".join(n.removeprefix("q_") for n in arrays if n.startswith("q_"))
                 raise UserError(
                     f"{path}: expected the result of alpha {alpha:g}, found alpha {found or 'none'}"
-                    "; choose one of these, or add it to the alphas of the crf stage"
+                    ": choose one of these, or add it to the alphas of the crf stage"
                 )
             keys, q = arrays["keys"], arrays[name]
     except FileNotFoundError as error:
@@ -81,37 +82,37 @@ def read_crf(
         raise UserError(f"{path}: expected a CRF result, found an archive where {error}") from error
     except (zipfile.BadZipFile, *_DAMAGE) as error:
         raise UserError(
-            f"{path}: expected a CRF result (.npz), found a truncated or foreign file ({error});"
+            f"{path}: expected a CRF result (.npz), found a truncated or foreign file ({error}):"
             " delete it and make it again"
         ) from error
     shapes_fit = keys.ndim == 1 and q.ndim == 3 and len(q) == len(keys) + 1
     if not (shapes_fit and keys.dtype == np.int32 and q.dtype == np.float16):
         raise UserError(
             f"{path}: expected keys int32 [K] and {name} float16 [K + 1, H, W], found"
-            f" {keys.dtype} {keys.shape} and {q.dtype} {q.shape}; make it again"
+            f" {keys.dtype} {keys.shape} and {q.dtype} {q.shape}: make it again"
         )
     limit = np.inf if num_classes is None else num_classes
     if len(keys) and not (keys[0] >= 0 and keys[-1] < limit and (np.diff(keys) > 0).all()):
         raise UserError(
             f"{path}: expected ascending classes 0 to {limit - 1:g} without background, found"
-            f" {keys.tolist()}; check the list of classes"
+            f" {keys.tolist()}: check the list of classes"
         )
     if not ((q >= 0) & (q <= 1)).all():
-        raise UserError(f"{path}: expected probabilities, found other values; make it again")
+        raise UserError(f"{path}: expected probabilities, found other values: make it again")
     return keys, q
 
 
 def read_crf_mask(
     path: Path, alpha: float | int, num_classes: int | None = None
 ) -> UInt8[np.ndarray, "h w"]:
-    """The most probable class of each pixel: 0 background, key + 1 foreground.
+    """Reads the most probable class of each pixel: 0 for background, key + 1 for foreground.
 
     Raises:
-      UserError: as `read_crf`.
+      UserError: for the same reasons as `read_crf`.
     """
     keys, q = read_crf(path, alpha, num_classes)
     classes = np.concatenate([[0], keys + 1]).astype(np.uint8)
-    # NumPy compares float16 by converting every pair; as float32 this is ten times faster.
+    # NumPy compares float16 by converting every pair, so comparing float32 is ten times faster.
     return classes[q.astype(np.float32).argmax(0)]
 
 

@@ -7,21 +7,23 @@ from wsss_jax.files import read_bytes
 
 
 def read_list(path: Path) -> list[str]:
-    """The ids of a list file: one per line, or the published lists' `/JPEGImages/<id>.jpg …`.
+    """Reads the ids of a list file, which has one id or one `/JPEGImages/<id>.jpg …` per line.
 
     Raises:
-      UserError: the file is missing, empty or no text, or lists an id twice.
+      UserError: the file is missing, empty or not text, or it lists an id twice.
     """
     try:
         lines = read_bytes(path).decode().splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"expected a text file of ids at {path}, found other bytes") from error
+        raise UserError(
+            f"expected a text file of ids at {path}, found other bytes: replace the file"
+        ) from error
     ids = [_image_id(line.split()[0]) for line in lines if line.strip()]
     if not ids:
-        raise UserError(f"expected ids in {path}, found an empty file; give one id per line")
+        raise UserError(f"expected ids in {path}, found an empty file: give one id per line")
     if len(set(ids)) < len(ids):
         twice = next(name for index, name in enumerate(ids) if name in ids[:index])
-        raise UserError(f"expected each id once in {path}, found {twice} twice; remove one")
+        raise UserError(f"expected each id once in {path}, found {twice} twice: remove one")
     return ids
 
 

@@ -1,8 +1,8 @@
-"""Write `.npy` dictionaries that the published programs read, whatever their NumPy or PyTorch.
+"""Writes `.npy` dictionaries that the published programs read with any NumPy and PyTorch.
 
-A pickle names functions by their module. NumPy 2 writes `numpy._core`, which NumPy 1 lacks, while
-all versions read `numpy.core`; and IRN expects a PyTorch tensor where we have an array. So names
-are exchanged in the finished pickle.
+A pickle names functions by their module. NumPy 2 writes `numpy._core`, which NumPy 1 does not have,
+while all versions read `numpy.core`. And IRN expects a PyTorch tensor where we have an array. So
+names are replaced in the finished pickle.
 """
 
 import io
@@ -31,7 +31,7 @@ class Tensor:
     def __reduce__(self) -> tuple[Any, ...]:
         array = self._array
         stride = tuple(s // array.itemsize for s in array.strides)
-        # Offset 0, no gradient, no hooks.
+        # The arguments after the storage say: offset 0, no gradient, no hooks.
         return rebuild_tensor, (_Storage(array), 0, array.shape, stride, False, {})
 
 
@@ -44,17 +44,17 @@ class _Storage:
 
 
 def dump_numpy_pickle(value: object) -> bytes:
-    """The bytes `np.save` would write, loadable by `np.load(..., allow_pickle=True)`.
+    """Returns the bytes that `np.save` would write, which `np.load(allow_pickle=True)` reads.
 
     Raises:
-      KeyError: a `Tensor` of a type that PyTorch has no storage for.
+      KeyError: a `Tensor` has a type for which PyTorch has no storage.
     """
     array = np.empty((), object)
     array[()] = value
     file = io.BytesIO()
     header = {"descr": "|O", "fortran_order": False, "shape": ()}
     np.lib.format.write_array_header_1_0(file, header)
-    # Protocol 3 is the newest that spells names as text, where they can be exchanged.
+    # Protocol 3 is the newest one that writes names as text, so that they can be replaced.
     file.write(_with_public_names(pickle.dumps(array, protocol=3, fix_imports=False)))
     return file.getvalue()
 
@@ -73,7 +73,7 @@ def _with_public_names(data: bytes) -> bytes:
 
 
 def _storage_bytes(array: np.ndarray) -> bytes:
-    """`torch.save` of a storage in the older format that tensors inside pickles use."""
+    """Returns a storage in the older format of `torch.save`, which tensors in pickles use."""
 
     def text(value: str) -> bytes:
         return b"X" + struct.pack("<I", len(value)) + value.encode()
@@ -84,8 +84,8 @@ def _storage_bytes(array: np.ndarray) -> bytes:
         "little_endian": True,
         "type_sizes": {"short": 2, "int": 4, "long": 4},
     }
-    # The persistent id ("storage", type, key, device, count, view) opcode by opcode: the type is
-    # a class of PyTorch, which the standard pickler could not import.
+    # The persistent id ("storage", type, key, device, count, view) is written opcode by opcode,
+    # because its type is a class of PyTorch, which the standard pickler could not import.
     storage_id = (
         b"\x80\x02("
         + text("storage")

@@ -1,10 +1,10 @@
-"""Read arrays and dictionaries that NumPy stored as pickles, without executing the pickle.
+"""Reads arrays and dictionaries that NumPy stored as pickles, without executing the pickle.
 
-Image-level label files and CAM files of the field are `np.save(path, {...})`: a pickle inside an
-`.npy`. Unpickling may call any function the file names. Here the handful of names that NumPy needs
-(and PyTorch, whose tensors IRN leaves in its files) resolve to stand-ins of ours, and every other
-name is an error. NumPy's own reconstruction functions are not called either: they trust flags and
-pointers that the file can forge.
+The label files and CAM files of the field come from `np.save(path, {...})`, which writes a pickle
+inside an `.npy` file. Unpickling may call any function that the file names. Here, the few names
+that NumPy needs resolve to stand-ins of ours, as do those of PyTorch, whose tensors IRN leaves in
+its files. Every other name is an error. NumPy's own reconstruction functions are not called either,
+because they trust flags and pointers that a file can forge.
 """
 
 import io
@@ -20,37 +20,39 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import ARRAY_READING
 
 _NPY_MAGIC = b"\x93NUMPY"
-# Plain numbers and text; "O" is an array of Python objects, stored as a list.
+# Kinds of numbers and text; "O" is an array of Python objects, which is stored as a list.
 _KINDS = frozenset("biufcSUO")
 
 
 def load_numpy_pickle(path: Path) -> object:
-    """The object stored by `np.save` or `pickle.dump`: containers, numbers, text, arrays.
+    """Reads what `np.save` or `pickle.dump` stored: containers, numbers, text and arrays.
 
-    A 0-d object array, which is what `np.save` makes of a dictionary, is unwrapped. An `.npy`
-    with a plain numeric array gives that array, a PyTorch tensor its values. Files written by
-    Python 2 are understood.
+    `np.save` turns a dictionary into a 0-d object array, which is unwrapped here. An `.npy` file
+    with a numeric array gives that array, and a PyTorch tensor gives its values. Files that
+    Python 2 wrote can be read too.
 
     Raises:
-      UserError: the file is missing, truncated, no such file at all, or names anything but
+      UserError: the file is missing, truncated or of another kind, or it names anything other than
         arrays, tensors and built-in containers.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"expected a NumPy file at {path}: {error.strerror}") from error
+        raise UserError(
+            f"expected a NumPy file at {path}, found none ({error.strerror}): check the path"
+        ) from error
     try:
         with ARRAY_READING:
             value = _parse(data)
     except _ForbiddenName as error:
         raise UserError(
-            f"{path}: expected only arrays and built-in containers, found the name {error}; "
-            "such a file can run code when opened, convert it to .npz where you trust it"
+            f"{path}: expected only arrays and built-in containers, found the name {error}, and "
+            "such a file can run code when it is opened: convert it to .npz if you trust it"
         ) from error
     except Exception as error:  # a damaged pickle may fail in any way
         raise UserError(
-            f"{path}: expected a NumPy file, found {len(data)} bytes that cannot be read as one "
-            f"({type(error).__name__}); truncated or of another format, copy it again"
+            f"{path}: expected a NumPy file, found {len(data)} bytes that are truncated or of "
+            f"another format ({type(error).__name__}): copy it again"
         ) from error
     if isinstance(value, np.ndarray) and value.dtype.hasobject and value.ndim == 0:
         return value.item()
@@ -85,7 +87,7 @@ class _Dtype:
             raise ValueError(f"dtype {code}")
 
     def __setstate__(self, state: Any) -> None:
-        # Only the byte order is taken; flags and fields would let a file forge pointers.
+        # Only the byte order is used, because flags and fields would let a file forge pointers.
         if state[1] in ("<", ">"):
             self.dtype = self.dtype.newbyteorder(state[1])
 
@@ -169,10 +171,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _resolve(value: Any, done: dict[int, Any], keep: list[Any]) -> Any:
-    """`value` with every stand-in replaced by the array it stands for.
+    """Replaces every stand-in in `value` by the array that it stands for.
 
-    `done` maps the identity of a container to its result, so that shared parts are visited once;
-    `keep` holds the temporary containers alive, for an identity is only unique among the living.
+    `done` maps the identity of a container to its result, so that shared parts are visited once.
+    `keep` holds temporary containers alive, because an identity is only unique among live objects.
     """
     if isinstance(value, _Dtype):
         return value.dtype

@@ -1,9 +1,10 @@
-"""Read PyTorch tensors inside a NumPy pickle, without PyTorch and without executing anything.
+"""Reads PyTorch tensors inside a NumPy pickle, without PyTorch and without executing anything.
 
 IRN saves its CAM dictionary with two tensors among the arrays. A pickled tensor is a call of
-`torch._utils._rebuild_tensor_v2` on a storage, which is in turn the bytes of `torch.save`'s older
-format: pickles of a magic number, a version, the machine's byte order and sizes, the storage's
-description and the list of its keys, then an int64 count and the raw little-endian numbers.
+`torch._utils._rebuild_tensor_v2` on a storage. The storage is bytes in the older format of
+`torch.save`: pickles of a magic number, a version, the machine's byte order and sizes, the
+description of the storage and the list of its keys, followed by an int64 count and the raw
+little-endian numbers.
 """
 
 import io
@@ -28,19 +29,19 @@ STORAGES = {
 
 
 def load_storage(data: bytes) -> np.ndarray:
-    """The numbers of one storage, 1-d.
+    """Returns the numbers of one storage as a 1-d array.
 
     Raises:
-      ValueError, pickle.UnpicklingError, EOFError: `data` is no little-endian storage.
+      ValueError, pickle.UnpicklingError, EOFError: `data` is not a little-endian storage.
     """
     stream = io.BytesIO(data)
     if _StorageUnpickler(stream).load() != STORAGE_MAGIC:
-        raise ValueError("no PyTorch storage")
-    _StorageUnpickler(stream).load()  # format version: there is only one
+        raise ValueError("expected a PyTorch storage, found other data")
+    _StorageUnpickler(stream).load()  # the format version, of which there is only one
     if not _StorageUnpickler(stream).load()["little_endian"]:
-        raise ValueError("big-endian PyTorch storage")
+        raise ValueError("expected a little-endian PyTorch storage, found a big-endian one")
     dtype = _StorageUnpickler(stream).load()
-    _StorageUnpickler(stream).load()  # keys: one storage, one key
+    _StorageUnpickler(stream).load()  # the keys: one storage has one key
     count = int(np.frombuffer(stream.read(8), "<i8")[0])
     return np.frombuffer(stream.read(), dtype, count)
 
@@ -48,16 +49,16 @@ def load_storage(data: bytes) -> np.ndarray:
 def rebuild_tensor(
     storage: np.ndarray, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any
 ) -> np.ndarray:
-    """The tensor of `size` at `offset` in `storage`; `stride` counts elements.
+    """Returns the tensor of `size` at `offset` in `storage`, where `stride` counts elements.
 
     Raises:
-      ValueError: it would reach outside the storage.
+      ValueError: the tensor would reach beyond the storage.
     """
     if 0 in size:
         return np.empty(size, storage.dtype)
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     if min([offset, *size, *stride]) < 0 or last >= len(storage):
-        raise ValueError("tensor outside its storage")
+        raise ValueError("expected a tensor inside its storage, found one that reaches beyond it")
     view = np.lib.stride_tricks.as_strided(
         storage[offset:], size, [s * storage.itemsize for s in stride]
     )
@@ -71,5 +72,5 @@ class _StorageUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} in a PyTorch storage")
 
     def persistent_load(self, pid: Any, /) -> np.dtype:
-        # ("storage", type, key, device, count, view): the device it lived on does not matter.
+        # In ("storage", type, key, device, count, view) only the type matters, not the device.
         return np.dtype(pid[1])

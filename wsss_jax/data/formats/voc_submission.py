@@ -1,9 +1,9 @@
-"""The archive that PASCAL VOC's evaluation server takes, and its checker.
+"""Writes and checks the archive that PASCAL VOC's evaluation server takes.
 
-The archive is one ``.tar.gz`` of ``results/VOC2012/Segmentation/<COMPETITION>_test_cls/<id>.png``:
-single-channel PNGs with the VOC palette, a class for every pixel (never 255), as large as the
-image, one per id of the list and nothing else. ``comp6`` allows outside data (ImageNet weights are
-that), ``comp5`` does not.
+The archive is one ``.tar.gz`` of ``results/VOC2012/Segmentation/<COMPETITION>_test_cls/<id>.png``.
+It has one file per id of the list and nothing else: single-channel PNGs with the VOC palette, in
+the size of the image, with a class for every pixel and never 255. ``comp6`` allows outside data,
+which ImageNet weights are, and ``comp5`` does not.
 """
 
 import gzip
@@ -30,10 +30,10 @@ _SHOWN = 5  # faults named in one message
 
 
 def folder_in_archive(competition: str) -> str:
-    """Where the masks lie.
+    """Returns the folder of the masks within the archive.
 
     Raises:
-      UserError: no such competition.
+      UserError: there is no such competition.
     """
     if competition not in COMPETITIONS:
         raise UserError(f"expected competition comp5 or comp6, found {competition!r}: change it")
@@ -41,12 +41,12 @@ def folder_in_archive(competition: str) -> str:
 
 
 def write_archive(path: Path, masks: Iterable[tuple[str, bytes]], competition: str) -> None:
-    """Writes the archive, whole or not at all; the same masks give the same bytes.
+    """Writes the archive atomically; the same masks give the same bytes.
 
     Args:
-      path: the archive, ``….tar.gz``.
-      masks: (id, PNG) in the order of the list.
-      competition: see `folder_in_archive`.
+      path: the archive, a ``.tar.gz`` file.
+      masks: pairs of id and PNG, in the order of the list.
+      competition: one of `COMPETITIONS`.
     """
     folder = folder_in_archive(competition)
     with (
@@ -71,18 +71,18 @@ def check_archive(
 
     Args:
       path: the archive.
-      ids: all that have to be in it, and no others.
-      size_of: an image's size; None leaves sizes unchecked.
-      num_classes: C; pixels are 0…C.
-      competition: see `folder_in_archive`.
+      ids: the ids that have to be in the archive; others must not be.
+      size_of: a function that returns the size of an image. If it is None, sizes are not checked.
+      num_classes: the number of foreground classes C; pixels are 0…C.
+      competition: one of `COMPETITIONS`.
 
     Raises:
-      UserError: not such an archive, or faults in it; the first ones are named.
+      UserError: the file is not such an archive or has faults, the first of which are named.
     """
     folder = folder_in_archive(competition)
     wanted, found, faults = set(ids), set(), []
     if not path.is_file():
-        raise UserError(f"expected an archive at {path}, found none; check the path")
+        raise UserError(f"expected an archive at {path}, found none: check the path")
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
@@ -106,20 +106,20 @@ def check_archive(
                         faults.append(f"{image_id}: {fault}")
     except (OSError, EOFError, tarfile.TarError) as error:
         raise UserError(
-            f"expected a whole .tar.gz at {path}, found {type(error).__name__} ({error}); make the"
+            f"expected a whole .tar.gz at {path}, found {type(error).__name__} ({error}): make the"
             " archive again"
         ) from error
     faults += [f"{image_id}: missing" for image_id in ids if image_id not in found]
     if faults:
         more = f", and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise UserError(
-            f"expected {len(ids)} masks fit for the server in {path}, found faults:"
-            f" {'; '.join(faults[:_SHOWN])}{more}; mend the masks and make the archive again"
+            f"expected {len(ids)} masks that the server accepts in {path}, found faults:"
+            f" {'; '.join(faults[:_SHOWN])}{more}. Correct the masks and make the archive again"
         )
 
 
 def mask_fault(png: bytes, size: Size | None, num_classes: int) -> str:
-    """What is wrong with one mask file for the server; empty when nothing is."""
+    """Describes what is wrong with one mask file for the server, or returns an empty string."""
     try:
         with Image.open(io.BytesIO(png)) as image:
             image.load()
@@ -128,7 +128,7 @@ def mask_fault(png: bytes, size: Size | None, num_classes: int) -> str:
             palette = np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
-        return f"no readable image ({error})"
+        return f"expected a readable image, found a damaged one ({error})"
     if size is not None and pixels.shape != size:
         return f"expected {size[1]}×{size[0]} pixels, found {pixels.shape[1]}×{pixels.shape[0]}"
     if pixels.max() > num_classes:
@@ -140,14 +140,14 @@ def mask_fault(png: bytes, size: Size | None, num_classes: int) -> str:
 
 
 def image_size(folder: Path, image_id: str) -> Size:
-    """The size of ``folder/<id>.jpg`` from its header.
+    """Reads the size of ``folder/<id>.jpg`` from its header.
 
     Raises:
-      UserError: no such image.
+      UserError: there is no such image.
     """
     path = folder / f"{image_id}.jpg"
     try:
         with Image.open(path) as image:
             return image.height, image.width
     except OSError as error:
-        raise UserError(f"expected an image at {path}, found none; check --images") from error
+        raise UserError(f"expected an image at {path}, found none: check --images") from error

@@ -1,8 +1,9 @@
-"""Files of random-walk results: ``<id>.npz``, the scores of an image's classes at low resolution.
+"""Reads and writes results of random walks, files ``<id>.npz`` with scores at low resolution.
 
-`keys` int32 [K] are the foreground classes 0…C−1 of the image, ascending; `scores` is float16
-[K + 1, h, w], background first. A pixel of it stands for `stride` pixels of the image at the size
-`walked`, which differs from the image's own `size` only for very large images.
+`keys` int32 [K] are the foreground classes 0…C−1 of the image in ascending order. `scores` is
+float16 [K + 1, h, w], the background first. Each of its pixels stands for a block of `stride` ×
+`stride` pixels of the image at the size `walked`, which differs from the image's own `size` only
+for very large images.
 """
 
 import struct
@@ -24,7 +25,7 @@ _DAMAGE = (OSError, ValueError, EOFError, TypeError, RuntimeError, struct.error,
 
 
 class Walk(NamedTuple):
-    """Scores after a random walk; sizes are (height, width)."""
+    """Scores after a random walk, where sizes are (height, width)."""
 
     keys: Int[np.ndarray, " k"]
     scores: Float[np.ndarray, "labels h w"]
@@ -33,9 +34,10 @@ class Walk(NamedTuple):
     stride: int
 
     def enlarged(self) -> Float32[np.ndarray, "labels H W"]:
-        """The scores at the image's size, bilinearly (half-pixel convention).
+        """Upsamples the scores to the image's size, bilinearly with the half-pixel convention.
 
-        Pixels become blocks of `stride`, and what lies beyond the image is cut off, as published.
+        As in the published programs, pixels become blocks of `stride` pixels, and what lies beyond
+        the image is cut off.
         """
         height, width = (side * self.stride for side in self.scores.shape[1:])
         planes = []
@@ -47,7 +49,7 @@ class Walk(NamedTuple):
 
 
 def write_walk(path: Path, walk: Walk) -> None:
-    """Writes a result, whole."""
+    """Writes a result atomically."""
     with atomic_write(path) as file:
         np.savez_compressed(
             file,
@@ -64,10 +66,12 @@ def read_walk(path: Path, num_classes: int | None = None) -> Walk:
 
     Args:
       path: the file.
-      num_classes: foreground classes C; keys must be below it. None accepts every key.
+      num_classes: the number of foreground classes C, which keys must be below. None accepts every
+        key.
 
     Raises:
-      UserError: missing, truncated or no such file, a key out of range, or scores not finite.
+      UserError: the file is missing, truncated or of another kind, a key is out of range, or a
+        score is not finite.
     """
     try:
         with ARRAY_READING, open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -79,18 +83,18 @@ def read_walk(path: Path, num_classes: int | None = None) -> Walk:
     except (KeyError, zipfile.BadZipFile, *_DAMAGE) as error:
         raise UserError(
             f"{path}: expected the result of a walk (.npz), found a truncated or foreign file"
-            f" ({error}); delete it and make it again"
+            f" ({error}): delete it and make it again"
         ) from error
     if not (keys.ndim == 1 and scores.ndim == 3 and len(scores) == len(keys) + 1):
         raise UserError(
             f"{path}: expected keys [K] and scores [K + 1, h, w], found {keys.shape} and"
-            f" {scores.shape}; make it again"
+            f" {scores.shape}: make it again"
         )
     if len(keys) and num_classes is not None and not 0 <= keys.min() <= keys.max() < num_classes:
         raise UserError(
             f"{path}: expected classes 0 to {num_classes - 1} without background, found"
-            f" {keys.tolist()}; check the list of classes"
+            f" {keys.tolist()}: check the list of classes"
         )
     if not np.isfinite(scores).all():
-        raise UserError(f"{path}: expected finite scores, found NaN or infinity; make it again")
+        raise UserError(f"{path}: expected finite scores, found NaN or infinity: make it again")
     return Walk(keys, scores, size, walked, stride)

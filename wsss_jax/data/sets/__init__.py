@@ -1,1 +1,1 @@
-"""Data sets, one module each; see `wsss_jax.data.sets.base`."""
+"""The data sets, one module each; `wsss_jax.data.sets.base` states their contract."""

@@ -1,8 +1,8 @@
-"""What a data set is: typed settings, and the records of its splits.
+"""The contract of data sets: typed settings, and the records of each split.
 
-A data set is one module: a frozen dataclass derived from `DataSettings`, whose fields are its
-settings. A recipe's section ``data`` names it under ``builder``, by the name of a module of
-`wsss_jax.data.sets` or by the dotted name of a module elsewhere.
+A data set is one module with a frozen dataclass that derives from `DataSettings` and whose fields
+are the settings. The section ``data`` of a recipe names it under ``builder``, either by the name of
+a module in `wsss_jax.data.sets` or by the dotted name of a module elsewhere.
 """
 
 import abc
@@ -18,13 +18,14 @@ from wsss_jax.settings import Settings
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSettings(Settings, abc.ABC):
-    """A data set; its fields are its settings.
+    """A data set, whose fields are its settings.
 
-    The class attribute ``location`` names the settings that say where the data lie. A record of a
-    run leaves them out, for it holds a digest of what lies there.
+    The class attribute ``location`` names the settings that say where the data are. The record of a
+    run leaves these settings out, because it contains a digest of the data themselves.
 
     Attributes:
-      data_dir: where prepared records go; "" is $WSSS_JAX_DATA, else ~/.cache/wsss_jax.
+      data_dir: the folder of prepared records; "" means $WSSS_JAX_DATA or, if that is not set,
+        ~/.cache/wsss_jax.
     """
 
     room: ClassVar[str] = "wsss_jax.data.sets"
@@ -35,22 +36,22 @@ class DataSettings(Settings, abc.ABC):
 
     @property
     def prepared_root(self) -> Path:
-        """The folder of prepared records, see `data_dir`."""
+        """The folder of prepared records; see `data_dir`."""
         chosen = self.data_dir or os.environ.get("WSSS_JAX_DATA") or "~/.cache/wsss_jax"
         return Path(chosen).expanduser()
 
     @abc.abstractmethod
     def builder(self, split: str) -> RecordBuilder:
-        """What makes the records of `split`: ids and classes are known, no image is read yet.
+        """Returns the builder of `split`, which knows ids and classes but has read no image yet.
 
         Raises:
-          UserError: no such split, or the data are not as they should be.
+          UserError: there is no such split, or the data are not as they should be.
         """
 
     def open(self, split: str) -> Source:
-        """The records of `split`; they are prepared on first use and whenever the data changed.
+        """Opens the records of `split`, preparing them on first use and after the data changed.
 
         Raises:
-          UserError: no such split, or the data are not as they should be.
+          UserError: there is no such split, or the data are not as they should be.
         """
         return prepare(self.builder(split))

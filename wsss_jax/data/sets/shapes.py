@@ -1,4 +1,4 @@
-"""The built-in data set: creatures in landscapes, drawn with exact masks on first use."""
+"""The built-in data set of creatures in landscapes, which is drawn on first use."""
 
 import dataclasses
 import hashlib
@@ -19,13 +19,15 @@ from wsss_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shapes(DataSettings):
-    """Creatures in landscapes, see `wsss_jax.data.shapes`; the splits are ``train`` and ``val``.
+    """Creatures in landscapes with exact masks; the splits are ``train`` and ``val``.
+
+    `wsss_jax.data.shapes` draws the images.
 
     Attributes:
-      train_images: pictures of the split ``train``.
-      val_images: pictures of the split ``val``.
-      size: height and width of a picture, pixels.
-      seed: of the drawing.
+      train_images: the number of images in the split ``train``.
+      val_images: the number of images in the split ``val``.
+      size: the height and width of an image in pixels.
+      seed: the seed of the drawing.
     """
 
     train_images: int = 800
@@ -44,7 +46,7 @@ class Shapes(DataSettings):
         check_limits(self, size=(32, 1024), seed=(0, 2**32 - 1))
 
     def builder(self, split: str) -> "ShapesBuilder":
-        """The builder of `split`; nothing is drawn yet. See `DataSettings`."""
+        """Returns the builder of `split`; nothing is drawn yet. See `DataSettings`."""
         if split not in SPLITS:
             raise UserError(
                 f"expected a split of the built-in data ({', '.join(SPLITS)}), found {split!r}:"
@@ -80,7 +82,7 @@ class ShapesBuilder(RecordBuilder, skip_registration=True):
             label[np.unique(mask[mask > 0]) - 1] = 1.0
             yield Record(
                 id=self.ids[index],
-                # Noise leaves nothing to match, so Huffman coding alone is smaller and faster.
+                # Noise has no repetitions, so Huffman coding alone is smaller and faster.
                 image=_png(image[..., ::-1], cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY),
                 size=(self._size, self._size),
                 label=label,

@@ -24,18 +24,19 @@ from wsss_jax.errors import UserError
 class Voc2012(DataSettings):
     """PASCAL VOC 2012, or any folder laid out like it.
 
-    A split is a list of ImageSets/Segmentation. `test` needs neither masks nor labels: an image
-    without gets zeros.
+    A split is a list in ImageSets/Segmentation. The split `test` needs neither masks nor labels;
+    images without a label get zeros.
 
     Attributes:
-      root: the folder VOC2012, the VOCdevkit that holds it or its parent, or any folder with
-        JPEGImages.
+      root: the folder VOC2012, the folder VOCdevkit that contains it, the parent of VOCdevkit, or
+        any folder with JPEGImages.
       labels: a file of image-level labels (see `wsss_jax.data.labels`), ``xml`` or ``masks``; ""
-        takes the XML annotations where there are any, else the masks.
-      masks: a folder of the devkit, or ``none`` to do without; "" takes each mask from
-        SegmentationClassAug, else from SegmentationClass. ``optional``: the same, but a split in
-        which masks are missing has none at all instead of being refused.
-      classes: a text file of the foreground classes' names, one per line; "" are VOC's twenty.
+        takes the XML annotations if there are any, and the masks otherwise.
+      masks: a folder of the devkit, or ``none`` for no masks; "" takes each mask from
+        SegmentationClassAug or, if it is not there, from SegmentationClass. ``optional`` does the
+        same, but a split in which masks are missing has no masks instead of being refused.
+      classes: a text file with the names of the foreground classes, one per line; "" means VOC's
+        twenty.
     """
 
     location: ClassVar[frozenset[str]] = DataSettings.location | {"root", "labels", "classes"}
@@ -46,13 +47,13 @@ class Voc2012(DataSettings):
     classes: str = ""
 
     def builder(self, split: str) -> "Voc2012Wsss":
-        """The builder of `split`, from the folder's lists alone; see `DataSettings`."""
+        """Returns the builder of `split` from the folder's lists alone; see `DataSettings`."""
         listing = list_split(self.root, split, self.labels, self.masks, self.classes)
         return Voc2012Wsss(self.prepared_root, listing)
 
 
 class Voc2012Wsss(RecordBuilder, skip_registration=True):
-    """Stores images as they are, once decoded to be sure, and masks as PNGs of gray indices."""
+    """Stores images unchanged after decoding them as a check, and masks as PNGs of gray indices."""
 
     def __init__(self, folder: Path, listing: Listing):
         self._listing = listing
@@ -68,14 +69,14 @@ class Voc2012Wsss(RecordBuilder, skip_registration=True):
         )
 
     def records(self, positions: range) -> Iterator[Record]:
-        """Yields the records at `positions`; after the last one, refuses what was broken.
+        """Yields the records at `positions`, and reports damaged files after the last one.
 
         Raises:
-          UserError: naming the first five broken files.
+          UserError: some files are damaged; the first five are named.
         """
         if positions.start == 0:
             self._labels = _read_labels(self._listing)
-        # Decoding leaves Python's lock alone, so threads use all processors.
+        # Decoding releases Python's global lock, so threads use all processors.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for name, result in zip(
                 self._listing.ids[positions.start : positions.stop],
@@ -107,9 +108,9 @@ class Voc2012Wsss(RecordBuilder, skip_registration=True):
         except UserError as error:
             return error
         except OSError as error:
-            return UserError(f"expected a readable file, found {error.strerror} at {path}: mend it")
+            return UserError(f"expected a readable file at {path}, found none ({error.strerror})")
         if label is None:
-            assert mask is not None  # the listing has one or the other
+            assert mask is not None  # a listing has labels or masks
             label = mask_label(mask, len(listing.classes))
         return Record(
             id=listing.ids[position],
@@ -125,13 +126,13 @@ def _check_size(image: np.ndarray, mask: np.ndarray, path: Path) -> None:
         height, width = image.shape[:2]
         raise UserError(
             f"expected a mask of the image's size, {width} x {height}, found"
-            f" {mask.shape[1]} x {mask.shape[0]} in {path}: they do not belong together, or one of"
-            " them was resized"
+            f" {mask.shape[1]} x {mask.shape[0]} in {path}: replace it; it belongs to another image"
+            " or was resized"
         )
 
 
 def _read_labels(listing: Listing) -> Float[np.ndarray, "n c"] | None:
-    """The labels of all ids, or None where they come from the masks."""
+    """Returns the labels of all ids, or None if they come from the masks."""
     if listing.labels is None and listing.masks is not None:
         return None
     if listing.labels is None:
@@ -148,7 +149,7 @@ def _read_labels(listing: Listing) -> Float[np.ndarray, "n c"] | None:
     if empty and listing.split != "test":
         print(
             f"note: {len(empty)} of {len(listing.ids)} images of {listing.split} have no class in"
-            f" {listing.labels} ({first(empty)}): they count as background only",
+            f" {listing.labels} ({first(empty)}), so they count as background only",
             file=sys.stderr,
         )
     return selected

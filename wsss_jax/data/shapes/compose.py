@@ -1,4 +1,4 @@
-"""Pictures of the built-in data set: who stands where in which place, in which light."""
+"""Composes images of the built-in data set: the place, its creatures, their poses and the light."""
 
 from dataclasses import dataclass
 
@@ -11,30 +11,30 @@ from wsss_jax.data.shapes.scenes import SCENES, paint_scene
 from wsss_jax.data.shapes.toys import BODIES, PALETTES, PATTERNS, Coat, Toy, build, headless
 
 HOMES = dict(zip(CLASSES, ("night", "forest", "snow", "reef", "desert", "meadow"), strict=True))
-HOME_PROBABILITY = 0.35  # of the first creature; else any other place, 0.13 each
-# Two classes each that tend to wear the same palettes and patterns, as cats and dogs do.
+HOME_PROBABILITY = 0.35  # that the first creature is at home; each other place has 0.13
+# Pairs of classes that tend to wear the same palettes and patterns, as cats and dogs do.
 _KIN = (
     (("owl", "frog"), (0, 3), ("spots", "scales")),
     (("fox", "dragon"), (1, 4), ("stripes", "rings")),
     (("panda", "unicorn"), (2, 5), ("wool", "patches")),
 )
 COATS = {name: (palettes, patterns) for names, palettes, patterns in _KIN for name in names}
-COAT_PROBABILITY = 0.85  # else any palette and pattern
-COUNT_SHARES = (0.6, 0.3, 0.1)  # of pictures with one, two and three creatures
-# Lengths in sizes of the picture: the largest is three times the smallest.
+COAT_PROBABILITY = 0.85  # of a coat that the class prefers; otherwise it is any coat
+COUNT_SHARES = (0.6, 0.3, 0.1)  # shares of images with one, two and three creatures
+# Lengths are relative to the size of the image.
 SHORTEST = 0.56
-LONGEST = (1.35, 1.05, 0.85)  # with one, two and three creatures
-CLOTH_PROBABILITY = 0.25  # of a headless thing in a coat, behind or before the creatures
-# Every creature stays recognizable: these shares of it are seen.
+LONGEST = (1.35, 1.05, 0.85)  # in images with one, two and three creatures
+CLOTH_PROBABILITY = 0.25  # of a headless thing in a coat, behind or in front of the creatures
+# Every creature stays recognizable, because at least these shares of it are visible.
 SEEN_HEAD = 0.65
 SEEN_BODY = 0.4
-MOST_HEAD = 0.35  # of what is seen
+MOST_HEAD = 0.35  # the largest share of the head in what is visible of a creature
 _TRIES = 8
 
 
 @dataclass(frozen=True)
 class Creature:
-    """A creature of a picture; ``body`` (head included) and ``head`` are its pixels that show."""
+    """A creature; ``body`` (with the head) and ``head`` mark its visible pixels."""
 
     name: str
     coat: Coat
@@ -45,7 +45,7 @@ class Creature:
 
 @dataclass(frozen=True)
 class Composition:
-    """A picture with everything that is known of it; `creatures` in painting order."""
+    """An image with everything that is known about it; `creatures` are in painting order."""
 
     image: UInt8[np.ndarray, "s s 3"]
     mask: UInt8[np.ndarray, "s s"]
@@ -54,7 +54,7 @@ class Composition:
 
 
 def compose(rng: np.random.Generator, first: str, size: int) -> Composition:
-    """Draws a picture that shows a creature of the class `first`, and maybe others."""
+    """Draws an image that shows a creature of the class `first`, and maybe others."""
     count = 1 + int(np.searchsorted(np.cumsum(COUNT_SHARES)[:-1], rng.random(), side="right"))
     names: list[str | None] = [first, *(choice(rng, CLASSES) for _ in range(count - 1))]
     at_home = rng.random() < HOME_PROBABILITY
@@ -66,7 +66,7 @@ def compose(rng: np.random.Generator, first: str, size: int) -> Composition:
     owner = np.full((size, size), -1, np.int8)
     placed: list[_Placed] = []
     for name in names:
-        # The first creature has to find a place, which it does in one try of two or so.
+        # The first creature must find a place, which takes about two tries.
         alone = not any(item.name for item in placed)
         for _ in range(100 * _TRIES if name and alone else _TRIES):
             candidate = _stand(rng, name, LONGEST[count - 1], size)
@@ -102,7 +102,7 @@ class _Placed:
 
 
 def _stand(rng: np.random.Generator, name: str | None, longest: float, size: int) -> _Placed | None:
-    """A creature in a pose of its own, or None where its head would leave the picture."""
+    """Draws a creature in a random pose, or returns None if its head would leave the image."""
     plan = choice(rng, tuple(BODIES.values()))
     body = plan(rng) if name else headless(rng)
     length = uniform(rng, SHORTEST, longest)
@@ -121,7 +121,7 @@ def _stand(rng: np.random.Generator, name: str | None, longest: float, size: int
 
 
 def _recognizable(owner: Int8[np.ndarray, "s s"], number: int, item: _Placed) -> bool:
-    """Whether enough of a creature shows; a thing without a head may vanish."""
+    """Returns whether enough of a creature is visible; a thing without a head may be hidden."""
     if item.name is None:
         return True
     seen, toy = owner[item.toy.area] == number, item.toy
@@ -134,7 +134,7 @@ def _recognizable(owner: Int8[np.ndarray, "s s"], number: int, item: _Placed) ->
 
 
 def _expose(rng: np.random.Generator, picture: Picture) -> UInt8[np.ndarray, "s s 3"]:
-    """The photograph: light that falls off to a side, a tint, noise."""
+    """Turns a drawing into a photograph: adds light from one side, a tint and noise."""
     size = picture.shape[-1]
     x, y = centers((slice(0, size), slice(0, size)))
     light = uniform(rng, 0.88, 1.1) + uniform(rng, -0.25, 0.25) * (x / size - 0.5)

@@ -1,8 +1,8 @@
-"""Drawing for the built-in data set: distance fields of two primitives, noise, painting.
+"""Drawing tools of the built-in data set: distance fields of two primitives, noise and painting.
 
-Only additions, multiplications, divisions, square roots and comparisons of float32 arrays are used
-(no sines, no matrix products, no library rasteriser): IEEE 754 fixes their results to the last
-bit, so that a record has the same pixels on every machine.
+They only use additions, multiplications, divisions, square roots and comparisons of float32 arrays,
+and no sines, matrix products or rasterizers of a library. IEEE 754 fixes the results of these
+operations to the last bit, so that an image has the same pixels on every machine.
 """
 
 import functools
@@ -16,12 +16,12 @@ from jaxtyping import Float32
 
 Color = tuple[int, int, int]
 Plane = Float32[np.ndarray, "h w"]
-Picture = Float32[np.ndarray, "3 h w"]  # RGB in 0 … 255; planes, as they broadcast fastest
+Picture = Float32[np.ndarray, "3 h w"]  # RGB in 0 … 255, as planes because they broadcast fastest
 Window = tuple[slice, slice]
 
 
 class Limb(NamedTuple):
-    """A stroke from one disc to another, e.g. a leg; with ``r1`` near 0 a horn or a cone."""
+    """A stroke from one disc to another, such as a leg, or a horn if ``r1`` is near 0."""
 
     x0: float
     y0: float
@@ -32,7 +32,7 @@ class Limb(NamedTuple):
 
 
 class Oval(NamedTuple):
-    """An ellipse along the axes."""
+    """An ellipse whose axes are horizontal and vertical."""
 
     x: float
     y: float
@@ -46,18 +46,18 @@ Box = tuple[float, float, float, float]  # left, top, right, low
 
 @dataclass(frozen=True)
 class Stamp:
-    """A flat figure: parts and their colors in painting order, in units of its own."""
+    """A flat figure: parts and their colors in painting order, in the figure's own units."""
 
     parts: tuple[tuple[Part, Color], ...]
 
     @functools.cached_property
     def box(self) -> Box:
-        """The rectangle that holds the figure."""
+        """The smallest rectangle that contains the figure."""
         return box(part for part, _ in self.parts)
 
 
 def clamp(values: np.ndarray) -> np.ndarray:
-    """The values, cut to 0 … 1."""
+    """Clips values to 0 … 1."""
     return np.minimum(np.maximum(values, 0.0), 1.0)
 
 
@@ -78,15 +78,16 @@ def _to_oval(x, y, center_x, center_y, rx, ry):
 
 
 def distance(part: Part, x: Plane, y: Plane) -> Plane:
-    """Signed distance of the points to the edge of a part, in its units, negative inside.
+    """Returns the signed distance of points to the edge of a part, in its units, negative inside.
 
-    Exact for straight limbs and discs, of the first order near the edge otherwise.
+    The distance is exact for straight limbs and for discs. Otherwise it is a first-order
+    approximation near the edge.
     """
     return _to_limb(x, y, *part) if isinstance(part, Limb) else _to_oval(x, y, *part)
 
 
 def distances(parts: Sequence[Part], x: Plane, y: Plane) -> Float32[np.ndarray, "p h w"]:
-    """`distance` to each of the parts, all at once: on small windows it is calls that cost."""
+    """Returns `distance` to all parts at once, because on small windows the calls cost most."""
     found = np.empty((len(parts), *x.shape), np.float32)
     for kind, measure in ((Limb, _to_limb), (Oval, _to_oval)):
         rows = [row for row, part in enumerate(parts) if isinstance(part, kind)]
@@ -97,14 +98,14 @@ def distances(parts: Sequence[Part], x: Plane, y: Plane) -> Float32[np.ndarray, 
 
 
 def smooth_union(first: Plane, second: Plane, blend: float) -> Plane:
-    """Union of two distance fields whose meeting is filled over a width of `blend`."""
+    """Returns the union of two distance fields, rounded over a width of `blend` where they meet."""
     overlap = np.maximum(blend - np.abs(first - second), 0.0)
     return np.minimum(first, second) - overlap * overlap * (0.25 / blend)
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a figure stands: center and pixels per unit; turned by `degrees`, flipped or not."""
+    """The pose of a figure: its center, pixels per unit, rotation in `degrees`, and flip."""
 
     x: float
     y: float
@@ -114,13 +115,13 @@ class Pose:
 
     @functools.cached_property
     def turn(self) -> tuple[float, float]:
-        """Cosine and sine of the turn."""
-        # Sines of libraries differ in their last digit; six digits of them do not.
+        """The cosine and sine of the rotation."""
+        # Libraries disagree on the last digit of a sine, but not on the first six digits.
         angle = math.radians(self.degrees)
         return round(math.cos(angle), 6), round(math.sin(angle), 6)
 
     def local(self, area: "Window") -> tuple[Plane, Plane]:
-        """The figure's coordinates of the pixel centers of a window."""
+        """Returns the pixel centers of a window in the coordinates of the figure."""
         cos, sin = self.turn
         side = -1.0 if self.flip else 1.0
         x, y = centers(area)
@@ -128,19 +129,19 @@ class Pose:
         return x * (side * cos) + y * (side * sin), y * cos - x * sin
 
     def pixel(self, u: float, v: float) -> tuple[float, float]:
-        """A point of the figure to pixel coordinates."""
+        """Converts a point of the figure to pixel coordinates."""
         cos, sin = self.turn
         u = -u if self.flip else u
         return self.x + self.scale * (u * cos - v * sin), self.y + self.scale * (u * sin + v * cos)
 
     def child(self, u: float, v: float, scale: float, degrees: int) -> "Pose":
-        """The pose of a piece that sits at (u, v) of this figure, `scale` times as large."""
+        """Returns the pose of a part at (u, v) of this figure that is `scale` times as large."""
         x, y = self.pixel(u, v)
         return Pose(x, y, self.scale * scale, self.degrees + degrees, self.flip)
 
 
 def box(parts: Iterable[Part]) -> Box:
-    """The smallest upright rectangle that holds the parts, in units of the figure."""
+    """Returns the smallest upright rectangle that contains the parts, in units of the figure."""
     sides = [
         (
             min(part.x0 - part.r0, part.x1 - part.r1),
@@ -157,7 +158,7 @@ def box(parts: Iterable[Part]) -> Box:
 
 
 def window(area: Box, pose: Pose, margin: float, size: int) -> Window:
-    """The rows and columns of the picture within `margin` pixels of a rectangle of the figure."""
+    """Returns the rows and columns of the image within `margin` pixels of a figure's rectangle."""
     left, top, right, low = area
     width, height = 0.5 * (right - left), 0.5 * (low - top)
     cos, sin = (abs(part) * pose.scale for part in pose.turn)
@@ -174,7 +175,7 @@ def _span(center: float, radius: float, size: int) -> slice:
 
 
 def hull(windows: Iterable[Window]) -> Window:
-    """The smallest window that holds all of them."""
+    """Returns the smallest window that contains all `windows`."""
     rows, columns = zip(*windows, strict=True)
     return (
         slice(min(span.start for span in rows), max(span.stop for span in rows)),
@@ -183,7 +184,7 @@ def hull(windows: Iterable[Window]) -> Window:
 
 
 def within(inner: Window, outer: Window) -> Window:
-    """A window as seen from one that holds it."""
+    """Returns a window in the coordinates of another one that contains it."""
     rows, columns = (
         slice(part.start - whole.start, part.stop - whole.start)
         for part, whole in zip(inner, outer, strict=True)
@@ -192,7 +193,7 @@ def within(inner: Window, outer: Window) -> Window:
 
 
 def centers(area: Window) -> tuple[Float32[np.ndarray, "1 w"], Float32[np.ndarray, "h 1"]]:
-    """Coordinates x and y of the pixel centers of a window."""
+    """Returns the coordinates x and y of the pixel centers of a window."""
     rows, columns = area
     x = np.arange(columns.start, columns.stop, dtype=np.float32) + 0.5
     y = np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5
@@ -200,21 +201,21 @@ def centers(area: Window) -> tuple[Float32[np.ndarray, "1 w"], Float32[np.ndarra
 
 
 def coverage(depth: Float32[np.ndarray, "*p h w"]) -> Float32[np.ndarray, "*p h w"]:
-    """Share of the pixel that a shape covers, from the signed distance in pixels.
+    """Returns the share of a pixel that a shape covers, from the signed distance in pixels.
 
-    At least one half exactly where the distance is not positive: where the mask says "inside",
-    the shape gives most of the color.
+    The share is at least one half exactly where the distance is not positive. So the shape makes
+    up most of the color wherever the mask is inside.
     """
     return clamp(0.5 - depth)
 
 
 def ink(color: Color) -> Float32[np.ndarray, "3 1 1"]:
-    """A color that broadcasts over a picture."""
+    """Returns a color that broadcasts over a picture."""
     return np.array(color, np.float32)[:, None, None]
 
 
 def blend(under: Picture, over: Float32[np.ndarray, "3 #h #w"], alpha: Plane) -> None:
-    """Paints `over` on `under`, in place."""
+    """Paints `over` onto `under`, in place."""
     under += (over - under) * alpha
 
 
@@ -230,12 +231,12 @@ def paint_stamp(picture: Picture, stamp: Stamp, pose: Pose) -> None:
 
 
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """One number between `low` and `high`."""
+    """Draws a number between `low` and `high`."""
     return low + (high - low) * float(rng.random())
 
 
 def choice(rng: np.random.Generator, items: Sequence):
-    """One of the items."""
+    """Draws one of the items."""
     return items[int(rng.integers(len(items)))]
 
 
@@ -247,7 +248,7 @@ def _knots(count: int, cell: float) -> tuple[np.ndarray, Float32[np.ndarray, " n
 
 
 def noise_line(rng: np.random.Generator, count: int, cell: float) -> Float32[np.ndarray, " n"]:
-    """Smooth noise in -1 … 1 along a line of `count` pixels, one wave being two cells or so."""
+    """Returns smooth noise in -1 … 1 along `count` pixels; a wave is about two cells long."""
     index, part = _knots(count, cell)
     lattice = rng.random(index[-1] + 2, dtype=np.float32) * 2.0 - 1.0
     return lattice[index] * (1.0 - part) + lattice[index + 1] * part
@@ -256,7 +257,7 @@ def noise_line(rng: np.random.Generator, count: int, cell: float) -> Float32[np.
 def noise_plane(
     rng: np.random.Generator, shape: tuple[int, int], cell: tuple[float, float]
 ) -> Plane:
-    """Smooth noise in -1 … 1 over rows × columns, with cells of that height and width in pixels."""
+    """Returns smooth noise in -1 … 1 over rows × columns; `cell` is (height, width) in pixels."""
     row, down = _knots(shape[0], cell[0])
     column, across = _knots(shape[1], cell[1])
     lattice = rng.random((row[-1] + 2, column[-1] + 2), dtype=np.float32) * 2.0 - 1.0

@@ -1,7 +1,7 @@
-"""The heads of the built-in data set: the small part that tells a class.
+"""The heads of the creatures in the built-in data set, the small part that tells their class.
 
-In units of the head's radius, y pointing down. A head is a ball in the colors of the coat, which
-says nothing about the class, with these parts behind it and on it.
+Coordinates are in units of the head's radius, with y pointing down. A head is a ball in the colors
+of the coat, which do not tell the class, with these parts behind it and in front of it.
 """
 
 import functools
@@ -16,14 +16,14 @@ _CREAM: Color = (250, 244, 226)
 
 @dataclass(frozen=True)
 class Head:
-    """What is seen behind the ball of the head, and what on it."""
+    """The parts behind the ball of a head and in front of it."""
 
     behind: Stamp
     front: Stamp
 
     @functools.cached_property
     def box(self) -> Box:
-        """The rectangle that holds the head."""
+        """The smallest rectangle that contains the head."""
         return box((BALL, *(part for part, _ in self.behind.parts + self.front.parts)))
 
 

@@ -1,4 +1,4 @@
-"""The six places of the built-in data set: sky, ground and clutter that is no class."""
+"""The six places of the built-in data set, with sky, ground and clutter that has no class."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ from wsss_jax.data.shapes.draw import (
     uniform,
 )
 
-# Clutter stands on its origin (0, 0), y pointing down.
+# Clutter stands on its origin (0, 0), with y pointing down.
 _PINE = Stamp(
     (
         (Limb(0.0, 0.0, 0.0, -0.3, 0.06, 0.06), (92, 64, 46)),
@@ -164,7 +164,7 @@ _STAR = Stamp(((Oval(0.0, 0.0, 0.1, 0.1), (244, 238, 206)),))
 
 @dataclass(frozen=True)
 class Scene:
-    """A place: colors from top to bottom, roughness of its ground, things that stand in it."""
+    """A place: its colors from top to bottom, the roughness of its ground, and its clutter."""
 
     sky: tuple[Color, Color]
     ground: tuple[Color, Color]
@@ -215,7 +215,7 @@ def _ramp(colors: tuple[Color, Color], share: Float32[np.ndarray, "h 1"]) -> Pic
 
 
 def paint_scene(rng: np.random.Generator, name: str, size: int) -> Picture:
-    """A place without creatures."""
+    """Paints a place without creatures."""
     scene = SCENES[name]
     rows = np.arange(size, dtype=np.float32)[:, None]
     horizon = uniform(rng, 0.3, 0.55) * size
@@ -235,7 +235,7 @@ def paint_scene(rng: np.random.Generator, name: str, size: int) -> Picture:
     rough += 0.7 * noise_plane(rng, (size, size), (size / 40, size / 24))
     ground = _ramp(scene.ground, (rows - horizon) / (size - horizon)) + scene.roughness * rough
     blend(picture, ground, coverage(ridge - rows))
-    # Far things first; nearer things are lower in the picture and larger.
+    # Distant things come first; nearer things are lower in the image and larger.
     depths = sorted(uniform(rng, 0.0, 1.0) for _ in range(int(rng.integers(3, 9))))
     for depth in depths:
         scale = scene.clutter_scale * size * (0.45 + 0.8 * depth) * uniform(rng, 0.8, 1.25)

@@ -1,4 +1,4 @@
-"""The creatures of the built-in data set: bodies and coats, which classes share, under a head."""
+"""The creatures of the built-in data set: bodies and coats that classes share, and their heads."""
 
 from dataclasses import dataclass
 
@@ -30,18 +30,18 @@ from wsss_jax.data.shapes.draw import (
 from wsss_jax.data.shapes.heads import BALL, HEADS, Head
 
 # --- Bodies ------------------------------------------------------------------------------------
-# In units of the creature's length (about one from tail to head), y pointing down.
+# Coordinates are in units of the creature's length, from tail to head, with y pointing down.
 
 
 @dataclass(frozen=True)
 class Body:
-    """Limbs that flow into each other, and the place, radius and tilt of the head."""
+    """Limbs that merge smoothly, and the place, radius and tilt of the head."""
 
     limbs: tuple[Part, ...]
     head: tuple[float, float, float, int]
 
     def crown(self, pose: Pose) -> Pose:
-        """The pose of the head, one unit being its radius."""
+        """Returns the pose of the head, whose unit is its radius."""
         x, y, radius, tilt = self.head
         return pose.child(x, y, HEAD_SIZE * radius, tilt)
 
@@ -102,7 +102,7 @@ BODIES = {"walker": _walker, "stander": _stander, "crawler": _crawler, "glider":
 
 
 def headless(rng: np.random.Generator) -> Body:
-    """A piece of stuffed cloth: a body's coat and limbs, but nobody."""
+    """Draws a piece of stuffed cloth, which has the coat and limbs of a body but no head."""
     limbs = []
     x, y = -0.3, 0.0
     for _ in range(int(rng.integers(2, 5))):
@@ -125,13 +125,13 @@ PATTERNS = ("stripes", "spots", "scales", "patches", "wool", "rings")
 
 
 def pattern(rng: np.random.Generator, name: str, x: Plane, y: Plane, scale: float) -> Plane:
-    """How much of the second color of a coat shows, 0 … 1.
+    """Returns how much of a coat's second color is visible, 0 … 1.
 
     Args:
-      rng: draws the pattern's width and noise.
+      rng: the generator that draws the width and noise of the pattern.
       name: one of `PATTERNS`.
-      x: coordinates of the pixels in units of the creature.
-      y: as `x`.
+      x: horizontal coordinates of the pixels in units of the creature.
+      y: vertical coordinates of the pixels in units of the creature.
       scale: pixels per unit.
     """
 
@@ -153,7 +153,7 @@ def pattern(rng: np.random.Generator, name: str, x: Plane, y: Plane, scale: floa
         u, v = u - np.floor(u) - 0.5, y / cell - row - 0.5
         if name == "spots":
             return clamp((0.3 - np.sqrt(u * u + v * v)) * 8.0 + 0.5)
-        v = v + 0.5  # scales: arcs that hang from each row
+        v = v + 0.5  # scales are arcs that hang from each row
         return clamp((np.sqrt(u * u + v * v) - 0.42) * 5.0 + 0.5)
     u = np.abs(u - np.floor(u) - 0.5)
     return clamp((u - 0.25) * 9.0 + 0.5)
@@ -161,7 +161,7 @@ def pattern(rng: np.random.Generator, name: str, x: Plane, y: Plane, scale: floa
 
 @dataclass(frozen=True)
 class Coat:
-    """Colors and pattern that cover a whole creature, head included."""
+    """The colors and pattern that cover a whole creature, including its head."""
 
     palette: int
     pattern: str
@@ -169,18 +169,19 @@ class Coat:
 
 # --- Creatures ---------------------------------------------------------------------------------
 _BLEND = 0.07  # how softly limbs meet, in units of the creature
-HEAD_SIZE = 1.3  # factor on the bodies' radii: small enough to be a part, large enough to learn
+HEAD_SIZE = 1.3  # factor on the radius of a head: small enough to be a part, but easy to learn
 _NECK = 0.3  # how softly the head sits on its neck, in units of the head's radius
-_SHADOW = 0.05  # how far around a creature the distance to it is known, in sizes of the picture
+_SHADOW = 0.05  # how far around a creature the distance to it is known, in sizes of the image
 _FAR = 1e3
 
 
 @dataclass(frozen=True)
 class Toy:
-    """A creature on its window of the picture.
+    """A creature in its window of the image.
 
-    ``depth`` is the signed distance to its outline in pixels, known up to some pixels outside;
-    ``body`` are the pixels that belong to it (head included), ``head`` those of its head.
+    ``depth`` is the signed distance to its outline in pixels, which is known up to some pixels
+    outside. ``body`` marks the pixels that belong to it, including its head, and ``head`` marks
+    those of its head.
     """
 
     area: Window
@@ -190,7 +191,7 @@ class Toy:
     head: Bool[np.ndarray, "h w"]
 
     def cast(self, picture: Picture) -> None:
-        """Paints the creature and its soft shadow, which falls to the lower right, in place."""
+        """Paints the creature, and its soft shadow toward the lower right, in place."""
         size = picture.shape[-1]
         rows, columns = self.area
         shift = -(-size // 42)
@@ -237,14 +238,14 @@ def _dye(rng: np.random.Generator, coat: Coat, x: Plane, y: Plane, scale: float)
 def _add_head(
     head: Head, pose: Pose, x: Plane, y: Plane, color: Picture, depth: Plane, head_depth: Plane
 ) -> None:
-    """Adds a head to a body's colors and depth, and fills in its own depth, in place."""
+    """Adds a head to the colors and depth of a body and fills in the head's depth, in place."""
     stamps = head.behind.parts + head.front.parts
     ball, *pieces = distances([BALL, *(part for part, _ in stamps)], x, y) * pose.scale
     depth[:] = smooth_union(depth, ball, _NECK * pose.scale)
     head_depth[:] = ball
     seen = 1.0 - coverage(depth)
     for number, ((_, paint), piece) in enumerate(zip(stamps, pieces, strict=True)):
-        # A little too wide: what lies beyond the outline is cut off with it.
+        # The part is painted slightly too wide; what lies beyond the outline is cut off with it.
         share = coverage(piece - 0.6)
         if number < len(head.behind.parts):
             share *= seen
@@ -254,7 +255,7 @@ def _add_head(
 
 
 def _mold(color: Picture, depth: Plane, thickness: float) -> None:
-    """Shades a figure as if of clay, in place: lit from the upper left, darker at its rim."""
+    """Shades a figure like clay, in place: lit from the upper left and darker at its rim."""
     rise = clamp(-depth / thickness)
     slope = np.zeros_like(depth)
     slope[1:-1] -= 0.35 * (depth[2:] - depth[:-2])
