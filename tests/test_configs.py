@@ -17,6 +17,7 @@ from wsss_jax.methods.base import Method
 from wsss_jax.pipeline import dry_run, graph
 from wsss_jax.pipeline.config import load_config, shipped_recipes
 from wsss_jax.stages.train import Train
+from wsss_jax.training.step_cost import StepCost, step_cost
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -254,15 +255,22 @@ def test_dry_run_counts_steps_without_preparing_the_data(
     assert "backbone tiny, 6 classes\n" in text
 
 
+def _step_cost(section: Any, method: Method) -> StepCost:
+    stage = stage_of(Train, section)
+    crop, classes = stage.augment.crop, method.num_classes
+    batch = stage.batch_spec(method).shapes(stage.batch_size, crop, classes)
+    return step_cost(method, stage.optimizer, batch)
+
+
 def test_step_cost_counts_what_is_known():
     c = _load("cam_shapes")
     c.train.batch_size = 2
     method = Method.from_config(c.train.method.to_dict(), num_classes=6)
-    two = dry_run.step_cost(method, stage_of(Train, c.train))
+    two = _step_cost(c.train, method)
     assert two.frozen == 0 and two.parameters == two.gradients == 4 * two.trainable
     assert two.optimizer >= two.gradients  # momentum
     c.train.batch_size = 4
-    four = dry_run.step_cost(method, stage_of(Train, c.train))
+    four = _step_cost(c.train, method)
     assert four.flops == pytest.approx(2 * two.flops, rel=0.02)
     assert four.activations == pytest.approx(2 * two.activations, rel=0.02)
     # No more than every layer's maps a few times over, no less than its convolutions' inputs.
@@ -279,7 +287,7 @@ def test_step_cost_counts_loops_in_full():
     variables = jax.eval_shape(network.init, jax.random.key(0), image)
     counted: Any = jax.jit(network.apply).lower(variables, image).cost_analysis()
     # The first two levels are frozen: they are run once only.
-    assert 2.4 < dry_run.step_cost(method, stage_of(Train, c.train)).flops / counted["flops"] < 3.1
+    assert 2.4 < _step_cost(c.train, method).flops / counted["flops"] < 3.1
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -64,6 +64,13 @@ class Context:
 @functools.lru_cache(maxsize=8)
 def _open(data: str, split: str) -> Source:
     return DataSettings.from_config(json.loads(data), "data").open(split)
+
+
+class SplitSize(NamedTuple):
+    """How many images a split has, and how many foreground classes."""
+
+    images: int
+    classes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +143,19 @@ class Stage(Settings, abc.ABC):
         Raises:
           UserError: they do not fit.
         """
+
+    def describe(self, sizes: Mapping[str, SplitSize], asked: bool) -> list[str]:
+        """Lines on what it is going to do, for a dry run: by default none.
+
+        Args:
+          sizes: of the splits that are at hand, by name.
+          asked: whether this run would do it; what only a run has to refuse is else not refused.
+
+        Raises:
+          UserError: it cannot be done on this machine or with this data.
+        """
+        del sizes, asked
+        return []
 
     @abc.abstractmethod
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:

@@ -21,13 +21,17 @@ from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import check_divisible, data_mesh
-from wsss_jax.stages.base import Context, Needs, Stage, expect
+from wsss_jax.settings import name_of
+from wsss_jax.stages.base import Context, Needs, SplitSize, Stage, expect
 from wsss_jax.stages.crf import expect_alpha
 from wsss_jax.training.checkpoints import Checkpoints
 from wsss_jax.training.loop import Run, Schedule, fit
 from wsss_jax.training.optimizer import assign_rules, make_optimizer, parameter_count, split_frozen
+from wsss_jax.training.step_cost import describe_step
 from wsss_jax.weights.import_weights import import_backbone
 from wsss_jax.weights.npz import load_weights, save_weights
+
+_ASSUMED_CLASSES = 20  # VOC's, where the data is not at hand
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,34 @@ class Train(Stage):
     def check_data(self, ctx: Context) -> None:
         """Refuses a batch that is larger than the split; see `Stage`."""
         check_batch_size(self.batch_size, len(ctx.source(self.split)))
+
+    def describe(self, sizes: Mapping[str, SplitSize], asked: bool) -> list[str]:
+        """The method, the length of the run and the cost of its steps; see `Stage`."""
+        check_divisible(self.batch_size, data_mesh())
+        size = sizes.get(self.split)
+        if size is not None and asked:
+            check_batch_size(self.batch_size, size.images)
+        classes = _ASSUMED_CLASSES if size is None else size.classes
+        method = self.method_for(classes)
+        crop = self.augment.crop
+        batch = self.batch_spec(method).shapes(self.batch_size, crop, classes)
+        return [
+            f"method       {name_of(type(method))}, backbone {name_of(type(method.backbone))},"
+            f" {classes} classes" + (" (assumed)" if size is None else ""),
+            f"steps        {self._length(size)}",
+            f"batch        {self.batch_size} images of {crop} x {crop} on {jax.device_count()}"
+            " device(s)",
+            *describe_step(method, self.optimizer, batch),
+        ]
+
+    def _length(self, size: SplitSize | None) -> str:
+        if self.steps:
+            return f"{self.steps:,} (set)"
+        epochs = f"{self.epochs} epochs of floor("
+        if size is None:
+            return f"{epochs}images / {self.batch_size}), images not counted"
+        steps = self.steps_for(size.images)
+        return f"{steps:,} = {epochs}{size.images:,} images / {self.batch_size})"
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.

@@ -1,0 +1,159 @@
+"""What a training step costs in arithmetic and memory, counted from shapes alone."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from jax.extend.core import Var
+from jaxtyping import PyTree
+
+from wsss_jax.methods.base import Method, Step
+from wsss_jax.training.optimizer import (
+    assign_rules,
+    join,
+    make_optimizer,
+    parameter_count,
+    split_frozen,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCost:
+    """Size of a training step; memory in bytes, all devices together.
+
+    Attributes:
+      trainable: number of parameters that learn.
+      frozen: number of those that do not.
+      flops: floating-point operations of loss and gradient, counted by XLA before optimization.
+      parameters: memory of all parameters and other variables.
+      gradients: memory of the gradients.
+      optimizer: memory of the optimizer's state.
+      activations: memory of what the backward pass needs from the forward pass, every array once.
+    """
+
+    trainable: int
+    frozen: int
+    flops: float
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    def lines(self) -> list[str]:
+        """The cost in words, for a dry run."""
+        memory = {
+            "parameters": self.parameters,
+            "gradients": self.gradients,
+            "optimizer": self.optimizer,
+            "activations": self.activations,
+        }
+        parts = " + ".join(f"{name} {_gib(value)}" for name, value in memory.items())
+        shared = self.activations - self.activations // jax.device_count()
+        return [
+            f"parameters   {self.trainable:,} trained, {self.frozen:,} frozen",
+            f"FLOPs        {self.flops / 1e9:,.1f} G per step (loss and gradient, counted by XLA)",
+            f"memory       up to {_gib(sum(memory.values()) - shared)} per device in a step:"
+            f" {parts} (every array that the backward pass needs, once; compiled programs keep"
+            " fewer)",
+        ]
+
+
+def step_cost(
+    method: Method, optimizer_config: Mapping[str, Any], batch: Mapping[str, jax.ShapeDtypeStruct]
+) -> StepCost:
+    """What one step of a training costs, from shapes alone.
+
+    Args:
+      method: to train.
+      optimizer_config: the optimizer's settings.
+      batch: shapes of the arrays of a batch, see `BatchSpec.shapes`.
+    """
+    params, variables = _shapes(method, batch)
+    rules = assign_rules(params, method.param_rules())
+    trainable, frozen = jax.eval_shape(lambda p: split_frozen(p, rules), params)
+    extra = jax.eval_shape(method.init_extra, params)
+    optimizer = make_optimizer(optimizer_config, rules, 1)
+    opt_state = jax.eval_shape(optimizer.init, trainable)
+    rng = jax.eval_shape(jax.random.key, 0)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+
+    def gradient(trainable, frozen, variables, extra, batch, rng, step):
+        def loss(trainable):
+            return method.loss(
+                Step(
+                    params=join(trainable, frozen),
+                    model_state=variables,
+                    extra=extra,
+                    batch=batch,
+                    rng=rng,
+                    step=step,
+                )
+            )[0]
+
+        value, backward = jax.vjp(loss, trainable)
+        # A derivative is a tree of the arrays it needs: those kept from the forward pass.
+        return jax.tree.leaves(backward), backward(jnp.ones_like(value))
+
+    arguments = (trainable, frozen, variables, extra, batch, rng, step)
+    traced = jax.jit(gradient).trace(*arguments)
+    # As for a GPU, whatever runs it: XLA counts a loop's body once, and the layers written for CPUs
+    # have loops.
+    analysis = traced.lower(lowering_platforms=("cuda",)).cost_analysis() or {}
+    program, count = traced.jaxpr.jaxpr, len(traced.out_info[0])
+    given = {*program.invars, *program.constvars}
+    kept = {v for v in program.outvars[:count] if isinstance(v, Var) and v not in given}
+    return StepCost(
+        trainable=parameter_count(trainable),
+        frozen=parameter_count(frozen),
+        flops=float(analysis.get("flops", 0.0)),
+        parameters=_bytes((params, variables, extra)),
+        gradients=_bytes(trainable),
+        optimizer=_bytes(opt_state),
+        activations=_bytes([v.aval for v in kept]),
+    )
+
+
+def describe_step(
+    method: Method, optimizer_config: Mapping[str, Any], batch: Mapping[str, jax.ShapeDtypeStruct]
+) -> list[str]:
+    """Lines on the optimizer, its groups of parameters and the cost of a step; see `step_cost`."""
+    name, lr = optimizer_config.get("name", "sgd"), float(optimizer_config["lr"])
+    momentum, decay = (optimizer_config.get(key, 0.0) for key in ("momentum", "weight_decay"))
+    return [
+        f"optimizer    {name}, lr {lr:g}, schedule {optimizer_config.get('schedule', 'poly')},"
+        f" momentum {momentum:g}, weight decay {decay:g}",
+        *_parameter_groups(method, lr, batch),
+        *step_cost(method, optimizer_config, batch).lines(),
+    ]
+
+
+def _parameter_groups(
+    method: Method, lr: float, batch: Mapping[str, jax.ShapeDtypeStruct]
+) -> list[str]:
+    params, _ = _shapes(method, batch)
+    rules = assign_rules(params, method.param_rules())
+    flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
+    groups: dict[str, int] = {}
+    for path, rule in rules.items():
+        decay = "" if rule.decay else ", no weight decay"
+        name = "frozen" if rule.frozen else f"lr {lr * rule.lr:g} (x{rule.lr:g}){decay}"
+        groups[name] = groups.get(name, 0) + int(flat[path].size)
+    return [f"  {name}: {count:,} parameters" for name, count in groups.items()]
+
+
+def _shapes(method: Method, batch: Mapping[str, jax.ShapeDtypeStruct]) -> tuple[PyTree, PyTree]:
+    image = jax.ShapeDtypeStruct((1, *batch["image"].shape[1:]), jnp.float32)
+    key = jax.eval_shape(jax.random.key, 0)
+    variables = dict(jax.eval_shape(method.model().init, key, image))
+    return variables.pop("params"), variables
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**27 else f"{count / 2**20:.1f} MiB"
