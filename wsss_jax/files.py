@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Reads files, and writes them so that they appear whole or not at all."""
 
 import contextlib
 import errno
@@ -16,12 +16,12 @@ from ml_collections import ConfigDict
 from wsss_jax.errors import UserError
 
 ARRAY_READING = threading.Lock()
-"""Held by whoever reads a NumPy file where other threads may: NumPy parses an array's header with
-`ast.literal_eval`, and CPython 3.11 counts the depth of that once for all threads. If one is
-interrupted, as by a callback of the garbage collector, another ends with a SystemError."""
+"""A lock to hold while reading a NumPy file if other threads may read one too. NumPy parses the
+header of an array with `ast.literal_eval`, whose depth CPython 3.11 counts once for all threads. If
+one thread is interrupted, for example by the garbage collector, another fails with SystemError."""
 
 START, DONE = "_START.json", "_DONE.json"
-"""The records that open and close a stage's folder, see `wsss_jax.pipeline.record`."""
+"""The records that open and close the folder of a stage; see `wsss_jax.pipeline.record`."""
 
 _UNFINISHED = ".tmp"
 
@@ -30,11 +30,12 @@ _UNFINISHED = ".tmp"
 def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     """Yields a binary file that becomes `path` when the block ends without an exception.
 
-    The bytes go to a temporary name in the same folder, are flushed to the disk and renamed, so a
-    reader (or a run resumed after a power cut) never sees half a file. The folder is created.
+    The bytes are written to a temporary file in the same folder, flushed to the disk and renamed,
+    so a reader (or a run resumed after a power failure) never sees half a file. The folder is
+    created if it does not exist.
 
     Raises:
-      UserError: the disk is full or the quota is used up.
+      UserError: the disk is full or the quota is exhausted.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +45,7 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, file)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; a result should be as readable as any other new file.
+        # mkstemp makes files private, but results should be as readable as any other new file.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
@@ -55,7 +56,7 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
                 f"no space left on the device while writing {path}: free some space and run the"
-                " same command again, finished work is kept"
+                " same command again; finished work is kept"
             ) from error
         raise
 
@@ -63,7 +64,7 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
 def remove_unfinished(folder: Path) -> None:
     """Removes what `atomic_write` left anywhere below `folder` when its process was killed.
 
-    To be called while nothing is being written there.
+    Nothing may be written there at the same time.
     """
     for path in folder.rglob(f".*{_UNFINISHED}"):
         path.unlink(missing_ok=True)
@@ -82,7 +83,7 @@ def _plain(value: Any) -> Any:
 
 
 def dump_json(value: Any) -> str:
-    """`value` as JSON text: sorted keys, two spaces, full float precision."""
+    """Returns `value` as JSON with sorted keys, an indent of two and full float precision."""
     return json.dumps(value, indent=2, sort_keys=True, default=_plain)
 
 
@@ -96,25 +97,27 @@ def read_json(path: Path | str) -> Any:
     """Reads a JSON file.
 
     Raises:
-      UserError: the file is missing or is not JSON.
+      UserError: the file is missing or not JSON.
     """
     try:
         return json.loads(Path(path).read_text())
     except FileNotFoundError as error:
-        raise UserError(f"expected a JSON file at {path}, found none") from error
+        raise UserError(f"expected a JSON file at {path}, found none: check the path") from error
     except ValueError as error:
-        raise UserError(f"expected JSON in {path}, found something else ({error})") from error
+        raise UserError(
+            f"expected JSON in {path}, found something else ({error}): restore the file"
+        ) from error
 
 
 def with_tuples(value: Any) -> Any:
-    """What `read_json` gave with tuples for lists, as settings have them; JSON knows lists only."""
+    """Replaces the lists in a value of `read_json` by tuples, which settings use."""
     if isinstance(value, dict):
         return {name: with_tuples(one) for name, one in value.items()}
     return tuple(map(with_tuples, value)) if isinstance(value, list) else value
 
 
 def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Pairs of dotted path and value of every leaf, in sorted order."""
+    """Yields the dotted path and value of every leaf, in sorted order."""
     for key in sorted(config):
         value = config[key]
         if isinstance(value, ConfigDict | dict) and value:
@@ -124,11 +127,17 @@ def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> Iterator[t
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's content; UserError when it cannot be read."""
+    """Reads the content of a file.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"expected a file at {path}: {error.strerror}; check the folder") from error
+        raise UserError(
+            f"expected a file at {path}, found none ({error.strerror}): check the folder"
+        ) from error
 
 
 def check_all_found(what: str, missing: Sequence[str], total: int, where: Path) -> None:
@@ -137,5 +146,5 @@ def check_all_found(what: str, missing: Sequence[str], total: int, where: Path) 
         some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise UserError(
             f"expected a {what} for each of {total} ids in {where}, found none for {len(missing)}:"
-            f" {some}; check the folder and the list"
+            f" {some}. Check the folder and the list"
         )

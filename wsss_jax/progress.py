@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line every few seconds elsewhere."""
+"""Shows the progress of long work: a bar on a terminal, or else a line every few seconds."""
 
 import sys
 import time
@@ -10,9 +10,9 @@ _LINE_EVERY = 10.0  # seconds between plain lines
 
 
 class Progress:
-    """Counts `unit`s towards `total` and shows rate and time left.
+    """Counts up to `total` units and shows the rate and the remaining time.
 
-    Use as a context manager; call `update(n, **figures)` as work gets done.
+    Use it as a context manager, and call `update(n, **figures)` when n more units are done.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Progress:
             self._bar.close()
 
     def update(self, count: int = 1, **figures: float | str) -> None:
-        """`count` more units are done; `figures` are shown beside the bar."""
+        """Counts `count` more units as done and shows `figures` beside the bar."""
         if count and self._done == self._initial:
-            # What the first unit waits for (compiling, mostly) is no measure of the others.
+            # The first unit mostly waits for compilation, so it does not count for the rate.
             self._start, self._start_count = time.monotonic(), self._done + count
         self._done += count
         if not self._enabled:

@@ -1,1 +1,1 @@
-"""What runs on the host alone, with NumPy; never imports JAX."""
+"""Code that runs on the host alone, with NumPy; no module here imports JAX."""

@@ -1,9 +1,9 @@
-"""Keeps freed memory in the process, for CPU devices.
+"""Keeps freed memory in the process, which makes steps on CPU devices faster.
 
-XLA asks for a step's working memory in one large block and gives it back after the step. The C
-library passes blocks of that size straight to the kernel, so every step would fault in, zeroed, a
-gigabyte of pages again: a tenth to a third of the step's time, and more after a pause, as virtual
-machines may return free pages to their host.
+XLA allocates the working memory of a step in one large block and frees it after the step. The C
+library returns blocks of that size to the kernel at once, so every step would have to fault in a
+gigabyte of zeroed pages again. That takes a tenth to a third of the step's time, and more after a
+pause, because virtual machines may return free pages to their host.
 """
 
 import ctypes
@@ -13,16 +13,16 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # fro
 
 
 def share_one_heap() -> bool:
-    """Lets threads that start from now on share the process's heap; False without glibc.
+    """Makes threads that start from now on share one heap; returns False without glibc.
 
-    A thread's own heap has no room for blocks above 64 MiB: they come from the kernel one by one,
-    whatever `keep_freed_memory` says. To be called before JAX starts its threads.
+    A thread's own heap has no room for blocks above 64 MiB, which would come from the kernel one by
+    one even after `keep_freed_memory`. Call this function before JAX starts its threads.
     """
     return _set((_M_ARENA_MAX, 1))
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to reuse large freed blocks; False where the C library is another one."""
+    """Tells glibc to reuse large freed blocks; returns False if the C library is not glibc."""
     return share_one_heap() and _set(
         (_M_MMAP_MAX, 0),
         (_M_TRIM_THRESHOLD, -1),  # never

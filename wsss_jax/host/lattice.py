@@ -1,11 +1,13 @@
 """Gaussian filtering in many dimensions on the permutohedral lattice, on the host.
 
-Adams, Baek, Davis: Fast High-Dimensional Filtering Using the Permutohedral Lattice (Eurographics
-2010), with the symmetric normalisation of Krähenbühl and Koltun (ICML 2013). Points are spread over
-the corners of their simplices (splat), values are blurred along the lattice's D = d + 1 axes and
-read back (slice). Splat and slice are sparse matrices, so a filter is a few sparse products.
+Sources: Adams, Baek, Davis: Fast High-Dimensional Filtering Using the Permutohedral Lattice
+(Eurographics 2010), and the symmetric normalization of Krähenbühl and Koltun (ICML 2013). Values of
+points are spread to the corners of their simplices (splat), blurred along the lattice's D = d + 1
+axes, and read back (slice). Splat and slice are sparse matrices, so that a filter is a few sparse
+products.
 
-The module is free of JAX: the processes that share the images of a folder start quickly with it.
+The module does not import JAX, so that the processes that share the images of a folder start
+quickly.
 """
 
 import math
@@ -17,21 +19,22 @@ from jaxtyping import Float32, Int8, Int64
 
 _EPSILON = np.float32(1e-20)
 _KEY_BITS = 63
-_FARTHEST = 2**18  # farther from the origin, float32 no longer tells the corners apart
-_BLOCK = 1 << 13  # points whose intermediate arrays fit into a processor's cache
+_FARTHEST = 2**18  # float32 cannot distinguish corners that are farther from the origin than this
+_BLOCK = 1 << 13  # number of points whose intermediate arrays fit into a processor's cache
 
 
 class Simplices:
     """The lattice simplex around each of n points, and the point's place in it.
 
-    The corners of a simplex are told apart by their class r = 0…d: the remainder that all D
-    coordinates of the corner leave when divided by D. Rounded down, the quotients are
+    The corners of a simplex are distinguished by their class r = 0…d, which is the remainder of all
+    D coordinates of the corner after division by D. The quotients, rounded down, are
     ``base − (rank > d − r)``.
 
     Attributes:
-      base: coordinates, divided by D, of the simplex's corner of class 0 [D, n].
-      rank: place of each coordinate in the order of their remainders, greatest first [D, n].
-      weight: barycentric coordinates, a row for each class of corners [D, n].
+      base: the coordinates of the simplex's corner of class 0, divided by D [D, n].
+      rank: the place of each coordinate when their remainders are sorted in descending order
+        [D, n].
+      weight: the barycentric coordinates, with one row for each class of corners [D, n].
     """
 
     base: Float32[np.ndarray, "corners n"]
@@ -52,8 +55,8 @@ class Simplices:
         base, rank, weight = (a[:, block] for a in (self.base, self.rank, self.weight))
         np.rint(elevated / np.float32(size), out=base)
         offset = elevated - base * np.float32(size)
-        # The rank is the number of greater offsets. Where the rounded coordinates do not sum to 0,
-        # the point has left the plane by as many steps, and the ranks turn by that number.
+        # The rank is the number of larger offsets. Where the rounded coordinates do not sum to 0,
+        # the point has left the plane by as many steps, and the ranks rotate by that number.
         rank[:] = base.sum(0) + np.arange(size, dtype=np.float32)[:, None]
         for first in range(size):
             for second in range(first + 1, size):
@@ -92,12 +95,12 @@ class Lattice:
     """A Gaussian filter over n points with `features` [d, n] in standard deviations.
 
     Attributes:
-      slice: values of the vertices to values of the points [n, vertices].
-      splat: its transpose, stored by vertices.
+      slice: the matrix from values of the vertices to values of the points [n, vertices].
+      splat: the transpose of `slice`, stored by vertices.
       blurs: one matrix [vertices, vertices] for each axis.
 
     Raises:
-      ValueError: the features spread too far to tell the lattice's vertices apart.
+      ValueError: the features spread too far to distinguish the vertices of the lattice.
     """
 
     def __init__(self, features: Float32[np.ndarray, "d n"]):
@@ -115,7 +118,7 @@ class Lattice:
         weights = np.empty((size, count), np.float32)
         starts, vertices, total = [], [], 0
         for corner in range(size):
-            # Sorting key and point as one number groups the points of a vertex.
+            # Key and point are sorted as one number, which groups the points of a vertex.
             order = keys[corner]
             order <<= bits
             order |= np.arange(count)
@@ -141,7 +144,7 @@ class Lattice:
         self.blurs = _blurs(vertices, strides)
 
     def apply(self, values: Float32[np.ndarray, "n *l"]) -> Float32[np.ndarray, "n *l"]:
-        """The filtered values; above three columns are faster at once than one by one."""
+        """Filters values; with more than three columns, one call is faster than one per column."""
         spread = self.splat @ values
         for blur in self.blurs:
             spread = blur @ spread
@@ -151,9 +154,9 @@ class Lattice:
 def _corner_keys(
     simplices: Simplices, bits: int
 ) -> tuple[Int64[np.ndarray, "corners n"], Int64[np.ndarray, " d"]]:
-    """A number for each corner, unique among those of its class, and the step along each axis."""
+    """Returns a number per corner, unique within its class, and the step along each axis."""
     base = simplices.base[:-1]  # the last coordinate follows from the others
-    # A corner lies up to 1 below its base, and a neighbour up to 1 beside a corner.
+    # A corner lies up to 1 below its base, and a neighbor up to 1 beside a corner.
     low = base.min(1).astype(np.int64) - 2
     radix = (base.max(1).astype(np.int64) - low + 2).tolist()
     if math.prod(radix).bit_length() > bits:
@@ -165,8 +168,8 @@ def _corner_keys(
     keys = np.empty(simplices.base.shape, np.int64)
     for block in _blocks(len(keys[0])):
         some, rank, count = keys[:, block], simplices.rank[:, block], block.stop - block.start
-        # Row r: by how much the corner of class r lies below that of class r − 1. The last row is
-        # of the coordinate with rank 0, which no corner rounds down.
+        # Row r says by how much the corner of class r lies below that of class r − 1. The last row
+        # belongs to the coordinate of rank 0, which no corner rounds down.
         steps = np.zeros((len(keys) + 1, count), np.int64)
         some[0] = -(low @ strides)
         for axis, stride in enumerate(strides):
@@ -181,10 +184,10 @@ def _corner_keys(
 def _blurs(
     vertices: list[Int64[np.ndarray, " _"]], strides: Int64[np.ndarray, " d"]
 ) -> tuple[sp.csr_array, ...]:
-    """½, 1, ½ along each axis; a neighbour that holds no point counts 0.
+    """Returns the blur ½, 1, ½ along each axis, where neighbors without points count as 0.
 
-    One neighbour of a vertex of class r is of class r − 1, and its key differs by a constant; the
-    other neighbour is that relation read backwards.
+    One neighbor of a vertex of class r has class r − 1, and its key differs by a constant. The
+    other neighbor follows from the same relation in the opposite direction.
     """
     size, total = len(vertices), sum(map(len, vertices))
     begins = np.cumsum([0, *map(len, vertices)])
@@ -208,7 +211,7 @@ def _blurs(
 
 
 class NormalisedKernel:
-    """``weight · K̂`` with K̂ = n ⊙ K (n ⊙ ·) and n = 1/√(K 1): a lattice with both folded in."""
+    """The kernel ``weight · K̂``, where K̂ = n ⊙ K (n ⊙ ·) and n = 1/√(K 1), as one lattice."""
 
     def __init__(self, features: Float32[np.ndarray, "d n"], weight: float | int):
         """Builds the lattice; `weight` is not negative."""
@@ -219,5 +222,5 @@ class NormalisedKernel:
         lattice.splat.data *= factor[lattice.splat.indices]
 
     def apply(self, values: Float32[np.ndarray, "n *l"]) -> Float32[np.ndarray, "n *l"]:
-        """Values filtered, normalised and weighted; see `Lattice.apply`."""
+        """Filters, normalizes and weights values; see `Lattice.apply`."""
         return self._lattice.apply(values)

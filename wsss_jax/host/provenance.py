@@ -1,4 +1,4 @@
-"""What a result was made with: versions of the program and its libraries, and its revision."""
+"""The versions of the program and its libraries, and its revision, for the record of a result."""
 
 import contextlib
 import functools
@@ -11,7 +11,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "grain", "numpy", "optax", "orbax-checkpoi
 
 
 def versions() -> dict[str, str]:
-    """Versions of the program, of Python and of the libraries that compute."""
+    """Returns the versions of the program, of Python and of the libraries that compute."""
     import wsss_jax
 
     found = {"wsss_jax": wsss_jax.__version__, "python": platform.python_version()}
@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def git_revision() -> str:
-    """The checkout's commit (with ``+`` where files were changed); empty outside of a checkout."""
+    """Returns the commit of the checkout, with ``+`` if files differ; empty without a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return ""
