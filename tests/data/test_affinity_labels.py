@@ -97,6 +97,16 @@ def test_block_means():
     planes = np.arange(32, dtype=np.float32).reshape(1, 4, 8)
     expected = [[[planes[0, i : i + 2, j : j + 2].mean() for j in (0, 2, 4, 6)] for i in (0, 2)]]
     np.testing.assert_allclose(block_means(planes, 2), expected)
+    # The last row and the last two columns are smaller blocks of their own.
+    part = block_means(planes, 3)
+    expected = [[planes[0, i : i + 3, j : j + 3].mean() for j in (0, 3, 6)] for i in (0, 3)]
+    np.testing.assert_allclose(part, [expected])
+
+
+def test_a_crop_need_not_consist_of_whole_blocks(folder: Path):
+    found = label(folder, stride=14)  # 14, 14 and 4 columns; 14 and 10 rows of the image
+    unsure_and_background = [0, 2, 5]
+    np.testing.assert_array_equal(found, [unsure_and_background] * 2 + [[255] * 3])
 
 
 def test_mistakes_are_the_users(folder: Path, tmp_path: Path):

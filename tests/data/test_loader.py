@@ -243,11 +243,6 @@ def test_targets_are_those_that_are_asked_for(spec, targets):
         batches(spec=spec, targets=targets)
 
 
-def test_a_crop_that_does_not_consist_of_blocks_is_refused():
-    with pytest.raises(UserError, match="crop of a multiple of 16 pixels, found 24"):
-        batches(spec=BatchSpec(affinity_stride=16), targets={"affinity_label": GroundTruth(3)})
-
-
 def test_epochs_and_steps_exclude_each_other():
     with pytest.raises(ValueError, match="not both"):
         batches(epochs=1, steps=1)

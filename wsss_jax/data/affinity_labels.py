@@ -27,7 +27,7 @@ class AffinityLabels:
       folder: the folder of the files.
       alphas: the two values of α, the smaller one first; 4 and 24 are published.
       num_classes: the number of foreground classes C.
-      stride: the side of a block in pixels, which divides the side of the crop.
+      stride: the side of a block in pixels.
     """
 
     folder: Path
@@ -71,6 +71,13 @@ class AffinityLabels:
 
 
 def block_means(planes: Float32[np.ndarray, "k h w"], stride: int) -> Float32[np.ndarray, "k p q"]:
-    """Averages planes over blocks of `stride` × `stride` pixels; `stride` divides both sides."""
+    """Averages planes over blocks of `stride` × `stride` pixels.
+
+    The last blocks of a side that `stride` does not divide are smaller.
+    """
     k, h, w = planes.shape
-    return planes.reshape(k, h // stride, stride, w // stride, stride).mean((2, 4))
+    if h % stride or w % stride:
+        planes = np.pad(planes, ((0, 0), (0, -h % stride), (0, -w % stride)))
+    blocks = planes.reshape(k, -(-h // stride), stride, -(-w // stride), stride)
+    pixels = [np.minimum(stride, n - np.arange(0, n, stride)) for n in (h, w)]
+    return blocks.sum((2, 4)) / np.outer(*pixels).astype(np.float32)

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 
 from wsss_jax.data.views import LocalCrops, StrongView
-from wsss_jax.errors import UserError
 
 __all__ = ["BatchSpec", "LocalCrops", "StrongView"]
 
@@ -37,15 +36,12 @@ class BatchSpec:
         - ``label`` float32 [B, C]: zeros and ones of the foreground classes;
         - ``index`` int32 [B]: positions of the images in the split;
         - ``segmentation`` uint8 [B, S, S]: 0 background, k + 1 class k, 255 unknown;
-        - ``affinity_label`` uint8 [B, S / stride, S / stride]: likewise, of blocks;
+        - ``affinity_label`` uint8 [B, ceil(S / stride), ceil(S / stride)]: likewise, of blocks;
         - ``image_strong`` uint8 [B, S, S, 3]: shows what ``image`` shows, and where it does;
         - ``local_image`` uint8 [B, n, s, s, 3] and ``local_valid`` bool [B, n, s, s]: the local
           crops;
         - ``local_box`` float32 [B, n, 4]: the part of the crop that each of them shows, as top,
           left, height and width in pixels of the crop.
-
-        Raises:
-          UserError: the crop does not consist of AffinityNet's blocks.
         """
         square = (crop, crop)
         arrays: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
@@ -57,8 +53,7 @@ class BatchSpec:
         if self.segmentation:
             arrays["segmentation"] = (square, np.uint8)
         if self.affinity_stride:
-            self._check_blocks(crop)
-            side = crop // self.affinity_stride
+            side = -(-crop // self.affinity_stride)
             arrays["affinity_label"] = ((side, side), np.uint8)
         if self.strong is not None:
             arrays["image_strong"] = ((*square, 3), np.uint8)
@@ -77,10 +72,3 @@ class BatchSpec:
         """Keys of the arrays that are read from files of their own for every image."""
         asked = {"segmentation": self.segmentation, "affinity_label": self.affinity_stride}
         return tuple(key for key, value in asked.items() if value)
-
-    def _check_blocks(self, crop: int) -> None:
-        if crop % self.affinity_stride:
-            raise UserError(
-                f"expected a crop of a multiple of {self.affinity_stride} pixels, found {crop}:"
-                " change augment.crop"
-            )

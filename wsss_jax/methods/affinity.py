@@ -70,7 +70,7 @@ class Affinity(Method):
     Attributes:
       dims: channels of the 1×1 layers on ``conv4``, ``conv5`` and ``conv6`` and of the one on all
         three.
-      map_stride: image pixels per pixel of the features; it divides the crop.
+      map_stride: image pixels per pixel of the features and of the labels.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("affinity",)

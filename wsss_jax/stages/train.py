@@ -182,10 +182,11 @@ class Train(Stage):
             path = Path(self.init_weights).expanduser()
             params, variables = import_backbone(path, method.backbone, params, variables, ctx.log)
         if "init" in inputs:
-            params, variables = load_weights(inputs["init"] / "weights.npz", params, variables)
+            path = inputs["init"] / "weights.npz"
+            params, variables = load_weights(path, params, variables, backbone=method.backbone)
         if "backbone" in inputs:
             path = inputs["backbone"] / "weights.npz"
-            params, variables = load_weights(path, params, variables, "backbone")
+            params, variables = load_weights(path, params, variables, "backbone", method.backbone)
         trainable, frozen = split_frozen(params, assign_rules(params, method.param_rules()))
         ctx.log(
             f"{parameter_count(trainable):,} parameters to train, {parameter_count(frozen):,}"
