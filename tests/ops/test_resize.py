@@ -118,7 +118,7 @@ def test_constant_stays_constant_and_order_is_kept(n, m, align_corners):
 def test_keeps_dtype_and_rejects_half_given_sizes():
     x = random_maps(1, 4, 4, 1).astype(jnp.bfloat16)
     assert resize_bilinear(x, (8, 8), align_corners=True).dtype == jnp.bfloat16
-    with pytest.raises(ValueError, match="together"):
+    with pytest.raises(ValueError, match="in_size and out_size or neither"):
         resize_bilinear(x, (8, 8), align_corners=True, in_size=jnp.ones((1, 2), jnp.int32))
 
 
