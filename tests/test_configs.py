@@ -12,10 +12,12 @@ from tests.toys.sections import stage_of
 from wsss_jax import main
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.sets.shapes import Shapes
+from wsss_jax.errors import UserError
 from wsss_jax.files import flatten
 from wsss_jax.methods.base import Method
 from wsss_jax.pipeline import dry_run, graph
-from wsss_jax.pipeline.config import load_config, shipped_recipes
+from wsss_jax.pipeline.config import load_config, readers, shipped_recipes
+from wsss_jax.settings import complete
 from wsss_jax.stages.train import Train
 from wsss_jax.training.step_cost import StepCost, step_cost
 
@@ -41,6 +43,37 @@ def test_a_recipe_is_complete(name: str):
     assert method.param_rules()
     for key, value in flatten(c):
         assert value is not None, f"{key}: a value without type cannot be replaced"
+
+
+def _paths() -> list[tuple[str, str, str]]:
+    """A recipe, a section and the path of a setting in it, for every setting of every kind."""
+    found: dict[tuple[object, ...], tuple[str, str, str]] = {}
+    for recipe in shipped_recipes():
+        c = _load(recipe)
+        for section in readers(c):
+            leaves = dict(flatten(c[section]))
+            kinds = {k: v for k, v in leaves.items() if k.split(".")[-1] in ("type", "name")}
+            for path in leaves:
+                # The names of needs and of compared thresholds are free.
+                if path.split(".")[0] not in ("needs", "compare", "method", "optimizer"):
+                    found.setdefault((*sorted(kinds.items()), path), (recipe, section, path))
+    return list(found.values())
+
+
+def test_every_misspelt_setting_of_every_section_is_refused():
+    paths = _paths()
+    assert len(paths) > 100
+    loaded = {recipe: _load(recipe) for recipe, _, _ in paths}
+    for recipe, section, path in paths:
+        c = loaded[recipe]
+        values = c[section].to_dict()
+        *outer, name = path.split(".")
+        inner = values
+        for part in outer:
+            inner = inner[part]
+        inner[f"{name}_"] = inner[name]
+        with pytest.raises(UserError, match=rf"{section}\.{path}_ is no setting"):
+            complete(readers(c)[section], values, section)
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -106,7 +139,7 @@ def test_pss_voc_is_the_published_recipe():
 def test_one_stage_differs_from_two_in_the_start_of_the_attention_alone(data: str):
     two, one = _load(f"pss_{data}"), _load(f"pss_one_stage_{data}")
     first, second, alone = (c.to_dict() for c in (two.train_rcm, two.train, one.train))
-    assert "train_rcm" not in one and "needs" not in alone
+    assert "train_rcm" not in one and not alone["needs"]
     epochs = {"voc": 8}.get(data, first["epochs"] + second["epochs"])
     assert alone.pop("epochs") == epochs
     # MAM is off for as long as the first stage lasts, with ResNet38 for three epochs.
@@ -115,7 +148,8 @@ def test_one_stage_differs_from_two_in_the_start_of_the_attention_alone(data: st
     assert alone["method"].pop("mam_start") == before * (images // alone["batch_size"])
     for section in (first, second):
         del section["epochs"], section["method"]["mam_start"]
-    del second["needs"]
+    assert second.pop("needs") == {"init": "train_rcm"} and not first["needs"]
+    del first["needs"], alone["needs"]
     first["method"]["mam_weight"] = 1.0
     assert first == alone
     assert {**second, "init_weights": alone["init_weights"]} == alone
@@ -228,6 +262,10 @@ def test_dry_run_of_the_built_in_data(
         "train.batch_size = 4",
     ):
         assert line in text
+    different, rest = text.split("\n\nstages\n")
+    for line in ("train.batch_size = 4\n", "train.augment.crop = 96 (default 448)\n"):
+        assert f"  {line}" in different
+    assert "train.augment.flip" not in different and "train.augment.flip = 0.5" in rest
     # A dry run changes nothing.
     assert not workdir.exists() and not (tmp_path / "data").exists()
 

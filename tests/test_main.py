@@ -75,7 +75,7 @@ def command(recipe: Path) -> Callable[..., subprocess.Popen]:
         ),
         (
             ["--config.work=3"],
-            "expected --config.work to be a section, each value anything, found '3'",
+            "expected --config.work to be a section with the settings of Stage, found '3'",
         ),
         (["--workdri=x"], "unknown flag --workdri; did you mean --workdir?"),
         (["--only=wrok"], "no stage of this config (work); did you mean"),

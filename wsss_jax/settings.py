@@ -104,14 +104,14 @@ def kind_of(base: type[T], name: str, where: str = "") -> type[T]:
       UserError: there is no such module. A mistake inside the module is shown as itself.
       TypeError: the module does not hold exactly one such class.
     """
-    room = _room(base)
+    room = room_of(base)
     path, _, class_name = name.partition(":")
     module_name = path if "." in path or class_name else f"{room}.{path}"
     kinds = _kinds_in(module_name, base)
     if kinds is None or (not kinds and module_name.startswith(f"{room}.")):
         known = kind_names(base)
         raise UserError(
-            f"expected {_path(where, _key(base))} to be one of {', '.join(known)}, or the dotted"
+            f"expected {_path(where, key_of(base))} to be one of {', '.join(known)}, or the dotted"
             f" name of a module, found {name!r}{nearest(name, known)}"
         )
     chosen = [kind for kind in kinds if not class_name or kind.__name__ == class_name]
@@ -126,7 +126,7 @@ def kind_of(base: type[T], name: str, where: str = "") -> type[T]:
 
 def kind_names(base: type) -> tuple[str, ...]:
     """Names of the modules in the room of `base` that hold a kind of it, sorted."""
-    room = _room(base)
+    room = room_of(base)
     package = importlib.import_module(room)
     names = [module.name for module in pkgutil.iter_modules(package.__path__)]
     return tuple(name for name in sorted(names) if _kinds_in(f"{room}.{name}", base))
@@ -189,9 +189,9 @@ def complete(cls: type, changed: Section, where: str = "") -> ConfigDict:
     items = _items(changed)
     found = {n: v.get() if isinstance(v, FieldReference) else v for n, v in items.items()}
     kind, values = _typed(cls, found, where)
-    named = {_key(cls): name_of(kind)} if _room(cls) else {}
+    named = {key_of(cls): name_of(kind)} if room_of(cls) else {}
     defaults = {name: setting.default for name, setting in settings_of(kind).items()}
-    section = ConfigDict(named | {n: plain(v) for n, v in (defaults | values).items()})
+    section = _section(named | {n: plain(v) for n, v in (defaults | values).items()})
     for name, value in items.items():
         if isinstance(value, FieldReference):
             section[name] = value
@@ -203,8 +203,8 @@ def complete(cls: type, changed: Section, where: str = "") -> ConfigDict:
 def to_config(settings: Any) -> ConfigDict:
     """The complete section that `read` turns into an equal object."""
     cls = type(settings)
-    named = {_key(cls): name_of(cls)} if _room(cls) else {}
-    return ConfigDict(named | {n: plain(getattr(settings, n)) for n in settings_of(cls)})
+    named = {key_of(cls): name_of(cls)} if room_of(cls) else {}
+    return _section(named | {n: plain(getattr(settings, n)) for n in settings_of(cls)})
 
 
 def _items(section: Section) -> dict[str, Any]:
@@ -216,11 +216,11 @@ def _items(section: Section) -> dict[str, Any]:
 def _typed(cls: type[T], values: dict[str, Any], where: str) -> tuple[type[T], dict[str, Any]]:
     """The kind of `cls` that the values name, and those of its settings that they hold."""
     values = {n: v.get() if isinstance(v, FieldReference) else v for n, v in values.items()}
-    if _room(cls):
-        name = values.pop(_key(cls), None)
+    if room_of(cls):
+        name = values.pop(key_of(cls), None)
         if not isinstance(name, str):
             raise UserError(
-                f"expected {_path(where, _key(cls))} to be one of {', '.join(kind_names(cls))},"
+                f"expected {_path(where, key_of(cls))} to be one of {', '.join(kind_names(cls))},"
                 f" found {'none' if name is None else repr(name)}"
             )
         cls = kind_of(cls, name, where)
@@ -242,11 +242,13 @@ def _unknown(cls: type, name: str, known: tuple[str, ...], where: str) -> str:
     return f"{_path(where, name)} is no setting of {cls.__name__}{near}{listed}"
 
 
-def _room(cls: type) -> str:
+def room_of(cls: type) -> str:
+    """The package of the kinds of `cls`; empty where there is no choice. See `Settings`."""
     return getattr(cls, "room", "")
 
 
-def _key(cls: type) -> str:
+def key_of(cls: type) -> str:
+    """The key under which a section names its kind."""
     return getattr(cls, "key", "name")
 
 
@@ -264,10 +266,10 @@ def _keep_references(section: Any, given: Any) -> None:
 
 def name_of(cls: type) -> str:
     """What a section calls a kind: its module's name in its room, or a dotted name."""
-    room = _room(cls)
+    room = room_of(cls)
     if cls.__module__.startswith(f"{room}."):
         return cls.__module__.removeprefix(f"{room}.")
-    base = next(b for b in reversed(cls.__mro__) if _room(b) == room and b is not cls)
+    base = next(b for b in reversed(cls.__mro__) if room_of(b) == room and b is not cls)
     alone = len(_kinds_in(cls.__module__, base) or ()) == 1 and "." in cls.__module__
     return cls.__module__ if alone else f"{cls.__module__}:{cls.__name__}"
 
@@ -277,10 +279,16 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_config(value)
     if isinstance(value, Mapping):
-        return ConfigDict({str(k): plain(v) for k, v in value.items()})
+        return _section({str(k): plain(v) for k, v in value.items()})
     if isinstance(value, tuple):
         return tuple(plain(v) for v in value)
     return value
+
+
+def _section(values: dict[str, Any]) -> ConfigDict:
+    # Types are those of the class that reads the section. A `ConfigDict` would hold the type of
+    # the first value against all later ones, where several are allowed: a number or a reference.
+    return ConfigDict(values, type_safe=False)
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:
@@ -297,6 +305,28 @@ def convert(value: Any, hint: Any, where: str) -> Any:
             f"expected {where} to be {expected(hint)}, found {value!r}{choice(value, hint)}"
         )
     return result
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """The annotations of which `hint` is the union; itself where it is none."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def reader_of(hint: Any) -> Any:
+    """The dataclass among the alternatives of an annotation that reads a section, or None."""
+    classes = (one for one in alternatives(hint) if isinstance(one, type))
+    return next((one for one in classes if dataclasses.is_dataclass(one)), None)
+
+
+def element_of(hint: Any) -> Any:
+    """What an annotation says of the values of a section with free names; None for nothing."""
+    for one in alternatives(hint):
+        origin = typing.get_origin(one)
+        if isinstance(origin, type) and issubclass(origin, Mapping):
+            element = typing.get_args(one)[1]
+            return None if element is Any else element
+    return None
 
 
 def choice(value: Any, hint: Any) -> str:

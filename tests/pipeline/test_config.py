@@ -1,5 +1,8 @@
 """Recipes and the values given on the command line."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,6 +82,54 @@ def test_a_config_elsewhere_uses_its_neighbours_and_the_shipped_recipes(tmp_path
     )
     (tmp_path / "neighbour.py").write_text("EPOCHS = 77\n")
     assert cast(Any, load_config(str(tmp_path / "mine.py"))).train.epochs == 77
+
+
+def test_sections_are_completed_and_every_setting_can_be_replaced(tmp_path: Path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "    c = ConfigDict(dict(seed=0, stages=('chosen',)))\n"
+        "    c.data = dict(builder='shapes', size=64)\n"
+        "    c.chosen = dict(type='threshold', needs=dict(cams='cam'), split='train')\n"
+        "    return c\n"
+    )
+    config: Any = load_config(str(path))
+    assert config.chosen.images == 500 and config.data.train_images > 0 and config.data.size == 64
+    changed: Any = read_recipe(str(path), ["--config.chosen.images=7", "--config.data.seed=3"])
+    assert (changed.chosen.images, changed.data.seed) == (7, 3)
+    with pytest.raises(UserError, match=r"chosen\.imagse is no setting .* did you mean images"):
+        path.write_text(path.read_text().replace("split='train'", "split='train', imagse=3"))
+        load_config(str(path))
+
+
+def test_a_recipe_names_modules_that_lie_beside_it_or_in_the_working_directory(tmp_path: Path):
+    """Here the recipe's folder is not the working directory, and neither is on the path."""
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    write_recipe(folder)
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "sizes_of_mine.py").write_text("SIZES = (3, 4)\n")
+    stage = folder / "fake_main" / "stage.py"
+    stage.write_text(
+        "from sizes_of_mine import SIZES\n"
+        "from wsss_jax.host.workers import in_processes\n"
+        "def double(value):\n"
+        "    return 2 * value\n"
+        + stage.read_text().replace(
+            "    def run(self, ctx, inputs):\n",
+            "    def run(self, ctx, inputs):\n"
+            "        ctx.log(f'sizes {SIZES}, doubled {sorted(in_processes(double, SIZES, 1))}')\n",
+        )
+    )
+    command = [sys.executable, "-m", "wsss_jax.main", "--config=../recipes/recipe.py"]
+    environment = dict(os.environ, PYTHONPATH=str(Path(__file__).resolve().parents[2]))
+    done = subprocess.run(
+        [*command, "--workdir=run"], cwd=here, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "sizes (3, 4), doubled [6, 8]" in done.stdout
 
 
 def test_recipes_are_found_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

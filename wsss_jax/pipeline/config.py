@@ -5,16 +5,21 @@ command line, see `wsss_jax.pipeline.overrides`.
 """
 
 import importlib.util
+import os
 import sys
 import traceback
 import types
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError, nearest
 from wsss_jax.pipeline.overrides import replace
+from wsss_jax.settings import complete
+from wsss_jax.stages.base import Stage
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SHIPPED = next(
@@ -52,13 +57,19 @@ def find_recipe(name: str) -> Path:
 def load_config(name: str) -> ConfigDict:
     """Runs `get_config()` of a recipe (a path or a shipped recipe's name); the result is locked.
 
+    Every section is completed with the defaults of the class that reads it.
+
     Inside a recipe ``from configs import common`` finds the file's own folder first, then the
-    shipped recipes, wherever the program is installed and whatever the working directory.
+    shipped recipes, wherever the program is installed and whatever the working directory. Methods,
+    backbones, stages and data sets that the recipe names may lie in the file's own folder or in
+    the working directory; both are searched last, in this process and in those that it starts.
 
     Raises:
-      UserError: no such file, or the file fails to run or returns something else.
+      UserError: no such file, the file fails to run or returns something else, or a section has
+        a setting that its class does not know, or a value of the wrong type.
     """
     path = find_recipe(name)
+    _search_in(os.getcwd(), *([] if path.parent == _SHIPPED else [str(path.parent)]))
     package = types.ModuleType("configs")
     package.__path__ = [str(path.parent), str(_SHIPPED)]
     for loaded in [m for m in sys.modules if m == "configs" or m.startswith("configs.")]:
@@ -81,7 +92,23 @@ def load_config(name: str) -> ConfigDict:
         raise UserError(
             f"expected get_config() in {path} to return a ConfigDict, found {type(config).__name__}"
         )
+    sections: Any = config
+    for name, reader in readers(config).items():
+        if name in config:
+            sections[name] = complete(reader, sections[name], name)
     return config.lock()
+
+
+def readers(config: ConfigDict) -> dict[str, type]:
+    """The classes that read the sections of a recipe, by the sections' names."""
+    stages: Any = config.get("stages", ())
+    named = [name for name in stages if isinstance(config.get(name), ConfigDict)]
+    return {"data": DataSettings, **dict.fromkeys(named, Stage)}
+
+
+def _search_in(*folders: str) -> None:
+    """Finds modules in these folders too, after all others."""
+    sys.path.extend(folder for folder in folders if folder not in sys.path)
 
 
 def read_recipe(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -91,5 +118,5 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
       UserError: see there.
     """
     config = load_config(name)
-    replace(config, overrides, {})
+    replace(config, overrides, readers(config))
     return config

@@ -11,7 +11,9 @@ from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError
 from wsss_jax.files import flatten
 from wsss_jax.pipeline import graph, record, run
-from wsss_jax.stages.base import SplitSize
+from wsss_jax.pipeline.config import readers
+from wsss_jax.pipeline.differences import differences
+from wsss_jax.stages.base import SplitSize, Stage
 
 
 def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bool) -> str:
@@ -24,7 +26,8 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
     sizes, digests, remarks = _data(config, nodes)
     plain = json.loads(config.to_json_best_effort())
     decisions = record.decide(nodes, plain, digests, workdir, only, force)
-    lines = [f"workdir {workdir}" + ("" if workdir.exists() else " (new)"), "", "stages"]
+    lines = [f"workdir {workdir}" + ("" if workdir.exists() else " (new)")]
+    lines += ["", "different from the defaults", *_different(config), "", "stages"]
     name_width = max(len(node.name) for node in nodes)
     for decision in decisions:
         node = decision.node
@@ -46,6 +49,18 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
     lines += ["", "values (replace one with --config.KEY=VALUE)"]
     lines += [f"  {key} = {value!r}" for key, value in flatten(config)]
     return "\n".join(lines)
+
+
+def _different(config: ConfigDict) -> list[str]:
+    """The settings of all sections that differ from their defaults, or have none."""
+    sections: Any = config
+    return [
+        f"  {name}.{path} = {value!r}" + (f" (default {default})" if default else "")
+        for name, reader in readers(config).items()
+        for path, value, default in differences(sections[name], reader)
+        # Kinds and needs of stages are told below, as the plan.
+        if not (reader is Stage and path.split(".")[0] in (Stage.key, "needs"))
+    ]
 
 
 def _data(

@@ -5,10 +5,8 @@ no class reads, the values that are there say it.
 """
 
 import ast
-import dataclasses
 import difflib
 import re
-import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +15,20 @@ from ml_collections import ConfigDict, FieldReference
 
 from wsss_jax.errors import UserError, nearest
 from wsss_jax.files import flatten
-from wsss_jax.settings import choice, complete, convert, expected, kind_of, plain, settings_of
+from wsss_jax.settings import (
+    alternatives,
+    choice,
+    complete,
+    convert,
+    element_of,
+    expected,
+    key_of,
+    kind_of,
+    plain,
+    reader_of,
+    room_of,
+    settings_of,
+)
 
 _OVERRIDE = re.compile(r"--(?P<off>no)?config\.(?P<key>[^=]+)(=(?P<text>.*))?", re.DOTALL)
 _TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
@@ -68,7 +79,7 @@ def _replace(config: ConfigDict, key: str, text: str | None, readers: Mapping[st
     *path, name = key.split(".")
     section: Any = config
     hints: Mapping[str, Any] = readers
-    base: type | None = None
+    base: Any = None
     for depth, part in enumerate(path, 1):
         hint = hints.get(part, hints.get(_ANY))
         section = section.get(part)
@@ -76,7 +87,7 @@ def _replace(config: ConfigDict, key: str, text: str | None, readers: Mapping[st
             raise _unknown(config, key)
         base, hints = _settings(hint, section, ".".join(path[:depth]))
     where = f"--config.{key}"
-    if base is not None and name == base.key:  # pyright: ignore[reportAttributeAccessIssue]
+    if base is not None and name == key_of(base):
         _change_kind(section, base, _value(text, str, where), "--config." + ".".join(path))
     elif name in section or name in hints or _ANY in hints:
         hint = hints.get(name, hints.get(_ANY))
@@ -85,25 +96,16 @@ def _replace(config: ConfigDict, key: str, text: str | None, readers: Mapping[st
         raise _unknown(config, key)
 
 
-def _settings(hint: Any, section: ConfigDict, where: str) -> tuple[type | None, Mapping[str, Any]]:
+def _settings(hint: Any, section: ConfigDict, where: str) -> tuple[Any, Mapping[str, Any]]:
     """Types of the settings of a section by name, and the base of its kinds where it has some."""
-    for one in _alternatives(hint):
-        origin = typing.get_origin(one)
-        if isinstance(origin, type) and issubclass(origin, Mapping):
-            value = typing.get_args(one)[1]
-            return None, {} if value is Any else {_ANY: value}
-        if isinstance(one, type) and dataclasses.is_dataclass(one):
-            base = one if getattr(one, "room", "") else None
-            values: Any = section
-            cls = one if base is None else kind_of(one, values[base.key], where)  # pyright: ignore
-            return base, {name: setting.type for name, setting in settings_of(cls).items()}
-    return None, {}
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return typing.get_args(hint)
-    return (hint,)
+    cls = reader_of(hint)
+    if cls is None:
+        element = element_of(hint)
+        return None, {} if element is None else {_ANY: element}
+    base = cls if room_of(cls) else None
+    values: Any = section
+    kind = cls if base is None else kind_of(base, values[key_of(base)], where)
+    return base, {name: setting.type for name, setting in settings_of(kind).items()}
 
 
 def _type_of(value: Any) -> Any:
@@ -133,7 +135,7 @@ def _readings(text: str, hint: Any) -> Iterator[Any]:
     if hint is str:
         yield text
         return
-    hints = _alternatives(hint)
+    hints = alternatives(hint)
     if bool in hints and text.lower() in _TRUTHS:
         yield _TRUTHS[text.lower()]
     try:
@@ -166,11 +168,11 @@ def _change_kind(section: ConfigDict, base: Any, name: str, where: str) -> None:
     kind = kind_of(base, name, where)
     settings = settings_of(kind)
     values: dict[str, Any] = dict(section.items(preserve_field_references=True))  # pyright: ignore
-    if kind is kind_of(base, values[base.key], where):
+    if kind is kind_of(base, values[key_of(base)], where):
         kept = values
     else:
         kept = {n: v for n, v in values.items() if n in settings and _fits(v, settings[n].type)}
-    fresh = complete(base, {**kept, base.key: name}, where)
+    fresh = complete(base, {**kept, key_of(base): name}, where)
     with section.unlocked(), section.ignore_type():
         for old in [n for n in section if n not in fresh]:
             del section[old]
