@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import tables, worker
 from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.host.background import with_background
 from wsss_jax.host.dense_crf import IRN, PSA, CrfSettings, DenseCrf, label_unary, score_unary
 from wsss_jax.host.host_memory import keep_freed_memory
-from wsss_jax.ops.background import with_background
 
 
 class Reference(worker.Worker):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsss_jax.host.interpolation import interpolation_matrix
 from wsss_jax.ops import resize
 from wsss_jax.ops.resize import (
-    interpolation_matrix,
     resize_bilinear,
     resize_planes,
     scaled_size,

@@ -24,12 +24,12 @@ from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.host.dense_crf import IRN, dense_crf, label_unary
+from wsss_jax.host.interpolation import interpolation_matrix
 from wsss_jax.inference.random_walk import pooled
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.random_walk import random_walk
-from wsss_jax.ops.resize import interpolation_matrix
 from wsss_jax.stages.crf_work import Task
 from wsss_jax.stages.irn_labels import IrnLabels, label_file, sure_labels
 from wsss_jax.stages.random_walk import RandomWalk

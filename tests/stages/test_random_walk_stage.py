@@ -17,13 +17,13 @@ from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
+from wsss_jax.host.interpolation import interpolation_matrix
 from wsss_jax.inference.multi_scale import MultiScale
 from wsss_jax.inference.random_walk import pooled, prepare
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.ops.path_index import pair_offsets
 from wsss_jax.ops.random_walk import random_walk
-from wsss_jax.ops.resize import interpolation_matrix
 from wsss_jax.stages.base import Context
 from wsss_jax.stages.random_walk import RandomWalk
 from wsss_jax.weights.npz import load_weights, save_weights

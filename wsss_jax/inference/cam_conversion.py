@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from wsss_jax.data.formats.cam_files import read_cams, write_cams, write_irn_cams, write_seam_cams
-from wsss_jax.ops.resize import interpolation_matrix
+from wsss_jax.host.interpolation import interpolation_matrix
 
 FORMATS = ("seam", "irn", "npz")
 

@@ -21,9 +21,9 @@ from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_json, with_tuples
 from wsss_jax.methods.base import Method
+from wsss_jax.host.interpolation import interpolation_matrix
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.ops.buckets import Size, bucket_of, choose_buckets
-from wsss_jax.ops.resize import interpolation_matrix
 from wsss_jax.ops.sharding import data_mesh, divided, replicated
 from wsss_jax.settings import Settings
 from wsss_jax.weights.npz import load_weights

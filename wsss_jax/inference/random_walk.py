@@ -19,8 +19,8 @@ from wsss_jax.data.formats.cam_files import image_and_cams
 from wsss_jax.data.formats.walk_files import Walk
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
+from wsss_jax.host.background import with_background
 from wsss_jax.inference.multi_scale import MultiScale, Network, place
-from wsss_jax.ops.background import with_background
 from wsss_jax.ops.buckets import Size, bucket_of
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.path_index import pair_offsets, paths

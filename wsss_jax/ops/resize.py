@@ -5,64 +5,28 @@ the first and last pixel onto each other; the other convention treats pixels as 
 `jax.image.resize` has no corner-aligned mode and blurs when it shrinks.
 """
 
-from typing import overload
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from wsss_jax.host.interpolation import interpolation_matrix, linear_weights
 
-@overload
-def interpolation_matrix(in_length: int, out_length: int, align_corners: bool) -> np.ndarray: ...
-@overload
-def interpolation_matrix(
+
+def _valid_matrix(
     in_length: int,
     out_length: int,
     align_corners: bool,
     in_size: Int[Array, " b"],
     out_size: Int[Array, " b"],
-) -> Array: ...
-def interpolation_matrix(
-    in_length: int,
-    out_length: int,
-    align_corners: bool,
-    in_size: Int[Array, " b"] | None = None,
-    out_size: Int[Array, " b"] | None = None,
-) -> np.ndarray | Array:
-    """The float32 matrix R of linear interpolation along one axis: ``R @ signal``.
+) -> Float[Array, "b rows columns"]:
+    """A matrix for each signal, of which the leading `in_size` samples are valid.
 
-    Args:
-      in_length: length of the signal.
-      out_length: length of the result.
-      align_corners: whether first and last samples coincide.
-      in_size: how many leading samples of each signal are valid (default: all).
-      out_size: length that each valid part is resized to; rows from there on are zero.
-
-    Returns:
-      [out_length, in_length], a NumPy array, for any host or device code; with sizes
-      [b, out_length, in_length], a JAX array.
+    Rows from `out_size` on are zero, which is the length that the valid samples are resized to.
     """
-    xp = np if in_size is None else jnp
-    n_in = in_length if in_size is None else in_size[:, None]
-    n_out = out_length if out_size is None else out_size[:, None]
-    row = xp.arange(out_length)
-    # The source position is the fraction numerator / denominator. Integers keep it exact, so a
-    # padded image meets the very weights of an unpadded one.
-    if align_corners:
-        numerator, denominator = row * (n_in - 1), xp.maximum(n_out - 1, 1)
-    else:
-        numerator, denominator = (2 * row + 1) * n_in - n_out, 2 * n_out
-    numerator = xp.clip(numerator, 0, (n_in - 1) * denominator)
-    low = numerator // denominator
-    weight = ((numerator - low * denominator) / denominator).astype(xp.float32)
-    offset = xp.arange(in_length) - low[..., None]
-    matrix = xp.where(offset == 0, 1 - weight[..., None], 0) + xp.where(
-        offset == 1, weight[..., None], 0
-    )
-    if out_size is not None:
-        matrix = jnp.where((row < n_out)[..., None], matrix, 0)
-    return matrix.astype(xp.float32)
+    n_in, n_out = in_size[:, None], out_size[:, None]
+    matrix = linear_weights(in_length, out_length, align_corners, n_in, n_out, jnp)
+    return jnp.where((jnp.arange(out_length) < n_out)[..., None], matrix, 0)
 
 
 def _multiply(matrix: np.ndarray, x: Array, axis: int) -> Array:
@@ -142,7 +106,7 @@ def resize_bilinear(
         columns = interpolation_matrix(x.shape[2], size[1], align_corners)
         return _separable(rows, columns, result).astype(x.dtype)
     rows, columns = (
-        interpolation_matrix(
+        _valid_matrix(
             x.shape[axis + 1], size[axis], align_corners, in_size[:, axis], out_size[:, axis]
         )
         for axis in (0, 1)

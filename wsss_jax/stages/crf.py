@@ -11,9 +11,15 @@ import numpy as np
 from wsss_jax.data.formats.cam_files import image_and_cams
 from wsss_jax.data.formats.crf_files import write_crf
 from wsss_jax.errors import UserError
+<<<<<<< HEAD
 from wsss_jax.host.dense_crf import CrfSettings, DenseCrf, score_unary
 from wsss_jax.ops.background import with_background
 from wsss_jax.stages.base import Context, Needs, Stage
+=======
+from wsss_jax.host.background import with_background
+from wsss_jax.host.dense_crf import PSA, CrfSettings, DenseCrf, crf_settings, score_unary
+from wsss_jax.stages.base import Context, Needs, expect
+>>>>>>> c8fcf65 (Interpolation matrices and backgrounds of NumPy lie in the host room)
 from wsss_jax.stages.crf_work import Task, on_all_images
 from wsss_jax.stages.references import check_alpha, resolved_alpha
 

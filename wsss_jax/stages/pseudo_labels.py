@@ -19,7 +19,7 @@ from wsss_jax.data.source import Source
 from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, check_all_found
-from wsss_jax.ops.background import power_background
+from wsss_jax.host.background import power_background
 from wsss_jax.scoring.confusion import IGNORE, strongest
 from wsss_jax.stages.base import Context, Needs, Stage, expect
 from wsss_jax.stages.crf import expect_alpha

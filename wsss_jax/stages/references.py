@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_json
-from wsss_jax.ops.background import alpha_of_threshold
+from wsss_jax.host.background import alpha_of_threshold
 from wsss_jax.stages.base import Needs, expect
 
 
