@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(options: argparse.Namespace) -> int:
     share_one_heap()
     # What follows starts JAX.
-    from wsss_jax.inference.photo_folder import find_network, segment
+    from wsss_jax.pipeline.photo_folder import find_network, segment
 
     network = find_network(options.workdir, options.stage, options.classes)
     changes: dict[str, Any] = {"workers": options.workers}

@@ -207,6 +207,15 @@ def to_config(settings: Any) -> ConfigDict:
     return _section(named | {n: plain(getattr(settings, n)) for n in settings_of(cls)})
 
 
+def part(settings: Any, cls: type[T]) -> T:
+    """The settings that an object has from its base class `cls`, as an object of it.
+
+    It is what other processes are given: the class of `settings` may be of a module that imports
+    JAX, and they must not.
+    """
+    return cls(**{name: getattr(settings, name) for name in settings_of(cls)})
+
+
 def _items(section: Section) -> dict[str, Any]:
     if isinstance(section, ConfigDict):
         return dict(section.items(preserve_field_references=True))  # pyright: ignore

@@ -13,9 +13,9 @@ from wsss_jax.errors import UserError
 from wsss_jax.inference.multi_scale import (
     MultiScale,
     Network,
-    chunks,
+    NetworkMaps,
+    PaddedShapes,
     load_network,
-    summed_maps,
 )
 from wsss_jax.stages.infer_cam import InferCam, normalized
 
@@ -55,19 +55,18 @@ def test_padded_batches_equal_single_images_at_exact_sizes(
     variants = [dict(upsample="corners"), dict(upsample="direct", relu_each=True, flip=False)]
     for variant in variants if backbone == "tiny" else variants[:1]:
         how = MultiScale(**settings, **variant, batch_pixels=1 << 14)
-        buckets = how.buckets(set(images.sizes))
+        maps = NetworkMaps(images, network, how, np.flatnonzero)
         seen = []
         everything = range(len(images))
-        for index, keys, total in summed_maps(
-            images, everything, np.flatnonzero, network, how, buckets
-        ):
+        for job, views in maps.on_device([maps.prepare(index) for index in everything]):
+            index, keys, total = job.position, views.channels, views.summed()
             seen.append(index)
             np.testing.assert_array_equal(keys, np.flatnonzero(images.label(index)))
             assert total.shape == (len(keys), *images.sizes[index])
             expected = network_of.one_by_one("cam", images.pixels(index), keys, how)
             largest = np.abs(expected).max(initial=0)
             np.testing.assert_allclose(total, expected, rtol=0, atol=1e-4 * largest)
-        assert seen == list(everything)
+        assert sorted(seen) == list(everything)
     # As many programs as buckets, for either number of copies of an image.
     assert len(shapes) <= len(variants) * settings["max_buckets"]
 
@@ -76,35 +75,27 @@ def test_a_huge_image_is_looked_at_smaller(trained: Callable):
     images = Images((3000, 4000))
     network = load_network(trained("cam", "tiny").folder, CLASSES, "cam")
     how = MultiScale(scales=(0.5, 2.0), max_pixels=12_000, batch_pixels=1)
-    assert how.sizes((3000, 4000)) == [(95, 126), (95, 126)]
-    buckets = how.buckets(set(images.sizes))
-    assert buckets == ((96, 128),)
-    ((_, keys, total),) = summed_maps(
-        images, range(1), lambda _: np.array([2]), network, how, buckets
-    )
-    assert keys.tolist() == [2] and total.shape == (1, 3000, 4000)
+    assert how.scaled((3000, 4000), 0.5) == how.scaled((3000, 4000), 2.0) == (95, 126)
+    maps = NetworkMaps(images, network, how, lambda _: np.array([2]))
+    assert maps.buckets == ((96, 128),)
+    ((_, views),) = maps.on_device([maps.prepare(0)])
+    total = views.summed()
+    assert views.channels.tolist() == [2] and total.shape == (1, 3000, 4000)
     assert np.isfinite(total).all() and total.std() > 0
 
 
 def test_scaled_sizes():
-    how = MultiScale(scales=(0.5, 1.0, 2.0), max_pixels=3_000_000)
-    assert how.sizes((375, 500)) == [(188, 250), (375, 500), (750, 1000)]
-    assert how.sizes((1, 1)) == [(1, 1), (1, 1), (2, 2)]
-    assert how.sizes((1, 3)) == [(1, 2), (1, 3), (2, 6)]
-    for size in how.sizes((3000, 4000)):
+    shapes = PaddedShapes(max_pixels=3_000_000)
+
+    def sizes(height: int, width: int) -> list[tuple[int, int]]:
+        return [shapes.scaled((height, width), scale) for scale in (0.5, 1.0, 2.0)]
+
+    assert sizes(375, 500) == [(188, 250), (375, 500), (750, 1000)]
+    assert sizes(1, 1) == [(1, 1), (1, 1), (2, 2)]
+    assert sizes(1, 3) == [(1, 2), (1, 3), (2, 6)]
+    for size in sizes(3000, 4000):
         assert 0.99 * 3_000_000 < size[0] * size[1] < 1.01 * 3_000_000
         assert size[1] / size[0] == pytest.approx(4 / 3, rel=1e-3)
-
-
-def test_chunks_hold_few_images_or_few_pixels():
-    small, large = (100, 100), (3000, 4000)
-    mine = range(1, 200, 2)
-    runs = chunks(mine, [small] * 200)
-    assert [len(r) for r in runs] == [32, 32, 32, 4]
-    assert [i for r in runs for i in r] == list(mine)
-    sizes = [small, small, large, large, small, *[(2000, 2000)] * 3]
-    assert [list(r) for r in chunks(range(8), sizes)] == [[0, 1], [2], [3], [4, 5], [6, 7]]
-    assert chunks(range(0), []) == []
 
 
 def test_normalised_maps():

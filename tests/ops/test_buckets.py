@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsss_jax.ops.buckets import bucket_of, choose_buckets
+from wsss_jax.ops.buckets import batches, bucket_of, choose_buckets
 
 SIDES = st.integers(1, 1000)
 SIZES = st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=20)
@@ -33,3 +33,19 @@ def test_similar_sizes_are_merged_first():
 def test_an_image_that_fits_nowhere_is_an_error():
     with pytest.raises(ValueError, match="no bucket"):
         bucket_of((33, 10), [(32, 32)])
+
+
+@given(SIZES, st.integers(1, 4), st.integers(1, 1 << 20))
+def test_batches_hold_every_item_once_in_order(sizes, count, pixels):
+    buckets = choose_buckets(sizes, count, 32)
+    found = list(batches(zip(sizes, range(len(sizes)), strict=True), buckets, pixels))
+    assert sorted(i for batch in found for i in batch.items) == list(range(len(sizes)))
+    assert [batch.bucket for batch in found] == sorted(batch.bucket for batch in found)
+    for batch in found:
+        assert all(bucket_of(sizes[i], buckets) == batch.bucket for i in batch.items)
+        assert 1 <= len(batch.items) <= batch.rows
+        assert batch.rows == 1 or batch.rows * batch.bucket[0] * batch.bucket[1] <= pixels
+        assert list(batch.items) == sorted(batch.items)
+    for bucket in {batch.bucket for batch in found}:  # all but the last are full
+        rows = [(len(b.items), b.rows) for b in found if b.bucket == bucket]
+        assert all(length == full for length, full in rows[:-1])

@@ -16,11 +16,11 @@ from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
-from wsss_jax.host.dense_crf import PSA, dense_crf, score_unary
+from wsss_jax.host.cam_crf import CamTask, refine_cams
+from wsss_jax.host.dense_crf import PSA, CrfSettings, dense_crf, score_unary
 from wsss_jax.scoring.confusion import confusion_matrix, confusion_scores
 from wsss_jax.stages.base import Context, Stage
-from wsss_jax.stages.crf import Crf, refine_file
-from wsss_jax.stages.crf_work import Task
+from wsss_jax.stages.crf import Crf
 from wsss_jax.stages.evaluate import Evaluate
 from wsss_jax.stages.pseudo_labels import PseudoLabels
 
@@ -224,49 +224,45 @@ def test_a_worker_tells_of_a_mistake_in_one_line_and_the_rest_is_kept(workdir: P
     assert run_stage(workdir, workers=1)["refined"] == 1
 
 
-ALPHA_4 = Crf(split="train", alphas=(4.0,))
-
-
-def make_task(workdir: Path, index: int = 3, **changes: Any) -> Task[Crf]:
-    task = Task(
-        image_id=IDS[index],
-        image=Drawn()[index]["image"],
-        cams=workdir / f"cam/cams/{IDS[index]}.npz",
-        target=workdir / "out.npz",
-        num_classes=3,
-        how=ALPHA_4,
-    )
+def make_task(workdir: Path, index: int = 3, **changes: Any) -> CamTask:
+    path = workdir / f"cam/cams/{IDS[index]}.npz"
+    task = CamTask(IDS[index], Drawn()[index]["image"], path, num_classes=3)
     return dataclasses.replace(task, **changes)
+
+
+def refine(workdir: Path, task: CamTask, how: CrfSettings = PSA) -> Path:
+    """The result for an α of 4."""
+    refine_cams(how, (4.0,), 1.0, task, (workdir / "out.npz",))
+    return workdir / "out.npz"
 
 
 def test_bad_images_and_maps_are_named(workdir: Path):
     task = make_task(workdir)
     with pytest.raises(UserError, match="truncated or damaged one in image3"):
-        refine_file(dataclasses.replace(task, image=task.image[:300]))
-    narrow = dataclasses.replace(ALPHA_4, bilateral=(1e-6, 13.0, 10.0))
+        refine(workdir, dataclasses.replace(task, image=task.image[:300]))
+    narrow = dataclasses.replace(PSA, bilateral=(1e-6, 13.0, 10.0))
     with pytest.raises(UserError, match=r"CRF of image image3: .* widen the kernel"):
-        refine_file(dataclasses.replace(task, how=narrow))
+        refine(workdir, task, narrow)
     maps = draw_cams(3)
     maps[1, 2, 3] = np.nan
     write_cams(task.cams, keys_of(3), maps)
     with pytest.raises(UserError, match=r"image3.npz: expected finite scores"):
-        refine_file(task)
-    assert not task.target.exists()
+        refine(workdir, task)
+    assert not (workdir / "out.npz").exists()
 
 
 def test_one_pixel_and_the_fast_mode(workdir: Path):
     pixel = cv2.imencode(".png", np.full((1, 1, 3), 9, np.uint8))[1].tobytes()
     write_cams(workdir / "one.npz", np.array([1]), np.full((1, 1, 1), 0.9, np.float32))
     task = make_task(workdir, image=pixel, cams=workdir / "one.npz")
-    for fast in (False, True):
-        refine_file(dataclasses.replace(task, how=dataclasses.replace(ALPHA_4, fast=fast)))
-        assert read_crf_mask(task.target, 4).tolist() == [[2]]
-    refine_file(make_task(workdir, how=dataclasses.replace(ALPHA_4, fast=True)))
-    fast = read_crf_mask(workdir / "out.npz", 4)
-    assert (fast == np.array([0, 1, 3])[expected_q(3, 4).argmax(0)]).mean() > 0.97
+    fast = dataclasses.replace(PSA, fast=True)
+    for how in (PSA, fast):
+        assert read_crf_mask(refine(workdir, task, how), 4).tolist() == [[2]]
+    mask = read_crf_mask(refine(workdir, make_task(workdir), fast), 4)
+    assert (mask == np.array([0, 1, 3])[expected_q(3, 4).argmax(0)]).mean() > 0.97
     write_cams(workdir / "none.npz", np.zeros(0, np.int32), np.zeros((0, 0, 0), np.float32))
-    refine_file(make_task(workdir, cams=workdir / "none.npz"))
-    assert read_crf(workdir / "out.npz", 4)[1].shape == (1, *size_of(3))
+    nothing = refine(workdir, make_task(workdir, cams=workdir / "none.npz"))
+    assert read_crf(nothing, 4)[1].shape == (1, *size_of(3))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from wsss_jax.data.images import decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.host.dense_crf import CrfSettings, dense_crf, score_unary
 from wsss_jax.host.logit_masks import LogitTask, write_logit_mask
+from wsss_jax.host.upsampling import View, ViewMaps
 from wsss_jax.inference.multi_scale import MultiScale
 from wsss_jax.stages.infer_cam import InferCam
 from wsss_jax.stages.predict import Predict
@@ -170,13 +171,16 @@ def test_masks_cannot_be_kept_to_labels_that_nobody_gave(trained: Callable, tmp_
 def test_a_crf_changes_masks_of_noise(tmp_path: Path):
     images = Images((33, 47))
     logits = np.random.default_rng(0).normal(0, 1, (CLASSES + 1, 33, 47)).astype(np.float32)
-    every = np.arange(CLASSES + 1)
-    task = LogitTask("a", logits, every, tmp_path / "a.png", images[0]["image"])
-    write_logit_mask(task)
-    np.testing.assert_array_equal(
-        decode_mask(task.target.read_bytes(), "a", CLASSES), logits.argmax(0)
-    )
-    write_logit_mask(dataclasses.replace(task, crf=CrfSettings(iterations=5)))
-    refined = decode_mask(task.target.read_bytes(), "a", CLASSES)
+    view = View(logits, (33, 47), flipped=False)
+    maps = ViewMaps((33, 47), np.arange(CLASSES + 1), (view,), "corners", relu_each=False)
+    task = LogitTask("a", maps, images[0]["image"])
+    path = tmp_path / "a.png"
+    write_logit_mask(task, (path,))
+    np.testing.assert_array_equal(decode_mask(path.read_bytes(), "a", CLASSES), logits.argmax(0))
+    write_logit_mask(dataclasses.replace(task, crf=CrfSettings(iterations=5)), (path,))
+    refined = decode_mask(path.read_bytes(), "a", CLASSES)
     border = (np.diff(refined.astype(int)) != 0).mean()
     assert border < (np.diff(logits.argmax(0)) != 0).mean() / 4
+    narrow = CrfSettings(bilateral=(1e-6, 13.0, 10.0))
+    with pytest.raises(UserError, match=r"CRF of image a: .* widen the kernel"):
+        write_logit_mask(dataclasses.replace(task, crf=narrow), (path,))

@@ -23,15 +23,16 @@ from wsss_jax.data.formats.walk_files import read_walk
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
+from wsss_jax.host.cam_crf import CamTask
 from wsss_jax.host.dense_crf import IRN, dense_crf, label_unary
+from wsss_jax.host.hard_labels import HardLabels, label_cams, sure_labels
 from wsss_jax.host.interpolation import interpolation_matrix
 from wsss_jax.inference.random_walk import pooled
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.random_walk import random_walk
-from wsss_jax.stages.crf_work import Task
-from wsss_jax.stages.irn_labels import IrnLabels, label_file, sure_labels
+from wsss_jax.stages.irn_labels import IrnLabels
 from wsss_jax.stages.random_walk import RandomWalk
 from wsss_jax.stages.train import Train
 from wsss_jax.weights.npz import load_weights, save_weights
@@ -54,7 +55,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"checkpoint": folder / "train", "cams": folder / "cam"}
 
 
-def labels_by_hand(index: int, how: IrnLabels) -> np.ndarray:
+def labels_by_hand(index: int, how: HardLabels) -> np.ndarray:
     """As the published program puts it: keys, then the two results, then their combination."""
     image = decode_image(Images()[index]["image"], "image")
     keys = np.array([0, *(key + 1 for key in KEYS[index])])
@@ -72,10 +73,10 @@ def labels_by_hand(index: int, how: IrnLabels) -> np.ndarray:
 
 
 def test_labels_are_the_published_combination(inputs: dict[str, Path], tmp_path: Path):
-    how, index = IrnLabels(split="", foreground=0.8, background=0.5), 1
+    how, index = HardLabels(foreground=0.8, background=0.5), 1
     target = tmp_path / "label.png"
     path = inputs["cams"] / "cams" / f"image_{index}.npz"
-    label_file(Task("image_1", Images()[index]["image"], path, target, 4, how))
+    label_cams(how, CamTask("image_1", Images()[index]["image"], path, 4), (target,))
     found = decode_mask(target.read_bytes(), "label", 4)
     np.testing.assert_array_equal(found, labels_by_hand(index, how))
     assert {0, 2, 255} == {*np.unique(found).tolist()}
@@ -84,7 +85,7 @@ def test_labels_are_the_published_combination(inputs: dict[str, Path], tmp_path:
 def test_an_image_without_classes_is_background():
     image = np.zeros((5, 6, 3), np.uint8)
     nothing = np.zeros((0, 5, 6), np.float32)
-    assert not sure_labels(image, np.zeros(0, int), nothing, IrnLabels(split="")).any()
+    assert not sure_labels(image, "a", np.zeros(0, int), nothing, HardLabels()).any()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from wsss_jax.files import atomic_write
 from wsss_jax.host.workers import worker_count
 from wsss_jax.progress import Progress
 from wsss_jax.stages import per_image
-from wsss_jax.stages.per_image import Done, ImageWork, run_on_images
+from wsss_jax.stages.per_image import Done, ImageWork, groups_of, run_on_images
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUIET = functools.partial(Progress, label="toys", enabled=False)
@@ -106,6 +106,17 @@ def test_groups_are_runs_of_images_and_results_go_by_position(tmp_path: Path):
     assert again.kept == tuple(range(10)) and again.results == {}
     assert again.images_per_second is None
     assert run(tmp_path / "nothing", 0).results == {}
+
+
+def test_groups_hold_few_images_or_few_pixels():
+    small, large = (100, 100), (3000, 4000)
+    mine = range(1, 200, 2)
+    groups = groups_of(mine, [small] * 200)
+    assert [len(r) for r in groups] == [32, 32, 32, 4]
+    assert [i for r in groups for i in r] == list(mine)
+    sizes = [small, small, large, large, small, *[(2000, 2000)] * 3]
+    assert [list(r) for r in groups_of(range(8), sizes)] == [[0, 1], [2], [3], [4, 5], [6, 7]]
+    assert groups_of(range(0), []) == []
 
 
 def test_resuming_gives_the_same_bytes_and_keeps_what_is_there(tmp_path: Path):
@@ -313,7 +324,9 @@ if __name__ == "__main__":
     from wsss_jax.errors import UserError
     from wsss_jax.progress import Progress
     from wsss_jax.stages.per_image import ImageWork, run_on_images
-    work = ImageWork(("made/{id}.txt",), lambda position: position, finish, processes=2)
+    work = ImageWork(
+        files=("made/{id}.txt",), prepare=lambda position: position, finish=finish, processes=2
+    )
     ids = [f"toy{i}" for i in range(40)]
     progress = functools.partial(Progress, label="toys", enabled=False)
     print("begun", flush=True)

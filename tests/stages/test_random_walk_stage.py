@@ -18,8 +18,8 @@ from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.host.interpolation import interpolation_matrix
-from wsss_jax.inference.multi_scale import MultiScale
-from wsss_jax.inference.random_walk import pooled, prepare
+from wsss_jax.inference.multi_scale import Network
+from wsss_jax.inference.random_walk import Walks, WalkSettings, pooled
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.ops.path_index import pair_offsets
@@ -213,9 +213,10 @@ def test_processes_share_the_images(inputs: dict[str, Path], done: Path, tmp_pat
 
 
 def test_a_huge_image_is_walked_on_smaller(inputs: dict[str, Path]):
-    how = MultiScale(scales=(1.0,), flip=False, max_pixels=5000)
-    path = inputs["cams"] / "cams" / "image_0.npz"
-    ready = prepare(Images(), 0, path, how, alpha=4.0, stride=8)
+    cams = {"image_0": inputs["cams"] / "cams" / "image_0.npz"}
+    network = Network(lambda images, valid: images, stride=8)
+    walks = Walks(Images(), cams, network, WalkSettings(max_pixels=5000), alpha=4.0)
+    ready = walks.prepare(0)
     assert (ready.size, ready.walked, ready.scores.shape) == ((104, 120), (66, 76), (3, 9, 10))
     full = Walk(ready.keys, ready.scores, ready.size, ready.walked, 8).enlarged()
     assert full.shape == (3, 104, 120)

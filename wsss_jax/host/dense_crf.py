@@ -61,14 +61,6 @@ class CrfSettings(Settings):
         if self.iterations < 0:
             raise UserError(f"expected iterations of at least 0, found {self.iterations}: raise it")
 
-    def crf_alone(self) -> "CrfSettings":
-        """The settings of the CRF without those that a subclass adds: what a worker process needs.
-
-        The subclass may be of a module that imports JAX, and a worker process must not.
-        """
-        names = [field.name for field in dataclasses.fields(CrfSettings)]
-        return CrfSettings(**{name: getattr(self, name) for name in names})
-
 
 PSA = CrfSettings()
 """For score maps of PSA and SEAM, with the background (1 − max)^α, α = 4 and 24."""
@@ -255,3 +247,15 @@ def _softmax(logits: Float32[np.ndarray, "l n"]) -> Float32[np.ndarray, "l n"]:
     np.exp(logits, out=logits)
     logits /= logits.sum(0)
     return logits
+
+
+def crf_of(image: UInt8[np.ndarray, "h w 3"], image_id: str, how: CrfSettings) -> DenseCrf:
+    """The CRF of an image.
+
+    Raises:
+      UserError: the settings do not fit the image, which is named.
+    """
+    try:
+        return DenseCrf(image, gaussian=how.gaussian, bilateral=how.bilateral, fast=how.fast)
+    except ValueError as error:
+        raise UserError(f"CRF of image {image_id}: {error}") from error

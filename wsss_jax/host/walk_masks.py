@@ -10,27 +10,29 @@ from wsss_jax.data.formats.walk_files import read_walk
 from wsss_jax.data.images import decode_image, encode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
-from wsss_jax.host.dense_crf import CrfSettings, DenseCrf, score_unary
+from wsss_jax.host.dense_crf import CrfSettings, crf_of, score_unary
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskTask:
-    """One image: its walk, where mask and confidence go, and the final CRF if there is one.
+    """One image: its walk, the number of foreground classes, and the final CRF if there is one.
 
     `image` is the encoded image, which only the CRF needs.
     """
 
     image_id: str
     walk: Path
-    target: Path
-    confidence: Path
     num_classes: int
     image: bytes = b""
     crf: CrfSettings | None = None
 
 
-def write_mask(task: MaskTask) -> None:
+def write_mask(task: MaskTask, paths: tuple[Path, ...]) -> None:
     """The strongest class of each pixel (background among equals), after the CRF.
+
+    Args:
+      task: the image.
+      paths: of its mask and of its confidence.
 
     Raises:
       UserError: the walk's file is damaged, or the image is not the one that was walked on.
@@ -45,11 +47,10 @@ def write_mask(task: MaskTask) -> None:
                 f"{task.walk}: expected the size of image {task.image_id}, {image.shape[:2]}, found"
                 f" {walk.size}; delete it and make it again"
             )
-        how = task.crf
-        crf = DenseCrf(image, gaussian=how.gaussian, bilateral=how.bilateral, fast=how.fast)
-        q = crf.infer(np.moveaxis(score_unary(scores), 0, 2), how.iterations)
+        crf = crf_of(image, task.image_id, task.crf)
+        q = crf.infer(np.moveaxis(score_unary(scores), 0, 2), task.crf.iterations)
         chosen = q.argmax(2)
-    write_confidence(task.confidence, confidence(scores, chosen))
+    write_confidence(paths[1], confidence(scores, chosen))
     classes = np.concatenate([[0], walk.keys + 1]).astype(np.uint8)
-    with atomic_write(task.target) as file:
+    with atomic_write(paths[0]) as file:
         file.write(encode_mask(classes[chosen]))

@@ -8,20 +8,15 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from multiprocessing import connection, get_context, parent_process
-from typing import TypeVar
 
 import cv2
 
 from wsss_jax.errors import UserError
 from wsss_jax.host.host_memory import keep_freed_memory
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 
 
 def worker_count(setting: int, tasks: int) -> int:
@@ -56,39 +51,6 @@ def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def in_processes(
-    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int
-) -> Iterator[Result]:
-    """Yields ``function(task)`` of all tasks, in the order in which they get done.
-
-    Those that are found done at the same moment come in the order of `tasks`.
-
-    `tasks` is asked for the next one when a process is about to need it; two for each process are
-    in memory. An exception of the function is raised here and drops the work that has not begun.
-
-    Args:
-      function: of a module, so that another process finds it.
-      tasks: what is handed to it, pickled.
-      workers: number of processes, at least 1.
-
-    Raises:
-      UserError: a process was killed, as the system does when memory runs out.
-    """
-    waiting = iter(tasks)
-    pending: list[Future[Result]] = []
-    with process_pool(workers) as pool:
-        while True:
-            for task in islice(waiting, 2 * workers - len(pending)):
-                pending.append(pool.submit(function, task))
-            if not pending:
-                return
-            done = wait(pending, return_when=FIRST_COMPLETED).done
-            finished = [future for future in pending if future in done]
-            pending = [future for future in pending if future not in done]
-            for future in finished:
-                yield future.result()
 
 
 def _begin() -> None:

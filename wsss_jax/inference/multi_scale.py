@@ -6,29 +6,30 @@ are upsampled to the image's size and summed on the host.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from wsss_jax.data.augment import resize_image
 from wsss_jax.data.images import decode_image
 from wsss_jax.data.source import Source
+from wsss_jax.data.threads import ahead
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_json, with_tuples
+from wsss_jax.host.host_memory import keep_freed_memory
+from wsss_jax.host.upsampling import View, ViewMaps
 from wsss_jax.methods.base import Method
-from wsss_jax.host.interpolation import interpolation_matrix
 from wsss_jax.methods.variables import variable_shapes
-from wsss_jax.ops.buckets import Size, bucket_of, choose_buckets
+from wsss_jax.ops.buckets import Batch, Size, batches, choose_buckets
 from wsss_jax.ops.sharding import data_mesh, divided, replicated
 from wsss_jax.settings import Settings
 from wsss_jax.weights.npz import load_weights
 
-CHUNK_IMAGES, CHUNK_PIXELS = 32, 8_000_000
 _MULTIPLE = 32  # of the padded sides: every backbone's strides divide it
 
 
@@ -46,6 +47,16 @@ class PaddedShapes(Settings):
     max_pixels: int = 3_000_000
     max_buckets: int = 12
     batch_pixels: int = 1 << 19
+
+    def scaled(self, size: Size, scale: float = 1.0) -> Size:
+        """(height, width) at a scale: rounded, at least 1, at most `max_pixels` in all."""
+        pixels = size[0] * size[1] * scale * scale
+        factor = scale * min(1.0, (self.max_pixels / pixels) ** 0.5)
+        return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
+
+    def buckets(self, sizes: Iterable[Size]) -> tuple[Size, ...]:
+        """The padded shapes for images of `sizes`."""
+        return choose_buckets(sizes, self.max_buckets, _MULTIPLE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,20 +86,6 @@ class MultiScale(PaddedShapes):
         if not self.scales or min(self.scales) <= 0:
             raise UserError(f"expected positive scales, found {self.scales}: change scales")
 
-    def sizes(self, size: Size) -> list[Size]:
-        """(height, width) at every scale: rounded, at least 1, at most `max_pixels` in all."""
-        result = []
-        for scale in self.scales:
-            pixels = size[0] * size[1] * scale * scale
-            factor = scale * min(1.0, (self.max_pixels / pixels) ** 0.5)
-            result.append((max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)))
-        return result
-
-    def buckets(self, sizes: set[Size]) -> tuple[Size, ...]:
-        """The padded shapes for images of `sizes`."""
-        scaled = [s for size in sizes for s in self.sizes(size)]
-        return choose_buckets(scaled, self.max_buckets, _MULTIPLE)
-
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -104,6 +101,8 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
     Raises:
       UserError: the folder holds no weights, or the method predicts no `output`.
     """
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     description = with_tuples(read_json(checkpoint / "config.json")["method"])
     method = Method.from_config(description, "method", num_classes=num_classes)
     if output not in method.outputs:
@@ -140,72 +139,83 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
     return Network(predict, 256 // probe.shape[1])
 
 
-def chunks(positions: range, sizes: Sequence[Size]) -> list[range]:
-    """`positions` in runs of images that are inferred together, the unit of resuming.
+@dataclasses.dataclass(frozen=True)
+class ViewJob:
+    """An image on its way to a network: its position, encoded, decoded, and wanted channels."""
 
-    Which images share a batch never depends on where a run was interrupted, so neither do the last
-    bits of a result. A run ends at 32 images, or at 8 million pixels, for its maps are in memory.
+    position: int
+    encoded: bytes
+    image: UInt8[np.ndarray, "H W 3"]
+    channels: Int[np.ndarray, " k"]
 
-    Args:
-      positions: images of this process.
-      sizes: (height, width) of every image of the source.
-    """
-    found: list[range] = []
-    start = pixels = 0
-    for end, position in enumerate(positions):
-        pixels += sizes[position][0] * sizes[position][1]
-        if end > start and (end - start == CHUNK_IMAGES or pixels > CHUNK_PIXELS):
-            found.append(positions[start:end])
-            start, pixels = end, sizes[position][0] * sizes[position][1]
-    return [*found, positions[start:]] if positions else []
+    @property
+    def size(self) -> Size:
+        """Height and width."""
+        return self.image.shape[0], self.image.shape[1]
 
 
-def summed_maps(
-    source: Source,
-    chunk: range,
-    channels: Callable[[np.ndarray], Int[np.ndarray, " k"]],
-    network: Network,
-    how: MultiScale,
-    buckets: tuple[Size, ...],
-) -> Iterator[tuple[int, Int[np.ndarray, " k"], Float[np.ndarray, "k h w"]]]:
-    """(index, channels, maps at full size summed over scales and flips) of the images of `chunk`.
+class NetworkMaps:
+    """Maps of many images by a network, at several scales, flipped or not.
 
     Args:
       source: the images.
-      chunk: their positions.
-      channels: the wanted channels of an image, given its label vector.
       network: see `load_network`.
       how: scales, flip and the like.
-      buckets: from `MultiScale.buckets`; all scaled images fit into them.
+      channels: the wanted channels of an image, given its label vector.
     """
-    with ThreadPoolExecutor(2) as pool:
-        records = list(pool.map(source.__getitem__, chunk))
-        images = list(pool.map(lambda r: decode_image(r["image"], r["id"]), records))
-        wanted = [channels(r["label"]) for r in records]
-        totals = [
-            np.zeros((len(w), *image.shape[:2]), np.float32)
-            for w, image in zip(wanted, images, strict=True)
-        ]
-        jobs: dict[Size, list[tuple[int, Size]]] = {}
-        for position, image in enumerate(images):
-            if len(wanted[position]):
-                for size in how.sizes((image.shape[0], image.shape[1])):
-                    jobs.setdefault(bucket_of(size, buckets), []).append((position, size))
+
+    def __init__(
+        self,
+        source: Source,
+        network: Network,
+        how: MultiScale,
+        channels: Callable[[np.ndarray], Int[np.ndarray, " k"]],
+    ):
+        self._source, self._network, self._how, self._channels = source, network, how, channels
+        self.buckets = how.buckets(how.scaled(n, s) for n in set(source.sizes) for s in how.scales)
+
+    def prepare(self, position: int) -> ViewJob:
+        """Reads and decodes an image.
+
+        Raises:
+          UserError: it is damaged.
+        """
+        record = self._source[position]
+        image = decode_image(record["image"], record["id"])
+        return ViewJob(position, record["image"], image, self._channels(record["label"]))
+
+    def on_device(self, jobs: Sequence[ViewJob]) -> Iterator[tuple[ViewJob, ViewMaps]]:
+        """Runs images in common batches; yields each as soon as it has been seen at all scales."""
+        how, stride = self._how, self._network.stride
         copies = 2 if how.flip else 1
-        for bucket, group in sorted(jobs.items()):
-            rows = max(how.batch_pixels // (bucket[0] * bucket[1] * copies), 1)
-            for start in range(0, len(group), rows):
-                batch = group[start : start + rows]
-                scaled = list(pool.map(lambda job: resize_image(images[job[0]], *job[1]), batch))
-                maps = network.predict(*place(scaled, bucket, rows, how.flip))
-                for row, (position, size) in enumerate(batch):
-                    low = (-(-size[0] // network.stride), -(-size[1] // network.stride))
+        views: dict[int, list[View]] = {job.position: [] for job in jobs}
+        items: list[tuple[Size, tuple[ViewJob, Size]]] = []
+        for job in jobs:
+            if len(job.channels):
+                scaled = [how.scaled(job.size, scale) for scale in how.scales]
+                items += [(size, (job, size)) for size in scaled]
+            else:
+                yield job, self._maps(job, [])
+
+        def placed(batch: Batch[tuple[ViewJob, Size]]) -> tuple[Batch, np.ndarray, np.ndarray]:
+            images = [resize_image(job.image, *size) for job, size in batch.items]
+            return batch, *place(images, batch.bucket, batch.rows, how.flip)
+
+        groups = [[batch] for batch in batches(items, self.buckets, how.batch_pixels // copies)]
+        with ThreadPoolExecutor(1) as pool:
+            for ((batch, images, valid),) in ahead(pool, placed, groups, 1):
+                maps = self._network.predict(images, valid)
+                for row, (job, size) in enumerate(batch.items):
+                    height, width = (-(-side // stride) for side in size)
                     for copy in range(copies):
-                        part = maps[copies * row + copy, : low[0], : low[1], wanted[position]]
-                        whole = images[position].shape[0], images[position].shape[1]
-                        full = upsample(part, size, whole, how)
-                        totals[position] += full[:, :, ::-1] if copy else full
-    yield from zip(chunk, wanted, totals, strict=True)
+                        part = maps[copies * row + copy, :height, :width, job.channels]
+                        views[job.position].append(View(part, size, bool(copy)))
+                    if len(views[job.position]) == copies * len(how.scales):
+                        yield job, self._maps(job, views.pop(job.position))
+
+    def _maps(self, job: ViewJob, views: Sequence[View]) -> ViewMaps:
+        how = self._how
+        return ViewMaps(job.size, job.channels, tuple(views), how.upsample, how.relu_each)
 
 
 def place(
@@ -225,21 +235,3 @@ def place(
             canvas[copies * row + copy, :height, :width] = image[:, ::-1] if copy else image
             valid[copies * row + copy, :height, :width] = True
     return canvas, valid
-
-
-def upsample(
-    maps: Float[np.ndarray, "k h w"], scaled: Size, size: Size, how: MultiScale
-) -> Float[np.ndarray, "k H W"]:
-    """Low-resolution maps of an image of size `scaled` at `size`, see `MultiScale`."""
-
-    def matrix(low: int, middle: int, full: int) -> np.ndarray:
-        if how.upsample == "direct":
-            return interpolation_matrix(low, full, align_corners=False)
-        return interpolation_matrix(middle, full, align_corners=False) @ interpolation_matrix(
-            low, middle, align_corners=True
-        )
-
-    rows = matrix(maps.shape[1], scaled[0], size[0])
-    columns = matrix(maps.shape[2], scaled[1], size[1])
-    full = rows @ maps.astype(np.float32) @ columns.T
-    return np.maximum(full, 0) if how.relu_each else full

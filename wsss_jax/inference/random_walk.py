@@ -5,7 +5,7 @@ Images are run in a few padded shapes, as in `wsss_jax.inference.multi_scale`.
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,22 +16,21 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from wsss_jax.data.augment import resize_image
 from wsss_jax.data.formats.cam_files import image_and_cams
-from wsss_jax.data.formats.walk_files import Walk
+from wsss_jax.data.formats.walk_files import Walk, write_walk
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.host.background import with_background
-from wsss_jax.inference.multi_scale import MultiScale, Network, place
-from wsss_jax.ops.buckets import Size, bucket_of
+from wsss_jax.inference.multi_scale import Network, PaddedShapes, place
+from wsss_jax.ops.buckets import Size, batches
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.path_index import pair_offsets, paths
 from wsss_jax.ops.random_walk import random_walk
-from wsss_jax.settings import Settings
 
 _NOTHING = 1e-5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WalkSettings(Settings):
+class WalkSettings(PaddedShapes):
     """How far scores spread.
 
     Attributes:
@@ -71,7 +70,7 @@ class WalkSettings(Settings):
 class Prepared:
     """An image on its way: `scores` are at the network's stride, background (if any) first."""
 
-    index: int
+    position: int
     image: UInt8[np.ndarray, "H W 3"]
     keys: Int32[np.ndarray, " k"]
     scores: Float32[np.ndarray, "labels h w"]
@@ -83,29 +82,82 @@ class Prepared:
         return self.image.shape[0], self.image.shape[1]
 
 
-def prepare(
-    source: Source, index: int, cams: Path, how: MultiScale, alpha: float | None, stride: int
-) -> Prepared:
-    """Decodes an image and makes its scores, averaged over blocks of `stride`.
+class Walks:
+    """Random walks on many images of a source.
 
-    The background is the first of them unless `alpha` is None.
-
-    Raises:
-      UserError: the image or its maps are damaged, or of different sizes.
+    Args:
+      source: the images.
+      cams: CAM file of each image, by its id.
+      network: affinities or boundaries, as the settings say; see `load_network`.
+      how: the settings.
+      alpha: power of the background (1 − max)^alpha that walks too; None for none.
     """
-    record = source[index]
-    image, keys, scores = image_and_cams(record["image"], record["id"], cams, len(source.classes))
-    size = image.shape[0], image.shape[1]
-    (scaled,) = how.sizes(size)
-    if alpha is not None:
-        scores = with_background(scores, alpha)
-    if scaled != size:
-        area = cv2.INTER_AREA
-        smaller = np.zeros((len(scores), *scaled), np.float32)
-        for plane, score in zip(smaller, scores, strict=True):
-            cv2.resize(score, scaled[::-1], dst=plane, interpolation=area)
-        scores = smaller
-    return Prepared(index, resize_image(image, *scaled), keys, pooled(scores, stride), size)
+
+    def __init__(
+        self,
+        source: Source,
+        cams: Mapping[str, Path],
+        network: Network,
+        how: WalkSettings,
+        alpha: float | None,
+    ):
+        self._source, self._cams, self._network = source, cams, network
+        self._how, self._alpha = how, alpha
+        self._buckets = how.buckets(how.scaled(size) for size in set(source.sizes))
+
+    def prepare(self, position: int) -> Prepared:
+        """Decodes an image and makes its scores, averaged over blocks of the network's stride.
+
+        Raises:
+          UserError: the image or its maps are damaged, or of different sizes.
+        """
+        record = self._source[position]
+        image, keys, scores = image_and_cams(
+            record["image"], record["id"], self._cams[record["id"]], len(self._source.classes)
+        )
+        size = image.shape[0], image.shape[1]
+        scaled = self._how.scaled(size)
+        if self._alpha is not None:
+            scores = with_background(scores, self._alpha)
+        if scaled != size:
+            area = cv2.INTER_AREA
+            smaller = np.zeros((len(scores), *scaled), np.float32)
+            for plane, score in zip(smaller, scores, strict=True):
+                cv2.resize(score, scaled[::-1], dst=plane, interpolation=area)
+            scores = smaller
+        scores = pooled(scores, self._network.stride)
+        return Prepared(position, resize_image(image, *scaled), keys, scores, size)
+
+    def on_device(self, jobs: Sequence[Prepared]) -> Iterator[tuple[int, Walk]]:
+        """Positions and scores of images that walk in common batches."""
+        for job in jobs:
+            if not len(job.keys):  # nothing but background, wherever it walks
+                yield job.position, self._walk_of(job, job.scores)
+        items = ((job.walked, job) for job in jobs if len(job.keys))
+        for batch in batches(items, self._buckets, self._how.batch_pixels):
+            images, valid = place(
+                [job.image for job in batch.items], batch.bucket, batch.rows, flip=False
+            )
+            scores = [job.scores for job in batch.items]
+            walked = _walk(self._network, images, valid, scores, self._how)
+            for job, one in zip(batch.items, walked, strict=True):
+                yield job.position, self._walk_of(job, one)
+
+    def finish(self, walk: Walk, paths: tuple[Path, ...]) -> None:
+        """Writes the result.
+
+        Without a background yet, scores are divided by their largest one at the image's size.
+        """
+        if self._how.network == "boundary":
+            scores = walk.scores
+            if len(scores):
+                scores = scores / max(float(walk.enlarged().max()), _NOTHING)
+            level = np.full((1, *scores.shape[1:]), self._how.threshold, np.float32)
+            walk = walk._replace(scores=np.concatenate([level, scores]))
+        write_walk(paths[0], walk)
+
+    def _walk_of(self, job: Prepared, scores: Float32[np.ndarray, "k h w"]) -> Walk:
+        return Walk(job.keys, scores, job.size, job.walked, self._network.stride)
 
 
 def pooled(scores: Float[np.ndarray, "k h w"], stride: int) -> Float32[np.ndarray, "k p q"]:
@@ -120,43 +172,6 @@ def pooled(scores: Float[np.ndarray, "k h w"], stride: int) -> Float32[np.ndarra
     sums = canvas.reshape(k, rows, stride, columns, stride).sum((2, 4))
     pixels = (np.minimum(stride, side - stride * np.arange(-(-side // stride))) for side in (h, w))
     return sums / np.outer(*pixels).astype(np.float32)
-
-
-def walk_images(
-    prepared: list[Prepared],
-    network: Network,
-    how: MultiScale,
-    buckets: tuple[Size, ...],
-    settings: WalkSettings,
-) -> Iterator[tuple[int, Walk]]:
-    """(index, result) of the images, in batches of one padded shape."""
-    jobs: dict[Size, list[Prepared]] = {}
-    for one in prepared:
-        if len(one.keys):
-            jobs.setdefault(bucket_of(one.walked, buckets), []).append(one)
-        else:  # nothing but background, wherever it walks
-            yield one.index, _walk_of(one, one.scores, network.stride, settings)
-    for bucket, group in sorted(jobs.items()):
-        rows = max(how.batch_pixels // (bucket[0] * bucket[1]), 1)
-        for start in range(0, len(group), rows):
-            batch = group[start : start + rows]
-            images, valid = place([one.image for one in batch], bucket, rows, flip=False)
-            walked = _walk(network, images, valid, [one.scores for one in batch], settings)
-            for one, scores in zip(batch, walked, strict=True):
-                yield one.index, _walk_of(one, scores, network.stride, settings)
-
-
-def _walk_of(
-    one: Prepared, scores: Float32[np.ndarray, "k h w"], stride: int, settings: WalkSettings
-) -> Walk:
-    """The result; without a background yet, scores are divided by their largest at full size."""
-    walk = Walk(one.keys, scores, one.size, one.walked, stride)
-    if settings.network == "affinity":
-        return walk
-    if len(scores):
-        scores = scores / max(float(walk.enlarged().max()), _NOTHING)
-    level = np.full((1, *scores.shape[1:]), settings.threshold, np.float32)
-    return walk._replace(scores=np.concatenate([level, scores]))
 
 
 def _walk(

@@ -1,9 +1,21 @@
 """Few padded shapes for images of many sizes, so that few programs are compiled."""
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
 
 Size = tuple[int, int]
+Item = TypeVar("Item")
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch(Generic[Item]):
+    """At most `rows` items whose images are run together, in a padded shape (height, width)."""
+
+    bucket: Size
+    rows: int
+    items: tuple[Item, ...]
 
 
 def choose_buckets(sizes: Iterable[Size], count: int, multiple: int) -> tuple[Size, ...]:
@@ -39,6 +51,26 @@ def bucket_of(size: Size, buckets: Iterable[Size]) -> Size:
     if not fitting:
         raise ValueError(f"no bucket holds an image of {size}")
     return min(fitting, key=lambda b: (b[0] * b[1], b))
+
+
+def batches(
+    items: Iterable[tuple[Size, Item]], buckets: Iterable[Size], pixels: int
+) -> Iterator[Batch[Item]]:
+    """Items in batches of one bucket, small buckets first, in their order in each.
+
+    Args:
+      items: with the sizes of their images, which fit into one of the buckets.
+      buckets: see `choose_buckets`.
+      pixels: what a batch holds at most, padding included, unless it is one item.
+    """
+    shapes = tuple(buckets)
+    groups: dict[Size, list[Item]] = {}
+    for size, item in items:
+        groups.setdefault(bucket_of(size, shapes), []).append(item)
+    for bucket, group in sorted(groups.items()):
+        rows = max(pixels // (bucket[0] * bucket[1]), 1)
+        for start in range(0, len(group), rows):
+            yield Batch(bucket, rows, tuple(group[start : start + rows]))
 
 
 def _union(a: Size, b: Size) -> Size:

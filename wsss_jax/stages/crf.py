@@ -1,40 +1,32 @@
 """Refines class activation maps by a dense CRF: ``crf/<id>.npz``."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
-from wsss_jax.data.formats.cam_files import image_and_cams
-from wsss_jax.data.formats.crf_files import write_crf
+from wsss_jax.data.formats.cam_files import all_cams
+from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
-<<<<<<< HEAD
-from wsss_jax.host.dense_crf import CrfSettings, DenseCrf, score_unary
-from wsss_jax.ops.background import with_background
-from wsss_jax.stages.base import Context, Needs, Stage
-=======
-from wsss_jax.host.background import with_background
-from wsss_jax.host.dense_crf import PSA, CrfSettings, DenseCrf, crf_settings, score_unary
-from wsss_jax.stages.base import Context, Needs, expect
->>>>>>> c8fcf65 (Interpolation matrices and backgrounds of NumPy lie in the host room)
-from wsss_jax.stages.crf_work import Task, on_all_images
+from wsss_jax.host.cam_crf import CamTask, refine_cams
+from wsss_jax.host.dense_crf import CrfSettings
+from wsss_jax.settings import part
+from wsss_jax.stages.base import Context, Needs
+from wsss_jax.stages.per_image import ImageWork, PerImageStage
 from wsss_jax.stages.references import check_alpha, resolved_alpha
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Crf(CrfSettings, Stage):
+class Crf(CrfSettings, PerImageStage):
     """Refines class activation maps by a dense CRF: ``crf/<id>.npz``.
 
     Reads ``cams/`` of the need ``cams``. For each image and α the CRF starts from the background
     (1 − max)^α and the maps in the image's file, as PSA and SEAM do (see
-    `wsss_jax.data.formats.crf_files` for what is written). Finished images are kept. Processes
-    share the images, and each hands its part to worker processes.
+    `wsss_jax.data.formats.crf_files` for what is written).
 
     Attributes:
-      split: images to refine the maps of.
       alphas: multiples of `alpha_unit`, above 0; each has its own result and gives it its name.
       alpha_unit: its products with `alphas` are the exponents of the background (1 − max)^α. A
         number, or ``from:NEED``: the α that meets the threshold of that stage.
@@ -45,7 +37,6 @@ class Crf(CrfSettings, Stage):
     outputs: ClassVar[tuple[str, ...]] = ("crf/",)
     no_effect: ClassVar[frozenset[str]] = frozenset({"workers"})
 
-    split: str
     alphas: tuple[float, ...] = (4.0, 24.0)
     alpha_unit: float | str = 1.0
     workers: int = 0
@@ -76,19 +67,38 @@ class Crf(CrfSettings, Stage):
           UserError: a CAM file is missing, damaged or of another size than its image.
         """
         unit = resolved_alpha(self.alpha_unit, "alpha_unit", inputs)
-        how = dataclasses.replace(self, alpha_unit=unit)
-        cams = inputs["cams"] / "cams"
-        work = on_all_images(
-            ctx, self.split, self.workers, cams, refine_file, how, "crf/*.npz", "CRF"
+        source = ctx.source(self.split)
+        refine = functools.partial(refine_cams, part(self, CrfSettings), self.alphas, unit)
+        work = ImageWork(
+            files=("crf/{id}.npz",),
+            prepare=cam_tasks(source, inputs["cams"]),
+            finish=refine,
+            processes=self.workers,
         )
+        done = self.on_images(ctx, source, work, "CRF")
         return {
-            "images": work.images,
-            "refined": work.done,
-            "workers": work.workers,
-            "images_per_second": work.images_per_second,
+            "images": len(source),
+            "refined": len(done.results),
+            "workers": done.workers,
+            "images_per_second": done.images_per_second,
             "alphas": list(self.alphas),
             "alpha_unit": unit,
         }
+
+
+def cam_tasks(source: Source, stage: Path) -> Callable[[int], CamTask]:
+    """Makes the task of an image of `source` and its maps, which are those of a stage's folder.
+
+    Raises:
+      UserError: CAM files are missing.
+    """
+    cams = all_cams(stage / "cams", source.ids)
+
+    def prepare(position: int) -> CamTask:
+        name = source.ids[position]
+        return CamTask(name, source[position]["image"], cams[name], len(source.classes))
+
+    return prepare
 
 
 def expect_alpha(needs: Needs, name: str, alpha: float) -> None:
@@ -104,23 +114,3 @@ def expect_alpha(needs: Needs, name: str, alpha: float) -> None:
             f"expected one of the alphas of {need.name}, {made}, found {alpha:g}: change one of"
             " them"
         )
-
-
-def refine_file(task: Task[Crf]) -> None:
-    """Does one image, in a worker process.
-
-    Raises:
-      UserError: see `Crf.run`.
-    """
-    image, keys, scores = image_and_cams(task.image, task.image_id, task.cams, task.num_classes)
-    how = task.how
-    try:
-        crf = DenseCrf(image, gaussian=how.gaussian, bilateral=how.bilateral, fast=how.fast)
-    except ValueError as error:
-        raise UserError(f"CRF of image {task.image_id}: {error}") from error
-    results = {}
-    for multiple in how.alphas:
-        unary = score_unary(with_background(scores, multiple * float(how.alpha_unit)))
-        q = crf.infer(np.moveaxis(unary, 0, 2), how.iterations)
-        results[multiple] = np.moveaxis(q, 2, 0)
-    write_crf(task.target, keys, results)

@@ -5,32 +5,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from wsss_jax.data.formats.cam_files import write_cams
-from wsss_jax.host.host_memory import keep_freed_memory
-from wsss_jax.inference.multi_scale import (
-    MultiScale,
-    chunks,
-    load_network,
-    summed_maps,
-)
-from wsss_jax.stages.base import Context, Stage
+from wsss_jax.host.upsampling import ViewMaps
+from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, load_network
+from wsss_jax.stages.base import Context
+from wsss_jax.stages.per_image import ImageWork, PerImageStage
 
 _EPSILON = 1e-5  # of the published programs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InferCam(MultiScale, Stage):
+class InferCam(MultiScale, PerImageStage):
     """Makes multi-scale, flipped activation maps of every image: ``cams/<id>.npz``.
 
     Takes the network of the need ``checkpoint``. Only the classes of an image's label get a map.
-    Finished images are kept. Processes share the images.
 
     Attributes:
-      split: images to make maps of.
       output: which of the method's predictions the maps are.
       normalize: how the summed maps come to lie between 0 and 1, per class: ``min_max``:
         (v − min) / (max − min) (SEAM); ``max``: v / max (PSA, SSENet).
@@ -39,7 +32,6 @@ class InferCam(MultiScale, Stage):
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"checkpoint": ("weights.npz",)}
     outputs: ClassVar[tuple[str, ...]] = ("cams/",)
 
-    split: str
     output: str = "cam"
     normalize: Literal["min_max", "max"] = "min_max"
 
@@ -52,36 +44,28 @@ class InferCam(MultiScale, Stage):
         Raises:
           UserError: the network is missing, or does not predict `output`.
         """
-        if jax.default_backend() == "cpu":
-            keep_freed_memory()
         source = ctx.source(self.split)
-        folder = ctx.stage_dir / "cams"
-        folder.mkdir(exist_ok=True)
-        sizes = source.sizes
-        buckets = self.buckets(set(sizes))
         network = load_network(inputs["checkpoint"], len(source.classes), self.output)
-        mine = range(ctx.process_index, len(source), ctx.process_count)
-        inferred = 0
-        with ctx.progress(len(mine), f"maps of {self.split}") as bar:
-            for chunk in chunks(mine, sizes):
-                missing = {i for i in chunk if not (folder / f"{source.ids[i]}.npz").exists()}
-                if missing:
-                    maps = summed_maps(
-                        source, chunk, lambda y: np.flatnonzero(y), network, self, buckets
-                    )
-                    for index, keys, total in maps:
-                        if index in missing:
-                            path = folder / f"{source.ids[index]}.npz"
-                            write_cams(path, keys, normalized(total, self.normalize))
-                    inferred += len(missing)
-                bar.update(len(chunk))
+        maps = NetworkMaps(source, network, self, channels=np.flatnonzero)
+
+        def finish(views: ViewMaps, paths: tuple[Path, ...]) -> None:
+            write_cams(paths[0], views.channels, normalized(views.summed(), self.normalize))
+
+        work = ImageWork(
+            files=("cams/{id}.npz",),
+            prepare=maps.prepare,
+            on_device=lambda jobs: ((job.position, views) for job, views in maps.on_device(jobs)),
+            sizes=source.sizes,
+            finish=finish,
+        )
+        done = self.on_images(ctx, source, work, "maps")
         return {
             "images": len(source),
-            "inferred": inferred,
+            "inferred": len(done.results),
             "scales": list(self.scales),
             "flip": self.flip,
             "output": self.output,
-            "buckets": [list(b) for b in buckets],
+            "buckets": [list(bucket) for bucket in maps.buckets],
         }
 
 

@@ -8,24 +8,28 @@ group is being prepared and the images before are being finished.
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from wsss_jax.data.source import Source
 from wsss_jax.data.threads import ahead, thread_count, thread_pool
 from wsss_jax.errors import UserError
 from wsss_jax.host.workers import process_pool, worker_count
-from wsss_jax.inference.multi_scale import CHUNK_PIXELS, chunks
 from wsss_jax.progress import Progress
+from wsss_jax.stages.base import Context, Stage
 
 Size = tuple[int, int]
 Result = TypeVar("Result")
 
+_GROUP_IMAGES, _GROUP_PIXELS = 32, 8_000_000
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageWork(Generic[Result]):
     """What is done with each image of a source. Images go by their positions in it.
 
@@ -85,7 +89,7 @@ def run_on_images(
     last bits of a result. After an exception, Ctrl-C too, images that are being finished still are,
     and the others are dropped.
 
-    The groups of `chunks` bound the memory: there are jobs of one group on the device and of the
+    The groups of `groups_of` bound the memory: there are jobs of one group on the device and of the
     next one, and two tasks for each thread or process that finishes images. Threads do not finish
     more pixels at once than a group may have. Without a device, there is one more job for each
     thread or process.
@@ -127,23 +131,43 @@ def run_on_images(
         if len(pending) >= 2 * workers or work.processes is not None or not work.sizes:
             return len(pending) >= 2 * workers
         pixels = sum(math.prod(work.sizes[p]) for p in (position, *pending.values()))
-        return pixels > CHUNK_PIXELS
+        return pixels > _GROUP_PIXELS
 
     with (
         progress(total=len(positions), initial=len(kept)) as bar,
         thread_pool() as readers,
         finishers as pool,
     ):
-        for position, task in _tasks(ids, positions, missing, work, readers, workers):
-            collect(block=False)
-            while pending and full(position):
-                collect(block=True)
-            pending[pool.submit(work.finish, task, paths[position])] = position
+        with contextlib.closing(_tasks(ids, positions, missing, work, readers, workers)) as tasks:
+            for position, task in tasks:
+                collect(block=False)
+                while pending and full(position):
+                    collect(block=True)
+                pending[pool.submit(work.finish, task, paths[position])] = position
         while pending:
             collect(block=True)
     if len(results) != len(missing):
         raise RuntimeError(f"expected the tasks of {len(missing)} images, found {len(results)}")
     return Done(kept, results, workers, time.monotonic() - start)
+
+
+def groups_of(positions: range, sizes: Sequence[Size]) -> list[range]:
+    """`positions` in runs of images that are on the device together.
+
+    A run ends at 32 images, or at 8 million pixels, unless it is one image.
+
+    Args:
+      positions: images of this process.
+      sizes: (height, width) of every image of the source.
+    """
+    found: list[range] = []
+    start = pixels = 0
+    for end, position in enumerate(positions):
+        pixels += math.prod(sizes[position])
+        if end > start and (end - start == _GROUP_IMAGES or pixels > _GROUP_PIXELS):
+            found.append(positions[start:end])
+            start, pixels = end, math.prod(sizes[position])
+    return [*found, positions[start:]] if positions else []
 
 
 def _tasks(
@@ -153,7 +177,7 @@ def _tasks(
     work: ImageWork[Any],
     readers: Executor,
     workers: int,
-) -> Iterator[tuple[int, Any]]:
+) -> Generator[tuple[int, Any]]:
     """Positions and tasks of the missing images, in the order in which they are ready."""
 
     def prepare(position: int) -> Any:
@@ -167,7 +191,7 @@ def _tasks(
             yield position, job
         return
     wanted = set(missing)
-    groups = [group for group in chunks(positions, work.sizes) if wanted.intersection(group)]
+    groups = [group for group in groups_of(positions, work.sizes) if wanted.intersection(group)]
     for jobs in ahead(readers, prepare, groups, 1):
         for position, task in work.on_device(jobs):
             if position in wanted:
@@ -184,3 +208,25 @@ def _named(image_id: str) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"image {image_id}")
         raise
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PerImageStage(Stage):
+    """A stage that makes files of every image of a split, each independent of the others.
+
+    Its `run` hands what is to be done to `on_images`. Finished images are kept. Processes share the
+    images.
+
+    Attributes:
+      split: the images.
+    """
+
+    split: str
+
+    def on_images(
+        self, ctx: Context, source: Source, work: ImageWork[Result], label: str
+    ) -> Done[Result]:
+        """Does the share of this process, see `run_on_images`; `label` says what is going on."""
+        mine = range(ctx.process_index, len(source), ctx.process_count)
+        progress = functools.partial(ctx.progress, label=f"{label} of {self.split}")
+        return run_on_images(source.ids, ctx.stage_dir, mine, work, progress)

@@ -1,34 +1,45 @@
 """Masks of a segmentation network, multi-scale and flipped: ``masks/<id>.png``."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
+import numpy as np
 
-from wsss_jax.host.host_memory import keep_freed_memory
-from wsss_jax.inference.segmentation import MaskSettings, write_network_masks
-from wsss_jax.stages.base import Context, Stage
+from wsss_jax.data.source import Source
+from wsss_jax.errors import UserError
+from wsss_jax.host.dense_crf import CrfSettings
+from wsss_jax.host.logit_masks import LogitTask, write_logit_mask
+from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, ViewJob, load_network
+from wsss_jax.settings import part
+from wsss_jax.stages.base import Context
+from wsss_jax.stages.per_image import ImageWork, PerImageStage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(MaskSettings, Stage):
+class Predict(MultiScale, CrfSettings, PerImageStage):
     """Makes a segmentation network's masks, multi-scale and flipped: ``masks/<id>.png``.
 
     Takes the network of the need ``checkpoint``; the class with the highest mean logit over scales
-    and flips wins, or the most probable one after a dense CRF. Finished masks are kept. Processes
-    share the images.
+    and flips wins, or the most probable one after a dense CRF.
 
     Attributes:
-      split: images to make masks of.
+      crf: whether a dense CRF over all classes follows, on the softmax of the mean logits.
+      iterations: updates of the CRF's mean field (PSA and SEAM: 1).
+      workers: processes for the CRF; 0: one for each core.
+      known_labels: whether masks are restricted to the classes of their image's label, and
+        background.
     """
 
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"checkpoint": ("weights.npz",)}
     outputs: ClassVar[tuple[str, ...]] = ("masks/",)
     no_effect: ClassVar[frozenset[str]] = frozenset({"workers"})
 
-    split: str
+    crf: bool = False
+    iterations: int = 1
+    workers: int = 0
+    known_labels: bool = False
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.
@@ -37,20 +48,48 @@ class Predict(MaskSettings, Stage):
           ``images`` and settings.
 
         Raises:
-          UserError: the network is missing or is no segmentation network, or an image is damaged.
+          UserError: see `work`.
         """
-        if jax.default_backend() == "cpu":
-            keep_freed_memory()
         source = ctx.source(self.split)
-        folder = ctx.stage_dir / "masks"
-        folder.mkdir(exist_ok=True)
-        mine = range(ctx.process_index, len(source), ctx.process_count)
-        done = sum((folder / f"{source.ids[i]}.png").exists() for i in mine)
-        with ctx.progress(len(mine), f"masks of {self.split}", initial=done) as bar:
-            write_network_masks(source, mine, inputs["checkpoint"], folder, self, bar)
+        self.on_images(ctx, source, self.work(source, inputs["checkpoint"]), "masks")
         return {
             "images": len(source),
             "scales": list(self.scales),
             "flip": self.flip,
             "crf": self.crf,
         }
+
+    def work(self, source: Source, checkpoint: Path) -> ImageWork[None]:
+        """What makes the masks of `source` by the network of a training stage's folder.
+
+        Raises:
+          UserError: the network is missing or is no segmentation network, or masks are to be
+            restricted to labels that there are none of.
+        """
+        if self.known_labels and not any(source[i]["label"].any() for i in range(len(source))):
+            raise UserError(
+                "expected labels of the images for known_labels=True, found none: choose a split"
+                " that has them, or known_labels=False"
+            )
+        network = load_network(checkpoint, len(source.classes), "logits")
+        maps = NetworkMaps(source, network, self, self._channels)
+        crf = part(self, CrfSettings) if self.crf else None
+
+        def on_device(jobs: Sequence[ViewJob]) -> Iterator[tuple[int, LogitTask]]:
+            for job, logits in maps.on_device(jobs):
+                image = job.encoded if crf else b""
+                yield job.position, LogitTask(source.ids[job.position], logits, image, crf)
+
+        return ImageWork(
+            files=("masks/{id}.png",),
+            prepare=maps.prepare,
+            on_device=on_device,
+            sizes=source.sizes,
+            finish=write_logit_mask,
+            processes=self.workers if self.crf else None,
+        )
+
+    def _channels(self, label: np.ndarray) -> np.ndarray:
+        """Background and the classes that a mask may have."""
+        shown = np.flatnonzero(label) if self.known_labels else np.arange(len(label))
+        return np.concatenate([[0], shown + 1])

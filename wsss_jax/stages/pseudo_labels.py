@@ -21,8 +21,9 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, check_all_found
 from wsss_jax.host.background import power_background
 from wsss_jax.scoring.confusion import IGNORE, strongest
-from wsss_jax.stages.base import Context, Needs, Stage, expect
+from wsss_jax.stages.base import Context, Needs, expect
 from wsss_jax.stages.crf import expect_alpha
+from wsss_jax.stages.per_image import ImageWork, PerImageStage
 from wsss_jax.stages.references import best_threshold, named_need
 
 # Mask and confidence of the image with an id.
@@ -76,18 +77,17 @@ def _level(score: Float[np.ndarray, "h w"], background: Background) -> Float[np.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PseudoLabels(Stage):
+class PseudoLabels(PerImageStage):
     """Turns class activation maps or CRF results into masks: ``masks/<id>.png``.
 
     Reads ``cams/`` of the need ``cams``; a mask can only have classes its file has maps of, the
     image's label. With the need ``crf`` in place of ``cams``, masks are the most probable classes
-    of its result for `alpha`. Finished masks are kept. Processes share the images.
+    of its result for `alpha`.
 
     There is one kind of background (see `Background`): `ignore_band` if given, else `alpha` if
     above 0, else `threshold`.
 
     Attributes:
-      split: images to make masks of.
       threshold: what a score must exceed to be foreground: a number, or ``from:NEED``, the best
         threshold of that evaluation or threshold stage; empty: that of the only need besides
         ``cams``.
@@ -99,7 +99,6 @@ class PseudoLabels(Stage):
 
     outputs: ClassVar[tuple[str, ...]] = ("masks/", "confidence/")
 
-    split: str
     threshold: float | str = ""
     alpha: float = 0.0
     ignore_band: tuple[float, float] | tuple[()] = ()
@@ -150,27 +149,26 @@ class PseudoLabels(Stage):
             background, how = self._background(inputs)
             read = _cam_reader(inputs["cams"] / "cams", source, background)
 
-        def make(image_id: str) -> np.ndarray:
-            target = ctx.stage_dir / "masks" / f"{image_id}.png"
-            confident = ctx.stage_dir / CONFIDENCE_FOLDER / f"{image_id}.png"
-            if target.is_file() and confident.is_file():  # written atomically, so they are whole
-                mask = decode_mask(target.read_bytes(), str(target), num_classes)
-            else:
-                mask, sure = read(image_id)
-                write_confidence(confident, sure)
-                with atomic_write(target) as file:
-                    file.write(encode_mask(mask))
-            return np.bincount(mask.ravel(), minlength=IGNORE + 1)
+        def finish(image_id: str, paths: tuple[Path, ...]) -> np.ndarray:
+            mask, sure = read(image_id)
+            write_confidence(paths[1], sure)
+            with atomic_write(paths[0]) as file:
+                file.write(encode_mask(mask))
+            return _pixels(mask)
 
-        ids = source.ids[ctx.process_index :: ctx.process_count]
-        counts = np.zeros(IGNORE + 1, np.int64)
-        with (
-            ctx.progress(len(ids), ctx.stage) as progress,
-            thread_pool() as pool,
-        ):
-            for one in pool.map(make, ids):
-                counts += one
-                progress.update()
+        def kept(position: int) -> np.ndarray:
+            path = ctx.stage_dir / "masks" / f"{source.ids[position]}.png"
+            return _pixels(decode_mask(path.read_bytes(), str(path), num_classes))
+
+        work = ImageWork(
+            files=("masks/{id}.png", CONFIDENCE_FOLDER + "/{id}.png"),
+            prepare=lambda position: source.ids[position],
+            finish=finish,
+        )
+        done = self.on_images(ctx, source, work, "masks")
+        counts = sum(done.results.values(), np.zeros(IGNORE + 1, np.int64))
+        with thread_pool() as pool:
+            counts = sum(pool.map(kept, done.kept), counts)
         shares = counts / max(counts.sum(), 1)
         names = {index + 1: name for index, name in enumerate(source.classes)}
         names |= {0: "background", IGNORE: "ignore"}
@@ -231,6 +229,11 @@ class PseudoLabels(Stage):
             raise UserError(
                 f"expected a number or from:NEED as threshold, found {setting!r}"
             ) from error
+
+
+def _pixels(mask: UInt8[np.ndarray, "h w"]) -> Int[np.ndarray, " values"]:
+    """How many pixels have each value."""
+    return np.bincount(mask.ravel(), minlength=IGNORE + 1)
 
 
 def _cam_reader(folder: Path, source: Source, background: Background) -> _Reader:

@@ -7,46 +7,34 @@ results, ``confidence/<id>.png`` how sure they are.
 """
 
 import dataclasses
-import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
-
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
 from wsss_jax.data.formats.cam_files import all_cams
-from wsss_jax.data.formats.walk_files import write_walk
 from wsss_jax.data.source import Source
-from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError
 from wsss_jax.host.dense_crf import CrfSettings
-from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.host.walk_masks import MaskTask, write_mask
-from wsss_jax.host.workers import in_processes, worker_count
-from wsss_jax.inference.multi_scale import (
-    MultiScale,
-    PaddedShapes,
-    chunks,
-    load_network,
-)
-from wsss_jax.inference.random_walk import Prepared, WalkSettings, prepare, walk_images
-from wsss_jax.stages.base import Context, Needs, Stage
+from wsss_jax.inference.multi_scale import load_network
+from wsss_jax.inference.random_walk import Walks, WalkSettings
+from wsss_jax.settings import part
+from wsss_jax.stages.base import Context, Needs
+from wsss_jax.stages.per_image import ImageWork, PerImageStage
 from wsss_jax.stages.references import check_alpha, resolved_alpha
 
 _NETWORKS = {"affinity": "affinity", "irnet": "boundary"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RandomWalk(WalkSettings, PaddedShapes, CrfSettings, Stage):
+class RandomWalk(WalkSettings, CrfSettings, PerImageStage):
     """Spreads class activation maps by a random walk of AffinityNet's or IRNet's kind.
 
     Takes the network of the need ``checkpoint`` and the maps of the need ``cams``; a mask can only
-    have classes its file of maps has. Finished images are kept. Processes share the images.
+    have classes its file of maps has.
 
     Attributes:
-      split: images to walk on.
       alpha: power of the background (1 − max)^alpha that walks too, with ``affinity`` alone (PSA:
         16; SEAM tunes it). A number, or ``from:NEED``: the α that meets the threshold of that
         stage.
@@ -62,7 +50,6 @@ class RandomWalk(WalkSettings, PaddedShapes, CrfSettings, Stage):
     outputs: ClassVar[tuple[str, ...]] = ("masks/", "confidence/", "walk/")
     no_effect: ClassVar[frozenset[str]] = frozenset({"workers"})
 
-    split: str
     alpha: float | str = 16.0
     crf: bool = False
     iterations: int = 1
@@ -90,21 +77,26 @@ class RandomWalk(WalkSettings, PaddedShapes, CrfSettings, Stage):
         Raises:
           UserError: a CAM file is missing, damaged or of another size than its image.
         """
-        if jax.default_backend() == "cpu":
-            keep_freed_memory()
         alpha = resolved_alpha(self.alpha, "alpha", inputs)
         walks_too = self.network == "affinity"
         source = ctx.source(self.split)
         cams = all_cams(inputs["cams"] / "cams", source.ids)
-        start = time.monotonic()
-        power = alpha if walks_too else None
-        walked = self._walk_all(ctx, source, cams, inputs["checkpoint"], power)
-        self._write_masks(ctx, source)
-        seconds = time.monotonic() - start
+        network = load_network(inputs["checkpoint"], len(source.classes), self.network)
+        walks = Walks(source, cams, network, self, alpha if walks_too else None)
+        work = ImageWork(
+            files=("walk/{id}.npz",),
+            prepare=walks.prepare,
+            on_device=walks.on_device,
+            sizes=source.sizes,
+            finish=walks.finish,
+        )
+        walked = self.on_images(ctx, source, work, "random walk")
+        masks = self.on_images(ctx, source, self._masks(ctx, source), "masks")
+        count = len(walked.results)
         return {
             "images": len(source),
-            "walked": walked,
-            "images_per_second": walked / seconds if walked else None,
+            "walked": count,
+            "images_per_second": count / (walked.seconds + masks.seconds) if count else None,
             "network": self.network,
             **({"alpha": alpha} if walks_too else {"threshold": self.threshold}),
             "beta": self.beta,
@@ -112,80 +104,19 @@ class RandomWalk(WalkSettings, PaddedShapes, CrfSettings, Stage):
             "crf": self.crf,
         }
 
-    def _walk_all(
-        self,
-        ctx: Context,
-        source: Source,
-        cams: Mapping[str, Path],
-        checkpoint: Path,
-        power: float | None,
-    ) -> int:
-        """Writes ``walk/<id>.npz`` of this process's images; returns how many were missing."""
-        folder = ctx.stage_dir / "walk"
-        folder.mkdir(exist_ok=True)
-        how = MultiScale(
-            scales=(1.0,),
-            flip=False,
-            max_pixels=self.max_pixels,
-            max_buckets=self.max_buckets,
-            batch_pixels=self.batch_pixels,
+    def _masks(self, ctx: Context, source: Source) -> ImageWork[None]:
+        """Makes masks and confidences of the walks."""
+        crf = part(self, CrfSettings) if self.crf else None
+
+        def prepare(position: int) -> MaskTask:
+            name = source.ids[position]
+            walk = ctx.stage_dir / "walk" / f"{name}.npz"
+            image = source[position]["image"] if crf else b""
+            return MaskTask(name, walk, len(source.classes), image, crf)
+
+        return ImageWork(
+            files=("masks/{id}.png", CONFIDENCE_FOLDER + "/{id}.png"),
+            prepare=prepare,
+            finish=write_mask,
+            processes=self.workers if self.crf else None,
         )
-        sizes = source.sizes
-        buckets = how.buckets(set(sizes))
-        network = load_network(checkpoint, len(source.classes), self.network)
-        mine = range(ctx.process_index, len(source), ctx.process_count)
-        walked = 0
-
-        def load(index: int) -> Prepared:
-            path = cams[source.ids[index]]
-            return prepare(source, index, path, how, power, network.stride)
-
-        with ctx.progress(len(mine), f"random walk of {self.split}") as bar:
-            for chunk in chunks(mine, sizes):
-                missing = {i for i in chunk if not (folder / f"{source.ids[i]}.npz").exists()}
-                if missing:
-                    with ThreadPoolExecutor(2) as pool:
-                        images = list(pool.map(load, chunk))
-                    for index, walk in walk_images(images, network, how, buckets, self):
-                        if index in missing:
-                            write_walk(folder / f"{source.ids[index]}.npz", walk)
-                    walked += len(missing)
-                bar.update(len(chunk))
-        return walked
-
-    def _write_masks(self, ctx: Context, source: Source) -> None:
-        """Writes masks and confidences from the walks: with a CRF in processes, else in threads."""
-        folder, sure = ctx.stage_dir / "masks", ctx.stage_dir / CONFIDENCE_FOLDER
-        folder.mkdir(exist_ok=True)
-        sure.mkdir(exist_ok=True)
-        mine = range(ctx.process_index, len(source), ctx.process_count)
-        left = [
-            i
-            for i in mine
-            if not all((f / f"{source.ids[i]}.png").exists() for f in (folder, sure))
-        ]
-        crf = self.crf_alone() if self.crf else None
-
-        def tasks() -> Iterator[MaskTask]:
-            for index in left:
-                name = source.ids[index]
-                yield MaskTask(
-                    image_id=name,
-                    walk=ctx.stage_dir / "walk" / f"{name}.npz",
-                    target=folder / f"{name}.png",
-                    confidence=sure / f"{name}.png",
-                    num_classes=len(source.classes),
-                    image=source[index]["image"] if crf else b"",
-                    crf=crf,
-                )
-
-        done = len(mine) - len(left)
-        with ctx.progress(len(mine), f"masks of {self.split}", initial=done) as bar:
-            if crf is not None:
-                workers = worker_count(self.workers, len(left))
-                for _ in in_processes(write_mask, tasks(), workers):
-                    bar.update()
-                return
-            with thread_pool() as pool:
-                for _ in pool.map(write_mask, tasks()):
-                    bar.update()

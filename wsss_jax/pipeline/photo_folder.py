@@ -1,23 +1,23 @@
 """Masks of a folder of photographs by the network that a run has trained."""
 
 import dataclasses
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any
 
-import jax
 from PIL import Image
 
 from wsss_jax.data.class_names import read_classes
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.photographs import Photographs, open_photographs
-from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, read_json, remove_unfinished, with_tuples, write_json
-from wsss_jax.host.host_memory import keep_freed_memory
-from wsss_jax.inference.segmentation import MaskSettings, write_network_masks
 from wsss_jax.progress import Progress
 from wsss_jax.settings import to_config
+from wsss_jax.stages.base import Stage
+from wsss_jax.stages.per_image import ImageWork, run_on_images
+from wsss_jax.stages.predict import Predict
 from wsss_jax.viz.labeled import labeled_mask
 
 RECORD = "segment.json"
@@ -34,7 +34,7 @@ class Trained:
     """
 
     checkpoint: Path
-    settings: MaskSettings
+    settings: Predict
     classes: tuple[str, ...]
 
 
@@ -62,13 +62,13 @@ def find_network(workdir: Path, stage: str = "", classes: str = "") -> Trained:
             + ("name one of them with --stage" if found else "run a recipe that has one")
         )
     name = stage or found[-1]
-    own = ("type", "needs", "split")  # of the stage, not of its masks
-    section = {key: value for key, value in config[name].items() if key not in own}
     try:
-        # Nobody knows what these photographs show.
-        settings = MaskSettings.from_config(section | {"known_labels": False}, name)
+        # The photographs are no split, and nobody knows what they show.
+        changes = {"split": "", "known_labels": False}
+        settings = Stage.from_config(config[name] | changes, name)
     except UserError as error:
         raise UserError(f"{workdir / 'results.json'}: {error}") from error
+    assert isinstance(settings, Predict)  # as its type says
     checkpoint = workdir / config[name]["needs"]["checkpoint"]
     if not (checkpoint / "_DONE.json").is_file():
         raise UserError(f"expected a trained network in {checkpoint}, found an unfinished stage")
@@ -92,37 +92,34 @@ def segment(network: Trained, images: Path, out: Path) -> tuple[int, list[str]]:
     Raises:
       UserError: no images, or `out` holds masks of another network or other settings.
     """
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
     if images.resolve() in (out.resolve(), (out / "masks").resolve()):
         raise UserError("expected --out to be another folder than --images, found the same")
-    masks = out / "masks"
-    if masks.is_dir():
+    if (out / "masks").is_dir():
         remove_unfinished(out)
     source, damaged = open_photographs(images, network.classes)
     _take_up(out, network, source)
-    done = sum((masks / f"{name}.png").is_file() for name in source.ids)
-    masks.mkdir(parents=True, exist_ok=True)
-    everything = range(len(source))
-    with Progress(len(source), "masks", initial=done) as progress:
-        write_network_masks(
-            source, everything, network.checkpoint, masks, network.settings, progress
-        )
-    missing = [i for i in everything if not (out / "overlays" / f"{source.ids[i]}.jpg").is_file()]
-    initial = len(source) - len(missing)
-    with Progress(len(source), "overlays", initial=initial) as progress, thread_pool() as pool:
-        for _ in pool.map(lambda i: _overlay(source, i, out), missing):
-            progress.update()
+    masks = network.settings.work(source, network.checkpoint)
+    overlays = ImageWork(
+        files=("overlays/{id}.jpg",),
+        prepare=functools.partial(_overlay, source, out),
+        finish=_write_overlay,
+    )
+    for work, label in ((masks, "masks"), (overlays, "overlays")):
+        progress = functools.partial(Progress, label=label)
+        run_on_images(source.ids, out, range(len(source)), work, progress)
     return len(source), [str(error) for error in damaged]
 
 
-def _overlay(source: Photographs, index: int, out: Path) -> None:
-    name = source.ids[index]
-    image = decode_image(source[index]["image"], name)
+def _overlay(source: Photographs, out: Path, position: int) -> Image.Image:
+    name = source.ids[position]
+    image = decode_image(source[position]["image"], name)
     path = out / "masks" / f"{name}.png"
     mask = decode_mask(path.read_bytes(), str(path), len(source.classes))
-    with atomic_write(out / "overlays" / f"{name}.jpg") as file:
-        picture = Image.fromarray(labeled_mask(image, mask, source.classes))
+    return Image.fromarray(labeled_mask(image, mask, source.classes))
+
+
+def _write_overlay(picture: Image.Image, paths: tuple[Path, ...]) -> None:
+    with atomic_write(paths[0]) as file:
         picture.save(file, "JPEG", quality=90, subsampling=0)
 
 
@@ -133,11 +130,11 @@ def _take_up(out: Path, network: Trained, source: Photographs) -> None:
       UserError: what is there was made with something else, or nothing says with what.
     """
     weights = (network.checkpoint / "weights.npz").read_bytes()
+    not_of_masks = {Predict.key, "needs", "split", *Predict.no_effect}
     settings = to_config(network.settings).to_dict()
-    del settings["workers"]  # it does not change the masks
     record = {
         "network": hashlib.sha256(weights).hexdigest()[:16],
-        "settings": settings,
+        "settings": {k: v for k, v in settings.items() if k not in not_of_masks},
         "classes": ("background", *network.classes),
         "images": dict(zip(source.ids, source.digests, strict=True)),
     }

@@ -1,0 +1,97 @@
+"""What IRNet learns from (Ahn et al., CVPR 2019), for worker processes: imports no JAX.
+
+Two dense CRFs start from hard labels of the class activation maps. Foreground is what they call so
+though only strong responses, above a high threshold, counted; background is what they still call so
+when weak ones, above a low threshold, did.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int, UInt8
+
+from wsss_jax.data.formats.cam_files import image_and_cams
+from wsss_jax.data.images import IGNORE, encode_mask
+from wsss_jax.errors import UserError
+from wsss_jax.files import atomic_write
+from wsss_jax.host.cam_crf import CamTask
+from wsss_jax.host.dense_crf import CrfSettings, crf_of, label_unary
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HardLabels(CrfSettings):
+    """How maps become labels that are sure; the defaults are those of IRNet.
+
+    Attributes:
+      foreground: a map's value from which it is foreground for certain.
+      background: a map's value up to which it is background for certain.
+      confidence: probability that the CRF starts with for a pixel's label.
+    """
+
+    foreground: float = 0.3
+    background: float = 0.05
+    confidence: float = 0.7
+    bilateral: tuple[float, float, float] = (50.0, 5.0, 10.0)
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+          UserError: the thresholds or the confidence make no sense.
+        """
+        super().__post_init__()
+        if not 0 <= self.background <= self.foreground <= 1:
+            raise UserError(
+                "expected thresholds 0 <= background <= foreground <= 1, found background"
+                f" {self.background} and foreground {self.foreground}: change them"
+            )
+        if not 0 < self.confidence < 1:
+            raise UserError(f"expected a confidence inside 0…1, found {self.confidence}: change it")
+
+
+def label_cams(how: HardLabels, task: CamTask, paths: tuple[Path, ...]) -> None:
+    """Writes the labels of `sure_labels`.
+
+    Raises:
+      UserError: see `refine_cams`.
+    """
+    image, keys, scores = image_and_cams(task.image, task.image_id, task.cams, task.num_classes)
+    labels = sure_labels(image, task.image_id, keys, scores, how)
+    with atomic_write(paths[0]) as file:
+        file.write(encode_mask(labels))
+
+
+def sure_labels(
+    image: UInt8[np.ndarray, "h w 3"],
+    image_id: str,
+    keys: Int[np.ndarray, " k"],
+    scores: Float32[np.ndarray, "k h w"],
+    how: HardLabels,
+) -> UInt8[np.ndarray, "h w"]:
+    """0 background, key + 1 foreground, 255 where the two CRFs leave it open.
+
+    Args:
+      image: RGB.
+      image_id: its id, for messages.
+      keys: foreground classes of the image; without any, all is background.
+      scores: their maps, 0…1.
+      how: the settings.
+
+    Raises:
+      UserError: the CRF's settings do not fit the image.
+    """
+    if len(keys) == 0:
+        return np.zeros(image.shape[:2], np.uint8)
+    crf = crf_of(image, image_id, how)
+
+    def refined(threshold: float) -> np.ndarray:
+        ground = np.full((1, *scores.shape[1:]), threshold, np.float32)
+        hard = np.concatenate([ground, scores]).argmax(0)
+        unary = label_unary(hard, len(keys) + 1, how.confidence)
+        return crf.infer(unary, how.iterations).argmax(-1)
+
+    foreground, background = refined(how.foreground), refined(how.background)
+    classes = np.concatenate([[0], keys + 1]).astype(np.uint8)
+    unsure = np.where(background == 0, 0, IGNORE)
+    return np.where(foreground > 0, classes[foreground], unsure).astype(np.uint8)
