@@ -114,13 +114,14 @@ def test_a_recipe_names_modules_that_lie_beside_it_or_in_the_working_directory(t
     stage = folder / "fake_main" / "stage.py"
     stage.write_text(
         "from sizes_of_mine import SIZES\n"
-        "from wsss_jax.host.workers import in_processes\n"
+        "from wsss_jax.host.workers import process_pool\n"
         "def double(value):\n"
         "    return 2 * value\n"
         + stage.read_text().replace(
             "    def run(self, ctx, inputs):\n",
             "    def run(self, ctx, inputs):\n"
-            "        ctx.log(f'sizes {SIZES}, doubled {sorted(in_processes(double, SIZES, 1))}')\n",
+            "        with process_pool(1) as pool:\n"
+            "            ctx.log(f'sizes {SIZES}, doubled {list(pool.map(double, SIZES))}')\n",
         )
     )
     command = [sys.executable, "-m", "wsss_jax.main", "--config=../recipes/recipe.py"]
