@@ -50,7 +50,7 @@ def test_padded_batches_equal_single_images_at_exact_sizes(
         shapes.add(batch.shape)
         return loaded.predict(batch, valid)
 
-    network = Network(spy, loaded.stride)
+    network = Network(spy, loaded.stride, loaded.backbone)
     assert network.stride == {"tiny": 8, "mobilenet_v2": 16}[backbone]
     variants = [dict(upsample="corners"), dict(upsample="direct", relu_each=True, flip=False)]
     for variant in variants if backbone == "tiny" else variants[:1]:

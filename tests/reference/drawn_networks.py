@@ -33,6 +33,7 @@ FIELDS: dict[str, dict] = {
 BACKBONES: dict[str, dict] = {
     "tiny": dict(name="tiny", width=8),
     "mobilenet_v2": dict(name="mobilenet_v2", output_stride=16),
+    "small_vit": dict(name="tests.toys.small_vit", width=16, heads=2),
 }
 
 
@@ -97,7 +98,8 @@ class Trained:
     """The folder of a training stage, with weights drawn by chance."""
 
     def __init__(self, folder: Path, name: str, backbone: str):
-        description = dict(name=name, backbone=BACKBONES[backbone], **FIELDS[name])
+        settings = BACKBONES.get(backbone, dict(name=backbone))
+        description = dict(name=name, backbone=settings, **FIELDS[name])
         self.folder, self.method = folder, Method.from_config(description, num_classes=CLASSES)
         params, variables = variable_shapes(self.method)
         self._shapes = {"params": params, **variables}

@@ -6,6 +6,7 @@ are upsampled to the image's size and summed on the host.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,12 +26,13 @@ from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.host.upsampling import View, ViewMaps
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
+from wsss_jax.models.base import Backbone
 from wsss_jax.ops.buckets import Batch, Size, batches, choose_buckets
 from wsss_jax.ops.sharding import data_mesh, divided, replicated
 from wsss_jax.settings import Settings
 from wsss_jax.weights.npz import load_weights
 
-_MULTIPLE = 32  # of the padded sides: every backbone's strides divide it
+_LEAST_MULTIPLE = 32  # of the padded sides: a coarse grid keeps the shapes few
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,9 +56,17 @@ class PaddedShapes(Settings):
         factor = scale * min(1.0, (self.max_pixels / pixels) ** 0.5)
         return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
 
-    def buckets(self, sizes: Iterable[Size]) -> tuple[Size, ...]:
-        """The padded shapes for images of `sizes`."""
-        return choose_buckets(sizes, self.max_buckets, _MULTIPLE)
+    def buckets(self, sizes: Iterable[Size], backbone: Backbone) -> tuple[Size, ...]:
+        """The padded shapes for images of `sizes`, whose sides all strides of the backbone divide.
+
+        Where the backbone's padding is not exact, these are the sizes themselves, however many
+        there are.
+        """
+        if not backbone.exact_padding:
+            return tuple(sorted(set(sizes)))
+        common = math.lcm(*backbone.tap_strides.values())
+        multiple = -(-_LEAST_MULTIPLE // common) * common
+        return choose_buckets(sizes, self.max_buckets, multiple)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,10 +99,17 @@ class MultiScale(PaddedShapes):
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A trained network on all local devices: ``predict(images uint8, valid) -> maps``."""
+    """A trained network on all local devices.
+
+    Attributes:
+      predict: ``predict(images uint8, valid) -> maps``.
+      stride: image pixels per pixel of the maps.
+      backbone: states which shapes images may be padded to.
+    """
 
     predict: Callable[[np.ndarray, np.ndarray], np.ndarray]
     stride: int
+    backbone: Backbone
 
 
 def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
@@ -130,13 +147,7 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
             valid = np.concatenate([valid, np.zeros((short, *valid.shape[1:]), bool)])
         return np.asarray(jitted(weights, images, valid))[: len(images) - short]
 
-    probe = jax.eval_shape(
-        outputs,
-        weights,
-        jax.ShapeDtypeStruct((1, 256, 256, 3), np.uint8),
-        jax.ShapeDtypeStruct((1, 256, 256), bool),
-    )
-    return Network(predict, 256 // probe.shape[1])
+    return Network(predict, method.stride(output), method.backbone)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +183,8 @@ class NetworkMaps:
         channels: Callable[[np.ndarray], Int[np.ndarray, " k"]],
     ):
         self._source, self._network, self._how, self._channels = source, network, how, channels
-        self.buckets = how.buckets(how.scaled(n, s) for n in set(source.sizes) for s in how.scales)
+        sizes = (how.scaled(size, scale) for size in set(source.sizes) for scale in how.scales)
+        self.buckets = how.buckets(sizes, network.backbone)
 
     def prepare(self, position: int) -> ViewJob:
         """Reads and decodes an image.

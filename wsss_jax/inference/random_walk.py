@@ -103,7 +103,8 @@ class Walks:
     ):
         self._source, self._cams, self._network = source, cams, network
         self._how, self._alpha = how, alpha
-        self._buckets = how.buckets(how.scaled(size) for size in set(source.sizes))
+        sizes = (how.scaled(size) for size in set(source.sizes))
+        self._buckets = how.buckets(sizes, network.backbone)
 
     def prepare(self, position: int) -> Prepared:
         """Decodes an image and makes its scores, averaged over blocks of the network's stride.

@@ -17,7 +17,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.losses.boundary import RADIUS, boundary_losses
 from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
-from wsss_jax.models.boundary_heads import BoundaryHead, DisplacementHead
+from wsss_jax.models.boundary_heads import TAPS, BoundaryHead, DisplacementHead
 from wsss_jax.models.taps import map_size
 from wsss_jax.ops.resize import valid_size
 from wsss_jax.types import ParamRule
@@ -85,10 +85,16 @@ class IrNet(Method):
         """Checks the values.
 
         Raises:
-          UserError: the radius leaves no pair.
+          UserError: the radius leaves no pair, or the backbone's strides do not fit together.
         """
         if self.radius < 2:
             raise UserError(f"expected a radius of at least 2, found {self.radius}: raise it")
+        strides = self.backbone.tap_strides
+        if any(strides[tap] % strides["conv3"] for tap in TAPS if tap in strides):
+            raise UserError(
+                "expected a backbone whose strides are multiples of that of conv3, found"
+                f" {dict(strides)}: choose another backbone"
+            )
 
     def batch_spec(self) -> BatchSpec:
         """Masks of the classes, where they are known."""
