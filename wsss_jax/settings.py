@@ -85,9 +85,12 @@ def settings_of(cls: type) -> dict[str, Setting]:
     hints = typing.get_type_hints(cls)
     docs = _documented(cls)
     found = {}
-    for field in dataclasses.fields(cls):
-        if field.metadata.get(_SUPPLIED) or not field.init or field.name in ("parent", "name"):
-            continue  # Flax gives every module a parent and a name
+    fields = dataclasses.fields(cls)
+    # Flax gives every module both; a name alone is a setting like others.
+    given = {"parent", "name"} if "parent" in {field.name for field in fields} else set()
+    for field in fields:
+        if field.metadata.get(_SUPPLIED) or not field.init or field.name in given:
+            continue
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()

@@ -29,7 +29,7 @@ WRONG = [
         "seam_shapes",
         "protocol",
         "loose",
-        r"expected eval_\w+\.protocol to be one of 'strict', 'present', found 'loose'",
+        r"expected protocol to be one of 'strict', 'present', found 'loose'",
     ),
     ("seam_shapes", "train_affinity.affinity_alphas", (24.0, 8.0), "the smaller first"),
     ("seam_shapes", "train_affinity.affinity_alphas", (4.0, 24.0), "alphas of crf, 8, 24, found 4"),

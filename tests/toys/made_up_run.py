@@ -108,7 +108,7 @@ def scores(matrix: np.ndarray, **more: object) -> dict[str, object]:
 
 def recipe() -> Any:
     config: Any = ConfigDict({"name": "seam_drawn", "seed": 3})
-    config.data = {"builder": "shapes", "root": ""}
+    config.data = {"builder": "shapes"}
     backbone = {"name": "tiny", "width": 8}
     config.train = {
         "type": "train",

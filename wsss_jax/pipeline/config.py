@@ -15,10 +15,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError, nearest
 from wsss_jax.pipeline.overrides import replace
-from wsss_jax.settings import complete
+from wsss_jax.pipeline.recipe import Recipe
+from wsss_jax.settings import complete, settings_of
 from wsss_jax.stages.base import Stage
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -94,16 +94,17 @@ def load_config(name: str) -> ConfigDict:
         )
     sections: Any = config
     for name, reader in readers(config).items():
-        if name in config:
+        if isinstance(sections.get(name), ConfigDict):
             sections[name] = complete(reader, sections[name], name)
     return config.lock()
 
 
-def readers(config: ConfigDict) -> dict[str, type]:
-    """The classes that read the sections of a recipe, by the sections' names."""
+def readers(config: ConfigDict) -> dict[str, Any]:
+    """What reads a recipe: types of its general settings and classes of sections, by name."""
     stages: Any = config.get("stages", ())
     named = [name for name in stages if isinstance(config.get(name), ConfigDict)]
-    return {"data": DataSettings, **dict.fromkeys(named, Stage)}
+    general = {name: setting.type for name, setting in settings_of(Recipe).items()}
+    return {**general, **dict.fromkeys(named, Stage)}
 
 
 def _search_in(*folders: str) -> None:

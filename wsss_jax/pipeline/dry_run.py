@@ -57,6 +57,7 @@ def _different(config: ConfigDict) -> list[str]:
     return [
         f"  {name}.{path} = {value!r}" + (f" (default {default})" if default else "")
         for name, reader in readers(config).items()
+        if isinstance(sections.get(name), ConfigDict)
         for path, value, default in differences(sections[name], reader)
         # Kinds and needs of stages are told below, as the plan.
         if not (reader is Stage and path.split(".")[0] in (Stage.key, "needs"))

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from wsss_jax.errors import UserError, nearest
+from wsss_jax.pipeline.recipe import general_settings
 from wsss_jax.settings import name_of, to_config
 from wsss_jax.stages.base import Need, Stage
 
@@ -44,12 +45,10 @@ def stages(config: ConfigDict) -> tuple[Node, ...]:
     """The stages of `config`, every one after the stages it needs, otherwise as listed.
 
     Raises:
-      UserError: a stage without section or type, a setting that it does not have or that makes no
-        sense, a need that names no stage, or a cycle.
+      UserError: a key that nothing reads, a stage without section or type, a setting that it does
+        not have or that makes no sense, a need that names no stage, or a cycle.
     """
-    names = config.get("stages", ())
-    if not isinstance(names, tuple | list) or not names:
-        raise UserError("expected the config to name its stages: stages = ('train', ...)")
+    names = general_settings(config).stages
     found = {name: _node(config, name) for name in names}
     if len(found) < len(names):
         twice = next(n for n in names if list(names).count(n) > 1)
@@ -88,8 +87,8 @@ def downstream(all_stages: tuple[Node, ...], names: set[str]) -> set[str]:
     return reached
 
 
-def _node(config: ConfigDict, name: Any) -> Node:
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9]\w*", name):
+def _node(config: ConfigDict, name: str) -> Node:
+    if not re.fullmatch(r"[A-Za-z0-9]\w*", name):
         raise UserError(f"a stage name consists of letters, digits and _, found {name!r}")
     section = config.get(name)
     if not isinstance(section, ConfigDict):

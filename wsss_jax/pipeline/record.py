@@ -104,7 +104,7 @@ def _parts(
         "format": FORMAT,
         "section": {k: v for k, v in node.section.items() if k not in ignored},
         "files": files,
-        "seed": settings.get("seed"),
+        "seed": settings.get("seed", 0),
         "data": _data(settings["data"]),
         "images": images,
         "needs": {name: upstream[node.needs[name]].digest for name in sorted(node.needs)},

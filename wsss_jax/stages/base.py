@@ -46,6 +46,11 @@ class Context:
     process_count: int = 1
     stages: tuple[PlannedStage, ...] = ()
 
+    @property
+    def seed(self) -> int:
+        """The recipe's seed, of everything that is drawn."""
+        return int(self.config.get("seed", 0))  # pyright: ignore[reportArgumentType]
+
     def source(self, split: str) -> Source:
         """The records of `split` (prepared on first use)."""
         data: Any = self.config.data

@@ -167,8 +167,7 @@ class Evaluate(Stage):
         ids = source.ids
         best = None
         if choice.name == "held_out":
-            seed: Any = ctx.config.seed
-            held_out, ids = _split_off(ids, self.held_out_images, seed)
+            held_out, ids = _split_off(ids, self.held_out_images, ctx.seed)
             sample = _score(ctx, held_out, score_one, grid)
             best = score_files.curve(sample.confusion, grid, self.protocol)["best_threshold"]
         extra = () if choice.value is None else (choice.value,)

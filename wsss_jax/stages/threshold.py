@@ -57,9 +57,8 @@ class Threshold(Stage):
         if ctx.process_index != 0:
             return {}
         source = ctx.source(self.split)
-        whole: Any = ctx.config
         count = min(self.images, len(source))
-        drawn = np.random.default_rng(int(whole.seed)).choice(len(source), count, replace=False)
+        drawn = np.random.default_rng(ctx.seed).choice(len(source), count, replace=False)
         folder = inputs["cams"] / "cams"
         indices = sorted(map(int, drawn))
         found = all_cams(folder, [source.ids[index] for index in indices])

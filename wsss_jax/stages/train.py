@@ -15,7 +15,7 @@ from wsss_jax.data.confidence import CONFIDENCE_FOLDER
 from wsss_jax.data.loader import CropTarget, check_batch_size, training_batches
 from wsss_jax.data.mask_labels import GroundTruth, MaskLabels
 from wsss_jax.data.source import Source
-from wsss_jax.errors import UserError
+from wsss_jax.errors import UserError, nearest
 from wsss_jax.files import check_all_found
 from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.methods.base import Method
@@ -31,6 +31,7 @@ from wsss_jax.training.step_cost import describe_step
 from wsss_jax.weights.import_weights import import_backbone
 from wsss_jax.weights.npz import load_weights, save_weights
 
+_NEEDS = ("init", "backbone", "masks", "labels")
 _ASSUMED_CLASSES = 20  # VOC's, where the data is not at hand
 
 
@@ -111,6 +112,12 @@ class Train(Stage):
     def check(self, needs: Needs) -> None:
         """Refuses what cannot work; see `Stage`."""
         super().check(needs)
+        for name in needs:
+            if name not in _NEEDS:
+                raise UserError(
+                    f"needs.{name} is no need of a training stage{nearest(name, _NEEDS)}"
+                    f" (there are {', '.join(_NEEDS)})"
+                )
         method = self.method_for(1)
         self.batch_spec(method).shapes(1, self.augment.crop, 1)
         make_optimizer(self.optimizer, {}, 1)
@@ -175,9 +182,7 @@ class Train(Stage):
         mesh = data_mesh()
         check_divisible(self.batch_size, mesh)
         method = self.method_for(len(source.classes))
-        whole: Any = ctx.config
-        seed = int(whole.seed)
-        params, variables = init_variables(method, seed, self.augment.crop)
+        params, variables = init_variables(method, ctx.seed, self.augment.crop)
         if self.init_weights:
             path = Path(self.init_weights).expanduser()
             params, variables = import_backbone(path, method.backbone, params, variables, ctx.log)
@@ -198,7 +203,7 @@ class Train(Stage):
             source,
             batch_size=self.batch_size,
             augment=self.augment,
-            seed=seed,
+            seed=ctx.seed,
             steps=steps,
             process_index=ctx.process_index,
             process_count=ctx.process_count,
@@ -227,7 +232,7 @@ class Train(Stage):
                 log=ctx.log,
                 progress=ctx.progress,
             )
-            state, figures = fit(training, params, variables, seed)
+            state, figures = fit(training, params, variables, ctx.seed)
         if ctx.process_index == 0:
             final = method.inference_params(state.params, state.extra)
             save_weights(ctx.stage_dir / "weights.npz", final, state.model_state)

@@ -1,0 +1,57 @@
+"""What a recipe says beside the sections of its stages."""
+
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from wsss_jax.data.sets.base import DataSettings
+from wsss_jax.errors import UserError, nearest
+from wsss_jax.scoring.confusion import Protocol
+from wsss_jax.settings import Settings, settings_of
+from wsss_jax.stages.base import Stage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe(Settings):
+    """The general settings of a recipe.
+
+    Attributes:
+      name: how reports and comparisons call the recipe.
+      seed: of everything that is drawn: weights, batches, samples of images.
+      data: the data set.
+      stages: names of the stages to run; each has a section of its own.
+      init_weights: a value that training stages may share as their ``init_weights``.
+      protocol: a value that evaluations may share as their ``protocol``.
+    """
+
+    name: str = ""
+    seed: int = 0
+    data: DataSettings
+    stages: tuple[str, ...]
+    init_weights: str = ""
+    protocol: Protocol = "strict"
+
+
+def general_settings(config: ConfigDict) -> Recipe:
+    """The general settings of a recipe, without the sections of stages.
+
+    A section of a stage that is not listed may stay: it has a ``type``.
+
+    Raises:
+      UserError: a key that is neither a setting nor a stage (the nearest is named), a value of the
+        wrong type, or no stages.
+    """
+    settings = settings_of(Recipe)
+    listed: Any = config.get("stages", ())
+    names = tuple(map(str, listed)) if isinstance(listed, tuple | list) else ()
+    for key, value in config.items():
+        is_stage = key in names or (isinstance(value, ConfigDict) and Stage.key in value)
+        if key not in settings and not is_stage:
+            near = nearest(key, (*settings, *names))
+            raise UserError(
+                f"{key} is no setting of the recipe and no stage{near or '; remove it'}"
+            )
+    if "stages" in config and not names:
+        raise UserError("expected the config to name its stages: stages = ('train', ...)")
+    return Recipe.from_config({key: config[key] for key in settings if key in config})
