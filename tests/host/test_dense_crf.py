@@ -70,13 +70,13 @@ def test_golden_results_of_the_published_settings(shared: Path, number: int):
 def test_an_update_is_that_of_the_kernels_as_matrices():
     image, unary = draw(0, 5, 4)
     grid = np.indices((5, 4), np.float32)[::-1].reshape(2, -1)
-    colour = image.reshape(-1, 3).T.astype(np.float32)
+    color = image.reshape(-1, 3).T.astype(np.float32)
     q = np.exp(-unary.reshape(20, 3).astype(np.float64))
     q /= q.sum(1, keepdims=True)
     matrix = np.zeros((20, 20))
     for features, weight in (
         (grid / np.float32(2), 3),
-        (np.concatenate([grid / np.float32(6), colour / np.float32(20)]), 4),
+        (np.concatenate([grid / np.float32(6), color / np.float32(20)]), 4),
     ):
         unit = np.eye(20)
         kernel = np.stack([obvious_filter(features.T, column) for column in unit], 1)
@@ -182,7 +182,7 @@ def test_one_label_and_one_pixel():
     image, unary = draw(5, labels=1)
     assert (infer(image, unary) == 1).all()
     image, unary = draw(6, 1, 1, 2)
-    # Alone, a pixel is its own neighbour: Q <- softmax(-unary + (3 + 4) Q).
+    # Alone, a pixel is its own neighbor: Q <- softmax(-unary + (3 + 4) Q).
     q = np.exp(-unary[0, 0].astype(np.float64))
     q /= q.sum()
     for _ in range(SMALL.iterations):

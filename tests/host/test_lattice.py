@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.reference.obvious_lattice import obvious_filter
-from wsss_jax.host.lattice import Lattice, NormalisedKernel, Simplices
+from wsss_jax.host.lattice import Lattice, NormalizedKernel, Simplices
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 5])
@@ -39,10 +39,10 @@ def test_splat_is_the_transpose_of_slice_and_the_filter_is_symmetric_and_positiv
 
 def test_far_away_points_do_not_meet_and_near_ones_weigh_most():
     features = np.array([[0.0, 0.1, 1.5, 80.0]], np.float32)
-    kernel = NormalisedKernel(features, 2.0)
+    kernel = NormalizedKernel(features, 2.0)
     first = kernel.apply(np.array([1, 0, 0, 0], np.float32))
     assert first[0] > first[1] > first[2] > 0 and first[3] == 0
-    # The last point is alone: the kernel, normalised, is its weight.
+    # The last point is alone: the kernel, normalized, is its weight.
     assert kernel.apply(np.array([0, 0, 0, 1], np.float32))[3] == pytest.approx(2, rel=1e-6)
 
 

@@ -154,4 +154,4 @@ def test_golden_affinities_and_walk(shared):
     planes = np.asarray(walked)[0].transpose(2, 0, 1)
     walk = Walk(np.arange(20), planes, (128, 112), (128, 112), 8)
     # Scores within a rounding error of each other may change places.
-    assert (walk.enlarged().argmax(0) == golden["label"]).mean() > 0.999
+    assert (walk.upsampled().argmax(0) == golden["label"]).mean() > 0.999

@@ -154,7 +154,7 @@ def test_a_walk_on_boundaries(inputs: dict[str, Path], tmp_path: Path):
     walk = read_walk(tmp_path / "walk" / "image_1.npz", len(CLASSES))
     assert walk.stride == 4 and walk.scores.shape == (2, 25, 33)
     expected = one_by_one(inputs, 1)
-    np.testing.assert_allclose(walk.enlarged(), expected, atol=2e-3)
+    np.testing.assert_allclose(walk.upsampled(), expected, atol=2e-3)
     mask = decode_mask((tmp_path / "masks" / "image_1.png").read_bytes(), "mask", 4)
     clear = np.abs(expected[1] - 0.25) > 5e-3
     np.testing.assert_array_equal(mask[clear], 2 * (expected[1] > 0.25)[clear])

@@ -135,7 +135,7 @@ def test_batches_equal_single_images(index: int, inputs: dict[str, Path], done: 
         interpolation_matrix(low, 8 * low, align_corners=False) for low in expected.shape[1:]
     )
     full = (rows @ walk.scores.astype(np.float32) @ columns.T)[:, :height, :width]
-    np.testing.assert_allclose(walk.enlarged(), full, atol=1e-5)
+    np.testing.assert_allclose(walk.upsampled(), full, atol=1e-5)
     mask = decode_mask((done / "masks" / f"image_{index}.png").read_bytes(), "mask", 4)
     best = np.sort(full, 0)
     clear = best[-1] - best[-2] > 1e-5
@@ -219,7 +219,7 @@ def test_a_huge_image_is_walked_on_smaller(inputs: dict[str, Path]):
     walks = Walks(Images(), cams, network, WalkSettings(max_pixels=5000), alpha=4.0)
     ready = walks.prepare(0)
     assert (ready.size, ready.walked, ready.scores.shape) == ((104, 120), (66, 76), (3, 9, 10))
-    full = Walk(ready.keys, ready.scores, ready.size, ready.walked, 8).enlarged()
+    full = Walk(ready.keys, ready.scores, ready.size, ready.walked, 8).upsampled()
     assert full.shape == (3, 104, 120)
     np.testing.assert_allclose(full[1:].mean((1, 2)), scores_of(0).mean((1, 2)), atol=0.01)
 
@@ -273,7 +273,7 @@ def test_damaged_walks_are_the_users(tmp_path: Path):
     with pytest.raises(UserError, match=r"result of a walk at .*found no file"):
         read_walk(path)
     write_walk(path, walk)
-    assert read_walk(path).enlarged().shape == (2, 24, 30)
+    assert read_walk(path).upsampled().shape == (2, 24, 30)
     with pytest.raises(UserError, match=r"expected classes 0 to 1 .* found \[2\]"):
         read_walk(path, 2)
     path.write_bytes(path.read_bytes()[:100])

@@ -1,4 +1,4 @@
-"""Threads for work on files, one per core."""
+"""Pools of threads for work on files, with one thread per core."""
 
 import contextlib
 import os
@@ -12,13 +12,16 @@ Result = TypeVar("Result")
 
 
 def thread_count() -> int:
-    """How many threads `thread_pool` has."""
+    """Returns the number of threads in a `thread_pool`."""
     return min(os.cpu_count() or 1, 16)
 
 
 @contextlib.contextmanager
 def thread_pool() -> Iterator[ThreadPoolExecutor]:
-    """A thread per core. An exception, Ctrl-C too, drops the work that has not begun."""
+    """Yields a pool with one thread per core.
+
+    An exception, including Ctrl-C, cancels the work that has not begun.
+    """
     with ThreadPoolExecutor(thread_count()) as pool:
         try:
             yield pool

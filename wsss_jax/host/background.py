@@ -1,4 +1,4 @@
-"""The background that score maps leave: (1 − max)^α, as PSA and SEAM have it."""
+"""The background score (1 − max)^α of score maps, as in PSA and SEAM."""
 
 import math
 
@@ -9,20 +9,21 @@ from jaxtyping import Float, Float32
 def power_background(
     strongest: Float[np.ndarray, "h w"], alpha: float | int
 ) -> Float[np.ndarray, "h w"]:
-    """``(1 − strongest)^alpha`` of the greatest score of each pixel, which is cut to 0…1."""
+    """Computes ``(1 − strongest)^alpha`` from each pixel's largest score, clipped to 0…1."""
     return np.power(1 - np.clip(strongest, 0, 1), np.float32(alpha))
 
 
 def with_background(
     scores: Float32[np.ndarray, "k h w"], alpha: float | int
 ) -> Float[np.ndarray, "labels h w"]:
-    """The scores behind their background (1 − max)^alpha, which is 1 where there are none."""
+    """Prepends the background (1 − max)^alpha to scores; without any scores it is 1."""
     return np.concatenate([power_background(scores.max(0, initial=0), alpha)[None], scores])
 
 
 def alpha_of_threshold(threshold: float) -> float:
-    """The α whose background equals a score of `threshold`: (1 − threshold)^α = threshold.
+    """Returns the α whose background equals a score of `threshold`.
 
-    Scores above it exceed their background, those below do not; `threshold` lies between 0 and 1.
+    This is the solution of (1 − threshold)^α = threshold, with `threshold` between 0 and 1. Scores
+    above the threshold exceed their background, and scores below it do not.
     """
     return math.log(threshold) / math.log1p(-threshold)

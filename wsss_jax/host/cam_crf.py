@@ -1,4 +1,4 @@
-"""Class activation maps refined by a dense CRF, for worker processes: imports no JAX."""
+"""Refines class activation maps with a dense CRF, in worker processes that do not import JAX."""
 
 import dataclasses
 from pathlib import Path
@@ -28,11 +28,13 @@ def refine_cams(
     task: CamTask,
     paths: tuple[Path, ...],
 ) -> None:
-    """A CRF from the maps and their background, for each of `alphas`, multiples of `alpha_unit`.
+    """Writes the results of CRFs that start from the maps and their background.
+
+    Each of `alphas` is a multiple of `alpha_unit` and gives one background and one CRF.
 
     Raises:
-      UserError: the image or its CAM file is damaged, they differ in size, or the CRF's settings do
-        not fit the image.
+      UserError: the image or its CAM file is damaged, they differ in size, or the settings of the
+        CRF do not fit the image.
     """
     image, keys, scores = image_and_cams(task.image, task.image_id, task.cams, task.num_classes)
     crf = crf_of(image, task.image_id, how)

@@ -1,8 +1,9 @@
-"""Dense CRF with Gaussian edge potentials, mean field on the host.
+"""Dense CRF with Gaussian edge potentials, by mean-field inference on the host.
 
-Krähenbühl, Koltun: Efficient Inference in Fully Connected CRFs (NeurIPS 2011): a kernel over
-position and one over position and colour, Potts compatibility, symmetric normalisation. NumPy and
-SciPy on one core, free of JAX: images are shared between processes.
+Source: Krähenbühl, Koltun: Efficient Inference in Fully Connected CRFs (NeurIPS 2011). There is a
+kernel over position and one over position and color, with Potts compatibility and symmetric
+normalization. It runs on one core with NumPy and SciPy and without JAX, because images are shared
+between processes.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 
 from wsss_jax.errors import UserError
-from wsss_jax.host.lattice import NormalisedKernel
+from wsss_jax.host.lattice import NormalizedKernel
 from wsss_jax.settings import Settings
 
 Number = float | int
@@ -22,19 +23,19 @@ Bilateral = tuple[Number, Number, Number]
 
 _SMALLEST = 1e-5
 _CACHED_SIZES = 8
-_TOGETHER = 8  # from so many labels on, a product with all of them is worth the transposition
+_TOGETHER = 8  # from this many labels on, one product for all of them is worth a transposition
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CrfSettings(Settings):
-    """A dense CRF; the defaults are those of PSA and SEAM for score maps.
+    """Settings of a dense CRF; the defaults are those of PSA and SEAM for score maps.
 
     Attributes:
-      gaussian: the kernel over positions: its standard deviation in pixels and its weight.
-      bilateral: the kernel over positions and colors: its standard deviations in pixels and in grey
-        levels (0 to 255), and its weight.
-      iterations: updates of the mean field.
-      fast: messages are passed at half the resolution, see `DenseCrf`.
+      gaussian: the standard deviation in pixels and the weight of the kernel over positions.
+      bilateral: the standard deviations in pixels and in gray levels (0 to 255), and the weight, of
+        the kernel over positions and colors.
+      iterations: the number of mean-field updates.
+      fast: whether messages are passed at half the resolution; see `DenseCrf`.
     """
 
     gaussian: tuple[float, float] = (3.0, 3.0)
@@ -63,25 +64,25 @@ class CrfSettings(Settings):
 
 
 PSA = CrfSettings()
-"""For score maps of PSA and SEAM, with the background (1 − max)^α, α = 4 and 24."""
+"""The settings for score maps of PSA and SEAM, with the background (1 − max)^α, α = 4 and 24."""
 IRN = CrfSettings(bilateral=(50.0, 5.0, 10.0))
-"""For the hard labels of IRN, of confidence 0.7."""
+"""The settings for the hard labels of IRN, with a confidence of 0.7."""
 
 
 def score_unary(scores: Float32[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
-    """−log of the scores, clipped to 1e-5…1; over the labels they need not sum to 1."""
+    """Returns −log of scores that are clipped to 1e-5…1 and need not sum to 1 over the labels."""
     return -np.log(np.clip(scores, np.float32(_SMALLEST), np.float32(1)))
 
 
 def label_unary(
     labels: Integer[np.ndarray, "h w"], num_labels: int, confidence: float
 ) -> Float32[np.ndarray, "h w l"]:
-    """−log p on a pixel's label, −log((1 − p)/(L − 1)) on the others, p = `confidence`.
+    """Returns −log p for a pixel's label and −log((1 − p)/(L − 1)) for the others.
 
-    A single label leaves nothing to tell apart: all zeros.
+    Here p is `confidence`. If there is only one label, the unary is zero.
 
     Raises:
-      ValueError: a label that is not below `num_labels`, or a confidence not inside 0…1.
+      ValueError: a label is not below `num_labels`, or the confidence is not inside 0…1.
     """
     if num_labels < 1 or not 0 < confidence < 1:
         raise ValueError(
@@ -102,21 +103,21 @@ def label_unary(
 class DenseCrf:
     """The CRF of one image, built once and used for any number of unaries.
 
-    The lattice does not look alike from both sides: of a mirrored image, up to 0.06 % of the labels
-    change, and Q by up to 0.0005 on average (two VOC images, both flips, `PSA` and `IRN`).
+    The lattice is not symmetric: if an image is flipped, up to 0.06 % of the labels change, and Q
+    changes by up to 0.0005 on average (two VOC images, both flips, `PSA` and `IRN`).
 
     Args:
-      image: RGB.
+      image: the image in RGB.
       gaussian: (sxy, weight) of the kernel over position.
-      bilateral: (sxy, srgb, weight) of the kernel over position and colour.
-      fast: pass messages at half the resolution (of image and unary, averaged), enlarge the last
-        ones bilinearly and add them to the full unary: about four times as fast. On ten VOC images
-        99.3 % of the labels (97.1 % to 100 %) were those of the full CRF with `PSA`, 99.1 % with
-        `IRN`; the CRF itself changes 4 % of them.
+      bilateral: (sxy, srgb, weight) of the kernel over position and color.
+      fast: whether to pass messages at half the resolution, with averaged image and unary, upsample
+        the last messages bilinearly and add them to the full unary. This is about four times as
+        fast. On ten VOC images, 99.3 % of the labels (97.1 % to 100 %) were those of the full CRF
+        with `PSA`, and 99.1 % with `IRN`; the CRF itself changes 4 % of them.
 
     Raises:
-      ValueError: an image without pixels, a width that is not above 0 (or so small that the
-        lattice cannot be numbered), or a negative weight.
+      ValueError: the image has no pixels, a width is not above 0 (or so small that the lattice
+        cannot be numbered), or a weight is negative.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class DenseCrf:
         widths, weights = (gaussian[0], *bilateral[:2]), (gaussian[1], bilateral[2])
         if image.size == 0:
             raise ValueError(f"expected an image with pixels, found shape {image.shape}")
-        # Written so that NaN is refused too.
+        # The comparisons are written so that they refuse NaN too.
         if not (all(v > 0 for v in widths) and all(v >= 0 for v in weights)):
             raise ValueError(
                 f"expected widths above 0 and weights of at least 0, found gaussian {gaussian}"
@@ -142,23 +143,24 @@ class DenseCrf:
             image = cv2.resize(image, self._inner[::-1], interpolation=cv2.INTER_AREA)
             gaussian = (gaussian[0] / 2, gaussian[1])
             bilateral = (bilateral[0] / 2, *bilateral[1:])
-        colour = image.reshape(-1, 3).T / np.float32(bilateral[1])
-        features = np.concatenate([_position(*self._inner, bilateral[0]), colour])
+        color = image.reshape(-1, 3).T / np.float32(bilateral[1])
+        features = np.concatenate([_position(*self._inner, bilateral[0]), color])
         self._kernels = (
             _gaussian_kernel(*self._inner, gaussian),
-            NormalisedKernel(features, bilateral[2]),
+            NormalizedKernel(features, bilateral[2]),
         )
 
     def infer(
         self, unary: Float32[np.ndarray, "h w l"], iterations: int
     ) -> Float32[np.ndarray, "h w l"]:
-        """The mean-field distribution over labels after `iterations` updates.
+        """Returns the mean-field distribution over labels after `iterations` updates.
 
-        Q starts as softmax(−unary); an update is Q ← softmax(−unary + Σ weight · K̂ Q). Labels lie
-        in planes in memory, so that moving them first costs nothing.
+        Q starts as softmax(−unary), and an update is Q ← softmax(−unary + Σ weight · K̂ Q). The
+        result has its labels in planes in memory, so moving their axis to the front costs nothing.
 
         Raises:
-          ValueError: `unary` is of another size than the image, has no labels, or is not finite.
+          ValueError: the size of `unary` differs from the image's, or it has no labels or is not
+            finite.
         """
         if unary.shape[:2] != self._size or unary.shape[2] < 1:
             raise ValueError(
@@ -166,7 +168,7 @@ class DenseCrf:
             )
         if not np.isfinite(unary).all():
             raise ValueError("expected a finite unary, found NaN or infinity")
-        logits = np.negative(np.moveaxis(unary, 2, 0), order="C")  # planes lie in one piece
+        logits = np.negative(np.moveaxis(unary, 2, 0), order="C")  # each plane is contiguous
         if iterations > 0 and len(logits) > 1:
             inner = _resized(logits, self._inner, cv2.INTER_AREA)
             message = self._last_message(inner.reshape(len(inner), -1), iterations)
@@ -177,10 +179,10 @@ class DenseCrf:
     def _last_message(
         self, logits: Float32[np.ndarray, "l n"], iterations: int
     ) -> Float32[np.ndarray, "l n"]:
-        """Σ weight · K̂ Q of the last update, less its mean over the labels (softmax ignores that).
+        """Returns Σ weight · K̂ Q of the last update minus its mean, which softmax ignores.
 
-        Q − 1/L sums to 0 over the labels, so the last label's message follows from the others'.
-        Where all labels are equal the messages are 0 exactly; a tie there would be unstable.
+        Q − 1/L sums to 0 over the labels, so the message of the last label follows from the others.
+        Where all labels are equal, the messages are exactly 0; otherwise ties would be unstable.
         """
         message, q = np.zeros_like(logits), np.empty_like(logits)
         for _ in range(iterations):
@@ -196,7 +198,7 @@ class DenseCrf:
             for plane, result in zip(planes, out, strict=True):
                 np.add(first.apply(plane), second.apply(plane), out=result)
         else:
-            columns = cv2.transpose(planes)  # by blocks, several times faster than NumPy
+            columns = cv2.transpose(planes)  # OpenCV works on blocks, several times faster
             cv2.transpose(first.apply(columns) + second.apply(columns), dst=out)
 
 
@@ -209,10 +211,10 @@ def dense_crf(
     iterations: int,
     fast: bool = False,
 ) -> Float32[np.ndarray, "h w l"]:
-    """The distribution over labels of one image and unary; see `DenseCrf`.
+    """Returns the distribution over labels for one image and unary; see `DenseCrf`.
 
     Raises:
-      ValueError: as `DenseCrf` and its `infer`.
+      ValueError: for the same reasons as `DenseCrf` and `DenseCrf.infer`.
     """
     crf = DenseCrf(image, gaussian=gaussian, bilateral=bilateral, fast=fast)
     return crf.infer(unary, iterations)
@@ -236,13 +238,13 @@ def _resized(
 
 
 @functools.lru_cache(maxsize=_CACHED_SIZES)
-def _gaussian_kernel(height: int, width: int, gaussian: Gaussian) -> NormalisedKernel:
-    # The same for all images of a size, and a data set has few sizes that are frequent.
-    return NormalisedKernel(_position(height, width, gaussian[0]), gaussian[1])
+def _gaussian_kernel(height: int, width: int, gaussian: Gaussian) -> NormalizedKernel:
+    # All images of a size share this kernel, and a data set has few frequent sizes.
+    return NormalizedKernel(_position(height, width, gaussian[0]), gaussian[1])
 
 
 def _softmax(logits: Float32[np.ndarray, "l n"]) -> Float32[np.ndarray, "l n"]:
-    """Over the labels, in place."""
+    """Computes the softmax over the labels, in place."""
     logits -= logits.max(0)
     np.exp(logits, out=logits)
     logits /= logits.sum(0)
@@ -250,10 +252,10 @@ def _softmax(logits: Float32[np.ndarray, "l n"]) -> Float32[np.ndarray, "l n"]:
 
 
 def crf_of(image: UInt8[np.ndarray, "h w 3"], image_id: str, how: CrfSettings) -> DenseCrf:
-    """The CRF of an image.
+    """Builds the CRF of an image.
 
     Raises:
-      UserError: the settings do not fit the image, which is named.
+      UserError: the settings do not fit the image; the message names it.
     """
     try:
         return DenseCrf(image, gaussian=how.gaussian, bilateral=how.bilateral, fast=how.fast)

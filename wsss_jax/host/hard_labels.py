@@ -1,8 +1,8 @@
-"""What IRNet learns from (Ahn et al., CVPR 2019), for worker processes: imports no JAX.
+"""Makes IRNet's labels (Ahn et al., CVPR 2019), in worker processes that do not import JAX.
 
-Two dense CRFs start from hard labels of the class activation maps. Foreground is what they call so
-though only strong responses, above a high threshold, counted; background is what they still call so
-when weak ones, above a low threshold, did.
+Two dense CRFs start from hard labels of the class activation maps. Pixels are labeled foreground
+if they are foreground although only strong responses, above a high threshold, counted. They are
+labeled background if they are background although weak responses, above a low threshold, counted.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from wsss_jax.host.dense_crf import CrfSettings, crf_of, label_unary
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HardLabels(CrfSettings):
-    """How maps become labels that are sure; the defaults are those of IRNet.
+    """Settings for making certain labels from maps; the defaults are those of IRNet.
 
     Attributes:
-      foreground: a map's value from which it is foreground for certain.
-      background: a map's value up to which it is background for certain.
-      confidence: probability that the CRF starts with for a pixel's label.
+      foreground: the response from which on a pixel is certain to be foreground.
+      background: the response up to which a pixel is certain to be background.
+      confidence: the probability of a pixel's label that the CRF starts with.
     """
 
     foreground: float = 0.3
@@ -54,7 +54,8 @@ def label_cams(how: HardLabels, task: CamTask, paths: tuple[Path, ...]) -> None:
     """Writes the labels of `sure_labels`.
 
     Raises:
-      UserError: see `refine_cams`.
+      UserError: the image or its CAM file is damaged, they differ in size, or the settings of the
+        CRF do not fit the image.
     """
     image, keys, scores = image_and_cams(task.image, task.image_id, task.cams, task.num_classes)
     labels = sure_labels(image, task.image_id, keys, scores, how)
@@ -69,17 +70,17 @@ def sure_labels(
     scores: Float32[np.ndarray, "k h w"],
     how: HardLabels,
 ) -> UInt8[np.ndarray, "h w"]:
-    """0 background, key + 1 foreground, 255 where the two CRFs leave it open.
+    """Returns labels: 0 background, key + 1 foreground, and 255 where the two CRFs are not certain.
 
     Args:
-      image: RGB.
-      image_id: its id, for messages.
-      keys: foreground classes of the image; without any, all is background.
-      scores: their maps, 0…1.
+      image: the image in RGB.
+      image_id: the id of the image, for messages.
+      keys: the foreground classes of the image; if there are none, every pixel is background.
+      scores: the maps of these classes, 0…1.
       how: the settings.
 
     Raises:
-      UserError: the CRF's settings do not fit the image.
+      UserError: the settings of the CRF do not fit the image.
     """
     if len(keys) == 0:
         return np.zeros(image.shape[:2], np.uint8)

@@ -1,7 +1,8 @@
-"""Matrices of linear interpolation in both conventions of the papers, never antialiased.
+"""Matrices of linear interpolation in both conventions of the papers, without antialiasing.
 
-The sampling grid comes from the two lengths, not from a scale factor. Corner-aligned resizing maps
-the first and last pixel onto each other; the other convention treats pixels as areas (half pixel).
+The sampling grid follows from the two lengths and not from a scale factor. Corner-aligned resizing
+maps the first and last pixels onto each other. The other convention (half-pixel) treats pixels as
+areas.
 """
 
 from typing import Any
@@ -13,12 +14,12 @@ from jaxtyping import Float32
 def interpolation_matrix(
     in_length: int, out_length: int, align_corners: bool
 ) -> Float32[np.ndarray, "rows columns"]:
-    """The matrix R of linear interpolation along one axis: ``R @ signal``.
+    """Returns the matrix R that interpolates a signal along one axis as ``R @ signal``.
 
     Args:
-      in_length: length of the signal.
-      out_length: length of the result.
-      align_corners: whether first and last samples coincide.
+      in_length: the length of the signal.
+      out_length: the length of the result.
+      align_corners: whether the first and last samples of both coincide.
     """
     return linear_weights(in_length, out_length, align_corners, in_length, out_length, np)
 
@@ -26,14 +27,14 @@ def interpolation_matrix(
 def linear_weights(
     in_length: int, out_length: int, align_corners: bool, n_in: Any, n_out: Any, xp: Any
 ) -> Any:
-    """Matrices as of `interpolation_matrix` for the leading `n_in` samples of each signal.
+    """Returns matrices like `interpolation_matrix` for the leading `n_in` samples of each signal.
 
     Args:
-      in_length: columns of a matrix.
-      out_length: its rows.
-      align_corners: whether first and last samples coincide.
-      n_in: how many samples are valid: a number, or [b, 1] for b signals.
-      n_out: the length that those are resized to, like `n_in`.
+      in_length: the number of columns of a matrix.
+      out_length: the number of rows of a matrix.
+      align_corners: whether the first and last samples of both coincide.
+      n_in: the number of valid samples, as one number or as [b, 1] for b signals.
+      n_out: the length that the valid samples are resized to, in the same form as `n_in`.
       xp: the array library, NumPy or ``jax.numpy``.
 
     Returns:
@@ -41,7 +42,7 @@ def linear_weights(
     """
     row = xp.arange(out_length)
     # The source position is the fraction numerator / denominator. Integers keep it exact, so a
-    # padded image meets the very weights of an unpadded one.
+    # padded image gets exactly the weights of an unpadded one.
     if align_corners:
         numerator, denominator = row * (n_in - 1), xp.maximum(n_out - 1, 1)
     else:

@@ -210,7 +210,7 @@ def _blurs(
     return tuple(blurs)
 
 
-class NormalisedKernel:
+class NormalizedKernel:
     """The kernel ``weight · K̂``, where K̂ = n ⊙ K (n ⊙ ·) and n = 1/√(K 1), as one lattice."""
 
     def __init__(self, features: Float32[np.ndarray, "d n"], weight: float | int):

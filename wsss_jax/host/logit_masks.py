@@ -1,4 +1,4 @@
-"""Masks from the logits of a segmentation network, for worker processes: imports no JAX."""
+"""Makes masks from the logits of a network, in worker processes that do not import JAX."""
 
 import dataclasses
 from pathlib import Path
@@ -13,10 +13,10 @@ from wsss_jax.host.upsampling import ViewMaps
 
 @dataclasses.dataclass(frozen=True)
 class LogitTask:
-    """One image: its logits, and the CRF after them if there is one.
+    """The logits of one image, and the settings of the CRF if there is one.
 
-    The channels of `logits` are the mask's indices. `image` is the encoded image, which only the
-    CRF needs.
+    The channels of `logits` are the indices in the mask. `image` is the encoded image, which only
+    the CRF needs.
     """
 
     image_id: str
@@ -26,10 +26,10 @@ class LogitTask:
 
 
 def write_logit_mask(task: LogitTask, paths: tuple[Path, ...]) -> None:
-    """The class of the highest mean logit of each pixel, or the most probable one after the CRF.
+    """Writes the mask of the highest mean logits, or of the most probable classes after the CRF.
 
     Raises:
-      UserError: the CRF's settings do not fit the image.
+      UserError: the settings of the CRF do not fit the image.
     """
     scores = task.logits.summed() / np.float32(len(task.logits.views))
     if task.crf is not None:

@@ -1,4 +1,4 @@
-"""Maps of several views of an image, upsampled and summed, for worker processes: imports no JAX."""
+"""Upsamples and sums the maps of an image's views, in worker processes that do not import JAX."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ _MATRICES = 32
 
 
 class View(NamedTuple):
-    """Low-resolution maps of an image at one scale, `scaled` = (height, width), flipped or not."""
+    """Low-resolution maps of an image at the size `scaled` = (height, width), flipped or not."""
 
     maps: Float[np.ndarray, "k h w"]
     scaled: Size
@@ -24,14 +24,14 @@ class View(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ViewMaps:
-    """What a network says of an image, at its own low resolution.
+    """The maps of a network for all views of an image, at the network's low resolution.
 
     Attributes:
-      size: height and width of the image.
-      channels: the network's channels that the maps are of.
-      views: of one scale after the other.
-      upsample: ``corners`` or ``direct``, see `upsampled`.
-      relu_each: whether negative responses of each view are dropped before the sum.
+      size: the height and width of the image.
+      channels: the channels of the network to which the maps belong.
+      views: the views, one scale after the other.
+      upsample: ``corners`` or ``direct``; see `upsampled`.
+      relu_each: whether negative responses of each view are set to zero before the sum.
     """
 
     size: Size
@@ -41,7 +41,7 @@ class ViewMaps:
     relu_each: bool
 
     def summed(self) -> Float32[np.ndarray, "k H W"]:
-        """The sum over all views at the image's size; zeros without any."""
+        """Returns the sum over all views at the image's size, which is zero without views."""
         total = np.zeros((len(self.channels), *self.size), np.float32)
         for maps, scaled, flipped in self.views:
             full = upsampled(maps, scaled, self.size, self.upsample)
@@ -54,10 +54,10 @@ class ViewMaps:
 def upsampled(
     maps: Float[np.ndarray, "k h w"], scaled: Size, size: Size, how: str
 ) -> Float32[np.ndarray, "k H W"]:
-    """Maps of an image of size `scaled` at `size`, bilinearly.
+    """Upsamples maps of an image of size `scaled` to `size`, bilinearly.
 
-    ``corners``: to the scaled image with aligned corners, then to `size`. ``direct``: to `size` at
-    once.
+    With ``corners``, maps are resized to the size of the scaled image with aligned corners, and
+    then to `size`. With ``direct``, they are resized to `size` in one step.
     """
     rows = _matrix(maps.shape[1], scaled[0], size[0], how)
     columns = _matrix(maps.shape[2], scaled[1], size[1], how)

@@ -1,4 +1,4 @@
-"""Masks from the scores of random walks, for worker processes: imports no JAX."""
+"""Makes masks from the scores of random walks, in worker processes that do not import JAX."""
 
 import dataclasses
 from pathlib import Path
@@ -15,7 +15,7 @@ from wsss_jax.host.dense_crf import CrfSettings, crf_of, score_unary
 
 @dataclasses.dataclass(frozen=True)
 class MaskTask:
-    """One image: its walk, the number of foreground classes, and the final CRF if there is one.
+    """The walk of one image, the number of foreground classes, and the final CRF if there is one.
 
     `image` is the encoded image, which only the CRF needs.
     """
@@ -28,24 +28,26 @@ class MaskTask:
 
 
 def write_mask(task: MaskTask, paths: tuple[Path, ...]) -> None:
-    """The strongest class of each pixel (background among equals), after the CRF.
+    """Writes the strongest class of each pixel after the CRF, and its confidence.
+
+    Among equal scores, the background wins.
 
     Args:
       task: the image.
-      paths: of its mask and of its confidence.
+      paths: the paths of its mask and of its confidence.
 
     Raises:
-      UserError: the walk's file is damaged, or the image is not the one that was walked on.
+      UserError: the file of the walk is damaged, or the walk belongs to another image.
     """
     walk = read_walk(task.walk, task.num_classes)
-    scores = walk.enlarged()
+    scores = walk.upsampled()
     chosen = scores.argmax(0)
     if task.crf is not None and len(walk.keys):
         image = decode_image(task.image, task.image_id)
         if image.shape[:2] != walk.size:
             raise UserError(
                 f"{task.walk}: expected the size of image {task.image_id}, {image.shape[:2]}, found"
-                f" {walk.size}; delete it and make it again"
+                f" {walk.size}: delete it and make it again"
             )
         crf = crf_of(image, task.image_id, task.crf)
         q = crf.infer(np.moveaxis(score_unary(scores), 0, 2), task.crf.iterations)

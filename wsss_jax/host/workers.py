@@ -1,7 +1,7 @@
-"""Work on many files shared between processes, for code that threads cannot speed up.
+"""Pools of processes that share the work on many files, for code that threads cannot speed up.
 
-Processes are spawned, not forked: a fork of a process that runs JAX may hang. They import the
-function's module only, so one that is free of JAX starts in half a second.
+Processes are spawned and not forked, because a fork of a process that runs JAX may hang. They only
+import the module of their function, so they start in half a second if it does not import JAX.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from wsss_jax.host.host_memory import keep_freed_memory
 
 
 def worker_count(setting: int, tasks: int) -> int:
-    """How many processes to use: `setting`, or one for each core this process may use if 0.
+    """Returns how many processes to use, which is never more than there are `tasks`.
 
-    Never more than there are `tasks`.
+    This is `setting`, or one for each core that this process may use if `setting` is 0.
 
     Raises:
-      UserError: a negative setting.
+      UserError: the setting is negative.
     """
     if setting < 0:
         raise UserError(f"expected a number of workers, or 0 for all cores, found {setting}")
@@ -36,25 +36,28 @@ def worker_count(setting: int, tasks: int) -> int:
 
 @contextlib.contextmanager
 def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes for functions of modules. An exception, Ctrl-C too, drops what has not begun.
+    """Yields a pool of processes for functions of modules.
+
+    An exception, including Ctrl-C, cancels the work that has not begun.
 
     Raises:
-      UserError: a process was killed, as the system does when memory runs out.
+      UserError: a process was killed, as happens when memory runs out.
     """
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin)
     try:
         yield pool
     except BrokenProcessPool as error:
         raise UserError(
-            f"one of {workers} processes was ended from outside, as happens when memory runs out:"
-            " use fewer workers and run the same command again, finished work is kept"
+            f"expected {workers} processes to finish, found that one was killed, as happens when"
+            " memory runs out: use fewer workers and run the same command again; finished work is"
+            " kept"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _begin() -> None:
-    # Ctrl-C reaches all processes of a terminal; the first one decides what is to be done.
+    # Ctrl-C reaches all processes of a terminal, but only the first process decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     keep_freed_memory()
@@ -62,7 +65,7 @@ def _begin() -> None:
 
 
 def _end_with_parent() -> None:
-    # A process that waits for tasks does not notice that nobody is left to send any.
+    # A process that waits for tasks does not notice when its parent is gone.
     parent = parent_process()
     if parent is not None:
         with contextlib.suppress(OSError):

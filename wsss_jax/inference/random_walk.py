@@ -152,7 +152,7 @@ class Walks:
         if self._how.network == "boundary":
             scores = walk.scores
             if len(scores):
-                scores = scores / max(float(walk.enlarged().max()), _NOTHING)
+                scores = scores / max(float(walk.upsampled().max()), _NOTHING)
             level = np.full((1, *scores.shape[1:]), self._how.threshold, np.float32)
             walk = walk._replace(scores=np.concatenate([level, scores]))
         write_walk(paths[0], walk)

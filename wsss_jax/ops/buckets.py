@@ -1,4 +1,4 @@
-"""Few padded shapes for images of many sizes, so that few programs are compiled."""
+"""Chooses a few padded shapes for images of many sizes, so that few programs are compiled."""
 
 import dataclasses
 from collections import Counter
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 @dataclasses.dataclass(frozen=True)
 class Batch(Generic[Item]):
-    """At most `rows` items whose images are run together, in a padded shape (height, width)."""
+    """At most `rows` items whose images run together in a padded shape (height, width)."""
 
     bucket: Size
     rows: int
@@ -19,11 +19,11 @@ class Batch(Generic[Item]):
 
 
 def choose_buckets(sizes: Iterable[Size], count: int, multiple: int) -> tuple[Size, ...]:
-    """At most `count` (height, width) shapes into which all `sizes` fit, with little padding.
+    """Returns at most `count` shapes (height, width) that fit all `sizes` with little padding.
 
-    Sides are multiples of `multiple`. Starting with one shape per size, the two shapes are merged
-    whose union costs the fewest extra pixels over all images, until few enough are left. The
-    outcome depends on the sizes only, not on their order.
+    Sides are multiples of `multiple`. Starting with one shape per size, the two shapes whose union
+    costs the fewest extra pixels over all images are merged until few enough are left. The result
+    depends only on the sizes and not on their order.
     """
 
     def up(side: int) -> int:
@@ -46,22 +46,26 @@ def choose_buckets(sizes: Iterable[Size], count: int, multiple: int) -> tuple[Si
 
 
 def bucket_of(size: Size, buckets: Iterable[Size]) -> Size:
-    """The bucket with the fewest pixels that `size` fits into."""
+    """Returns the bucket with the fewest pixels that `size` fits into.
+
+    Raises:
+      ValueError: `size` fits into no bucket.
+    """
     fitting = [b for b in buckets if b[0] >= size[0] and b[1] >= size[1]]
     if not fitting:
-        raise ValueError(f"no bucket holds an image of {size}")
+        raise ValueError(f"expected a bucket for an image of {size}, found none large enough")
     return min(fitting, key=lambda b: (b[0] * b[1], b))
 
 
 def batches(
     items: Iterable[tuple[Size, Item]], buckets: Iterable[Size], pixels: int
 ) -> Iterator[Batch[Item]]:
-    """Items in batches of one bucket, small buckets first, in their order in each.
+    """Groups items into batches of one bucket each, small buckets first, keeping their order.
 
     Args:
-      items: with the sizes of their images, which fit into one of the buckets.
-      buckets: see `choose_buckets`.
-      pixels: what a batch holds at most, padding included, unless it is one item.
+      items: items with the sizes of their images, each of which fits into one of the buckets.
+      buckets: the shapes from `choose_buckets`.
+      pixels: the most pixels in a batch, including padding; a single item may have more.
     """
     shapes = tuple(buckets)
     groups: dict[Size, list[Item]] = {}

@@ -1,8 +1,8 @@
-"""Bilinear resizing in both conventions of the papers, never antialiased.
+"""Bilinear resizing in both conventions of the papers, without antialiasing.
 
-The sampling grid comes from the two sizes, not from a scale factor. Corner-aligned resizing maps
-the first and last pixel onto each other; the other convention treats pixels as areas (half pixel).
-`jax.image.resize` has no corner-aligned mode and blurs when it shrinks.
+The sampling grid follows from the two sizes and not from a scale factor. Corner-aligned resizing
+maps the first and last pixels onto each other. The other convention (half-pixel) treats pixels as
+areas. `jax.image.resize` has no corner-aligned mode, and it blurs when it makes images smaller.
 """
 
 import jax
@@ -20,9 +20,9 @@ def _valid_matrix(
     in_size: Int[Array, " b"],
     out_size: Int[Array, " b"],
 ) -> Float[Array, "b rows columns"]:
-    """A matrix for each signal, of which the leading `in_size` samples are valid.
+    """Returns a matrix for each signal, of which the leading `in_size` samples are valid.
 
-    Rows from `out_size` on are zero, which is the length that the valid samples are resized to.
+    The valid samples are resized to the length `out_size`; rows from there on are zero.
     """
     n_in, n_out = in_size[:, None], out_size[:, None]
     matrix = linear_weights(in_length, out_length, align_corners, n_in, n_out, jnp)

@@ -33,7 +33,7 @@ class Walk(NamedTuple):
     walked: Size
     stride: int
 
-    def enlarged(self) -> Float32[np.ndarray, "labels H W"]:
+    def upsampled(self) -> Float32[np.ndarray, "labels H W"]:
         """Upsamples the scores to the image's size, bilinearly with the half-pixel convention.
 
         As in the published programs, pixels become blocks of `stride` pixels, and what lies beyond
