@@ -31,7 +31,7 @@ def test_similar_sizes_are_merged_first():
 
 
 def test_an_image_that_fits_nowhere_is_an_error():
-    with pytest.raises(ValueError, match="no bucket"):
+    with pytest.raises(ValueError, match="expected a bucket for an image of"):
         bucket_of((33, 10), [(32, 32)])
 
 
