@@ -133,6 +133,13 @@ class Stage(Settings, abc.ABC):
         """
         return {}
 
+    def predictions(self) -> tuple[str, ...]:
+        """What the network that it trains predicts; by default nothing.
+
+        These are the names of `wsss_jax.methods.base.Method.outputs`.
+        """
+        return ()
+
     def check(self, needs: Needs) -> None:
         """Refuses needs that cannot work, before any stage runs and without the data.
 
@@ -193,4 +200,25 @@ def expect(needs: Needs, name: str, *any_of: str) -> None:
         raise UserError(
             f"expected needs.{name} to name a stage that makes {wanted}, found {need.name}, which"
             f" makes {', '.join(need.stage.outputs) or 'nothing for others'}: name another one"
+        )
+
+
+def expect_prediction(needs: Needs, output: str, setting: str = "") -> None:
+    """Refuses a network of the need ``checkpoint`` that is known not to predict `output`.
+
+    Args:
+      needs: of the stage; they have a ``checkpoint``.
+      output: one of a method's outputs.
+      setting: what asks for it; empty where the stage always does.
+
+    Raises:
+      UserError: see above.
+    """
+    need = needs["checkpoint"]
+    predicted = need.stage.predictions()
+    if predicted and output not in predicted:
+        raise UserError(
+            f"expected needs.checkpoint to name a stage whose network predicts {output}, found"
+            f" {need.name}, whose network predicts {', '.join(predicted)}: name another one"
+            + (f", or change {setting}" if setting else "")
         )

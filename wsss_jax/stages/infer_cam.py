@@ -11,7 +11,7 @@ from jaxtyping import Float
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.host.upsampling import ViewMaps
 from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, load_network
-from wsss_jax.stages.base import Context
+from wsss_jax.stages.base import Context, Needs, expect_prediction
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
 
 _EPSILON = 1e-5  # of the published programs
@@ -34,6 +34,11 @@ class InferCam(MultiScale, PerImageStage):
 
     output: str = "cam"
     normalize: Literal["min_max", "max"] = "min_max"
+
+    def check(self, needs: Needs) -> None:
+        """Refuses what cannot work; see `Stage`."""
+        super().check(needs)
+        expect_prediction(needs, self.output, "output")
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.

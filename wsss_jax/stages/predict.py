@@ -13,7 +13,7 @@ from wsss_jax.host.dense_crf import CrfSettings
 from wsss_jax.host.logit_masks import LogitTask, write_logit_mask
 from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, ViewJob, load_network
 from wsss_jax.settings import part
-from wsss_jax.stages.base import Context
+from wsss_jax.stages.base import Context, Needs, expect_prediction
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
 
 
@@ -40,6 +40,11 @@ class Predict(MultiScale, CrfSettings, PerImageStage):
     iterations: int = 1
     workers: int = 0
     known_labels: bool = False
+
+    def check(self, needs: Needs) -> None:
+        """Refuses what cannot work; see `Stage`."""
+        super().check(needs)
+        expect_prediction(needs, "logits")
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.

@@ -14,17 +14,14 @@ from typing import Any, ClassVar
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
 from wsss_jax.data.formats.cam_files import all_cams
 from wsss_jax.data.source import Source
-from wsss_jax.errors import UserError
 from wsss_jax.host.dense_crf import CrfSettings
 from wsss_jax.host.walk_masks import MaskTask, write_mask
 from wsss_jax.inference.multi_scale import load_network
 from wsss_jax.inference.random_walk import Walks, WalkSettings
 from wsss_jax.settings import part
-from wsss_jax.stages.base import Context, Needs
+from wsss_jax.stages.base import Context, Needs, expect_prediction
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
 from wsss_jax.stages.references import check_alpha, resolved_alpha
-
-_NETWORKS = {"affinity": "affinity", "irnet": "boundary"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,14 +56,7 @@ class RandomWalk(WalkSettings, CrfSettings, PerImageStage):
         """Refuses what cannot work; see `Stage`."""
         super().check(needs)
         check_alpha(self.alpha, "alpha", needs)
-        trained = needs["checkpoint"]
-        method = str(getattr(trained.stage, "method", {}).get("name", ""))
-        expected = _NETWORKS.get(method, self.network)
-        if expected != self.network:
-            raise UserError(
-                f"expected network={expected!r} for {trained.name}, which trains {method},"
-                f" found {self.network!r}: change it, or needs.checkpoint"
-            )
+        expect_prediction(needs, self.network, "network")
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.

@@ -109,6 +109,10 @@ class Train(Stage):
         """Steps of the run: whole batches per epoch times epochs, unless `steps` is set."""
         return self.steps or max(images // self.batch_size, 1) * self.epochs
 
+    def predictions(self) -> tuple[str, ...]:
+        """Those of its method; see `Stage`."""
+        return self.method_for(0).outputs
+
     def check(self, needs: Needs) -> None:
         """Refuses what cannot work; see `Stage`."""
         super().check(needs)
