@@ -227,14 +227,16 @@ def test_its_file_is_imported_under_its_names_with_positions_resized(tmp_path: P
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path):
-    missing, wide, odd = (dict(timm_arrays()) for _ in range(3))
+    missing, wide, odd, whole = (dict(timm_arrays()) for _ in range(4))
     del missing["blocks.0.ls1.gamma"]
     missing["blocks.4.ls1.gamma"] = np.ones(16)
     wide["pos_embed"] = np.ones((1, 50, 32), np.float32)
+    whole["pos_embed"] = np.ones((1, 50, 16), np.int32)
     odd["pos_embed"] = np.ones((1, 49, 16), np.float32)  # no class token: 48 is no square
     for arrays, message in (
         (missing, r"1 missing: blocks\.0\.ls1\.gamma; 1 unexpected: blocks\.4\.ls1\.gamma"),
         (wide, r"pos_embed \(expected \(1, 26, 16\), found \(1, 26, 32\)"),
+        (whole, r"pos_embed \(expected \(1, 26, 16\), found \(1, 50, 16\)"),
         (odd, r"pos_embed \(expected \(1, 26, 16\), found \(1, 49, 16\)"),
     ):
         with pytest.raises(UserError, match=message):

@@ -10,7 +10,11 @@ from wsss_jax.methods.base import Method
 
 
 def variable_shapes(method: Method, crop: int = 64) -> tuple[PyTree, PyTree]:
-    """Shapes of (parameters, other variables) of the method's network; nothing is computed."""
+    """Shapes of (parameters, other variables) of the method's network; nothing is computed.
+
+    They do not depend on `crop`, the side of the image that they are inferred with: position
+    embeddings have a grid of their own, see `wsss_jax.models.base`.
+    """
     image = jax.ShapeDtypeStruct((1, crop, crop, 3), jnp.float32)
     variables = dict(jax.eval_shape(method.model().init, jax.random.key(0), image))
     return variables.pop("params"), variables
@@ -19,7 +23,7 @@ def variable_shapes(method: Method, crop: int = 64) -> tuple[PyTree, PyTree]:
 def init_variables(method: Method, seed: int, crop: int) -> tuple[PyTree, PyTree]:
     """(parameters, other variables) of the method's network, drawn from `seed`.
 
-    `crop` is the side of the image that shapes are inferred from.
+    `crop` is the side of the image that shapes are inferred with, see `variable_shapes`.
     """
     arguments = jax.random.key(seed), jnp.zeros((1, crop, crop, 3), jnp.float32)
     # It runs once: on CPU, optimising dozens of random generators takes far longer than running.

@@ -81,7 +81,9 @@ def _as_variable(
     if backbone is None or inside is None:
         return from_torch_layout(array)
     array = backbone.import_layout(inside, array)
-    return array if array.shape == shape else backbone.resize_param(inside, array, shape)
+    if array.shape == shape or not np.issubdtype(array.dtype, np.floating):
+        return array  # numbers that are not floating are refused, in whatever shape
+    return backbone.resize_param(inside, array, shape)
 
 
 def _listed(title: str, names: Iterable[str], most: int = 8) -> list[str]:
