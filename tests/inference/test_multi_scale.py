@@ -116,7 +116,7 @@ def test_mistakes_are_the_users(trained: Callable, tmp_path: Path):
         UserError, match=r"one of cam, which the network of .*cam.* predicts, found 'logits'"
     ):
         load_network(folder, CLASSES, "logits")
-    with pytest.raises(UserError, match="found another one's"):
+    with pytest.raises(UserError, match="found those of another one"):
         load_network(folder, CLASSES + 1, "cam")
     with pytest.raises(UserError, match="expected a JSON file at"):
         load_network(tmp_path, CLASSES, "cam")

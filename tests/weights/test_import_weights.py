@@ -96,7 +96,7 @@ def test_ignored_names_keep_their_values(shapes, arrays):
         variables, arrays, backbone=TINY, ignore=r"(fc8|classifier)\..*", log=heard.append
     )
     assert (result["params"]["fc8"]["kernel"] == 7).all()
-    assert "kept as initialised: fc8.weight" in heard[0]
+    assert "kept as initialized: fc8.weight" in heard[0]
     assert "left out: classifier.weight" in heard[0]
 
 

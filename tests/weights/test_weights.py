@@ -31,7 +31,9 @@ def test_weights_of_another_network_are_refused(cam: Any, tmp_path: Path):
         dict(name="cam", backbone=dict(name="tiny", width=16)),
         dict(name="seam", backbone=dict(name="tiny", width=8)),
     ):
-        with pytest.raises(UserError, match=r"weights of this network .* found another one's"):
+        with pytest.raises(
+            UserError, match=r"weights of this network .* found those of another one"
+        ):
             load_weights(
                 tmp_path / "weights.npz",
                 *variable_shapes(Method.from_config(other, num_classes=CLASSES)),

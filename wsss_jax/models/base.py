@@ -1,26 +1,25 @@
-"""What a backbone is.
+"""The contract of backbones.
 
-A backbone is one module of this package (or any module: recipes take dotted names) with one
-subclass of `Backbone`. Its fields are its settings. It has to give
+A backbone is one module of this package, or any module that a recipe names with dots, with one
+subclass of `Backbone`, whose fields are its settings. The class has to define
 
-- ``__call__``, from images to feature maps, and `tap_strides`, how many pixels of the image there
-  are per pixel of each map: nobody guesses strides from the sizes of arrays, and they need not be
-  powers of two;
-- `pixel_mean` and `pixel_std`, which images are normalized with.
+- ``__call__``, from images to feature maps, and `tap_strides`, the pixels of the image per pixel of
+  each map. Nothing guesses strides from the sizes of arrays, and they need not be powers of two;
+- `pixel_mean` and `pixel_std`, with which images are normalized.
 
-The rest has defaults, which are those of a convolutional network under PyTorch's names, and is
-replaced where a backbone differs:
+Everything else has defaults that fit a convolutional network with PyTorch's names. A backbone that
+differs overrides them:
 
-- `frozen` or `param_rules`: what is trained, and at which rates;
-- `foreign_name`, `import_name` and `import_layout`: what its variables are called in files of other
-  programs, and how they lie there;
-- `resize_param`: how position embeddings of another grid are taken over;
-- `exact_padding`: whether images may be padded at inference.
+- `frozen` or `param_rules` state what is trained, and at which rates;
+- `foreign_name`, `import_name` and `import_layout` state the names and the layout of its variables
+  in files of other programs;
+- `resize_param` adapts position embeddings of another grid;
+- `exact_padding` states whether images may be padded at inference.
 
-Images may have any size, and one that is no multiple of a stride gives a map of
-``ceil(size / stride)`` pixels. The shapes of parameters depend on the fields alone, never on the
-size of the images: position embeddings have the grid that a field names and are resized inside the
-call.
+Images may have any size, and a size that is not a multiple of a stride gives a map of
+``ceil(size / stride)`` pixels. The shapes of parameters depend only on the fields and never on the
+size of the images. So position embeddings have the grid that a field states, and are resized inside
+the call.
 """
 
 import abc
@@ -41,24 +40,25 @@ from wsss_jax.types import ParamRule
 class Backbone(nn.Module, abc.ABC):
     """A network from images to feature maps, on which the methods build their heads.
 
-    Networks take a backbone as a submodule called ``backbone``; the patterns of `param_rules` and
-    the names of weights in files rest on that.
+    Networks have the backbone as a submodule called ``backbone``. The patterns of `param_rules` and
+    the names of weights in files depend on this name.
 
     Attributes:
-      dtype: of convolutions and activations; parameters are float32. The method supplies it.
+      dtype: the type of convolutions and activations, which the method supplies; parameters are
+        float32.
     """
 
     room: ClassVar[str] = "wsss_jax.models"
 
     pixel_mean: ClassVar[tuple[float, float, float]]
-    """Mean of RGB values in 0..255 that images are normalized with."""
+    """The mean of RGB values in 0…255 with which images are normalized."""
     pixel_std: ClassVar[tuple[float, float, float]]
-    """Standard deviation of RGB values in 0..255 that images are normalized with."""
+    """The standard deviation of RGB values in 0…255 with which images are normalized."""
     exact_padding: ClassVar[bool] = True
     """Whether the features of a padded image equal those of the image alone.
 
-    Attention keeps that by leaving out the tokens that are not `valid`. Where it is False,
-    inference pads no image: every size of image becomes a program of its own.
+    Attention fulfills this by leaving out the tokens that are not `valid`. If it is False,
+    inference does not pad images, and compiles a program for every size.
     """
 
     dtype: Dtype = supplied(default=jnp.float32, kw_only=True)
@@ -66,7 +66,7 @@ class Backbone(nn.Module, abc.ABC):
     @property
     @abc.abstractmethod
     def tap_strides(self) -> Mapping[str, int]:
-        """Image pixels per feature pixel of every feature map, by name."""
+        """The image pixels per feature pixel of every feature map, by name."""
 
     @abc.abstractmethod
     def __call__(
@@ -76,37 +76,37 @@ class Backbone(nn.Module, abc.ABC):
         *,
         train: bool = False,
     ) -> dict[str, Array]:
-        """Feature maps of normalized images.
+        """Computes the feature maps of normalized images.
 
         Args:
-          x: normalized RGB.
-          valid: the top-left rectangle of each image that is no padding. With `exact_padding`
-            features there are those of the unpadded image.
-          train: turns dropout on (it needs a ``dropout`` key) and, where batch norm is trained, the
-            batch's statistics.
+          x: normalized RGB images.
+          valid: the top-left rectangle of each image that is not padding. With `exact_padding`, the
+            features there equal those of the unpadded image.
+          train: turns on dropout, which needs a ``dropout`` key, and the statistics of the batch
+            where batch norm is trained.
 
         Returns:
           The maps that `tap_strides` names, [b, ceil(h / stride), ceil(w / stride), c] each:
-          ``conv3``, the finest, ``conv4``, ``conv5`` and ``conv6``, the last one; ``conv2``, if
-          any, is the stem's, of the stride of ``conv3``. They may all have one stride, as in a
-          plain transformer. What is no map (a class token, say) may stand beside them under
-          another name, for methods that ask for it.
+          ``conv3`` (the finest), ``conv4``, ``conv5`` and ``conv6`` (the last). ``conv2`` is
+          optional; it is the stem's map and has the stride of ``conv3``. All maps may have the same
+          stride, as in a plain transformer. Outputs that are not maps, such as a class token, may
+          be returned under other names for methods that use them.
         """
 
     @nn.nowrap
     def frozen(self) -> tuple[str, ...]:
-        """Regular expressions for the beginning of the paths of parameters that no recipe trains.
+        """Returns regular expressions that match the beginning of the paths of frozen parameters.
 
-        Paths begin with ``backbone/``. By default everything is trained.
+        Paths begin with ``backbone/``. By default, all parameters are trained.
         """
         return ()
 
     @nn.nowrap
     def param_rules(self) -> tuple[ParamRule, ...]:
-        """How the backbone's parameters are trained; together the patterns match all of them.
+        """Returns rules for training the backbone's parameters, which together match all of them.
 
-        By default, as in AffinityNet's program, weights learn at the base rate and biases at twice
-        that without decay; what is `frozen` does not learn.
+        By default, as in AffinityNet's program, weights have the base learning rate, and biases
+        have twice this rate and no decay. Parameters that are `frozen` are not trained.
         """
         return (
             *(ParamRule(f"^(?:{pattern}).*$", frozen=True) for pattern in self.frozen()),
@@ -116,26 +116,26 @@ class Backbone(nn.Module, abc.ABC):
 
     @nn.nowrap
     def foreign_name(self, name: str) -> str | None:
-        """What `import_name` calls the array that a file calls `name`; None leaves the array out.
+        """Returns what `import_name` calls the array `name` of a file; None leaves the array out.
 
-        For weights that are published under several systems of names, and for arrays in published
-        files that the backbone has no use for (the classifier of ImageNet).
+        This is for weights that are published under several systems of names, and for arrays in
+        published files that the backbone does not use, such as the ImageNet classifier.
         """
         return name
 
     @nn.nowrap
     def import_name(self, path: tuple[str, ...]) -> str:
-        """The name of a variable in files of other programs; PyTorch's by default.
+        """Returns the name of a variable in files of other programs, by default PyTorch's.
 
         Args:
-          path: collection, modules inside the backbone and the variable's name, such as
-            ``("params", "layer1_0", "conv1", "kernel")``.
+          path: the collection, the modules inside the backbone and the name of the variable, such
+            as ``("params", "layer1_0", "conv1", "kernel")``.
         """
         return torch_name(path)
 
     @nn.nowrap
     def import_layout(self, path: tuple[str, ...], array: np.ndarray) -> np.ndarray:
-        """An array of such a file with its axes in our order; see `import_name` for `path`."""
+        """Returns an array of such a file with its axes in our order; `path` is the variable's."""
         del path
         return from_torch_layout(array)
 
@@ -143,10 +143,10 @@ class Backbone(nn.Module, abc.ABC):
     def resize_param(
         self, path: tuple[str, ...], array: np.ndarray, shape: tuple[int, ...]
     ) -> np.ndarray:
-        """An array of a file, in our layout, as the variable at `path`, which has another shape.
+        """Resizes an array of a file, in our layout, to the `shape` of the variable at `path`.
 
-        For position embeddings, which are resized to the grid of this backbone. Whatever comes back
-        in another shape than `shape` is refused by the caller; by default that is everything.
+        This is for position embeddings, which are resized to the grid of this backbone. The caller
+        refuses a result that does not have the shape `shape`; by default, that is every array.
         """
         del path, shape
         return array

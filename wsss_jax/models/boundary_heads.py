@@ -1,8 +1,8 @@
 """The two branches of IRNet on a backbone's feature maps (Ahn et al., CVPR 2019).
 
-Both work on ``conv2`` (where the backbone has such a tap) to ``conv6`` and answer at the stride of
-``conv3``, which divides those of the later taps. Layers carry the names of the published program:
-``fc_edge1`` belongs to ``conv2``, ``fc_edge2`` to ``conv3`` and so on.
+Both use ``conv2`` (if the backbone has this tap) to ``conv6``, and their outputs have the stride of
+``conv3``, which divides the strides of the later taps. Layers have the names of the published
+program: ``fc_edge1`` belongs to ``conv2``, ``fc_edge2`` to ``conv3`` and so on.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ Valid = Bool[Array, "b ih iw"]
 
 
 class _Layer(nn.Module):
-    """1×1 convolution, group norm, upsampling, ReLU."""
+    """A 1×1 convolution, group norm, upsampling and ReLU."""
 
     features: int
     groups: int
@@ -30,18 +30,20 @@ class _Layer(nn.Module):
     def __call__(
         self, x: Array, stride: int, like: Array, like_stride: int, valid: Array | None
     ) -> Array:
-        """`x`, of `stride`, at the size of `like`, of `like_stride`."""
+        """Brings `x` of stride `stride` to the size of `like`, which has stride `like_stride`."""
         y = Conv(self.features, 1, dtype=self.dtype, name="0")(x)
         mask = downsample_valid(valid, stride)
         y = GroupNorm(self.groups, name="1")(y, mask)
         factor, rest = divmod(stride, like_stride)
         if rest:
-            raise ValueError(f"maps of stride {stride} cannot be upsampled to stride {like_stride}")
+            raise ValueError(
+                f"expected a stride that {like_stride} divides, found maps of stride {stride}"
+            )
         return nn.relu(_upsampled(y, factor, (like.shape[1], like.shape[2]), mask))
 
 
 class BoundaryHead(nn.Module):
-    """Where classes meet: logits of one channel at the stride of ``conv3``."""
+    """Logits of the boundaries between classes, in one channel at the stride of ``conv3``."""
 
     features: int = 32
     groups: int = 4
@@ -51,12 +53,12 @@ class BoundaryHead(nn.Module):
     def __call__(
         self, taps: dict[str, Array], strides: Mapping[str, int], valid: Valid | None
     ) -> Float[Array, "b h w 1"]:
-        """The logits.
+        """Computes the logits.
 
         Args:
-          taps: the backbone's feature maps.
-          strides: of the taps, see `wsss_jax.models.base.Backbone.tap_strides`.
-          valid: the top-left part of the network's input that is no padding.
+          taps: the feature maps of the backbone.
+          strides: their strides; see `wsss_jax.models.base.Backbone.tap_strides`.
+          valid: the top-left part of the network's input that is not padding.
         """
         parts = [
             _Layer(self.features, self.groups, self.dtype, name=f"fc_edge{number}")(
@@ -70,12 +72,13 @@ class BoundaryHead(nn.Module):
 
 
 class DisplacementHead(nn.Module):
-    """The way (dy, dx) from a pixel to the centre of its object, in pixels of ``conv3``.
+    """The displacement (dy, dx) from a pixel to the center of its object, in pixels of ``conv3``.
 
     Attributes:
-      features: channels on each of `TAPS`; the groups of the first have 8 channels, else 16.
-      momentum: share of a batch's mean in the running mean of all displacements.
-      dtype: of the convolutions.
+      features: the channels on each of `TAPS`.
+      groups: the groups of the group norm on each of `TAPS`.
+      momentum: the share of a batch's mean that enters the running mean of all displacements.
+      dtype: the type of the convolutions.
     """
 
     features: tuple[int, ...] = (64, 128, 256, 256, 256)
@@ -92,10 +95,13 @@ class DisplacementHead(nn.Module):
         *,
         train: bool = False,
     ) -> Float[Array, "b h w 2"]:
-        """See `BoundaryHead`; with `train` the mean is left in and counted."""
+        """Computes displacements as `BoundaryHead` does logits.
+
+        With `train`, their mean enters the running mean and is not subtracted.
+        """
 
         def layer(number: int, x: Array, tap: str, like: str) -> Array:
-            """Layer `number` on `x`, which has the stride of `tap`, at the stride of `like`."""
+            """Applies layer `number` to `x`, of the stride of `tap`, at the stride of `like`."""
             at = min(number, len(self.features)) - 1
             width, groups = self.features[at], self.groups[at]
             name = f"fc_dp{number}"
@@ -121,17 +127,17 @@ class _LastLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, valid: Array | None) -> Array:
-        """`valid` belongs to `x`."""
+        """Applies the layer; `valid` marks the pixels of `x` that are not padding."""
         y = Conv(self.features, 1, dtype=self.dtype, name="0")(x)
         y = nn.relu(GroupNorm(self.groups, name="1")(y, valid))
         return Conv(2, 1, dtype=self.dtype, name="3")(y)
 
 
 class _MeanShift(nn.Module):
-    """Takes the mean of all displacements away: no pixel is closer to its centre than another.
+    """Subtracts the mean of all displacements, which should not favor any direction.
 
-    The published program computes it over the images once training is over. A running mean needs
-    no such pass; the last hundred steps, which it remembers, hardly change the network.
+    The published program computes the mean over all images after training. A running mean needs no
+    such pass. It remembers about a hundred steps, during which the network hardly changes.
     """
 
     momentum: float
@@ -147,7 +153,7 @@ class _MeanShift(nn.Module):
 
 
 def _upsampled(x: Array, factor: int, size: tuple[int, int], valid: Array | None) -> Array:
-    """Bilinearly by a whole factor (half-pixel), and what is beyond `size` cut off."""
+    """Upsamples bilinearly by a whole factor (half-pixel) and cuts off what is beyond `size`."""
     if factor > 1:
         full = (factor * x.shape[1], factor * x.shape[2])
         sizes = {}

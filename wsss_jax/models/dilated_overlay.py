@@ -1,7 +1,8 @@
-"""Parallel dilated classifiers on one feature map, laid over each other.
+"""Parallel dilated classifiers on one feature map, whose maps are summed.
 
-ECS-Net's head (ICCV 2021), fused as by Wei et al. (Revisiting Dilated Convolution, CVPR 2018): a
-small kernel finds what is discriminative, and large dilations carry that to its surroundings.
+This is the head of ECS-Net (ICCV 2021), fused as in Wei et al. (Revisiting Dilated Convolution,
+CVPR 2018): a small dilation finds discriminative parts, and large dilations spread their evidence
+to the surroundings.
 """
 
 import flax.linen as nn
@@ -13,15 +14,15 @@ from wsss_jax.models.layers import Dtype
 
 
 class TapConv(nn.Module):
-    """3×3 convolution without bias from many channels to few, zero padded, float32 result.
+    """A zero-padded 3×3 convolution without bias from many channels to few, in float32.
 
-    All taps are applied in one matrix product and their few channels shifted and added. XLA's own
-    derivative of such a convolution by its kernel is many times slower on a CPU.
+    All taps are applied in one matrix product, whose few channels are shifted and added. XLA's own
+    kernel gradient of such a convolution is many times slower on a CPU.
 
     Attributes:
-      features: channels of the result.
-      dilation: distance between the taps.
-      dtype: of the product.
+      features: the channels of the result.
+      dilation: the distance between the taps.
+      dtype: the type of the product.
     """
 
     features: int
@@ -41,19 +42,19 @@ class TapConv(nn.Module):
         for i in range(3):
             for j in range(3):
                 down, right = ((n - 1) * self.dilation for n in (i, j))
-                if abs(down) < h and abs(right) < w:  # else this tap sees padding alone
+                if abs(down) < h and abs(right) < w:  # otherwise this tap only sees padding
                     shift = ((0, 0, 0), (-down, down, 0), (-right, right, 0), (0, 0, 0))
                     total += jax.lax.pad(product[:, :, :, i, j], jnp.float32(0), shift)
         return total
 
 
 class DilatedOverlay(nn.Module):
-    """Maps of one classifier per dilation.
+    """The maps of one classifier per dilation.
 
     Attributes:
-      features: channels of the maps.
-      dilations: of the 3×3 classifiers.
-      dtype: of their products.
+      features: the channels of the maps.
+      dilations: the dilations of the 3×3 classifiers.
+      dtype: the type of their products.
     """
 
     features: int
@@ -62,13 +63,13 @@ class DilatedOverlay(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, overlaid: bool) -> Float[Array, "b h w d"]:
-        """The first classifier's maps; with `overlaid` plus the mean of the others'."""
+        """Returns the first classifier's maps, plus the mean of the others if `overlaid`."""
         heads = [
             TapConv(self.features, dilation, self.dtype, name=f"d{dilation}")
             for dilation in self.dilations
         ]
         first = heads[0](x)
-        # All parameters are made at once, whichever maps are asked for first.
+        # Initialization creates all parameters, even if only the first maps are requested.
         if len(heads) == 1 or not (overlaid or self.is_initializing()):
             return first
         others = jnp.stack([head(x) for head in heads[1:]])

@@ -1,6 +1,6 @@
-"""The layers all networks are made of, with masks for padded images.
+"""The layers that all networks are made of, with masks for padded images.
 
-Legend: b batch, h w height and width, c channels.
+In shapes, b is the batch, h and w are height and width, and c is the number of channels.
 """
 
 from collections.abc import Callable
@@ -18,20 +18,20 @@ Dtype = Any
 
 
 def downsample_valid(valid: Bool[Array, "b h w"] | None, stride: int) -> Array | None:
-    """The valid pixels of feature maps of `stride`: n of them become ceil(n / stride)."""
+    """Returns the valid pixels of feature maps of `stride`, where n become ceil(n / stride)."""
     return None if valid is None else valid[:, ::stride, ::stride]
 
 
 def mask_features(x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None) -> Array:
-    """Zeros the features outside `valid`, as the zero padding of an unpadded image would be."""
+    """Sets features outside `valid` to zero, like the zero padding of an unpadded image."""
     return x if valid is None else jnp.where(valid[..., None], x, jnp.zeros((), x.dtype))
 
 
 class Conv(nn.Module):
-    """Convolution with a square kernel, NHWC.
+    """A convolution with a square kernel, in NHWC layout.
 
-    Zero padding of `dilation * (kernel_size - 1) / 2` on each side unless `padding` is given. The
-    caller masks padded features (see `mask_features`); a 1×1 kernel needs no mask.
+    Unless `padding` is given, each side gets `dilation * (kernel_size - 1) / 2` zeros. The caller
+    masks padded features with `mask_features`; a 1×1 kernel needs no mask.
     """
 
     features: int
@@ -59,7 +59,7 @@ class Conv(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """3×3 convolution of every channel with its own kernel (`kernel` [3, 3, 1, c])."""
+    """A 3×3 convolution of every channel with its own kernel (`kernel` [3, 3, 1, c])."""
 
     stride: int = 1
     dilation: int = 1
@@ -70,7 +70,7 @@ class DepthwiseConv(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
         """Applies the convolution."""
         shape = (3, 3, 1, x.shape[-1])
-        # Fan-in is the nine taps of one channel: the second-last axis of the kernel is 1.
+        # The fan-in is the nine taps of one channel, as the second-last axis of the kernel is 1.
         kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
         reach = self.dilation
         padding = self.padding or ((reach, reach), (reach, reach))
@@ -80,16 +80,17 @@ class DepthwiseConv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch norm that is frozen unless told otherwise.
+    """Batch norm, which is frozen by default.
 
-    Frozen it is one multiplication and one addition per channel with the running statistics.
-    `scale` and `bias` are parameters (frozen by the methods' rules), `mean` and `var` live in
-    ``batch_stats``. Everything is computed in float32 whatever `dtype` the features have.
+    If it is frozen, it is one multiplication and one addition per channel with the running
+    statistics. `scale` and `bias` are parameters, which the rules of methods freeze; `mean` and
+    `var` are in ``batch_stats``. The factors are computed in float32 for any type of features.
 
     Attributes:
-      momentum: share of the batch's statistics that enters the running ones; above 0 the batch's
-        own normalise it, over all images of the global batch, padding included as published.
-      epsilon: added to the variance.
+      momentum: the share of the batch statistics that enters the running ones. If it is above 0,
+        the statistics of the batch normalize the features. They are computed over all images of
+        the global batch including padding, as in the published programs.
+      epsilon: a number that is added to the variance.
     """
 
     momentum: float = 0.0
@@ -97,7 +98,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """Normalises."""
+        """Normalizes features."""
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
@@ -108,7 +109,7 @@ class BatchNorm(nn.Module):
             pixels = x.astype(jnp.float32)
             old_mean, old_var = mean, var
             mean = pixels.mean((0, 1, 2))
-            # Of centred pixels: the difference of two large squares would lose the digits.
+            # The mean is subtracted first; a difference of two large squares would lose digits.
             var = jnp.mean(jnp.square(pixels - mean), (0, 1, 2))
             if not self.is_initializing():
                 running_mean.value = old_mean + self.momentum * (mean - old_mean)
@@ -128,7 +129,7 @@ class GroupNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None
     ) -> Float[Array, "b h w c"]:
-        """Normalises; `valid` None counts all pixels."""
+        """Normalizes features; if `valid` is None, all pixels count."""
         b, h, w, c = x.shape
         scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)

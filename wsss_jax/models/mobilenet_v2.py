@@ -1,9 +1,9 @@
-"""MobileNetV2 (Sandler et al., CVPR 2018), dilated: the light backbone.
+"""A dilated MobileNetV2 (Sandler et al., CVPR 2018), the light backbone.
 
-Parameters carry torchvision's names (``features.4.conv.1.0.weight`` is
+Parameters have torchvision's names (``features.4.conv.1.0.weight`` is
 ``features_4/conv_1_0/kernel`` here). Padding follows TensorFlow's SAME rule for even sizes: a
-stride-2 layer adds nothing before and one row after (odd sizes gain one more row after), so that an
-image and the same image inside a larger canvas see the same sampling grid.
+layer of stride 2 adds no row before and one row after (odd sizes get one more row after). So an
+image has the same sampling grid alone and inside a larger canvas.
 """
 
 import re
@@ -27,7 +27,7 @@ from wsss_jax.models.layers import (
 from wsss_jax.models.torch_names import torch_name
 from wsss_jax.ops.depthwise import Padding
 
-# (expansion, channels, blocks, stride) of the seven groups; paper, table 2.
+# (expansion, channels, blocks, stride) of the seven groups, from table 2 of the paper.
 _GROUPS = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -48,7 +48,7 @@ def _same_padding(x: Array, stride: int, dilation: int) -> Padding:
 
 
 class _Block(nn.Module):
-    """Inverted residual: 1×1 expansion, 3×3 depthwise, 1×1 projection."""
+    """An inverted residual block: 1×1 expansion, 3×3 depthwise layer, 1×1 projection."""
 
     expansion: int
     features: int
@@ -75,13 +75,13 @@ class _Block(nn.Module):
 
 
 class MobileNetV2(Backbone):
-    """Width 1.0; stem, the blocks of stride 4 and, by default, batch norm are frozen.
+    """MobileNetV2 of width 1.0; stem, blocks of stride 4 and, by default, batch norm are frozen.
 
     Attributes:
-      output_stride: strides beyond it become dilations.
-      taps: numbers of the blocks whose results are ``conv4`` and ``conv5``.
-      remat: forms the activations inside the blocks a second time in the backward pass.
-      bn_momentum: trains the batch norm, see `BatchNorm`; 0 freezes it.
+      output_stride: the output stride; strides beyond it become dilations.
+      taps: the numbers of the blocks whose results are ``conv4`` and ``conv5``.
+      remat: whether the backward pass recomputes the activations inside the blocks.
+      bn_momentum: the momentum of trained batch norm (see `BatchNorm`); 0 freezes batch norm.
     """
 
     output_stride: Literal[8, 16, 32] = 16
@@ -95,7 +95,7 @@ class MobileNetV2(Backbone):
     @property
     def tap_strides(self) -> Mapping[str, int]:
         """See `Backbone`."""
-        strides, stride = [], 2  # of the blocks, counted from 1, after a stem of stride 2
+        strides, stride = [], 2  # the strides of the blocks after a stem of stride 2
         for _, _, blocks, step in _GROUPS:
             stride = min(stride * step, self.output_stride)
             strides += blocks * [stride]
@@ -104,13 +104,13 @@ class MobileNetV2(Backbone):
 
     @nn.nowrap
     def frozen(self) -> tuple[str, ...]:
-        """Stem and stride-4 blocks, as the first stages of every backbone here, and batch norm."""
+        """Freezes the stem, the blocks of stride 4 and, unless it is trained, batch norm."""
         first = (r"backbone/features_0_[01]/", r"backbone/features_[1-3]/")
         return first if self.bn_momentum else (*first, r"backbone/.*/(scale|bias)$")
 
     @nn.nowrap
     def import_name(self, path: tuple[str, ...]) -> str:
-        """torchvision's: ``features_4/conv_1_0`` is ``features.4.conv.1.0``."""
+        """Returns torchvision's name: ``features_4/conv_1_0`` is ``features.4.conv.1.0``."""
         return re.sub(r"_(?=\d)", ".", torch_name(path))
 
     @nn.compact
@@ -136,7 +136,7 @@ class MobileNetV2(Backbone):
                 index += 1
                 step, rate = group_stride if position == 0 else 1, dilation
                 if stride * step > self.output_stride:
-                    # The first block of a dilated group keeps the previous rate (as DeepLab does).
+                    # The first block of a dilated group keeps the previous rate, as in DeepLab.
                     step, dilation = 1, dilation * group_stride
                 stride *= step
                 fields = (expansion, features, step, rate, self.dtype, momentum)

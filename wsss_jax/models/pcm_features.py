@@ -1,4 +1,4 @@
-"""What SEAM's pixel correlation measures similarity on (arXiv 2004.04581, section 3.3)."""
+"""The features on which SEAM's pixel correlation measures similarity (arXiv 2004.04581, 3.3)."""
 
 from collections.abc import Mapping
 
@@ -20,18 +20,18 @@ def correlation_features(
     dims: tuple[int, int, int],
     dtype: Dtype,
 ) -> Float[Array, "b p q d"]:
-    """Color and two inner feature maps at `stride`; its layers become the calling module's.
+    """Combines colors and two inner feature maps at `stride`; no gradient reaches the backbone.
 
-    No gradient reaches the backbone.
+    The layers become submodules of the calling module.
 
     Args:
       x: normalized images.
-      taps: the backbone's feature maps; ``conv4`` and ``conv5`` are used.
-      strides: of the feature maps, see `wsss_jax.models.base.Backbone.tap_strides`.
-      stride: of the maps that the correlation revises.
-      valid: the top-left rectangle of each image that is no padding.
-      dims: channels of the 1×1 layers f8_3 and f8_4, on a tap each, and f9, on all.
-      dtype: of the layers.
+      taps: the feature maps of the backbone, of which ``conv4`` and ``conv5`` are used.
+      strides: their strides; see `wsss_jax.models.base.Backbone.tap_strides`.
+      stride: the stride of the maps that the correlation revises.
+      valid: the top-left rectangle of each image that is not padding.
+      dims: the channels of the 1×1 layers f8_3 and f8_4, on one tap each, and of f9, on all.
+      dtype: the type of the layers.
     """
     he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
     wide = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")  # xavier with gain 4

@@ -1,9 +1,9 @@
 """ResNet-50 and ResNet-101 (He et al., CVPR 2016) in torchvision's first form.
 
-Bottleneck blocks with the stride on the 3×3 layer, convolutions without bias, batch norm frozen by
-default. Parameters carry torchvision's names (``layer1.0.downsample.0.weight`` is
-``layer1_0/downsample_0/kernel`` here). The output stride is 16 or 8, not 32: IRNet's program (CVPR
-2019) leaves out the last stride and nothing else, DeepLab dilates the layers after it.
+Bottleneck blocks have their stride on the 3×3 layer, convolutions have no bias, and batch norm is
+frozen by default. Parameters have torchvision's names (``layer1.0.downsample.0.weight`` is
+``layer1_0/downsample_0/kernel`` here). The output stride is 16 or 8 and not 32: IRNet's program
+(CVPR 2019) only removes the last stride, and DeepLab also dilates the layers after it.
 """
 
 import re
@@ -20,21 +20,21 @@ from wsss_jax.models.layers import BatchNorm, Conv, downsample_valid, mask_featu
 from wsss_jax.models.torch_names import torch_name
 
 BLOCKS: Mapping[int, tuple[int, int, int, int]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-"""Blocks of layer1 to layer4, by depth."""
+"""The number of blocks in layer1 to layer4, by depth."""
 
 _EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """``relu(x + 1×1(3×3(1×1(x))))``, the shortcut projected in the first block of a layer.
+    """A block ``relu(x + 1×1(3×3(1×1(x))))``, whose shortcut may be projected.
 
     Attributes:
-      width: channels of the 3×3 layer; the result has four times as many.
-      stride: of the 3×3 layer and the projection.
-      dilation: of the 3×3 layer.
-      project: the first block of a layer.
-      momentum: of batch norm, see `BatchNorm`.
-      dtype: of the convolutions.
+      width: the channels of the 3×3 layer; the result has four times as many.
+      stride: the stride of the 3×3 layer and the projection.
+      dilation: the dilation of the 3×3 layer.
+      project: whether the shortcut is projected, as in the first block of a layer.
+      momentum: the momentum of batch norm; see `BatchNorm`.
+      dtype: the type of the convolutions.
     """
 
     width: int
@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None
     ) -> Float[Array, "b p q d"]:
-        """`valid` belongs to `x`; the result's is downsampled by the stride."""
+        """Applies the block; `valid` belongs to `x`, and that of the result is downsampled."""
 
         def norm(y: Array, name: str) -> Array:
             return BatchNorm(self.momentum, name=name)(y)
@@ -65,17 +65,18 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(Backbone):
-    """The network; its stem never learns.
+    """ResNet-50 or ResNet-101 with a frozen stem.
 
     Attributes:
-      depth: number of layers.
-      output_stride: at 16 layer4 has no stride, at 8 layer3 and layer4 have none.
-      dilated: layers that lost a stride are dilated instead, the first block of each by what the
-        layer before has (DeepLab); without it their kernels see less, as in IRNet's program.
-      frozen_layers: how many of layer1 to layer4 learn nothing: 2 for the CAM
-        of IRNet's program, where gradients stop after layer2.
-      remat: forms the activations inside the blocks a second time in the backward pass.
-      bn_momentum: trains the batch norm, see `BatchNorm`; 0 freezes it.
+      depth: the number of layers.
+      output_stride: at 16, layer4 has no stride; at 8, layer3 and layer4 have none.
+      dilated: whether layers that lost a stride are dilated instead, where the first block of each
+        has the dilation of the layer before (DeepLab). Otherwise their receptive field is smaller,
+        as in IRNet's program.
+      frozen_layers: how many of layer1 to layer4 are frozen. It is 2 for the CAM of IRNet's
+        program, where gradients stop after layer2.
+      remat: whether the backward pass recomputes the activations inside the blocks.
+      bn_momentum: the momentum of trained batch norm (see `BatchNorm`); 0 freezes batch norm.
     """
 
     depth: Literal[50, 101] = 50
@@ -96,7 +97,7 @@ class ResNet(Backbone):
 
     @nn.nowrap
     def frozen(self) -> tuple[str, ...]:
-        """The stem, the first `frozen_layers`, and batch norm unless `bn_momentum` trains it."""
+        """Freezes the stem, the first `frozen_layers` and, unless it is trained, batch norm."""
         found = (r"backbone/(conv1|bn1)/",)
         if self.frozen_layers:
             found += (rf"backbone/layer[1-{self.frozen_layers}]_\d+/",)
@@ -106,7 +107,7 @@ class ResNet(Backbone):
 
     @nn.nowrap
     def import_name(self, path: tuple[str, ...]) -> str:
-        """torchvision's: ``layer1_0/downsample_0`` is ``layer1.0.downsample.0``."""
+        """Returns torchvision's name: ``layer1_0/downsample_0`` is ``layer1.0.downsample.0``."""
         return re.sub(r"_(?=\d)", ".", torch_name(path))
 
     @nn.compact
@@ -155,8 +156,9 @@ class ResNet(Backbone):
 
 
 def _max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
-    """Largest of 3×3, stride 2; what lies outside the map, or was zeroed, never wins over a ReLU's
-    result.
+    """Takes the maximum of 3×3 pixels with stride 2.
+
+    Pixels outside the map, or set to zero, are never larger than the result of a ReLU.
     """
     ends = (1, 1)
     return lax.reduce_window(

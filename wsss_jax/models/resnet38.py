@@ -1,8 +1,8 @@
-"""ResNet38: a wide residual network of output stride 8, 105 M parameters ("model A1").
+"""ResNet38, a wide residual network of output stride 8 with 105 M parameters ("model A1").
 
 Source: Wu, Shen, van den Hengel, *Wider or Deeper* (arXiv 1611.10080), in the form of AffinityNet,
-SSENet and SEAM: pre-activation blocks, convolutions without bias, batch norm frozen by default.
-Submodules carry the names of the published PyTorch weights.
+SSENet and SEAM. Blocks are pre-activated, convolutions have no bias, and batch norm is frozen by
+default. Submodules have the names of the published PyTorch weights.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from wsss_jax.models.layers import BatchNorm, Conv, downsample_valid, mask_featu
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A level's block of two 3×3 convolutions; `dilations` are those of first and second."""
+    """A block of two 3×3 convolutions, whose dilations are `dilations`."""
 
     name: str
     middle: int
@@ -41,7 +41,7 @@ BLOCKS = (
 )
 BOTTLENECKS = (("b6", 2048), ("b7", 4096))
 TAPS = {"b4": "conv3", "b5": "conv4", "b6": "conv5"}
-"""The normalised input of a block, by the name the papers give it."""
+"""The names in the papers for the normalized inputs of these blocks."""
 
 _MXNET = {
     "weight": "weight",
@@ -53,9 +53,9 @@ _MXNET = {
 
 
 class ResidualBlock(nn.Module):
-    """``x + conv(relu(bn(conv(relu(bn(x))))))``, the shortcut projected where shapes differ.
+    """A block ``x + conv(relu(bn(conv(relu(bn(x))))))``, with a projection if shapes differ.
 
-    Returns the sum and the first ``relu(bn(x))``.
+    It returns the sum and the first ``relu(bn(x))``.
     """
 
     block: Block
@@ -66,7 +66,7 @@ class ResidualBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None
     ) -> tuple[Array, Array]:
-        """`valid` belongs to `x`; the result's is downsampled by the block's stride."""
+        """Applies the block; `valid` belongs to `x`, and that of the result is downsampled."""
         block = self.block
         active = nn.relu(BatchNorm(self.momentum, name="bn_branch2a")(x))
         y = Conv(
@@ -90,9 +90,9 @@ class ResidualBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1 → 3×3 dilated → 1×1, with channel dropout before the last two.
+    """A block 1×1 → dilated 3×3 → 1×1 with channel dropout before the last two layers.
 
-    Returns the sum with the projected shortcut and the first ``relu(bn(x))``.
+    It returns the sum with the projected shortcut, and the first ``relu(bn(x))``.
     """
 
     out: int
@@ -105,7 +105,7 @@ class Bottleneck(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None, train: bool
     ) -> tuple[Array, Array]:
-        """`valid` belongs to `x` and to the result."""
+        """Applies the block; `valid` belongs to `x` and to the result."""
 
         def active(y: Array, name: str) -> Array:
             return nn.relu(BatchNorm(self.momentum, name=f"bn_{name}")(y))
@@ -125,13 +125,14 @@ class Bottleneck(nn.Module):
 
 
 class ResNet38(Backbone):
-    """The network; its first two levels and, by default, batch norm are frozen.
+    """ResNet38, whose first two levels and, by default, batch norm are frozen.
 
     Attributes:
-      dropout: rates in the bottlenecks b6 and b7 (published: 0.3, 0.5; arXiv 2112.05351: 0.2, 0.2).
-      remat: forms the activations inside the blocks a second time in the backward pass: about a
-        third more time for a fraction of the memory.
-      bn_momentum: trains the batch norm, see `BatchNorm`; 0 freezes it.
+      dropout: the dropout rates in the bottlenecks b6 and b7: 0.3 and 0.5 as published, 0.2 and 0.2
+        in arXiv 2112.05351.
+      remat: whether the backward pass recomputes the activations inside the blocks, which takes
+        about a third more time and a fraction of the memory.
+      bn_momentum: the momentum of trained batch norm (see `BatchNorm`); 0 freezes batch norm.
     """
 
     dropout: tuple[float, ...] = (0.3, 0.5)
@@ -148,17 +149,17 @@ class ResNet38(Backbone):
 
     @nn.nowrap
     def frozen(self) -> tuple[str, ...]:
-        """The first two levels, which no recipe trains, and batch norm unless it is trained."""
+        """Freezes the first two levels and, unless it is trained, batch norm."""
         first = (r"backbone/conv1a/", r"backbone/b2(_[12])?/")
         return first if self.bn_momentum else (*first, r"backbone/(.*/)?bn[^/]*/")
 
     @nn.nowrap
     def foreign_name(self, name: str) -> str | None:
-        """The PyTorch name of an array of the ImageNet weights, which were published for MXNet.
+        """Returns the PyTorch name for an array of the ImageNet weights, published for MXNet.
 
-        ``arg:res4b1_branch2a_weight`` → ``b4_1.conv_branch2a.weight``, ``bn4a_branch2a_gamma`` →
-        ``b4.bn_branch2a.weight``; the ImageNet classifier gives None, other names come back
-        unchanged.
+        ``arg:res4b1_branch2a_weight`` becomes ``b4_1.conv_branch2a.weight``, and
+        ``bn4a_branch2a_gamma`` becomes ``b4.bn_branch2a.weight``. The ImageNet classifier gives
+        None, and other names are returned unchanged.
         """
         mxnet = re.sub("^(arg|aux):", "", name)
         if mxnet.startswith("linear1000_"):

@@ -1,4 +1,4 @@
-"""Feature maps of one stride, whatever strides a backbone taps."""
+"""Brings the feature maps of any backbone to a common stride."""
 
 from jaxtyping import Array, Bool, Float
 
@@ -7,7 +7,7 @@ from wsss_jax.ops.resize import resize_bilinear, valid_size
 
 
 def map_size(image_size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """(height, width) of the maps of `stride` of an image: the last pixels may be parts of one."""
+    """Returns (height, width) of the maps of an image at `stride`, rounded up."""
     return -(-image_size[0] // stride), -(-image_size[1] // stride)
 
 
@@ -18,15 +18,15 @@ def to_stride(
     size: tuple[int, int],
     valid: Bool[Array, "b ih iw"] | None,
 ) -> Float[Array, "b oh ow c"]:
-    """Maps of `stride` at `new_stride`, corners aligned.
+    """Resizes maps from `stride` to `new_stride` with aligned corners.
 
     Args:
-      maps: of `stride`; 1 for the images themselves.
-      stride: image pixels per pixel of `maps`.
-      new_stride: image pixels per pixel of the result.
-      size: (height, width) of the result, see `map_size`.
-      valid: the top-left rectangle of each image that is no padding; the same rectangle of the
-        result is then that of the unpadded image.
+      maps: the maps, or the images themselves.
+      stride: the image pixels per pixel of `maps`, which is 1 for the images themselves.
+      new_stride: the image pixels per pixel of the result.
+      size: (height, width) of the result; see `map_size`.
+      valid: the top-left rectangle of each image that is not padding. This rectangle of the result
+        then equals that of the unpadded image.
     """
     if stride == new_stride:
         return maps

@@ -1,4 +1,4 @@
-"""A network of 0.2 M parameters, trained from scratch: for the built-in data and for tests."""
+"""A backbone of 0.2 M parameters to train from scratch, for the built-in data and for tests."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -30,11 +30,11 @@ class _Layer(nn.Module):
 
 
 class Tiny(Backbone):
-    """A stem of 4×4 patches and 3×3 layers, output stride 8.
+    """A small network of output stride 8, with a stem of 4×4 patches and 3×3 layers.
 
     Attributes:
-      width: channels of the first layers; ``conv5`` has twice and ``conv6`` four times as many.
-      remat: forms the activations inside the layers a second time in the backward pass.
+      width: the channels of the first layers; ``conv5`` has twice and ``conv6`` four times as many.
+      remat: whether the backward pass recomputes the activations inside the layers.
     """
 
     width: int = 32

@@ -1,4 +1,4 @@
-"""PyTorch's names and layouts of variables: what files of other programs hold, by default."""
+"""PyTorch's names and layouts of variables, which files of other programs have by default."""
 
 import numpy as np
 
@@ -9,19 +9,20 @@ LEAVES = {
     ("batch_stats", "mean"): "running_mean",
     ("batch_stats", "var"): "running_var",
 }
-"""PyTorch's name of a variable, by our collection and name; others are called the same."""
+"""PyTorch's names of variables, by our collection and name; other variables keep their name."""
 
 
 def torch_name(path: tuple[str, ...]) -> str:
-    """``params, layer, kernel`` is ``layer.weight``; a leaf that `LEAVES` lacks keeps its name."""
+    """Returns PyTorch's name for a path: ``params, layer, kernel`` is ``layer.weight``."""
     collection, *modules, leaf = path
     return ".".join([*modules, LEAVES.get((collection, leaf), leaf)])
 
 
 def from_torch_layout(array: np.ndarray) -> np.ndarray:
-    """PyTorch's layout to ours: OIHW to HWIO, (out, in) to (in, out), others as they are.
+    """Converts PyTorch's layout to ours: OIHW to HWIO, and (out, in) to (in, out).
 
-    A depthwise kernel [c, 1, h, w] becomes [h, w, 1, c] by the same rule.
+    A depthwise kernel [c, 1, h, w] becomes [h, w, 1, c] by the same rule. Other arrays stay as they
+    are.
     """
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)

@@ -1,1 +1,1 @@
-"""Weights of networks: our own files and those of other programs."""
+"""Reads and writes the weights of networks, in our own files and in those of other programs."""

@@ -1,14 +1,14 @@
-"""Weights of other programs, as data: a ``.npz`` file of arrays, mostly under PyTorch's names.
+"""Imports the weights of other programs from ``.npz`` files, mostly with PyTorch's names.
 
-A PyTorch checkpoint becomes such a file where PyTorch is at hand, with
+Where PyTorch is installed, this turns a checkpoint into such a file:
 
     np.savez("weights.npz", **{k: v.numpy() for k, v in torch.load("weights.pth").items()})
 
-Names come from the paths of our variables: ``backbone/b4_1/conv_branch2a/kernel`` is
-``b4_1.conv_branch2a.weight``. A backbone whose variables have other names or layouts in files says
-so by `Backbone.import_name` and `Backbone.import_layout`, one whose weights are also published
-under other names by `Backbone.foreign_name`, and one that can take over position embeddings of
-another grid by `Backbone.resize_param`.
+Names follow from the paths of our variables: ``backbone/b4_1/conv_branch2a/kernel`` is
+``b4_1.conv_branch2a.weight``. A backbone states other names or layouts in files with
+`Backbone.import_name` and `Backbone.import_layout`, and names under which its weights are also
+published with `Backbone.foreign_name`. It resizes position embeddings of another grid with
+`Backbone.resize_param`.
 """
 
 import re
@@ -26,17 +26,17 @@ from wsss_jax.models.base import Backbone
 from wsss_jax.models.torch_names import from_torch_layout, torch_name
 
 HEADS = r"(classifier|fc\w*|f8_\d|f9)\..*"
-"""Layers after the backbone in published files: classifiers and the heads of other methods."""
+"""Layers after the backbone in published files, such as classifiers and heads of other methods."""
 
 Variables = dict[str, Any]
 
 
 def torch_names(variables: Variables, backbone: Backbone | None = None) -> dict[str, str]:
-    """The name in files of every variable, by path such as ``params/b4_1/conv_branch2a/kernel``.
+    """Returns every variable's name in files, by path like ``params/b4_1/conv_branch2a/kernel``.
 
     Args:
-      variables: Flax variables by collection; the backbone, if any, is the submodule ``backbone``.
-      backbone: names its own variables; None where there is none.
+      variables: Flax variables by collection; a backbone is the submodule ``backbone``.
+      backbone: the backbone, which names its own variables, or None if there is none.
     """
     names: dict[str, str] = {}
     for path in traverse_util.flatten_dict(variables):
@@ -49,24 +49,24 @@ def torch_names(variables: Variables, backbone: Backbone | None = None) -> dict[
 
 
 def _inside_backbone(path: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The path of one of the backbone's variables without ``backbone``; None for another one's."""
+    """Returns the path of a backbone's variable without ``backbone``; None for other variables."""
     collection, module, *rest = path
     return (collection, *rest) if module == "backbone" and rest else None
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a ``.npz`` file by name.
+    """Reads the arrays of a ``.npz`` file by name.
 
     Raises:
-      UserError: no such file, or it is no archive of plain arrays.
+      UserError: there is no such file, or it is not an archive of plain arrays.
     """
     try:
-        # NumPy leaves a file that it opened itself open when the archive turns out damaged.
+        # If NumPy opened the file itself, it would leave it open when the archive is damaged.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise UserError(f"expected weights (.npz) at {path}, found no such file") from error
-    except Exception as error:  # NumPy, zipfile and zlib each have their own
+    except Exception as error:  # NumPy, zipfile and zlib raise exceptions of their own
         raise UserError(
             f"expected weights (.npz with plain arrays) in {path}, found something else ({error}):"
             " convert a PyTorch file with np.savez first"
@@ -76,7 +76,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def _as_variable(
     path: str, array: np.ndarray, shape: tuple[int, ...], backbone: Backbone | None
 ) -> np.ndarray:
-    """An array of a file in our layout and, where the backbone knows how, of `shape`."""
+    """Converts an array of a file to our layout and, if the backbone can, to `shape`."""
     inside = _inside_backbone(tuple(path.split("/")))
     if backbone is None or inside is None:
         return from_torch_layout(array)
@@ -103,22 +103,23 @@ def import_arrays(
     source: str = "the weights",
     log: Callable[[str], None] = lambda _: None,
 ) -> Variables:
-    """`variables` with the values of `arrays`, float32; every name and shape has to agree.
+    """Returns `variables` with the values of `arrays` in float32; names and shapes must agree.
 
-    Shapes that the backbone can resize (position embeddings) agree, too.
+    Shapes that the backbone can resize (position embeddings) count as equal.
 
     Args:
       variables: Flax variables (or their shapes) by collection.
-      arrays: by name in the file; ``num_batches_tracked`` is skipped, and a ``module.`` before all
-        names (of a network saved in its parallel wrapper) too.
-      backbone: the backbone; None where there is none.
-      ignore: regular expression of names that may be missing (they keep their value in
-        `variables`) or be in excess.
-      source: what to call the arrays in messages.
-      log: hears what was imported and what was ignored.
+      arrays: arrays by their name in the file. ``num_batches_tracked`` is skipped, and so is a
+        prefix ``module.`` (of a network that was saved in its parallel wrapper).
+      backbone: the backbone, or None if there is none.
+      ignore: a regular expression for names that may be missing from `arrays`, and then keep their
+        value, or may be unexpected.
+      source: the name of the arrays in messages.
+      log: a function that is told what was imported and what was ignored.
 
     Raises:
-      UserError: arrays are missing, in excess, of another shape or not finite; names all of them.
+      UserError: arrays are missing, unexpected, of another shape or not finite; the first ones are
+        named.
     """
     found: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
@@ -155,7 +156,7 @@ def import_arrays(
             f"expected the {len(names)} arrays of this network in {source}, found"
             f" {'; '.join(problems)}: use the file of this network"
         )
-    ignored = _listed("kept as initialised", missing) + _listed("left out", unexpected)
+    ignored = _listed("kept as initialized", missing) + _listed("left out", unexpected)
     log("; ".join([f"{len(names) - len(missing)} arrays from {source}", *ignored]))
     return traverse_util.unflatten_dict(flat, sep="/")
 
@@ -167,17 +168,17 @@ def import_backbone(
     variables: PyTree,
     log: Callable[[str], None] = lambda _: None,
 ) -> tuple[PyTree, PyTree]:
-    """A network's (params, other variables) with the backbone's weights read from a file.
+    """Returns a network's (params, other variables) with the backbone's weights from a file.
 
     Args:
-      path: ``.npz`` file. Layers after the backbone are left out.
+      path: a ``.npz`` file, whose layers after the backbone are left out.
       backbone: the backbone of the network.
       params: the network's parameters; the backbone's are under ``backbone``.
       variables: the other variables by collection.
-      log: hears what was imported.
+      log: a function that is told what was imported.
 
     Raises:
-      UserError: the file does not hold exactly this backbone.
+      UserError: the file does not hold exactly the weights of this backbone.
     """
     everything = {"params": params, **variables}
     part = {

@@ -1,4 +1,4 @@
-"""Weights of a network as one portable ``.npz``: a float32 array per variable, by path."""
+"""Saves and loads the weights of a network as one ``.npz`` with a float32 array per variable."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from wsss_jax.models.base import Backbone
 
 
 def save_weights(path: Path, params: PyTree, variables: PyTree) -> None:
-    """Writes parameters and other variables (``params/…``, ``batch_stats/…``), atomically."""
+    """Writes parameters and other variables (``params/…``, ``batch_stats/…``) atomically."""
     flat = traverse_util.flatten_dict({"params": params, **variables}, sep="/")
     host = jax.device_get(flat)
     with atomic_write(path) as file:
@@ -28,30 +28,30 @@ def load_weights(
     part: str = "",
     backbone: Backbone | None = None,
 ) -> tuple[PyTree, PyTree]:
-    """The (parameters, variables) of a file, which must be exactly those of the given trees.
+    """Reads the (parameters, variables) of a file, whose entries must be those of the given trees.
 
     Args:
       path: the file.
-      params: parameters of the network.
+      params: the parameters of the network.
       variables: its other variables.
-      part: a submodule's name; only its arrays are read and replaced, all others stay.
-      backbone: the network's; position embeddings of another grid are resized by it. None: no
-        array is resized.
+      part: the name of a submodule; if it is given, only its arrays are read and replaced.
+      backbone: the network's backbone, which resizes position embeddings of another grid. If it is
+        None, no array is resized.
 
     Raises:
-      UserError: no such file, not readable, or of another network.
+      UserError: there is no such file, or it is damaged or belongs to another network.
     """
     everything = traverse_util.flatten_dict({"params": params, **variables}, sep="/")
     want: dict[str, Any] = {n: v for n, v in everything.items() if _belongs(n, part)}
     try:
-        # NumPy leaves a file that it opened itself open when the archive turns out damaged.
+        # If NumPy opened the file itself, it would leave it open when the archive is damaged.
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             have = {name: file[name] for name in file.files if _belongs(name, part)}
     except FileNotFoundError as error:
         raise UserError(f"expected weights in {path}, found no such file: train first") from error
-    except Exception as error:  # NumPy, zipfile and zlib each have their own
+    except Exception as error:  # NumPy, zipfile and zlib raise exceptions of their own
         raise UserError(
-            f"expected weights (.npz) in {path}, found a damaged file ({error}): train anew"
+            f"expected weights (.npz) in {path}, found a damaged file ({error}): train again"
         ) from error
     if backbone is not None:
         have = {n: _resized(backbone, n, v, want[n]) if n in want else v for n, v in have.items()}
@@ -62,8 +62,8 @@ def load_weights(
     ]
     if wrong:
         raise UserError(
-            f"expected weights of this {part or 'network'} in {path}, found another one's:"
-            f" {len(wrong)} entries differ, such as {min(wrong)}"
+            f"expected the weights of this {part or 'network'} in {path}, found those of another"
+            f" one ({len(wrong)} entries differ, such as {min(wrong)}): use the file of this one"
         )
     tree = traverse_util.unflatten_dict({**everything, **have}, sep="/")
     loaded = tree.pop("params")
@@ -71,7 +71,7 @@ def load_weights(
 
 
 def _resized(backbone: Backbone, name: str, array: np.ndarray, like: Any) -> np.ndarray:
-    """`array` in the shape of `like`, where the backbone knows how."""
+    """Resizes `array` to the shape of `like` if the backbone can."""
     collection, module, *rest = name.split("/")
     if module != "backbone" or array.shape == like.shape or array.dtype.kind != "f":
         return array
@@ -79,5 +79,5 @@ def _resized(backbone: Backbone, name: str, array: np.ndarray, like: Any) -> np.
 
 
 def _belongs(name: str, part: str) -> bool:
-    # Names are collection/module/…/leaf.
+    # Names have the form collection/module/…/leaf.
     return not part or name.split("/")[1] == part

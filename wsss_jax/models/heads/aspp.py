@@ -13,10 +13,10 @@ from wsss_jax.models.layers import Conv, downsample_valid, mask_features
 class Aspp(Head):
     """Parallel dilated 3×3 classifiers whose logits are added.
 
-    DeepLabv2 (Chen et al., arXiv 1606.00915, section 3.2).
+    Source: DeepLabv2 (Chen et al., arXiv 1606.00915, section 3.2).
 
     Attributes:
-      dilations: of the classifiers.
+      dilations: the dilations of the classifiers.
     """
 
     dilations: tuple[int, ...] = (6, 12, 18, 24)
@@ -30,7 +30,7 @@ class Aspp(Head):
         *,
         train: bool = False,
     ) -> Float[Array, "b p q c1"]:
-        """Logits at the stride of ``conv6``."""
+        """Computes the logits at the stride of ``conv6``."""
         del train
         x = mask_features(taps["conv6"], downsample_valid(valid, strides["conv6"]))
         init = nn.initializers.normal(0.01)

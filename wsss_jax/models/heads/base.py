@@ -1,4 +1,4 @@
-"""What a head of a segmentation network is, and the layer that most are made of."""
+"""The contract of the heads of segmentation networks, and the layer that most of them use."""
 
 import abc
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from wsss_jax.settings import supplied
 
 
 class Head(nn.Module, abc.ABC):
-    """From a backbone's feature maps to the logits of the pixels.
+    """A network from a backbone's feature maps to the logits of the pixels.
 
-    A head is one module of this package, or any module, with one subclass; its fields are its
+    A head is one module of this package, or any module, with one subclass, whose fields are its
     settings. Its batch norm is trained.
 
     Attributes:
-      outputs: channels of the logits. The method supplies it.
-      dtype: of the convolutions. The method supplies it.
+      outputs: the channels of the logits, which the method supplies.
+      dtype: the type of the convolutions, which the method supplies.
     """
 
     room: ClassVar[str] = "wsss_jax.models.heads"
@@ -30,7 +30,7 @@ class Head(nn.Module, abc.ABC):
 
     @nn.nowrap
     def stride(self, strides: Mapping[str, int]) -> int:
-        """Image pixels per pixel of the logits, given those of the feature maps."""
+        """Returns the image pixels per pixel of the logits, given those of the feature maps."""
         return strides["conv6"]
 
     @abc.abstractmethod
@@ -42,28 +42,28 @@ class Head(nn.Module, abc.ABC):
         *,
         train: bool = False,
     ) -> Float[Array, "b p q c1"]:
-        """The logits.
+        """Computes the logits.
 
         Args:
-          taps: the backbone's feature maps, see `wsss_jax.models.base.Backbone`.
-          strides: of the feature maps, see its `tap_strides`.
+          taps: the feature maps of the backbone; see `wsss_jax.models.base.Backbone`.
+          strides: their strides; see `Backbone.tap_strides`.
           valid: the pixels of the network's input that belong to the image.
-          train: turns dropout on, and the batch's statistics in batch norm.
+          train: turns on dropout, and the statistics of the batch in batch norm.
 
         Returns:
-          float32 logits of `outputs` classes, of the stride that `stride` names.
+          The float32 logits of `outputs` classes, at the stride that `stride` returns.
         """
 
 
 class ConvNormRelu(nn.Module):
-    """Convolution, batch norm and ReLU.
+    """A convolution, batch norm and ReLU.
 
     Attributes:
-      features: channels of the result.
-      kernel_size: side of the kernel.
-      dilation: distance between its taps.
-      momentum: of batch norm, see `BatchNorm`.
-      dtype: of the convolution.
+      features: the channels of the result.
+      kernel_size: the side of the kernel.
+      dilation: the distance between its taps.
+      momentum: the momentum of batch norm; see `BatchNorm`.
+      dtype: the type of the convolution.
     """
 
     features: int
@@ -76,7 +76,7 @@ class ConvNormRelu(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None
     ) -> Float[Array, "b h w d"]:
-        """`valid` are the pixels of `x` that belong to the image."""
+        """Applies the layer; `valid` marks the pixels of `x` that belong to the image."""
         size, rate = self.kernel_size, self.dilation
         x = mask_features(x, valid) if size > 1 else x
         x = Conv(self.features, size, dilation=rate, dtype=self.dtype, name="conv")(x)

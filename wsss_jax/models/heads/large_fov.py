@@ -13,13 +13,14 @@ from wsss_jax.models.layers import Conv, downsample_valid
 class LargeFov(Head):
     """A dilated 3×3 and a 1×1 layer, dropout, and a 1×1 classifier.
 
-    DeepLabv1 with a large field of view (Chen et al., ICLR 2015), in the form SEAM retrains it.
+    This is DeepLabv1 with a large field of view (Chen et al., ICLR 2015), in the form that SEAM
+    uses.
 
     Attributes:
-      features: channels of the two layers.
-      dilation: of the 3×3 layer.
-      dropout: rate before the classifier.
-      bn_momentum: share of new batch statistics in the running ones at every step.
+      features: the channels of the two layers.
+      dilation: the dilation of the 3×3 layer.
+      dropout: the dropout rate before the classifier.
+      bn_momentum: the share of the batch statistics that enters the running ones at every step.
     """
 
     features: int = 512
@@ -36,7 +37,7 @@ class LargeFov(Head):
         *,
         train: bool = False,
     ) -> Float[Array, "b p q c1"]:
-        """Logits at the stride of ``conv6``."""
+        """Computes the logits at the stride of ``conv6``."""
         momentum = self.bn_momentum if train else 0.0
         x = taps["conv6"]
         valid = downsample_valid(valid, strides["conv6"])

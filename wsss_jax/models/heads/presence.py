@@ -1,4 +1,4 @@
-"""The head that says which classes an image has."""
+"""The head that predicts which classes an image shows."""
 
 from collections.abc import Mapping
 
@@ -10,10 +10,10 @@ from wsss_jax.models.layers import downsample_valid
 
 
 class Presence(nn.Module):
-    """Which classes an image has: a linear classifier of the features' mean over the image.
+    """A linear classifier of the features' mean over the image, for image-level labels.
 
     Attributes:
-      outputs: classes.
+      outputs: the number of classes.
     """
 
     outputs: int
@@ -25,7 +25,7 @@ class Presence(nn.Module):
         strides: Mapping[str, int],
         valid: Bool[Array, "b h w"] | None,
     ) -> Float[Array, "b c"]:
-        """Logits of the image's classes."""
+        """Computes the logits of the classes of each image."""
         x = taps["conv6"].astype(jnp.float32)
         valid = downsample_valid(valid, strides["conv6"])
         mean = jnp.mean(x, (1, 2), where=None if valid is None else valid[..., None])

@@ -12,16 +12,17 @@ from wsss_jax.models.taps import to_stride
 
 
 class V3Plus(Head):
-    """Atrous pyramid with image pooling, and a decoder that adds ``conv3``, features of stride 4.
+    """An atrous pyramid with image pooling, and a decoder that adds the features of ``conv3``.
 
-    DeepLabv3+ (Chen et al., ECCV 2018, section 3).
+    Source: DeepLabv3+ (Chen et al., ECCV 2018, section 3).
 
     Attributes:
-      features: channels of pyramid and decoder.
-      low_features: channels that the features of ``conv3`` are reduced to.
-      dilations: of the pyramid's 3×3 layers: (6, 12, 18) at output stride 16, doubled at 8.
-      dropout: rate after the pyramid.
-      bn_momentum: share of new batch statistics in the running ones at every step.
+      features: the channels of pyramid and decoder.
+      low_features: the channels to which the features of ``conv3`` are reduced.
+      dilations: the dilations of the pyramid's 3×3 layers: (6, 12, 18) at output stride 16, and
+        twice as much at 8.
+      dropout: the dropout rate after the pyramid.
+      bn_momentum: the share of the batch statistics that enters the running ones at every step.
     """
 
     features: int = 256
@@ -39,7 +40,7 @@ class V3Plus(Head):
         *,
         train: bool = False,
     ) -> Float[Array, "b r s c1"]:
-        """Logits at the stride of ``conv3``."""
+        """Computes the logits at the stride of ``conv3``."""
         momentum = self.bn_momentum if train else 0.0
 
         def layer(features: int, size: int, rate: int, name: str) -> ConvNormRelu:
