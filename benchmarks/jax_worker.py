@@ -5,6 +5,7 @@ step it leaves what the other side starts from: ``weights.npz`` under PyTorch's 
 and ``twin.json``.
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def export(folder: Path, made: Any, options: Any) -> None:
     twin = {
         **described,
         "rules": rules,
-        "optimizer": dict(made.optimizer),
+        "optimizer": dataclasses.asdict(made.optimizer),
         "num_classes": training.NUM_CLASSES,
         "half": options.dtype == "bfloat16",
     }

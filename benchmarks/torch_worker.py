@@ -71,7 +71,7 @@ def main() -> None:
     network.load_state_dict(state)
     network.train().to(memory_format=torch.channels_last)
     sgd = twin["optimizer"]
-    if sgd.get("name", "sgd") != "sgd":
+    if sgd["name"] != "sgd":
         sys.exit(f"expected a recipe with SGD, found {sgd['name']}: compare another recipe")
     optimizer = torch.optim.SGD(
         parameter_groups(network, twin["rules"], sgd), lr=sgd["lr"], momentum=sgd["momentum"]

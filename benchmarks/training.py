@@ -5,7 +5,6 @@ The only file of the benchmarks that knows how methods, optimizers and steps are
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import data_mesh, global_batch
 from wsss_jax.pipeline.config import load_config
 from wsss_jax.settings import name_of, settings_of
-from wsss_jax.training.optimizer import assign_rules, make_optimizer
+from wsss_jax.training.optimizer import OptimizerSettings, assign_rules
 from wsss_jax.training.step import StepFunction, init_state, make_train_step
 from wsss_jax.types import Batch, ParamRule, TrainState
 
@@ -51,7 +50,7 @@ class Training:
     """A recipe's method with its first variables, a step and a batch on the devices."""
 
     method: Method
-    optimizer: Mapping[str, Any]
+    optimizer: OptimizerSettings
     params: Any
     variables: Any
     rules: dict[str, ParamRule]
@@ -77,11 +76,11 @@ def prepare(recipe: str, options: Options, devices: list[Any] | None = None) -> 
     """The recipe's training, at `options`, on `devices` (all of them where none are named)."""
     section, method = _section(recipe), method_of(recipe, options)
     crop, size = options.crop or section["augment"]["crop"], options.batch or section["batch_size"]
-    optimizer = {**section["optimizer"], "lr": options.lr}
+    optimizer = OptimizerSettings.from_config({**section["optimizer"], "lr": options.lr})
     params, variables = init_variables(method, 0, crop)
     mesh = data_mesh(devices)
     rules = assign_rules(params, method.param_rules())
-    transformation = make_optimizer(optimizer, rules, _STEPS)
+    transformation = optimizer.transformation(rules, _STEPS)
     return Training(
         method=method,
         optimizer=optimizer,

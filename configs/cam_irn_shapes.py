@@ -32,7 +32,6 @@ def get_config() -> Any:
                 radius=5,
                 flip=True,
                 canvas=0,
-                dtype="float32",
             ),
             optimizer=ConfigDict(psa.train.optimizer.to_dict()),
         ),

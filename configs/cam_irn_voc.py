@@ -29,9 +29,7 @@ def get_config() -> Any:
         epochs=5,
         augment=_augmentation(long_side=(320, 640)),
         # Gradients stop after layer2.
-        method=dict(
-            name="cam", backbone=dict(backbone, frozen_layers=2), dropout=0.0, dtype="float32"
-        ),
+        method=dict(name="cam", backbone=dict(backbone, frozen_layers=2), dropout=0.0),
         optimizer=_optimizer(),
     )
     chains.with_boundaries(
@@ -42,9 +40,7 @@ def get_config() -> Any:
             epochs=3,
             augment=_augmentation(scale=(0.5, 1.5)),
             # The canvas is the crop: group norm shall see as much padding as it did in training.
-            method=dict(
-                name="irnet", backbone=backbone, radius=10, flip=True, canvas=512, dtype="float32"
-            ),
+            method=dict(name="irnet", backbone=backbone, radius=10, flip=True, canvas=512),
             optimizer=_optimizer(),
         ),
         segmentation=_segmentation(dict(backbone, output_stride=8, dilated=True)),
@@ -64,7 +60,7 @@ def _augmentation(**resize: tuple[float, float]) -> ConfigDict:
 
 def _optimizer() -> dict[str, Any]:
     """The momentum is the weight decay's value, as published; see published.optimizer."""
-    return dict(lr=0.1, momentum=1e-4, weight_decay=1e-4, schedule="poly", poly_power=0.9)
+    return dict(lr=0.1, momentum=1e-4, weight_decay=1e-4)
 
 
 def _segmentation(backbone: dict[str, Any]) -> Any:

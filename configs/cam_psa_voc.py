@@ -26,7 +26,7 @@ def get_config() -> Any:
         batch_size=16,
         epochs=15,
         augment=Augment.defaults(long_side=(256, 512)),
-        method=dict(name="cam", backbone=backbone, dropout=0.5, dtype="float32"),
+        method=dict(name="cam", backbone=backbone, dropout=0.5),
         optimizer=published.optimizer(lr=0.1),
     )
     chains.with_affinities(

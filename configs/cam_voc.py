@@ -23,9 +23,7 @@ def get_config() -> ConfigDict:
         batch_size=16,
         epochs=15,
         augment=Augment.defaults(),
-        method=dict(
-            name="cam", backbone=dict(name="resnet38", remat=False), dropout=0.5, dtype="float32"
-        ),
+        method=dict(name="cam", backbone=dict(name="resnet38", remat=False), dropout=0.5),
         optimizer=published.optimizer(lr=0.01),
     )
     common.seeds_and_scores(c)

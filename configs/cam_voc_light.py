@@ -26,10 +26,9 @@ def get_config() -> ConfigDict:
             name="cam",
             backbone=dict(name="mobilenet_v2", output_stride=16, remat=False),
             dropout=0.5,
-            dtype="float32",
         ),
         # New layers learn at ten times this rate. Real momentum: the schedule is short.
-        optimizer=dict(lr=0.005, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9),
+        optimizer=dict(lr=0.005, momentum=0.9, weight_decay=5e-4),
     )
     common.seeds_and_scores(c)
     return c

@@ -6,6 +6,10 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 
 from wsss_jax.data.sets.base import DataSettings
+from wsss_jax.methods.base import Method
+from wsss_jax.settings import kind_of
+from wsss_jax.stages.base import Stage
+from wsss_jax.training.evaluators.base import Evaluator
 
 
 def voc_data() -> ConfigDict:
@@ -29,21 +33,21 @@ def backbone_weights(c: Any, *stages: str) -> None:
 
 
 def training(**changes: object) -> Any:
-    """A training stage with what is seldom changed; `changes` are the recipe."""
-    section = ConfigDict(
-        dict(
-            type="train",
-            split="train_aug",
-            init_weights="",
-            steps=0,  # above 0: this many steps whatever the epochs say
-            log_every=10,
-            image_every=200,  # maps for TensorBoard; 0 for none
-            checkpoint_every=200,
-            keep=2,
-        )
-    )
-    section.update(changes)
-    return section
+    """A training stage; `changes` are the recipe.
+
+    It has an evaluator, ``val``, which is off: ``--config.STAGE.evaluators.val.every=200`` measures
+    the mIoU on val while the network trains.
+    """
+    method: Any = changes["method"]
+    return Stage.defaults("train", evaluators=evaluators(method["name"]), **changes)
+
+
+def evaluators(method: str) -> dict[str, ConfigDict]:
+    """An evaluator of what the method called `method` predicts, where it can be scored."""
+    for output in ("cam", "logits"):
+        if output in kind_of(Method, method).outputs:
+            return {"val": Evaluator.defaults("miou", output=output, images=100)}
+    return {}
 
 
 def seeds_and_scores(

@@ -7,7 +7,8 @@ Two CPU cores suffice; nothing is downloaded. The dilations suit maps of 12 pixe
 
 from typing import Any
 
-from configs import cam_shapes, published
+from configs import cam_shapes
+from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
@@ -17,5 +18,7 @@ def get_config() -> Any:
     # As the baseline in all but the method and the finish of its maps.
     for stage in (c.cam_train, c.cam_val):
         stage.update(normalize="min_max", upsample="corners")
-    c.train.method = published.ecsnet(c.train.method.backbone, dilations=(1, 2, 3), dropout=0.1)
+    c.train.method = Method.defaults(
+        "ecsnet", backbone=c.train.method.backbone, dilations=(1, 2, 3), dropout=0.1
+    )
     return c

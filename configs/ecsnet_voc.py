@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from configs import common, published
 from wsss_jax.data.augment import Augment
+from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
@@ -26,7 +27,7 @@ def get_config() -> Any:
         batch_size=8,
         epochs=8,
         augment=Augment.defaults(),
-        method=published.ecsnet(dict(name="resnet38", remat=False)),
+        method=Method.defaults("ecsnet", backbone=dict(name="resnet38", remat=False)),
         optimizer=published.optimizer(lr=0.01),
     )
     common.seeds_and_scores(c, normalize="min_max", upsample="corners")

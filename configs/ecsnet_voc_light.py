@@ -10,7 +10,8 @@ large, for they count features of stride 16.
 
 from typing import Any
 
-from configs import cam_voc_light, published
+from configs import cam_voc_light
+from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
@@ -21,5 +22,7 @@ def get_config() -> Any:
     for stage in (c.cam_train, c.cam_val):
         stage.update(normalize="min_max", upsample="corners")
     backbone = dict(name="mobilenet_v2", output_stride=16, taps=(5, 12), remat=False)
-    c.train.method = published.ecsnet(backbone, map_stride=8, dilations=(1, 2, 3, 4))
+    c.train.method = Method.defaults(
+        "ecsnet", backbone=backbone, map_stride=8, dilations=(1, 2, 3, 4)
+    )
     return c

@@ -7,7 +7,8 @@ Two CPU cores suffice; nothing is downloaded.
 
 from typing import Any
 
-from configs import cam_shapes, common, published
+from configs import cam_shapes, common
+from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
@@ -22,8 +23,9 @@ def get_config() -> Any:
 def undivided() -> Any:
     """The recipe in one training stage of as many epochs, under the name of the baseline."""
     c: Any = cam_shapes.get_config()
-    c.train.method = published.pss(
-        c.train.method.backbone,
+    c.train.method = Method.defaults(
+        "pss",
+        backbone=c.train.method.backbone,
         features=64,
         decay=0.99,
         mask_scales=(0.75, 1.0),

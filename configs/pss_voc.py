@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import common, published
 from wsss_jax.data.augment import Augment
+from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
@@ -43,7 +44,9 @@ def undivided() -> Any:
         batch_size=8,
         epochs=8,
         augment=augment,
-        method=published.pss(dict(name="resnet38", dropout=(0.2, 0.2), remat=True)),
+        method=Method.defaults(
+            "pss", backbone=dict(name="resnet38", dropout=(0.2, 0.2), remat=True)
+        ),
         optimizer=published.optimizer(lr=0.01),
     )
     common.seeds_and_scores(c)

@@ -10,7 +10,8 @@ and the scales of the published recipe that cost most are left out.
 
 from typing import Any
 
-from configs import cam_voc_light, common, published
+from configs import cam_voc_light, common
+from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
@@ -25,9 +26,10 @@ def get_config() -> Any:
 def undivided() -> Any:
     """The recipe in one training stage of as many epochs, under the name of the baseline."""
     c: Any = cam_voc_light.get_config()
-    c.train.method = published.pss(
-        c.train.method.backbone,
-        decay=0.99,  # a short run: the support has to follow quicker
+    c.train.method = Method.defaults(
+        "pss",
+        backbone=c.train.method.backbone,
+        decay=0.99,  # a short run: the EMA teacher has to follow quicker
         mask_scales=(0.5, 1.0, 1.5),
         map_scales=(0.5, 1.0),
         region_stride=8,

@@ -10,7 +10,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import cam_shapes, chains, common, published, seg_shapes
+from configs import cam_shapes, chains, common, seg_shapes
+from wsss_jax.methods.base import Method
 
 STEPS_PER_EPOCH = 800 // 16  # images, a batch
 
@@ -21,8 +22,9 @@ def get_config() -> Any:
     c: Any = ConfigDict({name: baseline[name] for name in ("name", "seed", "data", "train")})
     c.name = "seam_shapes"
     # As the baseline in all but the method and the finish of its maps.
-    c.train.method = published.seam(
-        c.train.method.backbone,
+    c.train.method = Method.defaults(
+        "seam",
+        backbone=c.train.method.backbone,
         small_scale=0.5,
         dropout=0.1,
         # In the seventh of 18 epochs: before that, maps of classes that are not yet recognised
@@ -55,13 +57,11 @@ def chain(
             backbone=c.train.method.backbone,
             dims=(32, 32, 64, 64),
             map_stride=4,
-            head_lr=10.0,
-            dtype="float32",
         ),
         optimizer=c.train.optimizer,
     )
     segmentation: Any = seg_shapes.get_config().train
-    segmentation.segmentation = False
+    segmentation.ground_truth = False
     segmentation.epochs = 5
     crf: Any = dict(bilateral=(20.0, 5.0, 4.0), iterations=10)  # where crf=True asks for one
     chains.with_affinities(

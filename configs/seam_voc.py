@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import chains, common, published
 from wsss_jax.data.augment import Augment
+from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
@@ -28,7 +29,7 @@ def get_config() -> Any:
         batch_size=8,
         epochs=8,
         augment=Augment.defaults(),
-        method=published.seam(backbone),
+        method=Method.defaults("seam", backbone=backbone),
         optimizer=published.optimizer(lr=0.01),
     )
     chains.with_affinities(

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from configs import chains, common, published
 from wsss_jax.data.augment import Augment
+from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
@@ -30,12 +31,12 @@ def get_config() -> Any:
     c.data = common.voc_data()
     backbone = dict(name="mobilenet_v2", output_stride=16, taps=(5, 12), remat=False)
     # New layers learn at ten times this rate. Real momentum: the schedule is short.
-    optimizer = dict(lr=0.005, momentum=0.9, weight_decay=5e-4, schedule="poly", poly_power=0.9)
+    optimizer = dict(lr=0.005, momentum=0.9, weight_decay=5e-4)
     c.train = common.training(
         batch_size=16,
         epochs=5,
         augment=Augment.defaults(crop=224, long_side=(224, 384)),
-        method=published.seam(backbone, map_stride=8, small_scale=0.5),
+        method=Method.defaults("seam", backbone=backbone, map_stride=8, small_scale=0.5),
         optimizer=optimizer,
     )
     affinity = published.affinity(backbone)

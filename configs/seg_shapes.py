@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import cam_shapes, common
+from wsss_jax.methods.base import Method
 
 
 def get_config() -> ConfigDict:
@@ -19,21 +20,18 @@ def get_config() -> ConfigDict:
     for stage in c.stages:
         if stage != "train":
             del c[stage]
-    c.train.segmentation = True
-    c.train.method = ConfigDict(
-        dict(
-            name="segmentation",
-            backbone=c.train.method.backbone,
-            head=dict(
-                name="large_fov",
-                features=128,
-                dilation=2,
-                dropout=0.1,
-                bn_momentum=0.05,  # a short run: the statistics have to follow quickly
-            ),
-            presence_weight=0.0,
-            dtype="float32",
-        )
+    c.train.ground_truth = True
+    c.train.evaluators = ConfigDict(common.evaluators("segmentation"))
+    c.train.method = Method.defaults(
+        "segmentation",
+        backbone=c.train.method.backbone,
+        head=dict(
+            name="large_fov",
+            features=128,
+            dilation=2,
+            dropout=0.1,
+            bn_momentum=0.05,  # a short run: the statistics have to follow quickly
+        ),
     )
     for split in ("train", "val"):
         c[f"masks_{split}"] = ConfigDict(

@@ -25,9 +25,9 @@ def get_config() -> Any:
     c.train = ConfigDict(chain.train.to_dict())
     c.train_on_masks = ConfigDict(chain.train_segmentation.to_dict())
     c.train_on_masks.needs = ConfigDict(dict(backbone="train"))
-    c.train_on_masks.segmentation = True
+    c.train_on_masks.ground_truth = True
     c.train_on_masks.split = c.train.get_ref("split")
-    del c.train_on_masks.least_confidence
+    c.train_on_masks.least_confidence = 0.0
     c.bound_val = ConfigDict(chain.masks_val.to_dict())
     c.bound_val.needs = ConfigDict(dict(checkpoint="train_on_masks"))
     c.eval_bound_val = common.score(c, "bound_val", "val")

@@ -7,9 +7,8 @@ Two CPU cores suffice; nothing is downloaded.
 
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from configs import cam_shapes, common
+from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
@@ -17,16 +16,13 @@ def get_config() -> Any:
     c: Any = cam_shapes.get_config()
     c.name = "ssenet_shapes"
     # As the baseline in all but the method and the finish of its maps.
-    c.train.method = ConfigDict(
-        dict(
-            name="ssenet",
-            backbone=c.train.method.backbone,
-            small_scale=0.5,
-            ser_weight=1.0,
-            dropout=0.1,
-            head_lr=10.0,
-            dtype="float32",
-        )
+    c.train.method = Method.defaults(
+        "ssenet",
+        backbone=c.train.method.backbone,
+        small_scale=0.5,
+        ser_weight=1.0,
+        dropout=0.1,
+        head_lr=10.0,
     )
     common.relu_before_sum(c)
     return c

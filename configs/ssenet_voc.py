@@ -9,9 +9,8 @@ One GPU or TPU core with 32 GB, or several devices. Published mIoU on train: CAM
 
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from configs import cam_voc, common
+from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
@@ -19,15 +18,12 @@ def get_config() -> Any:
     c: Any = cam_voc.get_config()
     c.name = "ssenet_voc"
     # As the baseline in all but the method and the finish of its maps.
-    c.train.method = ConfigDict(
-        dict(
-            name="ssenet",
-            backbone=c.train.method.backbone,
-            small_scale=0.3,
-            ser_weight=1.0,
-            dropout=0.5,
-            dtype="float32",
-        )
+    c.train.method = Method.defaults(
+        "ssenet",
+        backbone=c.train.method.backbone,
+        small_scale=0.3,
+        ser_weight=1.0,
+        dropout=0.5,
     )
     common.relu_before_sum(c)
     return c

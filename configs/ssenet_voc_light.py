@@ -10,9 +10,8 @@ equivariance loss counts five times, chosen on train: as published it hardly fal
 
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from configs import cam_voc_light, common
+from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
@@ -20,15 +19,12 @@ def get_config() -> Any:
     c: Any = cam_voc_light.get_config()
     c.name = "ssenet_voc_light"
     # As the baseline in all but the method and the finish of its maps.
-    c.train.method = ConfigDict(
-        dict(
-            name="ssenet",
-            backbone=c.train.method.backbone,
-            small_scale=0.5,
-            ser_weight=5.0,
-            dropout=0.5,
-            dtype="float32",
-        )
+    c.train.method = Method.defaults(
+        "ssenet",
+        backbone=c.train.method.backbone,
+        small_scale=0.5,
+        ser_weight=5.0,
+        dropout=0.5,
     )
     common.relu_before_sum(c)
     return c

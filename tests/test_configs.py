@@ -19,6 +19,7 @@ from wsss_jax.pipeline import dry_run, graph
 from wsss_jax.pipeline.config import load_config, readers, shipped_recipes
 from wsss_jax.settings import complete
 from wsss_jax.stages.train import Train
+from wsss_jax.training.optimizer import OptimizerSettings
 from wsss_jax.training.step_cost import StepCost, step_cost
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -102,9 +103,8 @@ def test_seam_voc_is_the_published_recipe():
         random_position=True,
     )
     # The momentum is the published programs' own: they pass the weight decay for it.
-    assert train.optimizer.to_dict() == dict(
-        lr=0.01, momentum=5e-4, weight_decay=5e-4, schedule="poly", poly_power=0.9
-    )
+    published = OptimizerSettings.defaults(lr=0.01, momentum=5e-4, weight_decay=5e-4, power=0.9)
+    assert train.optimizer.to_dict() == published.to_dict()
     assert (train.method.small_scale, train.method.topk) == (0.3, 0.2)
     assert train.method.backbone.name == "resnet38"
     assert _load("seam_voc").cam.scales == (0.5, 1.0, 1.5, 2.0)
@@ -215,8 +215,8 @@ def test_images_to_train_on_are_named_once(name: str, others: str):
 
 def test_irnets_chain_is_the_published_one():
     c = _load("cam_irn_voc")
-    rate = dict(lr=0.1, momentum=1e-4, weight_decay=1e-4, schedule="poly", poly_power=0.9)
-    assert c.train.optimizer.to_dict() == c.train_irnet.optimizer.to_dict() == rate
+    rate = OptimizerSettings.defaults(lr=0.1, momentum=1e-4, weight_decay=1e-4, power=0.9)
+    assert c.train.optimizer.to_dict() == c.train_irnet.optimizer.to_dict() == rate.to_dict()
     assert (c.train.batch_size, c.train.epochs, c.train.augment.crop) == (16, 5, 512)
     assert c.train.augment.long_side == (320, 640)
     assert (c.train.method.backbone.frozen_layers, c.train.method.dropout) == (2, 0.0)
@@ -257,7 +257,7 @@ def test_dry_run_of_the_built_in_data(
     assert main.main(["main", *arguments, "--dry_run"]) == 0
     text = capsys.readouterr().out
     for line in (
-        "optimizer    adam, lr 0.001",
+        "optimizer    adamw, lr 0.001",
         "G per step",
         "train.batch_size = 4",
     ):
@@ -296,7 +296,7 @@ def test_dry_run_counts_steps_without_preparing_the_data(
 def _step_cost(section: Any, method: Method) -> StepCost:
     stage = stage_of(Train, section)
     crop, classes = stage.augment.crop, method.num_classes
-    batch = stage.batch_spec(method).shapes(stage.batch_size, crop, classes)
+    batch = method.batch_spec().shapes(stage.batch_size, crop, classes)
     return step_cost(method, stage.optimizer, batch)
 
 

@@ -45,7 +45,7 @@ def bound(trial: Trial) -> Entry:
     """An entry whose training learned from the true masks."""
     learned = [
         dataclasses.replace(
-            t, stage=dataclasses.replace(t.stage, section={**t.stage.section, "segmentation": True})
+            t, stage=dataclasses.replace(t.stage, section={**t.stage.section, "ground_truth": True})
         )
         for t in trial.run.trainings
     ]

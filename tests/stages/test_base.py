@@ -64,7 +64,7 @@ WRONG = [
         "seam_voc",
         "train_segmentation.method.backbone.name",
         "vgg",
-        r"expected method\.backbone\.name to be one of .*, found 'vgg'",
+        r"train_segmentation\.method\.backbone\.name to be one of .*, found 'vgg'",
     ),
     ("seam_shapes", "train_segmentation.method.presence_weight", -1.0, "0 or more, found -1"),
     ("seam_shapes", "train_segmentation.least_confidence", 60.0, "in 0…1, found 60: change it"),
@@ -86,7 +86,12 @@ WRONG = [
     ),
     ("seam_own_light", "pseudo_labels.ignore_band", (0.5, 0.2), "expected ignore_band .low, high"),
     ("seam_own_light", "threshold.images", 0, "threshold: expected images of at least 1"),
-    ("seam_voc", "train_segmentation.optimizer.schedule", "step", "poly, cosine or constant"),
+    (
+        "seam_voc",
+        "train_segmentation.optimizer.schedule",
+        "step",
+        "'polynomial', 'cosine', 'constant', found 'step'",
+    ),
     ("seam_own_light", "pseudo_labels.needs.cams", "train", "stage pseudo_labels: .* cams/"),
 ]
 
@@ -113,7 +118,7 @@ def test_confidence_is_asked_of_stages_that_tell_it():
         graph.check(graph.stages(c))
     with c.unlocked():
         del c.train_irnet.needs.masks
-        c.train_irnet.segmentation = True
+        c.train_irnet.ground_truth = True
     with pytest.raises(UserError, match=r"expected needs\.masks, a stage that makes conf"):
         graph.check(graph.stages(c))
 

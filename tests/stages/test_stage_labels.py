@@ -23,7 +23,6 @@ from wsss_jax.data.formats.crf_files import write_crf
 from wsss_jax.data.mask_labels import GroundTruth, MaskLabels
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
-from wsss_jax.methods.base import Method
 from wsss_jax.stages.random_walk import RandomWalk
 from wsss_jax.stages.train import Train
 
@@ -64,7 +63,7 @@ def test_the_chain_from_crf_results_to_masks(inputs: dict[str, Path], tmp_path: 
     out = tmp_path / "walk"
     run_section(RandomWalk, context(out), ConfigDict(SETTINGS), {**inputs, "checkpoint": folder})
     assert len(files(out)) == 18
-    with pytest.raises(UserError, match="expected affinity_alphas that make this method's labels"):
+    with pytest.raises(UserError, match="expected affinity_alphas and the need labels"):
         run_section(Train, context(tmp_path / "b"), training(affinity_alphas=()), {})
 
 
@@ -77,8 +76,8 @@ def targets(
 ) -> dict[str, Any]:
     """What crops learn in a training section with these needs, by the keys of the batch."""
     settings = {"affinity_alphas": (), "needs": {name: "other" for name in inputs}} | settings
-    stage = stage_of(Train, training(**settings))
-    spec = stage.batch_spec(Method.from_config(method, num_classes=4))
+    stage = stage_of(Train, training(**settings, method=method))
+    spec = stage.method_for(4).batch_spec()
     found = stage.crop_targets(spec, Images(), inputs)
     assert tuple(found) == spec.targets
     return found
@@ -91,9 +90,11 @@ def test_labels_are_asked_for_before_training(tmp_path: Path):
     assert isinstance(labels, AffinityLabels)
     assert (labels.alphas, labels.stride) == ((4.0, 24.0), 8)
     assert targets(settings, needs, CAM) == {}
-    with pytest.raises(UserError, match="expected affinity_alphas that make"):
+    with pytest.raises(
+        UserError, match=r"expected affinity_alphas and .* found no affinity_alphas"
+    ):
         targets({}, needs)
-    with pytest.raises(UserError, match="need labels, a crf stage, for affinity_alphas"):
+    with pytest.raises(UserError, match=r"expected affinity_alphas and .* found no need labels"):
         targets(settings, {})
     (tmp_path / "crf" / "image_4.npz").unlink()
     with pytest.raises(UserError, match=r"for each of 6 ids .* found none for 1: image_4"):
@@ -112,10 +113,15 @@ def test_confidences_are_asked_for_before_training(inputs: dict[str, Path], tmp_
     assert isinstance(plain, MaskLabels) and plain.confidence is None
     with pytest.raises(UserError, match=r"least_confidence in 0…1, found 60: change it"):
         targets({"least_confidence": 60}, needs, MASKED)
-    own = targets({"segmentation": True}, {}, MASKED)["segmentation"]
+    own = targets({"ground_truth": True}, {}, MASKED)["segmentation"]
     assert own == GroundTruth(4)
     with pytest.raises(UserError, match="expected masks that this method learns from, found none"):
         targets({}, {}, MASKED)
+    with pytest.raises(UserError, match="expected masks that this method learns from, found both"):
+        targets({"ground_truth": True}, needs, MASKED)
+    for wrong, given in (({"ground_truth": True}, {}), ({}, needs)):
+        with pytest.raises(UserError, match="expected no masks for a method that does not learn"):
+            targets(wrong, given, CAM)
     (folder / "confidence" / "image_4.png").unlink()
     with pytest.raises(UserError, match=r"confidence \(\.png\) for each of 6 ids .* image_4"):
         targets(settings, needs, MASKED)

@@ -1,8 +1,9 @@
 """A method whose gradient is known, images that are made up, and a run on them."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsss_jax.data.augment import Augment
+from wsss_jax.data.images import encode_mask
 from wsss_jax.data.loader import training_batches
 from wsss_jax.data.source import Record
 from wsss_jax.methods.base import Aux, Method, Step
@@ -23,15 +25,17 @@ from wsss_jax.ops.sharding import data_mesh, global_batch
 from wsss_jax.progress import Progress
 from wsss_jax.settings import supplied
 from wsss_jax.training.checkpoints import Checkpoints
+from wsss_jax.training.evaluation import Evaluations
+from wsss_jax.training.evaluators.base import Evaluator
 from wsss_jax.training.loop import Run, Schedule, fit
-from wsss_jax.training.optimizer import assign_rules, make_optimizer
+from wsss_jax.training.optimizer import OptimizerSettings, assign_rules
 from wsss_jax.training.step import init_state, make_train_step
 from wsss_jax.types import ParamRule, TrainState
 
 CLASSES, CROP, BATCH = 3, 32, 4
 
 
-SGD = dict(lr=0.5, momentum=0.9, weight_decay=0.0, schedule="constant")
+SGD = OptimizerSettings(lr=0.5, momentum=0.9, schedule="constant")
 PLAIN = Augment(crop=CROP, long_side=(), flip=0.0, jitter_p=0.0, random_position=False)
 
 
@@ -108,6 +112,16 @@ class Patches:
         )
 
 
+class Masked(Patches):
+    """With masks: the class of the image on its patch."""
+
+    def __getitem__(self, index: int) -> Record:
+        record = super().__getitem__(index)
+        image: Any = cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_COLOR)
+        mask = np.where(image.max(-1) == 250, index % 3 + 1, 0).astype(np.uint8)
+        return {**record, "segmentation": encode_mask(mask, palette=False)}
+
+
 class Bar(Progress):
     """Calls `at[step]` when that step is done."""
 
@@ -132,7 +146,8 @@ def train(
     folder: Path,
     steps: int,
     method: Any = None,
-    optimizer: dict[str, Any] = SGD,
+    optimizer: OptimizerSettings = SGD,
+    evaluators: Mapping[str, Evaluator] = MappingProxyType({}),
     at: dict[int, Callable] | None = None,
     log: Callable[[str], None] = lambda _: None,
     image_every: int = 0,
@@ -140,16 +155,18 @@ def train(
 ) -> tuple[TrainState, dict]:
     """A run as the stage has it; of the checkpoints two are kept."""
     method = method or Toy()
+    masked: Any = lambda split: Masked()  # noqa: E731
     params, variables = init_variables(method, 0, CROP)
     checkpoints = Checkpoints(folder / "checkpoints")
     run = Run(
         method=method,
-        optimizer_config=optimizer,
+        optimizer=optimizer,
         mesh=data_mesh(),
         schedule=Schedule(steps, 1, image_every, checkpoint_every),
         batch_size=BATCH,
         batches=batches(steps),
         checkpoints=checkpoints,
+        evaluations=Evaluations(evaluators, method, masked, folder),
         folder=folder,
         ids=Patches().ids,
         log=log,
@@ -166,10 +183,12 @@ def same(a: Any, b: Any) -> bool:
     return all(np.array_equal(np.asarray(x), np.asarray(y)) for x, y in pairs)
 
 
-def one_step(method: Any, optimizer: dict[str, Any]) -> tuple[TrainState, TrainState, dict, dict]:
+def one_step(
+    method: Any, optimizer: OptimizerSettings
+) -> tuple[TrainState, TrainState, dict, dict]:
     """(state before, state after, metrics, batch) of a single step."""
     params, variables = init_variables(method, 0, CROP)
-    transform = make_optimizer(optimizer, assign_rules(params, method.param_rules()), 10)
+    transform = optimizer.transformation(assign_rules(params, method.param_rules()), 10)
     mesh = data_mesh()
     state = init_state(method, transform, params, variables, 0, mesh)
     before = jax.tree.map(jnp.copy, state)  # the step consumes its argument

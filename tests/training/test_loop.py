@@ -1,5 +1,6 @@
 """The training loop: steps, bad numbers, signals, length."""
 
+import dataclasses
 import json
 import math
 import signal
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,7 +16,9 @@ from tests.toys.toy_training import CROP, SGD, Toy, batches, one_step, same, tin
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.stages.train import Train
+from wsss_jax.training import loop
 from wsss_jax.training.metrics import read_metrics
+from wsss_jax.training.optimizer import OptimizerSettings
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +27,7 @@ def cam() -> Any:
 
 
 def test_a_step_moves_against_the_known_gradient():
-    before, after, metrics, batch = one_step(Toy(), {**SGD, "weight_decay": 0.1})
+    before, after, metrics, batch = one_step(Toy(), dataclasses.replace(SGD, weight_decay=0.1))
     gradient = before.params["head"] - batch["label"].mean(0)
     np.testing.assert_allclose(metrics["loss"], 0.5 * (gradient**2).sum(), rtol=1e-6)
     np.testing.assert_allclose(metrics["loss/distance"], metrics["loss"])
@@ -36,13 +40,13 @@ def test_a_step_moves_against_the_known_gradient():
 
 def test_frozen_parameters_stay_bit_for_bit(tmp_path: Path):
     start, _ = init_variables(Toy(), 0, CROP)
-    state, _ = train(tmp_path, 3, optimizer={**SGD, "weight_decay": 0.1})
+    state, _ = train(tmp_path, 3, optimizer=dataclasses.replace(SGD, weight_decay=0.1))
     assert same(state.params["stem"], start["stem"])
     assert not same(state.params["head"], start["head"])
 
 
 def test_learning_rate_zero_changes_nothing_but_the_step():
-    optimizer = {**SGD, "lr": 0.0, "momentum": 0.0, "weight_decay": 0.1}
+    optimizer = dataclasses.replace(SGD, lr=0.0, momentum=0.0, weight_decay=0.1)
     before, after, metrics, _ = one_step(Toy(), optimizer)
     assert same(before.params, after.params) and same(before.model_state, after.model_state)
     assert same(jax.random.key_data(before.rng), jax.random.key_data(after.rng))
@@ -51,7 +55,8 @@ def test_learning_rate_zero_changes_nothing_but_the_step():
 
 
 def test_a_network_learns_patches(cam: Any, tmp_path: Path):
-    _, figures = train(tmp_path, 80, cam, dict(name="adam", lr=0.003), checkpoint_every=80)
+    adamw = OptimizerSettings(name="adamw", lr=0.003)
+    _, figures = train(tmp_path, 80, cam, adamw, checkpoint_every=80)
     losses = [row["loss"] for row in read_metrics(tmp_path)]
     assert len(losses) == 80 and losses[0] > 0.5
     assert np.mean(losses[-5:]) < 0.6 * losses[0]
@@ -118,8 +123,63 @@ def test_a_second_interrupt_does_not_wait_for_the_step(tmp_path: Path):
 
 def test_length_of_a_run():
     def steps(**settings: int) -> int:
-        return Train(method={}, optimizer={}, epochs=3, **settings).steps_for(50)  # pyright: ignore
+        train = Train(method=Toy(), optimizer=SGD, epochs=3, **settings)  # pyright: ignore
+        return train.steps_for(50)
 
     assert steps(batch_size=8) == 18
     assert steps(batch_size=8, steps=5) == 5
     assert steps(batch_size=64) == 3
+
+
+def test_the_host_waits_for_a_step_when_later_ones_are_dispatched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    events: list[tuple[str, int]] = []
+    losses: list[jax.Array] = []  # of all steps, kept alive so that each is known by its identity
+    kind: Any = type(jnp.zeros(()))
+    value = kind._value  # what every way to the host reads
+
+    def read(array: jax.Array) -> Any:
+        events.extend(("wait", step) for step, one in enumerate(losses, 1) if one is array)
+        return value.fget(array)
+
+    monkeypatch.setattr(kind, "_value", property(read))
+    make = loop.make_train_step
+
+    def watched(*arguments: Any) -> Any:
+        step_fn = make(*arguments)
+
+        def step(state: Any, batch: Any) -> Any:
+            state, metrics = step_fn(state, batch)
+            losses.append(metrics["loss"])
+            events.append(("dispatch", len(losses)))
+            return state, metrics
+
+        return step
+
+    monkeypatch.setattr(loop, "make_train_step", watched)
+    train(tmp_path, 9, checkpoint_every=6)
+    waits = [event for event in events if event[0] == "wait"]
+    assert waits == [("wait", step) for step in range(1, 10)]  # every figure, once
+    dispatched = {step: events.index(("dispatch", step)) for step in range(1, 10)}
+    for step in range(1, 10):
+        # Before a checkpoint, here at 6 and 9, everything has to be known.
+        later = min(step + loop.STEPS_AHEAD, 6 if step <= 6 else 9)
+        at = events.index(("wait", step))
+        assert at > dispatched[later]
+        assert later == 9 or later == 6 or at < dispatched[later + 1]
+
+
+def test_bad_numbers_are_found_within_a_few_steps(tmp_path: Path):
+    """Without a checkpoint on the way, and with the images of that step."""
+    steps = 9
+    image = int(list(batches(3))[1]["index"][0])
+    step, indices = first_step_with(image, 3)
+    dispatched: list[int] = []
+    at = {n: (lambda n=n: dispatched.append(n)) for n in range(1, steps + 1)}
+    with pytest.raises(UserError) as error:
+        train(tmp_path, steps, Toy(bad=image), at=at, checkpoint_every=100)
+    assert f"not finite at step {step} with the images" in str(error.value)
+    assert ", ".join(f"patch_{i}" for i in indices) in str(error.value)
+    assert dispatched == list(range(1, step + loop.STEPS_AHEAD))
+    assert [row["step"] for row in read_metrics(tmp_path)] == list(range(1, step))

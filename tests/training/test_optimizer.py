@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from wsss_jax.errors import UserError
-from wsss_jax.training.optimizer import assign_rules, join, make_optimizer, schedule, split_frozen
+from wsss_jax.training.optimizer import OptimizerSettings, assign_rules, join, split_frozen
 from wsss_jax.types import ParamRule
 
 RULES = (
@@ -47,8 +47,8 @@ def test_split_and_join_are_inverse():
 @pytest.mark.parametrize("momentum", [0.0, 5e-4, 0.9])
 def test_sgd_is_pytorchs_coupled_update(momentum):
     rules = assign_rules(PARAMS, RULES)
-    config = dict(lr=0.1, momentum=momentum, weight_decay=0.01, poly_power=0.9)
-    optimizer = make_optimizer(config, rules, 5)
+    settings = OptimizerSettings(lr=0.1, momentum=momentum, weight_decay=0.01, power=0.9)
+    optimizer = settings.transformation(rules, 5)
     trainable: Any = split_frozen(PARAMS, rules)[0]
     state = optimizer.init(trainable)
     expected = {path: np.asarray(value, np.float64) for path, value in trainable.items()}
@@ -71,15 +71,102 @@ def test_sgd_is_pytorchs_coupled_update(momentum):
         np.testing.assert_allclose(trainable[path], value, rtol=1e-5)
 
 
+def updated(settings: OptimizerSettings, gradients: list[dict[str, Any]]) -> Any:
+    """The trainable parameters after steps with the gradients."""
+    rules = assign_rules(PARAMS, RULES)
+    optimizer = settings.transformation(rules, 10)
+    trainable: Any = split_frozen(PARAMS, rules)[0]
+    state = optimizer.init(trainable)
+    for gradient in gradients:
+        updates, state = optimizer.update(gradient, state, trainable)
+        trainable = optax.apply_updates(trainable, updates)
+    return trainable
+
+
+def drawn_gradients(count: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    shapes = split_frozen(PARAMS, assign_rules(PARAMS, RULES))[0]
+    return [
+        {path: jnp.asarray(rng.standard_normal(v.shape), jnp.float32) for path, v in shapes.items()}
+        for _ in range(count)
+    ]
+
+
+def test_adamw_is_its_published_update():
+    """Loshchilov & Hutter, algorithm 2: the decay does not enter the moments."""
+    settings = OptimizerSettings(
+        name="adamw", lr=0.1, b1=0.8, b2=0.95, eps=1e-3, weight_decay=0.01, schedule="constant"
+    )
+    gradients = drawn_gradients(4)
+    found = updated(settings, gradients)
+    rules = assign_rules(PARAMS, RULES)
+    for path, value in split_frozen(PARAMS, rules)[0].items():
+        x = np.asarray(value, np.float64)
+        first, second = np.zeros_like(x), np.zeros_like(x)
+        for t, gradient in enumerate(gradients, 1):
+            g = np.asarray(gradient[path], np.float64)
+            first, second = 0.8 * first + 0.2 * g, 0.95 * second + 0.05 * g**2
+            step = first / (1 - 0.8**t) / (np.sqrt(second / (1 - 0.95**t)) + 1e-3)
+            step += 0.01 * x if rules[path].decay else 0
+            x = x - 0.1 * rules[path].lr * step
+        np.testing.assert_allclose(found[path], x, rtol=1e-5)
+
+
+def test_a_long_gradient_is_clipped_as_a_whole():
+    (gradient,) = drawn_gradients(1)
+    norm = np.sqrt(sum(float((g**2).sum()) for g in gradient.values()))
+    plain = OptimizerSettings(lr=0.1, schedule="constant")
+    clipped = OptimizerSettings(lr=0.1, schedule="constant", clip_norm=norm / 4)
+    loose = OptimizerSettings(lr=0.1, schedule="constant", clip_norm=2 * norm)
+    shorter = {path: g / 4 for path, g in gradient.items()}
+    for path, value in updated(plain, [shorter]).items():
+        np.testing.assert_allclose(updated(clipped, [gradient])[path], value, rtol=1e-6)
+    for path, value in updated(plain, [gradient]).items():
+        np.testing.assert_array_equal(updated(loose, [gradient])[path], value)
+
+
+def test_nesterovs_momentum_looks_ahead():
+    settings = OptimizerSettings(lr=0.1, momentum=0.9, nesterov=True, schedule="constant")
+    gradients = drawn_gradients(2)
+    found = updated(settings, gradients)["head/kernel"]
+    first, second = (np.asarray(g["head/kernel"]) for g in gradients)
+    x = 3.0 - 0.1 * 10 * (first + 0.9 * first)
+    x = x - 0.1 * 10 * (second + 0.9 * (second + 0.9 * first))
+    np.testing.assert_allclose(found, x, rtol=1e-5)
+
+
 def test_schedules():
-    poly = schedule(dict(lr=0.1, poly_power=0.9), 100)
-    np.testing.assert_allclose(poly(25), 0.1 * 0.75**0.9, rtol=1e-6)
-    np.testing.assert_allclose(poly(100), 0.0, atol=1e-12)
-    warm = schedule(dict(lr=1.0, schedule="constant", warmup_steps=4), 10)
+    polynomial = OptimizerSettings(lr=0.1, power=0.9).rate(100)
+    np.testing.assert_allclose(polynomial(25), 0.1 * 0.75**0.9, rtol=1e-6)
+    np.testing.assert_allclose(polynomial(100), 0.0, atol=1e-12)
+    above = OptimizerSettings(lr=0.1, power=2.0, end_value=0.02).rate(10)
+    np.testing.assert_allclose(above(5), 0.08 * 0.25 + 0.02, rtol=1e-6)
+    warm = OptimizerSettings(lr=1.0, schedule="constant", warmup_steps=4).rate(10)
     np.testing.assert_allclose(np.array([warm(s) for s in range(5)]), [0.25, 0.5, 0.75, 1, 1])
-    cosine = schedule(dict(lr=2.0, schedule="cosine"), 10)
+    cosine = OptimizerSettings(lr=2.0, schedule="cosine").rate(10)
     np.testing.assert_allclose(cosine(5), 1.0, rtol=1e-6)
-    with pytest.raises(UserError, match="polly"):
-        schedule(dict(lr=1.0, schedule="polly"), 10)
-    with pytest.raises(UserError, match="sdg"):
-        make_optimizer(dict(name="sdg", lr=1.0), {}, 10)
+    cosine = OptimizerSettings(lr=2.0, schedule="cosine", end_value=0.5).rate(10)
+    found = np.array([cosine(0), cosine(5), cosine(10)])
+    np.testing.assert_allclose(found, [2.0, 1.25, 0.5], rtol=1e-6)
+    assert OptimizerSettings(lr=0.0, schedule="cosine").rate(10)(3) == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            dict(lr=1.0, schedule="polly"),
+            "'polynomial', 'cosine', 'constant', found 'polly'",
+        ),
+        (dict(lr=1.0, name="sdg"), "one of 'sgd', 'adamw', found 'sdg'; did you mean sgd"),
+        (dict(lr=1.0, poly_power=0.9), "train.optimizer.poly_power is no setting"),
+        (dict(), r"expected train.optimizer.lr \(a number\), found none"),
+        (dict(lr=-0.1), "expected lr of 0 or more, found -0.1"),
+        (dict(lr=0.1, momentum=1.0), "expected momentum from 0 to below 1, found 1"),
+        (dict(lr=0.1, nesterov=True), "expected momentum above 0 with nesterov"),
+        (dict(lr=0.1, name="adamw", momentum=0.9), "expected no momentum with adamw, found 0.9"),
+    ],
+)
+def test_mistakes_are_the_users(section: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=message):
+        OptimizerSettings.from_config(section, "train.optimizer")

@@ -123,7 +123,7 @@ def _compared(stages: Sequence[graph.Node]) -> dict[str, str]:
 
 
 def _method(trained: Sequence[graph.Node]) -> str:
-    if any(stage.section.get("segmentation") for stage in trained):
+    if any(stage.section.get("ground_truth") for stage in trained):
         return "Upper bound"
     return str(trained[-1].section.get("method", {}).get("name", "")) if trained else ""
 

@@ -101,7 +101,7 @@ class Entry:
     @property
     def supervised(self) -> bool:
         """Whether a network learned from the true masks: an upper bound, not a rival."""
-        return any(t.stage.section.get("segmentation") for t in self.trials[0].trainings)
+        return any(t.stage.section.get("ground_truth") for t in self.trials[0].trainings)
 
     def spread(self, figure: Callable[[Trial], float | int | None]) -> Spread | None:
         """A figure over the seeds that have it; None where none has."""

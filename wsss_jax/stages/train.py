@@ -1,7 +1,7 @@
 """Trains a method: ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and ``weights.npz``."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,8 +25,15 @@ from wsss_jax.settings import name_of
 from wsss_jax.stages.base import Context, Needs, SplitSize, Stage, expect
 from wsss_jax.stages.crf import expect_alpha
 from wsss_jax.training.checkpoints import Checkpoints
+from wsss_jax.training.evaluation import Evaluations
+from wsss_jax.training.evaluators.base import Evaluator
 from wsss_jax.training.loop import Run, Schedule, fit
-from wsss_jax.training.optimizer import assign_rules, make_optimizer, parameter_count, split_frozen
+from wsss_jax.training.optimizer import (
+    OptimizerSettings,
+    assign_rules,
+    parameter_count,
+    split_frozen,
+)
 from wsss_jax.training.step_cost import describe_step
 from wsss_jax.weights.import_weights import import_backbone
 from wsss_jax.weights.npz import load_weights, save_weights
@@ -40,24 +47,30 @@ class Train(Stage):
     """Trains a method: ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and ``weights.npz``.
 
     With a need ``init`` all weights start from that training stage's, with ``backbone`` those of
-    the backbone. With `affinity_alphas` AffinityNet's labels come from the crf stage of the need
-    ``labels``. A segmentation network learns from the masks of the need ``masks``, where they are
-    as sure as `least_confidence`, or with `segmentation` from the data's own.
+    the backbone. What else than images and their labels a method learns from, it says itself:
+    masks are those of the stage of the need ``masks``, where they are as sure as
+    `least_confidence`, or with `ground_truth` the data's own; AffinityNet's labels come from two
+    results, `affinity_alphas`, of the crf stage of the need ``labels``.
+
+    Evaluators measure the network while it trains. Where one keeps the best weights, they are in
+    ``weights_best.npz``; ``weights.npz`` are always those of the last step.
 
     Attributes:
       split: images to train on.
-      method: the training method: its ``name`` and its settings.
+      method: the training method.
       augment: random changes of the images.
       optimizer: the optimizer and its schedule.
       batch_size: images of a step, of all devices and processes together.
       epochs: passes over the images, in whole batches.
       steps: if above 0, the length of the run in steps, whatever `epochs` says.
       init_weights: file of weights that the backbone starts from (.npz); empty for none.
-      segmentation: whether crops of the data's own masks belong to a batch.
+      ground_truth: a method that wants masks learns from the data's own: the upper bound of what
+        masks made from labels can reach.
       affinity_alphas: which two results of the crf stage make AffinityNet's labels, the smaller
         first; () for none.
       least_confidence: pixels whose confidence (0…1) is below it teach a segmentation network
         nothing; 0 for all.
+      evaluators: what is measured during training, by a name for each.
       log_every: steps between two rows of figures.
       image_every: steps between two pictures of maps for TensorBoard; 0 for none.
       checkpoint_every: steps between two checkpoints; 0 for ten in a run.
@@ -72,16 +85,17 @@ class Train(Stage):
     )
 
     split: str = "train_aug"
-    method: Mapping[str, Any]
+    method: Method
     augment: Augment = dataclasses.field(default_factory=Augment)
-    optimizer: Mapping[str, Any]
+    optimizer: OptimizerSettings
     batch_size: int
     epochs: int = 0
     steps: int = 0
     init_weights: str = ""
-    segmentation: bool = False
+    ground_truth: bool = False
     affinity_alphas: tuple[float, ...] = ()
     least_confidence: float = 0.0
+    evaluators: Mapping[str, Evaluator] = dataclasses.field(default_factory=dict)
     log_every: int = 10
     image_every: int = 200
     checkpoint_every: int = 200
@@ -100,6 +114,21 @@ class Train(Stage):
             raise UserError(
                 f"expected least_confidence in 0…1, found {self.least_confidence:g}: change it"
             )
+        keeping = [name for name, one in self.evaluators.items() if one.keep_best]
+        if len(keeping) > 1:
+            raise UserError(
+                f"expected one evaluator with keep_best, found {', '.join(keeping)}: choose one"
+            )
+        if "loss" in self.evaluators:
+            raise UserError("expected names of evaluators other than loss, found it: rename it")
+
+    def splits(self) -> tuple[str, ...]:
+        """The split to train on, and those of the evaluators in use; see `Stage`."""
+        return tuple(dict.fromkeys((self.split, *(one.split for one in self._evaluated.values()))))
+
+    @property
+    def _evaluated(self) -> dict[str, Evaluator]:
+        return {name: one for name, one in self.evaluators.items() if one.every}
 
     def files(self) -> dict[str, str]:
         """The file of weights; see `Stage`."""
@@ -122,9 +151,14 @@ class Train(Stage):
                     f"needs.{name} is no need of a training stage{nearest(name, _NEEDS)}"
                     f" (there are {', '.join(_NEEDS)})"
                 )
-        method = self.method_for(1)
-        self.batch_spec(method).shapes(1, self.augment.crop, 1)
-        make_optimizer(self.optimizer, {}, 1)
+        spec = self.method.batch_spec()
+        spec.shapes(1, self.augment.crop, 1)
+        self._check_targets(spec, needs)
+        for name, one in self._evaluated.items():
+            try:
+                one.check(self.method)
+            except UserError as error:
+                raise UserError(f"evaluators.{name}: {error}") from error
         for name in ("init", "backbone"):
             if name in needs:
                 expect(needs, name, "weights.npz")
@@ -132,16 +166,17 @@ class Train(Stage):
             expect(needs, "masks", "masks/")
         if self.least_confidence:
             expect(needs, "masks", "confidence/")
-        stride = method.batch_spec().affinity_stride
-        if stride:
-            AffinityLabels(Path(), self.affinity_alphas, 1, stride)
+        if spec.affinity_stride:
+            AffinityLabels(Path(), self.affinity_alphas, 1, spec.affinity_stride)
             expect(needs, "labels", "crf/")
             for alpha in self.affinity_alphas:
                 expect_alpha(needs, "labels", alpha)
 
     def check_data(self, ctx: Context) -> None:
-        """Refuses a batch that is larger than the split; see `Stage`."""
+        """Refuses a batch larger than the split, and evaluation without masks; see `Stage`."""
         check_batch_size(self.batch_size, len(ctx.source(self.split)))
+        for one in self._evaluated.values():
+            one.check_source(ctx.source(one.split))
 
     def describe(self, sizes: Mapping[str, SplitSize], asked: bool) -> list[str]:
         """The method, the length of the run and the cost of its steps; see `Stage`."""
@@ -152,7 +187,7 @@ class Train(Stage):
         classes = _ASSUMED_CLASSES if size is None else size.classes
         method = self.method_for(classes)
         crop = self.augment.crop
-        batch = self.batch_spec(method).shapes(self.batch_size, crop, classes)
+        batch = method.batch_spec().shapes(self.batch_size, crop, classes)
         return [
             f"method       {name_of(type(method))}, backbone {name_of(type(method.backbone))},"
             f" {classes} classes" + (" (assumed)" if size is None else ""),
@@ -175,7 +210,8 @@ class Train(Stage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          Steps, seconds and images per second, numbers of parameters, ``images`` and ``classes``.
+          Steps, seconds and images per second, numbers of parameters, ``images`` and ``classes``;
+          of evaluators ``evaluations``, and ``best_step`` and ``best`` where weights are kept.
 
         Raises:
           UserError: weights or labels are missing, or a loss is not finite.
@@ -202,7 +238,7 @@ class Train(Stage):
             f" frozen; {len(source)} images, {mesh.devices.size} device(s)"
         )
         steps = self.steps_for(len(source))
-        spec = self.batch_spec(method)
+        spec = method.batch_spec()
         batches = training_batches(
             source,
             batch_size=self.batch_size,
@@ -220,7 +256,7 @@ class Train(Stage):
         with closing(Checkpoints(folder, self.keep)) as checkpoints:
             training = Run(
                 method=method,
-                optimizer_config=self.optimizer,
+                optimizer=self.optimizer,
                 mesh=mesh,
                 schedule=Schedule(
                     steps,
@@ -231,6 +267,7 @@ class Train(Stage):
                 batch_size=self.batch_size,
                 batches=batches,
                 checkpoints=checkpoints,
+                evaluations=Evaluations(self.evaluators, method, ctx.source, ctx.stage_dir),
                 folder=ctx.stage_dir,
                 ids=list(source.ids),
                 log=ctx.log,
@@ -250,26 +287,27 @@ class Train(Stage):
 
     def method_for(self, num_classes: int) -> Method:
         """The method, for data of so many foreground classes."""
-        return Method.from_config(self.method, "method", num_classes=num_classes)
+        return dataclasses.replace(self.method, num_classes=num_classes)
 
-    def batch_spec(self, method: Method) -> BatchSpec:
-        """What the batches have beside images and labels.
-
-        Raises:
-          UserError: the settings do not say where the method's masks or labels come from.
-        """
-        spec = method.batch_spec()
-        if spec.segmentation and not ("masks" in self.needs or self.segmentation):
+    def _check_targets(self, spec: BatchSpec, needs: Collection[str]) -> None:
+        """A network never learns from ground truth without being told to, nor from two origins."""
+        if spec.segmentation and ("masks" in needs) == self.ground_truth:
+            found = "both" if self.ground_truth else "none"
             raise UserError(
-                "expected masks that this method learns from, found none: set"
-                " needs=dict(masks=STAGE), or segmentation=True for the data's own"
+                f"expected masks that this method learns from, found {found}: set"
+                " needs=dict(masks=STAGE), or ground_truth=True for the data's own"
             )
-        if spec.affinity_stride and not self.affinity_alphas:
+        if not spec.segmentation and ("masks" in needs or self.ground_truth):
             raise UserError(
-                "expected affinity_alphas that make this method's labels, found none: set"
-                " affinity_alphas=(4, 24) and needs=dict(labels=STAGE), a crf stage"
+                "expected no masks for a method that does not learn from them, found"
+                f" {'ground_truth=True' if self.ground_truth else 'needs.masks'}: remove it"
             )
-        return spec
+        if spec.affinity_stride and not (self.affinity_alphas and "labels" in needs):
+            found = "no affinity_alphas" if "labels" in needs else "no need labels"
+            raise UserError(
+                f"expected affinity_alphas and the need labels of a method of affinities, found"
+                f" {found}: set affinity_alphas=(4, 24) and needs=dict(labels=STAGE), a crf stage"
+            )
 
     def crop_targets(
         self, spec: BatchSpec, source: Source, inputs: Mapping[str, Path]
@@ -277,20 +315,16 @@ class Train(Stage):
         """What the pixels of the crops learn: masks or AffinityNet's labels.
 
         Raises:
-          UserError: an image has no mask, confidence or CRF result, or `affinity_alphas` has no
-            need ``labels``.
+          UserError: an image has no mask, confidence or CRF result, or the settings do not say
+            where they come from.
         """
+        self._check_targets(spec, inputs)
         targets: dict[str, CropTarget] = {}
-        if spec.segmentation and "masks" in inputs:
-            targets["segmentation"] = self._stage_masks(source, inputs["masks"])
-        elif spec.segmentation:
+        if spec.segmentation and self.ground_truth:
             targets["segmentation"] = GroundTruth(len(source.classes))
+        elif spec.segmentation:
+            targets["segmentation"] = self._stage_masks(source, inputs["masks"])
         if spec.affinity_stride:
-            if "labels" not in inputs:
-                raise UserError(
-                    "expected a need labels, a crf stage, for affinity_alphas, found none: set"
-                    " needs=dict(labels='...')"
-                )
             folder = inputs["labels"] / "crf"
             targets["affinity_label"] = AffinityLabels(
                 folder, self.affinity_alphas, len(source.classes), spec.affinity_stride

@@ -1,20 +1,16 @@
-"""The training loop, for every method: steps, checkpoints, metrics."""
+"""The training loop, for every method: steps, checkpoints, metrics, evaluations."""
 
 import dataclasses
 import math
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import grain
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
@@ -23,11 +19,16 @@ from wsss_jax.methods.base import Method
 from wsss_jax.ops.sharding import global_batch
 from wsss_jax.progress import Progress
 from wsss_jax.training.checkpoints import Checkpoints
+from wsss_jax.training.evaluation import Evaluations
 from wsss_jax.training.metrics import MetricWriter
-from wsss_jax.training.optimizer import assign_rules, make_optimizer, schedule
+from wsss_jax.training.optimizer import OptimizerSettings, assign_rules
+from wsss_jax.training.signals import agreed, stop_requests
 from wsss_jax.training.step import StepFunction, init_state, make_train_step, step_of
 from wsss_jax.types import TrainState
 from wsss_jax.viz.map_pictures import map_pictures
+
+STEPS_AHEAD = 2
+"""Steps that the devices have to do while the host waits for the figures of the one before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +46,13 @@ class Run:
     """Everything the loop needs; see `fit`."""
 
     method: Method
-    optimizer_config: Mapping[str, Any]
+    optimizer: OptimizerSettings
     mesh: Mesh
     schedule: Schedule
     batch_size: int
     batches: grain.DatasetIterator
     checkpoints: Checkpoints
+    evaluations: Evaluations
     folder: Path
     ids: list[str]
     log: Callable[[str], None]
@@ -65,18 +67,19 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
       UserError: the loss is not finite; the step and the images are named.
     """
     rules = assign_rules(params, run.method.param_rules())
-    optimizer = make_optimizer(run.optimizer_config, rules, run.schedule.steps)
+    optimizer = run.optimizer.transformation(rules, run.schedule.steps)
     state = init_state(run.method, optimizer, params, variables, seed, run.mesh)
     restored = run.checkpoints.restore(state, run.batches, run.log)
     start = 0
     if restored is not None:
         state, start = restored, int(restored.step)
         run.log(f"going on after step {start} of {run.schedule.steps}")
+    run.evaluations.resume(start)
     step_fn = make_train_step(run.method, optimizer, params, run.mesh)
     main = jax.process_index() == 0
     with (
         MetricWriter(run.folder, enabled=main, resume_step=start if start else None) as writer,
-        _stop_requests() as stop,
+        stop_requests() as stop,
         run.progress(run.schedule.steps, "training", unit="steps", initial=start) as bar,
     ):
         state, seconds = _loop(run, state, start, step_fn, writer, stop, bar)
@@ -86,6 +89,7 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
         "steps": run.schedule.steps,
         "images_per_second": trained / seconds if trained else None,
         "seconds": seconds,
+        **run.evaluations.figures(),
     }
 
 
@@ -99,11 +103,9 @@ def _loop(
     bar: Progress,
 ) -> tuple[TrainState, float]:
     plan = run.schedule
-    rate = schedule(run.optimizer_config, plan.steps)
     draw_maps = jax.jit(lambda state, batch: run.method.loss(step_of(state, batch))[1].maps)
-    pending: list[dict[str, Array]] = []
-    indices: np.ndarray | None = None
-    began = window = time.monotonic()
+    under_way = _UnderWay(run, writer, bar)
+    began = time.monotonic()
     if start < plan.steps:
         run.log("compiling the first step")
     for step in range(start + 1, plan.steps + 1):
@@ -111,25 +113,19 @@ def _loop(
         batch = global_batch(host_batch, run.mesh)
         if plan.image_every and step % plan.image_every == 0 and jax.process_count() == 1:
             writer.images(step, map_pictures(host_batch, draw_maps(state, batch)))
-        if pending:  # the last step's figures, fetched while the device is busy with this batch
-            _check_finite(run, pending[-1], step - 1, indices)
         state, metrics = step_fn(state, batch)
-        pending.append(metrics)
-        indices = host_batch["index"]
+        under_way.add(step, metrics, host_batch["index"])
         last = step == plan.steps
-        stopping = _agreed(stop, ask=last or step % plan.log_every == 0)
-        if step % plan.log_every == 0 or last or stopping:
-            _check_finite(run, metrics, step, indices)
-            mean = {k: float(np.mean([float(m[k]) for m in pending])) for k in metrics}
-            now = time.monotonic()
-            speed = len(pending) * run.batch_size / max(now - window, 1e-9)
-            window, pending = now, []
-            lr = float(np.asarray(rate(step - 1)))
-            writer.scalars(step, {**mean, "lr": lr, "images_per_second": speed})
-            figures = {"loss": mean["loss"], "images/s": speed, "memory": device_memory()}
-            bar.update(0, **figures)
-        if step % plan.checkpoint_every == 0 or last or stopping:
-            _check_finite(run, metrics, step, indices)
+        stopping = agreed(stop, ask=last or step % plan.log_every == 0)
+        saving = step % plan.checkpoint_every == 0 or last or bool(stopping)
+        evaluators = run.evaluations.due(step, last)
+        # Nothing is saved or evaluated before its figures are known to be numbers.
+        under_way.fetch(0 if saving or evaluators else STEPS_AHEAD)
+        if last or stopping:
+            under_way.write(step)
+        if evaluators:
+            run.evaluations.run(evaluators, step, state, writer)
+        if saving:
             run.checkpoints.save(state, run.batches)
         bar.update(1)
         if stopping:
@@ -139,14 +135,58 @@ def _loop(
     return state, time.monotonic() - began
 
 
-def _check_finite(
-    run: Run, metrics: dict[str, Array], step: int, indices: np.ndarray | None
-) -> None:
+class _UnderWay:
+    """Steps that were dispatched and whose figures the host has not fetched, and the log of them.
+
+    Fetching a step's figures waits for the step. So they are fetched when later steps are
+    dispatched already, and the devices always have something to do.
+    """
+
+    def __init__(self, run: Run, writer: MetricWriter, bar: Progress):
+        self._run, self._writer, self._bar = run, writer, bar
+        self._rate = run.optimizer.rate(run.schedule.steps)
+        self._steps: deque[tuple[int, dict[str, Array], np.ndarray]] = deque()
+        self._window: list[dict[str, float]] = []
+        self._since = time.monotonic()
+
+    def add(self, step: int, metrics: dict[str, Array], indices: np.ndarray) -> None:
+        """A step was dispatched, with the images `indices`."""
+        self._steps.append((step, metrics, indices))
+
+    def fetch(self, leave: int) -> None:
+        """Fetches the figures of all steps but the last `leave`.
+
+        Raises:
+          UserError: one is not finite.
+        """
+        while len(self._steps) > leave:
+            step, metrics, indices = self._steps.popleft()
+            figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            _check_finite(self._run, figures, step, indices)
+            self._window.append(figures)
+            if step % self._run.schedule.log_every == 0:
+                self.write(step)
+
+    def write(self, step: int) -> None:
+        """Writes the means since the last row, as the row of `step`."""
+        if not self._window:
+            return
+        mean = {k: float(np.mean([one[k] for one in self._window])) for k in self._window[-1]}
+        now = time.monotonic()
+        speed = len(self._window) * self._run.batch_size / max(now - self._since, 1e-9)
+        self._since, self._window = now, []
+        lr = float(np.asarray(self._rate(step - 1)))
+        self._writer.scalars(step, {**mean, "lr": lr, "images_per_second": speed})
+        figures = {"loss": mean["loss"], "images/s": speed, "memory": device_memory()}
+        self._bar.update(0, **figures)
+
+
+def _check_finite(run: Run, figures: dict[str, float], step: int, indices: np.ndarray) -> None:
     # A finite loss may have a gradient that is not, and then the next parameters are not either.
-    if math.isfinite(float(metrics["loss"])) and math.isfinite(float(metrics["grad_norm"])):
+    if math.isfinite(figures["loss"]) and math.isfinite(figures["grad_norm"]):
         return
-    ids = ", ".join(run.ids[i] for i in indices) if indices is not None else "unknown"
-    bad = [name for name, value in metrics.items() if not math.isfinite(float(value))]
+    ids = ", ".join(run.ids[i] for i in indices)
+    bad = [name for name, value in figures.items() if not math.isfinite(value)]
     latest = run.checkpoints.latest_step()
     saved = "there is no checkpoint yet" if latest is None else f"step {latest}"
     raise UserError(
@@ -154,42 +194,6 @@ def _check_finite(
         f" with the images {ids}; last good checkpoint: {saved}; try a lower learning rate or"
         " dtype float32"
     )
-
-
-def _agreed(stop: list[str], ask: bool) -> str:
-    """The signal that asks to stop, the same answer on every process.
-
-    Of several processes only where `ask` says so: asking the others costs a round trip.
-    """
-    if jax.process_count() == 1:
-        return stop[0] if stop else ""
-    if not ask:
-        return ""
-    anyone = multihost_utils.process_allgather(np.asarray(bool(stop)))
-    return "a signal" if bool(np.any(anyone)) else ""
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[str]]:
-    """Collects SIGINT and SIGTERM instead of dying; a second SIGINT dies after all."""
-    requests: list[str] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        del frame
-        if requests and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        requests.append(signal.Signals(number).name)
-
-    try:
-        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: somebody else handles signals
-        yield requests
-        return
-    try:
-        yield requests
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def device_memory() -> str:

@@ -1,8 +1,8 @@
-"""Optimizer of the papers: SGD with coupled decay, parameter groups and a polynomial schedule."""
+"""The optimizer: settings in optax's words, parameter groups, frozen parameters."""
 
+import dataclasses
 import re
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,118 @@ from flax import traverse_util
 from jaxtyping import PyTree
 
 from wsss_jax.errors import UserError
+from wsss_jax.settings import Settings
 from wsss_jax.types import ParamRule
 
 FlatParams = dict[str, Any]
 """Arrays (or their shapes) by path, such as ``backbone/b4_1/conv_branch2a/kernel``."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerSettings(Settings):
+    """The optimizer and the schedule of its learning rate.
+
+    Attributes:
+      name: ``sgd``, whose weight decay is coupled as in PyTorch (it is added to the gradient before
+        momentum and learning rate), or ``adamw``, whose weight decay is decoupled.
+      lr: the highest learning rate.
+      momentum: of SGD.
+      nesterov: whether SGD's momentum is Nesterov's.
+      b1, b2: decay of AdamW's first and second moments.
+      eps: added to AdamW's root of the second moment.
+      weight_decay: strength of the weight decay, for parameters whose rule says that they decay.
+      clip_norm: above 0, a gradient whose norm over all trained parameters is larger is scaled down
+        to it.
+      schedule: how the learning rate goes on after the warm-up: ``polynomial``,
+        (lr − end_value)·(1 − step/steps)^power + end_value, the papers' own; ``cosine``, half a
+        period down to end_value; or ``constant``.
+      power: of the polynomial schedule.
+      end_value: learning rate at the end of a polynomial or cosine schedule.
+      warmup_steps: steps over which the learning rate also rises linearly from 0.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float
+    momentum: float = 0.0
+    nesterov: bool = False
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    schedule: Literal["polynomial", "cosine", "constant"] = "polynomial"
+    power: float = 0.9
+    end_value: float = 0.0
+    warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+          UserError: one is out of its range, or has no effect on this optimizer.
+        """
+        for name in ("lr", "weight_decay", "clip_norm", "power", "end_value", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise UserError(f"expected {name} of 0 or more, found {getattr(self, name):g}")
+        for name in ("momentum", "b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"expected {name} from 0 to below 1, found {getattr(self, name):g}: change it"
+                )
+        if self.name == "adamw" and (self.momentum or self.nesterov):
+            raise UserError(
+                f"expected no momentum with adamw, found {self.momentum:g}: set momentum to 0, b1"
+                " and b2 are its own"
+            )
+        if self.nesterov and not self.momentum:
+            raise UserError("expected momentum above 0 with nesterov, found 0: set momentum")
+
+    def rate(self, steps: int) -> optax.Schedule:
+        """The learning rate by step, of a run of `steps`."""
+        if self.schedule == "polynomial":
+            main = optax.polynomial_schedule(self.lr, self.end_value, self.power, steps)
+        elif self.schedule == "cosine":
+            share = self.end_value / self.lr if self.lr else 0.0
+            main = optax.cosine_decay_schedule(self.lr, steps, share)
+        else:
+            main = optax.constant_schedule(self.lr)
+        if not self.warmup_steps:
+            return main
+        return lambda step: main(step) * jnp.minimum((step + 1) / self.warmup_steps, 1.0)
+
+    def transformation(
+        self, rules: dict[str, ParamRule], steps: int
+    ) -> optax.GradientTransformation:
+        """The optimizer of the trained parameters by path, for a run of `steps`.
+
+        Args:
+          rules: of all parameters, from `assign_rules`.
+          steps: length of the run.
+        """
+
+        def decayed(params: FlatParams) -> dict[str, bool]:
+            return {path: rules[path].decay for path in params}
+
+        def multiply(updates: Any, params: Any = None) -> FlatParams:
+            del params
+            return {path: rules[path].lr * update for path, update in updates.items()}
+
+        parts = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
+        decay = (
+            optax.add_decayed_weights(self.weight_decay, decayed)
+            if self.weight_decay
+            else optax.identity()
+        )
+        if self.name == "sgd":
+            trace = optax.trace(self.momentum, self.nesterov) if self.momentum else optax.identity()
+            parts += [decay, trace]
+        else:
+            parts += [optax.scale_by_adam(self.b1, self.b2, self.eps), decay]
+        return optax.chain(
+            *parts,
+            optax.stateless(multiply),
+            optax.scale_by_learning_rate(self.rate(steps)),
+        )
 
 
 def assign_rules(params: PyTree, rules: tuple[ParamRule, ...]) -> dict[str, ParamRule]:
@@ -43,73 +151,6 @@ def split_frozen(params: PyTree, rules: dict[str, ParamRule]) -> tuple[FlatParam
 def join(trainable: FlatParams, frozen: FlatParams) -> PyTree:
     """The nested tree of `split_frozen`'s two parts."""
     return traverse_util.unflatten_dict({**trainable, **frozen}, sep="/")
-
-
-def schedule(config: Mapping[str, Any], steps: int) -> optax.Schedule:
-    """Learning rate by step.
-
-    ``schedule="poly"``: lr·(1 − step/steps)^poly_power, the papers' own; ``"cosine"`` and
-    ``"constant"`` as their names say. ``warmup_steps`` rise linearly before it.
-    """
-    lr, kind = config["lr"], config.get("schedule", "poly")
-    if kind == "poly":
-        main = optax.polynomial_schedule(lr, 0.0, config.get("poly_power", 0.9), steps)
-    elif kind == "cosine":
-        main = optax.cosine_decay_schedule(lr, steps)
-    elif kind == "constant":
-        main = optax.constant_schedule(lr)
-    else:
-        raise UserError(
-            f"expected a schedule poly, cosine or constant, found {kind!r}: change"
-            " optimizer.schedule"
-        )
-    warmup = config.get("warmup_steps", 0)
-    if not warmup:
-        return main
-    return lambda step: main(step) * jnp.minimum((step + 1) / warmup, 1.0)
-
-
-def make_optimizer(
-    config: Mapping[str, Any], rules: dict[str, ParamRule], steps: int
-) -> optax.GradientTransformation:
-    """SGD (``name="sgd"``) or Adam (``"adam"``) over the trainable parameters by path.
-
-    The weight decay of SGD is coupled, as in PyTorch: it is added to the gradient before momentum
-    and learning rate. Adam's is decoupled (AdamW).
-
-    Args:
-      config: lr, weight_decay, momentum, see `schedule` for the rest.
-      rules: of all parameters, from `assign_rules`.
-      steps: length of the run.
-    """
-    name, decay = config.get("name", "sgd"), config.get("weight_decay", 0.0)
-
-    def decayed(params: FlatParams) -> dict[str, bool]:
-        return {path: rules[path].decay for path in params}
-
-    if name == "sgd":
-        momentum = config.get("momentum", 0.0)
-        parts = [
-            optax.add_decayed_weights(decay, decayed) if decay else optax.identity(),
-            optax.trace(momentum) if momentum else optax.identity(),
-        ]
-    elif name == "adam":
-        parts = [
-            optax.scale_by_adam(),
-            optax.add_decayed_weights(decay, decayed) if decay else optax.identity(),
-        ]
-    else:
-        raise UserError(f"expected an optimizer sgd or adam, found {name!r}: change optimizer.name")
-
-    def multiply(updates: Any, params: Any = None) -> FlatParams:
-        del params
-        return {path: rules[path].lr * update for path, update in updates.items()}
-
-    return optax.chain(
-        *parts,
-        optax.stateless(multiply),
-        optax.scale_by_learning_rate(schedule(config, steps)),
-    )
 
 
 def parameter_count(params: PyTree) -> int:

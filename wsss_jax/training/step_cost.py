@@ -12,9 +12,9 @@ from jaxtyping import PyTree
 
 from wsss_jax.methods.base import Method, Step
 from wsss_jax.training.optimizer import (
+    OptimizerSettings,
     assign_rules,
     join,
-    make_optimizer,
     parameter_count,
     split_frozen,
 )
@@ -62,21 +62,20 @@ class StepCost:
 
 
 def step_cost(
-    method: Method, optimizer_config: Mapping[str, Any], batch: Mapping[str, jax.ShapeDtypeStruct]
+    method: Method, optimizer: OptimizerSettings, batch: Mapping[str, jax.ShapeDtypeStruct]
 ) -> StepCost:
     """What one step of a training costs, from shapes alone.
 
     Args:
       method: to train.
-      optimizer_config: the optimizer's settings.
+      optimizer: the optimizer's settings.
       batch: shapes of the arrays of a batch, see `BatchSpec.shapes`.
     """
     params, variables = _shapes(method, batch)
     rules = assign_rules(params, method.param_rules())
     trainable, frozen = jax.eval_shape(lambda p: split_frozen(p, rules), params)
     extra = jax.eval_shape(method.init_extra, params)
-    optimizer = make_optimizer(optimizer_config, rules, 1)
-    opt_state = jax.eval_shape(optimizer.init, trainable)
+    opt_state = jax.eval_shape(optimizer.transformation(rules, 1).init, trainable)
     rng = jax.eval_shape(jax.random.key, 0)
     step = jax.ShapeDtypeStruct((), jnp.int32)
 
@@ -117,16 +116,14 @@ def step_cost(
 
 
 def describe_step(
-    method: Method, optimizer_config: Mapping[str, Any], batch: Mapping[str, jax.ShapeDtypeStruct]
+    method: Method, optimizer: OptimizerSettings, batch: Mapping[str, jax.ShapeDtypeStruct]
 ) -> list[str]:
     """Lines on the optimizer, its groups of parameters and the cost of a step; see `step_cost`."""
-    name, lr = optimizer_config.get("name", "sgd"), float(optimizer_config["lr"])
-    momentum, decay = (optimizer_config.get(key, 0.0) for key in ("momentum", "weight_decay"))
     return [
-        f"optimizer    {name}, lr {lr:g}, schedule {optimizer_config.get('schedule', 'poly')},"
-        f" momentum {momentum:g}, weight decay {decay:g}",
-        *_parameter_groups(method, lr, batch),
-        *step_cost(method, optimizer_config, batch).lines(),
+        f"optimizer    {optimizer.name}, lr {optimizer.lr:g}, schedule {optimizer.schedule},"
+        f" momentum {optimizer.momentum:g}, weight decay {optimizer.weight_decay:g}",
+        *_parameter_groups(method, optimizer.lr, batch),
+        *step_cost(method, optimizer, batch).lines(),
     ]
 
 

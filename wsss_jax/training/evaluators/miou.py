@@ -1,0 +1,174 @@
+"""Mean intersection over union of logits, or of activation maps at the best threshold."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import ClassVar, Literal
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Float, Int64, PyTree
+
+from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.source import Record, Source
+from wsss_jax.errors import UserError
+from wsss_jax.methods.base import Method
+from wsss_jax.ops.buckets import Size, bucket_of, choose_buckets
+from wsss_jax.ops.max_norm import EPSILON
+from wsss_jax.ops.resize import interpolation_matrix
+from wsss_jax.ops.sharding import data_mesh, divided, replicated
+from wsss_jax.scoring.confusion import (
+    Protocol,
+    confusion_matrix,
+    confusion_scores,
+    threshold_confusions,
+)
+from wsss_jax.scoring.score_files import THRESHOLDS
+from wsss_jax.training.evaluators.base import Evaluate, Evaluator
+
+_LEAST_MULTIPLE = 32  # of padded sides: few shapes, few programs
+_BUCKETS = 4
+_BATCH_PIXELS = 1 << 19  # that a device gets at once, unless it is one image
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Miou(Evaluator):
+    """mIoU against the split's ground truth, at the images' own size, without flip or CRF.
+
+    Of ``logits`` the network finds the classes itself. Of ``cam`` only maps of the classes that the
+    image has compete, each divided by its maximum, as seeds are made; the background's threshold is
+    the best one on the evaluated images (an oracle), and told.
+
+    Attributes:
+      output: what is evaluated.
+      upsample: ``corners``: maps are upsampled with their corners aligned with the image's;
+        ``direct``: half-pixel, as the infer_cam stage of AffinityNet's and SSENet's recipes.
+      protocol: whether a class that is neither predicted nor there counts 0 (``strict``) or is left
+        out (``present``).
+    """
+
+    figure: ClassVar[str] = "miou"
+
+    output: Literal["logits", "cam"] = "logits"
+    upsample: Literal["corners", "direct"] = "corners"
+    protocol: Protocol = "strict"
+
+    def check(self, method: Method) -> None:
+        """Refuses a method that does not predict `output`; see `Evaluator`."""
+        if self.output not in method.outputs:
+            raise UserError(
+                f"expected output to be one of {', '.join(method.outputs)}, which the method"
+                f" predicts, found {self.output}: change it"
+            )
+
+    def check_source(self, source: Source) -> None:
+        """Refuses a split without ground truth; see `Evaluator`."""
+        for position in range(self.count(source)):
+            if source[position]["segmentation"] is None:
+                raise UserError(
+                    f"expected ground-truth masks of the split {self.split}, found none for"
+                    f" {source.ids[position]}: evaluate on another split, or set every to 0"
+                )
+
+    def prepare(self, method: Method, source: Source) -> Evaluate:
+        """See `Evaluator`."""
+        positions = range(jax.process_index(), self.count(source), jax.process_count())
+        predict = _predictor(method, self.output)
+        return functools.partial(self._figures, method, source, positions, predict)
+
+    def _figures(
+        self,
+        method: Method,
+        source: Source,
+        positions: range,
+        predict: Callable[[PyTree, np.ndarray, np.ndarray], jax.Array],
+        variables: PyTree,
+    ) -> dict[str, float]:
+        # Each process works on its own devices, for the numbers of batches may differ.
+        own = jax.tree.map(lambda array: array.addressable_data(0), variables)
+        weights = jax.device_put(own, replicated(data_mesh(jax.local_devices())))
+        levels = 1 if self.output == "logits" else len(THRESHOLDS)
+        total = np.zeros((levels, method.num_classes + 1, method.num_classes + 1), np.int64)
+        for batch, bucket in _batches(method, source, positions):
+            images, valid, records = _canvas(source, batch, bucket)
+            maps = np.asarray(predict(weights, images, valid))
+            for row, record in enumerate(records):
+                total += self._confusions(method, record, maps[row])
+        if jax.process_count() > 1:
+            total = np.asarray(multihost_utils.process_allgather(total)).sum(0)
+        scores = confusion_scores(total, self.protocol)["miou"]
+        best = int(scores.argmax())
+        figures = {"miou": float(scores[best])}
+        return figures if levels == 1 else figures | {"threshold": float(THRESHOLDS[best])}
+
+    def _confusions(
+        self, method: Method, record: Record, maps: Float[np.ndarray, "h w k"]
+    ) -> Int64[np.ndarray, "t n n"]:
+        """Confusion matrices of one image, one per threshold; of logits there is one."""
+        classes = method.num_classes
+        assert record["segmentation"] is not None
+        truth = decode_mask(record["segmentation"], record["id"], classes)
+        stride = method.stride(self.output)
+        low = maps[: -(-truth.shape[0] // stride), : -(-truth.shape[1] // stride)]
+        rows, columns = (
+            interpolation_matrix(small, full, align_corners=self.upsample == "corners")
+            for small, full in zip(low.shape[:2], truth.shape, strict=True)
+        )
+        if self.output == "logits":
+            logits = rows @ np.moveaxis(low, -1, 0) @ columns.T
+            prediction = logits.argmax(0).astype(np.uint8)
+            return confusion_matrix(prediction, truth, classes)[None]
+        keys = np.flatnonzero(record["label"] > 0)
+        planes = np.maximum(rows @ np.moveaxis(low, -1, 0)[keys] @ columns.T, 0)
+        planes /= planes.max((1, 2), keepdims=True) + EPSILON
+        return threshold_confusions(planes, keys, truth, THRESHOLDS, classes)
+
+
+def _predictor(
+    method: Method, output: str
+) -> Callable[[PyTree, np.ndarray, np.ndarray], jax.Array]:
+    mesh = data_mesh(jax.local_devices())
+    placed, sharded = replicated(mesh), divided(mesh)
+
+    def predict(weights: PyTree, images: jax.Array, valid: jax.Array) -> jax.Array:
+        return method.predict(weights, images, valid)[output]
+
+    return jax.jit(predict, in_shardings=(placed, sharded, sharded), out_shardings=sharded)
+
+
+def _batches(
+    method: Method, source: Source, positions: range
+) -> Iterator[tuple[tuple[int, ...], tuple[int, Size]]]:
+    """(positions, (rows, padded size)) of every batch: the same at every evaluation."""
+    sizes = {position: source.sizes[position] for position in positions}
+    if method.backbone.exact_padding:
+        common = math.lcm(*method.backbone.tap_strides.values())
+        multiple = -(-_LEAST_MULTIPLE // common) * common
+        buckets = choose_buckets(sizes.values(), _BUCKETS, multiple)
+    else:
+        buckets = tuple(set(sizes.values()))
+    groups: dict[Size, list[int]] = {}
+    for position, size in sizes.items():
+        groups.setdefault(bucket_of(size, buckets), []).append(position)
+    devices = jax.local_device_count()
+    for bucket, group in sorted(groups.items()):
+        rows = max(_BATCH_PIXELS // (bucket[0] * bucket[1]), 1) * devices
+        rows = min(rows, -(-len(group) // devices) * devices)
+        for start in range(0, len(group), rows):
+            yield tuple(group[start : start + rows]), (rows, bucket)
+
+
+def _canvas(
+    source: Source, batch: tuple[int, ...], shape: tuple[int, Size]
+) -> tuple[np.ndarray, np.ndarray, list[Record]]:
+    """Images at the top left of a padded batch, masks of them, and their records."""
+    rows, size = shape
+    images, valid = np.zeros((rows, *size, 3), np.uint8), np.zeros((rows, *size), bool)
+    records = [source[position] for position in batch]
+    for row, record in enumerate(records):
+        image = decode_image(record["image"], record["id"])
+        height, width = image.shape[:2]
+        images[row, :height, :width], valid[row, :height, :width] = image, True
+    return images, valid, records
