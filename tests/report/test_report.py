@@ -199,7 +199,7 @@ def test_moved_photographs_leave_the_scores(tmp_path):
     lost = LostContext(ctx.config, ctx.workdir, ctx.stage, ctx.stage_dir, stages=ctx.stages)
     assert run_section(Report, lost, ctx.config.report, {})["images_shown"] == 0
     page = Page((tmp_path / "report.html").read_text())
-    assert "The pictures are left out: expected images in /gone" in " ".join(page.text)
+    assert "The images are left out: expected images in /gone" in " ".join(page.text)
     assert page.named("table", class_="scores")
 
 

@@ -130,7 +130,7 @@ def test_threshold_of_another_evaluation(folders: Path):
     )
     metrics = run_stage(folders, "maps", threshold="from:scores")
     assert metrics["threshold"] == 0.41 and metrics["threshold_choice"] == "fixed"
-    with pytest.raises(UserError, match="names no need"):
+    with pytest.raises(UserError, match="expected from:NEED with a need of the stage"):
         run_stage(folders, "maps", threshold="from:nothing")
     (folders / "scores/metrics.json").write_text('{"miou": 0.5}')
     with pytest.raises(UserError, match="scores of CAMs"):
@@ -191,7 +191,7 @@ def test_the_surer_pixels_of_masks_are_scored_alone(
     assert parts[0.99]["kept"] < 0.1
     confusion = expected_confusion(folders, IDS)
     assert metrics["miou"] == pytest.approx(confusion_scores(confusion, "present")["miou"])
-    assert "the surer pixels alone" in capsys.readouterr().out
+    assert "only the more certain pixels" in capsys.readouterr().out
     for name in IDS:
         write_confidence(folders / f"pred/confidence/{name}.png", np.zeros(SHAPE, np.uint8))
     nobody = run_stage(folders, "pred")["by_confidence"]

@@ -107,11 +107,11 @@ def test_labels_are_made_once_and_learnt_from(inputs: dict[str, Path], tmp_path:
     made = tmp_path / "labels"
     settings = ConfigDict(dict(split="train", workers=1, iterations=2))
     metrics = run_section(IrnLabels, context(made), settings, inputs)
-    assert (metrics["images"], metrics["labelled"], metrics["foreground"]) == (6, 6, 0.3)
+    assert (metrics["images"], metrics["labeled"], metrics["foreground"]) == (6, 6, 0.3)
     assert [*files(made)] == [f"masks/{name}.png" for name in Images.ids]
     (made / "masks" / "image_3.png").unlink()
     before = files(made)
-    assert run_section(IrnLabels, context(made), settings, inputs)["labelled"] == 1
+    assert run_section(IrnLabels, context(made), settings, inputs)["labeled"] == 1
     assert before.items() <= files(made).items() and len(files(made)) == 6
 
     augment = dict(crop=48, long_side=(), flip=0.5, brightness=0.0, contrast=0.0, saturation=0.0)

@@ -236,7 +236,7 @@ def test_processes_share_the_images(workdir: Path):
     ("setting", "message"),
     [
         ({"threshold": "best"}, "number or from:NEED .* found 'best'"),
-        ({"threshold": "from:nothing"}, "names no need"),
+        ({"threshold": "from:nothing"}, "expected from:NEED with a need of the stage"),
         ({"alpha": -1.0}, "alpha above 0"),
         ({"alpha": "from:scores"}, "alpha to be a number, found 'from:scores'"),
         ({"ignore_band": (0.5, 0.1)}, "low ≤ high"),

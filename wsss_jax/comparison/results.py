@@ -90,5 +90,5 @@ def _pictures(
         samples = make_gallery(comparison, source, split, _IMAGES_PER_GROUP)
     except UserError as error:
         # The scores are worth a page even when the photographs have been moved away.
-        return [], (), f"The pictures are left out: {error}"
+        return [], (), f"The images are left out: {error}"
     return samples, tuple(source.classes), ""

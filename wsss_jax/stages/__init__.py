@@ -1,1 +1,1 @@
-"""Pipeline stages: one file each, with one class derived from `wsss_jax.stages.base.Stage`."""
+"""The stages of a pipeline, one file each with one subclass of `wsss_jax.stages.base.Stage`."""

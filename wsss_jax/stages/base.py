@@ -1,8 +1,8 @@
-"""What a stage is: typed settings, what it needs of other stages and leaves for them, and its work.
+"""The contract of stages: typed settings, needs, outputs and the work itself.
 
-A stage is one module: a frozen dataclass derived from `Stage`, whose fields are its settings. A
-recipe's section names it under ``type``, by the name of a module of `wsss_jax.stages` or by the
-dotted name of a module elsewhere.
+A stage is one module with a frozen dataclass that derives from `Stage` and whose fields are its
+settings. A section of a recipe names it under ``type``, either by the name of a module in
+`wsss_jax.stages` or by the dotted name of a module elsewhere.
 """
 
 import abc
@@ -25,17 +25,17 @@ from wsss_jax.settings import Settings
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a stage is given besides its own settings: one run of one stage.
+    """Everything that a running stage gets besides its own settings.
 
     Attributes:
       config: the whole recipe.
       workdir: the folder of the run.
-      stage: name of the stage.
-      stage_dir: folder the stage writes to; it exists.
-      process_index: number of this process. Per-image stages work on
+      stage: the name of the stage.
+      stage_dir: the folder that the stage writes to, which exists.
+      process_index: the number of this process. Per-image stages work on
         ``ids[process_index::process_count]``.
-      process_count: number of all processes.
-      stages: all stages of the run, in the order they run.
+      process_count: the number of processes.
+      stages: all stages of the run, in the order in which they run.
     """
 
     config: ConfigDict
@@ -48,21 +48,21 @@ class Context:
 
     @property
     def seed(self) -> int:
-        """The recipe's seed, of everything that is drawn."""
+        """The seed of the recipe, from which all random numbers follow."""
         return int(self.config.get("seed", 0))  # pyright: ignore[reportArgumentType]
 
     def source(self, split: str) -> Source:
-        """The records of `split` (prepared on first use)."""
+        """Opens the records of `split`, which are prepared on first use."""
         data: Any = self.config.data
         return _open(data.to_json(sort_keys=True), split)
 
     def log(self, message: str) -> None:
-        """Prints a line, on the first process only."""
+        """Prints a line on the first process only."""
         if self.process_index == 0:
             print(f"[{self.stage}] {message}", flush=True)
 
     def progress(self, total: int, label: str, unit: str = "images", initial: int = 0) -> Progress:
-        """A progress bar (plain lines when the output is not a terminal), `initial` units done."""
+        """Returns a progress bar, or plain lines without a terminal, with `initial` units done."""
         return Progress(total, label, unit, self.process_index == 0, initial)
 
 
@@ -72,7 +72,7 @@ def _open(data: str, split: str) -> Source:
 
 
 class SplitSize(NamedTuple):
-    """How many images a split has, and how many foreground classes."""
+    """The number of images in a split, and of foreground classes."""
 
     images: int
     classes: int
@@ -83,7 +83,7 @@ class Need:
     """A stage that another one needs.
 
     Attributes:
-      name: what the recipe calls it.
+      name: its name in the recipe.
       stage: its settings.
     """
 
@@ -97,19 +97,19 @@ Needs = Mapping[str, Need]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage(Settings, abc.ABC):
-    """A stage of a recipe; its fields are its settings.
+    """A stage of a recipe, whose fields are its settings.
 
-    Class attributes say what other programs have to know of it:
+    Class attributes state what the rest of the program has to know about it:
 
-    - ``inputs``: names of the needs that it cannot do without, with the results of which the needed
-      stage has to leave at least one;
-    - ``outputs``: results that its folder holds for other stages: folders (``masks/``) and files;
-    - ``no_effect``: settings that change how it runs and not what comes out of it;
-    - ``redone_freely``: whether it is done anew, without being asked to, whenever its record
-      differs: it takes seconds and no stage needs it.
+    - ``inputs`` are the names of its mandatory needs, each with results of which the needed stage
+      must have at least one among its outputs;
+    - ``outputs`` are the results in its folder for other stages, folders (``masks/``) and files;
+    - ``no_effect`` are the settings that change how it runs but not its results;
+    - ``redone_freely`` states whether it runs again without being asked whenever its record
+      differs, because it takes seconds and no stage needs it.
 
     Attributes:
-      needs: names of the stages that it needs, by the names of its inputs.
+      needs: the names of the stages that it needs, by the names of its inputs.
     """
 
     room: ClassVar[str] = "wsss_jax.stages"
@@ -122,21 +122,21 @@ class Stage(Settings, abc.ABC):
     needs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def splits(self) -> tuple[str, ...]:
-        """Names of the data splits that it reads: by default that of its setting ``split``."""
+        """Returns the data splits that it reads, by default that of its setting ``split``."""
         split: str = getattr(self, "split", "")
         return (split,) if split else ()
 
     def files(self) -> dict[str, str]:
-        """Settings that name files, with the files' paths ("" for none).
+        """Returns the settings that name files, with the paths of the files ("" for none).
 
-        A record holds the files' contents, not their names.
+        A record holds a digest of the contents of these files, and not their names.
         """
         return {}
 
     def predictions(self) -> tuple[str, ...]:
-        """What the network that it trains predicts; by default nothing.
+        """Returns what the network that it trains predicts, by default nothing.
 
-        These are the names of `wsss_jax.methods.base.Method.outputs`.
+        These are names of `wsss_jax.methods.base.Method.outputs`.
         """
         return ()
 
@@ -144,7 +144,7 @@ class Stage(Settings, abc.ABC):
         """Refuses needs that cannot work, before any stage runs and without the data.
 
         Raises:
-          UserError: a need of `inputs` is missing, or that stage leaves no such results.
+          UserError: a need of `inputs` is missing, or its stage does not have these outputs.
         """
         for name, any_of in self.inputs.items():
             expect(needs, name, *any_of)
@@ -153,44 +153,45 @@ class Stage(Settings, abc.ABC):
         """Refuses settings that do not fit the data, before the first stage of a run begins.
 
         Raises:
-          UserError: they do not fit.
+          UserError: a setting does not fit the data.
         """
 
     def describe(self, sizes: Mapping[str, SplitSize], asked: bool) -> list[str]:
-        """Lines on what it is going to do, for a dry run: by default none.
+        """Returns lines that describe its work for a dry run, by default none.
 
         Args:
-          sizes: of the splits that are at hand, by name.
-          asked: whether this run would do it; what only a run has to refuse is else not refused.
+          sizes: the sizes of the available splits, by name.
+          asked: whether this run would include the stage. If not, it does not refuse what only a
+            run has to refuse.
 
         Raises:
-          UserError: it cannot be done on this machine or with this data.
+          UserError: the stage cannot run on this machine or with this data.
         """
         del sizes, asked
         return []
 
     @abc.abstractmethod
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
-        """Does the work; called again after an interruption, it goes on where it stopped.
+        """Does the work, or continues it after an interruption.
 
         Args:
-          ctx: data, folder, log.
-          inputs: folders of the needed stages, by the names of the inputs.
+          ctx: the data, folder and log of the run.
+          inputs: the folders of the needed stages, by the names of the inputs.
 
         Returns:
-          The stage's figures, which become ``metrics.json``.
+          The metrics of the stage, which become ``metrics.json``.
 
         Raises:
           UserError: the data or the results of other stages are not as expected.
-          Interrupted: it stopped on request after saving its state.
+          Interrupted: the stage stopped on request after it had saved its state.
         """
 
 
 def expect(needs: Needs, name: str, *any_of: str) -> None:
-    """Refuses needs without `name`, or where that stage leaves none of `any_of`.
+    """Checks that there is a need `name` whose stage has one of `any_of` among its outputs.
 
     Raises:
-      UserError: see above.
+      UserError: the need is missing, or its stage has none of these outputs.
     """
     wanted = " or ".join(any_of)
     if name not in needs:
@@ -204,15 +205,15 @@ def expect(needs: Needs, name: str, *any_of: str) -> None:
 
 
 def expect_prediction(needs: Needs, output: str, setting: str = "") -> None:
-    """Refuses a network of the need ``checkpoint`` that is known not to predict `output`.
+    """Checks that the network of the need ``checkpoint`` predicts `output`, if this is known.
 
     Args:
-      needs: of the stage; they have a ``checkpoint``.
-      output: one of a method's outputs.
-      setting: what asks for it; empty where the stage always does.
+      needs: the needs of the stage, which include ``checkpoint``.
+      output: one of the outputs of a method.
+      setting: the setting that asks for this output, or "" if the stage always needs it.
 
     Raises:
-      UserError: see above.
+      UserError: the network does not predict `output`.
     """
     need = needs["checkpoint"]
     predicted = need.stage.predictions()

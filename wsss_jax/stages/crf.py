@@ -1,4 +1,4 @@
-"""Refines class activation maps by a dense CRF: ``crf/<id>.npz``."""
+"""The stage that refines class activation maps with a dense CRF: ``crf/<id>.npz``."""
 
 import dataclasses
 import functools
@@ -20,17 +20,18 @@ from wsss_jax.stages.references import check_alpha, resolved_alpha
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Crf(CrfSettings, PerImageStage):
-    """Refines class activation maps by a dense CRF: ``crf/<id>.npz``.
+    """Refines class activation maps with a dense CRF: ``crf/<id>.npz``.
 
-    Reads ``cams/`` of the need ``cams``. For each image and α the CRF starts from the background
-    (1 − max)^α and the maps in the image's file, as PSA and SEAM do (see
-    `wsss_jax.data.formats.crf_files` for what is written).
+    It reads ``cams/`` of the need ``cams``. As in PSA and SEAM, for each image and α the CRF starts
+    from the maps of the image and the background (1 − max)^α. `wsss_jax.data.formats.crf_files`
+    describes the files.
 
     Attributes:
-      alphas: multiples of `alpha_unit`, above 0; each has its own result and gives it its name.
-      alpha_unit: its products with `alphas` are the exponents of the background (1 − max)^α. A
-        number, or ``from:NEED``: the α that meets the threshold of that stage.
-      workers: processes; 0: one for each core.
+      alphas: multiples of `alpha_unit` above 0, each of which has a result that it names.
+      alpha_unit: the factor of `alphas`; the products are the exponents of the background
+        (1 − max)^α. It is a number, or ``from:NEED`` for the α that equals the threshold of that
+        stage.
+      workers: the number of processes, or 0 for one per core.
     """
 
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"cams": ("cams/",)}
@@ -45,11 +46,13 @@ class Crf(CrfSettings, PerImageStage):
         """Checks the exponents.
 
         Raises:
-          UserError: there are none, or one that makes no sense.
+          UserError: there are none, or one is not a number above 0.
         """
         super().__post_init__()
         if not self.alphas or not all(0 < alpha < math.inf for alpha in self.alphas):
-            raise UserError(f"expected alphas above 0, such as (4, 24), found {self.alphas}")
+            raise UserError(
+                f"expected alphas above 0, such as (4, 24), found {self.alphas}: change them"
+            )
 
     def check(self, needs: Needs) -> None:
         """Refuses what cannot work; see `Stage`."""
@@ -60,8 +63,9 @@ class Crf(CrfSettings, PerImageStage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          ``images``; ``refined``, how many this run did; ``workers`` and ``images_per_second`` of
-          this process (None when nothing was left to do); ``alphas``; ``alpha_unit``, a number.
+          ``images``; ``refined``, the number that this run did; ``workers`` and
+          ``images_per_second`` of this process (None if nothing was left to do); ``alphas``;
+          ``alpha_unit`` as a number.
 
         Raises:
           UserError: a CAM file is missing, damaged or of another size than its image.
@@ -87,7 +91,7 @@ class Crf(CrfSettings, PerImageStage):
 
 
 def cam_tasks(source: Source, stage: Path) -> Callable[[int], CamTask]:
-    """Makes the task of an image of `source` and its maps, which are those of a stage's folder.
+    """Returns a function that makes the task of an image from `source` and a stage's maps.
 
     Raises:
       UserError: CAM files are missing.
@@ -102,10 +106,10 @@ def cam_tasks(source: Source, stage: Path) -> Callable[[int], CamTask]:
 
 
 def expect_alpha(needs: Needs, name: str, alpha: float) -> None:
-    """Refuses an α that the crf stage of the need `name` has no result for.
+    """Checks that the crf stage of the need `name` has a result for `alpha`.
 
     Raises:
-      UserError: see above.
+      UserError: it has none.
     """
     need = needs[name]
     if isinstance(need.stage, Crf) and alpha not in need.stage.alphas:

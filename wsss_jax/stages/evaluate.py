@@ -1,4 +1,4 @@
-"""Scores masks, CRF results or class activation maps against the ground truth of a split."""
+"""The stage that scores masks, CRF results or activation maps against ground truth."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,7 +26,7 @@ ScoreOne = Callable[[str, Sequence[float]], score_files.Counts]
 
 @dataclasses.dataclass(frozen=True)
 class _Choice:
-    """How the threshold is chosen: `value` where it is fixed beforehand."""
+    """How the threshold is chosen; `value` is set if it is fixed beforehand."""
 
     name: str
     value: float | None = None
@@ -36,29 +36,30 @@ class _Choice:
 class Evaluate(Stage):
     """Scores masks, CRF results or class activation maps against the ground truth of a split.
 
-    Reads ``masks/`` of the need ``pred``, or else its ``crf/`` (the most probable classes), or else
-    its ``cams/``, and scores every image of `split`. Writes ``per_image.json`` (id → mIoU over the
-    image's own classes). The first process does the scoring, the others return at once: it is bound
-    by reading files.
+    It reads ``masks/`` of the need ``pred``, or otherwise its ``crf/`` (the most probable classes),
+    or otherwise its ``cams/``, and scores every image of `split`. It writes ``per_image.json``
+    (id → mIoU over the image's own classes). Only the first process scores, because the time goes
+    into reading files.
 
-    Thresholds of maps are:
+    The threshold of maps can be
 
-    - a number: fixed beforehand;
-    - ``oracle``: the best on the scored images;
-    - ``held_out``: the best on `held_out_images` images drawn with the recipe's seed; the scores
-      are those of the remaining images;
-    - ``from:NEED``: the best of another evaluation, say of train for scoring val, or that of a
-      threshold stage.
+    - a number, which is fixed beforehand;
+    - ``oracle``, the best on the scored images;
+    - ``held_out``, the best on `held_out_images` images that are drawn with the recipe's seed; the
+      scores are those of the remaining images;
+    - ``from:NEED``, the best of another evaluation, such as that of train for scoring val, or the
+      threshold of a threshold stage.
 
     Attributes:
-      split: images to score.
-      protocol: ``strict`` or ``present``, see `confusion_scores`.
-      ignore_as_background: whether a predicted 255 in a mask counts as background; it is refused
-        otherwise.
-      alpha: which of the results of a crf stage is scored.
-      threshold: of maps, see above.
-      held_out_images: how many images ``held_out`` draws.
-      compare: further thresholds of maps by name, numbers or ``from:NEED``, scored beside it.
+      split: the split whose images are scored.
+      protocol: ``strict`` or ``present``; see `confusion_scores`.
+      ignore_as_background: whether a predicted 255 in a mask counts as background; otherwise it is
+        refused.
+      alpha: the α whose result of a crf stage is scored.
+      threshold: the threshold of maps: a number, ``oracle``, ``held_out`` or ``from:NEED``.
+      held_out_images: the number of images that ``held_out`` draws.
+      compare: further thresholds of maps by name, numbers or ``from:NEED``, at which maps are
+        scored too.
     """
 
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"pred": ("masks/", "crf/", "cams/")}
@@ -87,15 +88,15 @@ class Evaluate(Stage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          The scores as fractions (`score_files.summary`; masks get boundary IoUs too), ``images``,
-          ``protocol``, ``split``; for masks with confidences ``by_confidence``, see
-          `score_files.by_confidence`; for maps also ``threshold`` with ``threshold_choice``,
+          The scores as fractions (`score_files.summary`, with boundary IoUs for masks), ``images``,
+          ``protocol`` and ``split``. Masks with confidences also have ``by_confidence``; see
+          `score_files.by_confidence`. Maps also have ``threshold`` with ``threshold_choice``,
           ``compared``, the curves over `score_files.THRESHOLDS` on the scored images, and
-          ``best_threshold``: the best on the held-out sample if there is one, otherwise on the
-          scored images.
+          ``best_threshold``, which is the best on the held-out sample if there is one, and
+          otherwise on the scored images.
 
         Raises:
-          UserError: a prediction or ground truth is missing, damaged or of another size.
+          UserError: a prediction or its ground truth is missing, damaged or of another size.
         """
         if ctx.process_index != 0:
             return {}
@@ -120,7 +121,7 @@ class Evaluate(Stage):
             scored, result, column = self._score_maps(ctx, source, score_one, choice, inputs)
         else:
             raise UserError(
-                f"expected crf/, masks/ or cams/ in {folder}, found none; run its stage"
+                f"expected crf/, masks/ or cams/ in {folder}, found none: run its stage"
             )
 
         confusion = scored.confusion[column]
@@ -141,17 +142,20 @@ class Evaluate(Stage):
             + class_table(result)
         )
         if "by_confidence" in result:
-            ctx.log("the surer pixels alone\n" + confidence_table(result["by_confidence"]))
+            ctx.log("only the more certain pixels\n" + confidence_table(result["by_confidence"]))
         return result
 
     def _alpha_of(self, stage: str) -> float:
-        """Which of the results of the crf stage is meant.
+        """Returns the α whose result of the crf stage is meant.
 
         Raises:
-          UserError: nothing says so.
+          UserError: it is not set.
         """
         if not self.alpha:
-            raise UserError(f"{stage} has a result for each alpha: set alpha to one of them")
+            raise UserError(
+                f"expected alpha, as {stage} has a result for each alpha, found none: set alpha to"
+                " one of them"
+            )
         return self.alpha
 
     def _score_maps(
@@ -162,7 +166,7 @@ class Evaluate(Stage):
         choice: _Choice,
         inputs: Mapping[str, Path],
     ) -> tuple[score_files.Scored, dict[str, Any], int]:
-        """Scores at all thresholds, the metrics of maps alone, the chosen threshold's position."""
+        """Returns scores at all thresholds, the metrics of maps, and the chosen position."""
         grid = score_files.THRESHOLDS
         ids = source.ids
         best = None
@@ -240,7 +244,7 @@ def _truth_reader(source: Source) -> Callable[[str], np.ndarray]:
         segmentation = source[position[image_id]]["segmentation"]
         if segmentation is None:
             raise UserError(
-                f"expected a ground-truth mask of {image_id}, found none; score a split with masks"
+                f"expected a ground-truth mask of {image_id}, found none: score a split with masks"
             )
         return decode_mask(segmentation, f"ground truth of {image_id}", len(source.classes))
 
@@ -250,7 +254,7 @@ def _truth_reader(source: Source) -> Callable[[str], np.ndarray]:
 def _fixed(setting: float | str, inputs: Mapping[str, Path]) -> float:
     value = _parse_choice(setting, inputs).value
     if value is None:
-        raise UserError(f"expected numbers or from:NEED in compare, found {setting!r}")
+        raise UserError(f"expected numbers or from:NEED in compare, found {setting!r}: change it")
     return value
 
 
@@ -263,20 +267,21 @@ def _parse_choice(setting: float | str, inputs: Mapping[str, Path]) -> _Choice:
 
 
 def _need_of(setting: float | str, needs: Collection[str]) -> str | None:
-    """The need that a threshold comes from; None where it is a number or a way to choose one."""
+    """Returns the need that a threshold comes from, or None if it does not come from a stage."""
     need = named_need(setting, needs)
     try:
         if need is None and setting not in ("oracle", "held_out"):
             float(setting)
     except ValueError as error:
         raise UserError(
-            f"expected a number, oracle, held_out or from:NEED as threshold, found {setting!r}"
+            f"expected a number, oracle, held_out or from:NEED as threshold, found {setting!r}:"
+            " change it"
         ) from error
     return need
 
 
 def _split_off(ids: Sequence[str], count: int, seed: int) -> tuple[list[str], list[str]]:
-    """`count` ids drawn with `seed`, and the others, both in the given order."""
+    """Returns `count` ids drawn with `seed`, and the other ids, both in the given order."""
     if not 0 < count < len(ids):
         raise UserError(
             f"expected held_out_images from 1 to {len(ids) - 1} of {len(ids)}, found {count}"

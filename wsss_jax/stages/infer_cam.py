@@ -1,4 +1,4 @@
-"""Multi-scale, flipped activation maps of every image: ``cams/<id>.npz``."""
+"""The stage that makes activation maps over scales and flips: ``cams/<id>.npz``."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, load_network
 from wsss_jax.stages.base import Context, Needs, expect_prediction
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
 
-_EPSILON = 1e-5  # of the published programs
+_EPSILON = 1e-5  # as in the published programs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InferCam(MultiScale, PerImageStage):
-    """Makes multi-scale, flipped activation maps of every image: ``cams/<id>.npz``.
+    """Makes the activation maps of every image over scales and flips: ``cams/<id>.npz``.
 
-    Takes the network of the need ``checkpoint``. Only the classes of an image's label get a map.
+    It uses the network of the need ``checkpoint``. Only the classes of an image's label get a map.
 
     Attributes:
-      output: which of the method's predictions the maps are.
-      normalize: how the summed maps come to lie between 0 and 1, per class: ``min_max``:
-        (v − min) / (max − min) (SEAM); ``max``: v / max (PSA, SSENet).
+      output: the name of the method's prediction that gives the maps.
+      normalize: how the summed maps of each class are normalized to 0…1. ``min_max`` is
+        (v − min) / (max − min), as in SEAM; ``max`` is v / max, as in PSA and SSENet.
     """
 
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"checkpoint": ("weights.npz",)}
@@ -44,7 +44,8 @@ class InferCam(MultiScale, PerImageStage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          ``images``; ``inferred``, how many this run did; ``buckets``, the padded shapes; settings.
+          ``images``; ``inferred``, the number that this run did; ``buckets``, the padded shapes;
+          and settings.
 
         Raises:
           UserError: the network is missing, or does not predict `output`.
@@ -75,9 +76,9 @@ class InferCam(MultiScale, PerImageStage):
 
 
 def normalized(total: Float[np.ndarray, "k h w"], kind: str) -> Float[np.ndarray, "k h w"]:
-    """Summed maps between 0 and 1; a class without response stays 0.
+    """Normalizes summed maps to 0…1; a class without response stays 0.
 
-    ``max``: v/(max + ε). ``min_max``: (v − min − ε)/(max − min + ε), zero below min + ε.
+    ``max`` is v/(max + ε). ``min_max`` is (v − min − ε)/(max − min + ε), or 0 below min + ε.
     """
     cam = np.maximum(total, 0)
     if not len(cam):

@@ -1,4 +1,4 @@
-"""What IRNet learns from: ``masks/<id>.png``, 255 where not sure."""
+"""The stage that makes IRNet's labels: ``masks/<id>.png``, 255 where they are not certain."""
 
 import dataclasses
 import functools
@@ -15,12 +15,12 @@ from wsss_jax.stages.per_image import ImageWork, PerImageStage
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IrnLabels(HardLabels, PerImageStage):
-    """Makes the labels that IRNet learns from: ``masks/<id>.png``, 255 where not sure.
+    """Makes the labels that IRNet learns from: ``masks/<id>.png``, 255 where they are not certain.
 
-    Reads ``cams/`` of the need ``cams``. See `wsss_jax.host.hard_labels`.
+    It reads ``cams/`` of the need ``cams``. `wsss_jax.host.hard_labels` explains the labels.
 
     Attributes:
-      workers: processes; 0: one for each core.
+      workers: the number of processes, or 0 for one per core.
     """
 
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"cams": ("cams/",)}
@@ -33,8 +33,8 @@ class IrnLabels(HardLabels, PerImageStage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          ``images``; ``labelled``, how many this run did; ``images_per_second`` of this process
-          (None when nothing was left to do); the settings.
+          ``images``; ``labeled``, the number that this run did; ``images_per_second`` of this
+          process (None if nothing was left to do); and the settings.
 
         Raises:
           UserError: a CAM file is missing, damaged or of another size than its image.
@@ -50,7 +50,7 @@ class IrnLabels(HardLabels, PerImageStage):
         done = self.on_images(ctx, source, work, "labels")
         return {
             "images": len(source),
-            "labelled": len(done.results),
+            "labeled": len(done.results),
             "images_per_second": done.images_per_second,
             "foreground": self.foreground,
             "background": self.background,

@@ -1,9 +1,9 @@
-"""One mechanism for work that makes files of one image after the other.
+"""The mechanism of all stages that make files for one image after the other.
 
-An image goes through three phases, which overlap: host threads prepare it (read, decode), the main
-thread runs it on the device in batches with others, and host threads or processes finish it
+An image goes through three phases, which overlap. Host threads prepare it (read, decode), the main
+thread runs it on the device in a batch with others, and host threads or processes finish it
 (upsample, post-process, encode, write). While the device computes one group of images, the next
-group is being prepared and the images before are being finished.
+group is being prepared and the previous images are being finished.
 """
 
 import contextlib
@@ -31,19 +31,20 @@ _GROUP_IMAGES, _GROUP_PIXELS = 32, 8_000_000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageWork(Generic[Result]):
-    """What is done with each image of a source. Images go by their positions in it.
+    """The work on each image of a source; images are named by their positions in it.
 
     Attributes:
-      files: what a finished image has in the folder, such as ``masks/{id}.png``.
-      prepare: makes an image's job; runs in threads.
-      finish: takes an image's task and makes the files at the given paths, which are those of
-        `files`, each of them whole or not at all. With `processes` it is a function of a module
-        that imports no JAX, and its arguments are pickled.
-      on_device: takes the jobs of a group and yields the position and the task of each, as soon as
-        it has them; runs in the main thread. None: jobs are tasks.
+      files: the files of a finished image in the folder, such as ``masks/{id}.png``.
+      prepare: a function that makes the job of an image; it runs in threads.
+      finish: a function that takes the task of an image and writes the given paths, which are those
+        of `files`, each of them whole or not at all. With `processes`, it must belong to a module
+        that does not import JAX, and its arguments are pickled.
+      on_device: a function that takes the jobs of a group and yields the position and the task of
+        each image as soon as it has them; it runs in the main thread. If it is None, jobs are
+        tasks.
       sizes: (height, width) of every image of the source, for `on_device`.
-      processes: None: `finish` runs in threads; otherwise the number of processes that it runs in,
-        0 for one for each core.
+      processes: the number of processes in which `finish` runs, or 0 for one per core. If it is
+        None, `finish` runs in threads.
     """
 
     files: tuple[str, ...]
@@ -56,13 +57,13 @@ class ImageWork(Generic[Result]):
 
 @dataclasses.dataclass(frozen=True)
 class Done(Generic[Result]):
-    """What `run_on_images` did.
+    """The outcome of `run_on_images`.
 
     Attributes:
-      kept: positions of the images that were finished before.
-      results: what `ImageWork.finish` returned for the others, by position.
-      workers: how many threads or processes finished images.
-      seconds: how long it took.
+      kept: the positions of the images that were finished before.
+      results: what `ImageWork.finish` returned for the other images, by position.
+      workers: the number of threads or processes that finished images.
+      seconds: the time that the work took.
     """
 
     kept: tuple[int, ...]
@@ -72,7 +73,7 @@ class Done(Generic[Result]):
 
     @property
     def images_per_second(self) -> float | None:
-        """None when nothing was left to do."""
+        """The speed, or None if nothing was left to do."""
         return len(self.results) / self.seconds if self.results else None
 
 
@@ -83,27 +84,28 @@ def run_on_images(
     work: ImageWork[Result],
     progress: Callable[..., Progress],
 ) -> Done[Result]:
-    """Makes the files of `positions` that `folder` lacks.
+    """Makes the files of `positions` that are missing from `folder`.
 
-    Which images share a batch on the device never depends on what was there before: neither do the
-    last bits of a result. After an exception, Ctrl-C too, images that are being finished still are,
-    and the others are dropped.
+    The images that share a batch on the device never depend on which files exist already, and so
+    neither do the last bits of a result. After an exception, including Ctrl-C, the images that are
+    being finished are completed, and the others are dropped.
 
-    The groups of `groups_of` bound the memory: there are jobs of one group on the device and of the
-    next one, and two tasks for each thread or process that finishes images. Threads do not finish
-    more pixels at once than a group may have. Without a device, there is one more job for each
-    thread or process.
+    The groups of `groups_of` bound the memory. At any time there are the jobs of the group on the
+    device and of the next one, and two tasks for each thread or process that finishes images.
+    Threads do not finish more pixels at once than a group may have. Without a device, there is one
+    more job for each thread or process.
 
     Args:
-      ids: of all images of the source.
-      folder: of the files.
-      positions: which images this process does.
-      work: see `ImageWork`.
-      progress: opens a bar, given its ``total`` images and how many are done, ``initial``.
+      ids: the ids of all images of the source.
+      folder: the folder of the files.
+      positions: the images of this process.
+      work: the work on each image.
+      progress: a function that opens a progress bar for ``total`` images of which ``initial`` are
+        done.
 
     Raises:
-      UserError: `work` raised it, or a process was ended from outside. Other exceptions of `work`
-        have a note with the image's id.
+      UserError: `work` raised it, or a process was killed. Other exceptions of `work` get a note
+        with the id of the image.
     """
     start = time.monotonic()
     paths = {p: tuple(folder / name.format(id=ids[p]) for name in work.files) for p in positions}
@@ -121,7 +123,7 @@ def run_on_images(
 
     def collect(block: bool) -> None:
         done = wait(pending, None if block else 0, FIRST_COMPLETED).done
-        for future in [one for one in pending if one in done]:  # in the order they were begun
+        for future in [one for one in pending if one in done]:  # in the order of submission
             position = pending.pop(future)
             with _named(ids[position]):
                 results[position] = future.result()
@@ -152,12 +154,12 @@ def run_on_images(
 
 
 def groups_of(positions: range, sizes: Sequence[Size]) -> list[range]:
-    """`positions` in runs of images that are on the device together.
+    """Splits `positions` into groups of images that are on the device together.
 
-    A run ends at 32 images, or at 8 million pixels, unless it is one image.
+    A group has at most 32 images, and at most 8 million pixels unless it is a single image.
 
     Args:
-      positions: images of this process.
+      positions: the images of this process.
       sizes: (height, width) of every image of the source.
     """
     found: list[range] = []
@@ -178,7 +180,7 @@ def _tasks(
     readers: Executor,
     workers: int,
 ) -> Generator[tuple[int, Any]]:
-    """Positions and tasks of the missing images, in the order in which they are ready."""
+    """Yields the positions and tasks of the missing images, in the order they are ready."""
 
     def prepare(position: int) -> Any:
         with _named(ids[position]):
@@ -200,7 +202,7 @@ def _tasks(
 
 @contextlib.contextmanager
 def _named(image_id: str) -> Iterator[None]:
-    """Says of which image an exception is; a `UserError` says so itself."""
+    """Adds the id of the image to exceptions, except to a `UserError`, which names it itself."""
     try:
         yield
     except UserError:
@@ -212,13 +214,13 @@ def _named(image_id: str) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PerImageStage(Stage):
-    """A stage that makes files of every image of a split, each independent of the others.
+    """A stage that makes files for every image of a split, independently of the other images.
 
-    Its `run` hands what is to be done to `on_images`. Finished images are kept. Processes share the
+    Its `run` passes the work to `on_images`. Finished images are kept, and processes share the
     images.
 
     Attributes:
-      split: the images.
+      split: the split whose images are processed.
     """
 
     split: str
@@ -226,7 +228,7 @@ class PerImageStage(Stage):
     def on_images(
         self, ctx: Context, source: Source, work: ImageWork[Result], label: str
     ) -> Done[Result]:
-        """Does the share of this process, see `run_on_images`; `label` says what is going on."""
+        """Does this process's share with `run_on_images`; the progress bar shows `label`."""
         mine = range(ctx.process_index, len(source), ctx.process_count)
         progress = functools.partial(ctx.progress, label=f"{label} of {self.split}")
         return run_on_images(source.ids, ctx.stage_dir, mine, work, progress)

@@ -1,4 +1,4 @@
-"""Masks of a segmentation network, multi-scale and flipped: ``masks/<id>.png``."""
+"""The stage that makes masks with a segmentation network: ``masks/<id>.png``."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +19,16 @@ from wsss_jax.stages.per_image import ImageWork, PerImageStage
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict(MultiScale, CrfSettings, PerImageStage):
-    """Makes a segmentation network's masks, multi-scale and flipped: ``masks/<id>.png``.
+    """Makes masks with a segmentation network over scales and flips: ``masks/<id>.png``.
 
-    Takes the network of the need ``checkpoint``; the class with the highest mean logit over scales
-    and flips wins, or the most probable one after a dense CRF.
+    It uses the network of the need ``checkpoint``. A pixel gets the class with the highest mean
+    logit over scales and flips, or the most probable class after a dense CRF.
 
     Attributes:
       crf: whether a dense CRF over all classes follows, on the softmax of the mean logits.
-      iterations: updates of the CRF's mean field (PSA and SEAM: 1).
-      workers: processes for the CRF; 0: one for each core.
-      known_labels: whether masks are restricted to the classes of their image's label, and
-        background.
+      iterations: the number of mean-field updates of the CRF, which is 1 in PSA and SEAM.
+      workers: the number of processes for the CRF, or 0 for one per core.
+      known_labels: whether masks are restricted to the image-level labels and the background.
     """
 
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"checkpoint": ("weights.npz",)}
@@ -53,7 +52,7 @@ class Predict(MultiScale, CrfSettings, PerImageStage):
           ``images`` and settings.
 
         Raises:
-          UserError: see `work`.
+          UserError: for the same reasons as `work`.
         """
         source = ctx.source(self.split)
         self.on_images(ctx, source, self.work(source, inputs["checkpoint"]), "masks")
@@ -65,11 +64,11 @@ class Predict(MultiScale, CrfSettings, PerImageStage):
         }
 
     def work(self, source: Source, checkpoint: Path) -> ImageWork[None]:
-        """What makes the masks of `source` by the network of a training stage's folder.
+        """Returns the work that makes the masks of `source` with a training stage's network.
 
         Raises:
-          UserError: the network is missing or is no segmentation network, or masks are to be
-            restricted to labels that there are none of.
+          UserError: the network is missing or is not a segmentation network, or masks should be
+            restricted to labels but there are none.
         """
         if self.known_labels and not any(source[i]["label"].any() for i in range(len(source))):
             raise UserError(

@@ -1,6 +1,6 @@
-"""Turns class activation maps or CRF results into masks: ``masks/<id>.png``.
+"""The stage that turns class activation maps or CRF results into masks: ``masks/<id>.png``.
 
-``confidence/<id>.png`` says how sure they are.
+``confidence/<id>.png`` holds their confidence.
 """
 
 import dataclasses
@@ -26,17 +26,17 @@ from wsss_jax.stages.crf import expect_alpha
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
 from wsss_jax.stages.references import best_threshold, named_need
 
-# Mask and confidence of the image with an id.
+# A function from an image's id to its mask and its confidence.
 _Reader = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Background:
-    """What a pixel's greatest score must exceed to be foreground; one of the three is set.
+    """The level that a pixel's largest score must exceed to be foreground; one of three is set.
 
-    `threshold`: a constant. `alpha`: (1 − score)^alpha, the background of PSA and SEAM before
-    their CRF. `ignore_band` (low, high): up to low is background, above high foreground, 255
-    (ignore) between.
+    `threshold` is a constant level. `alpha` gives the level (1 − score)^alpha, the background of
+    PSA and SEAM before their CRF. With `ignore_band` (low, high), scores up to low are background,
+    those above high are foreground, and those between are 255 (ignore).
     """
 
     threshold: float | None = None
@@ -47,10 +47,10 @@ class Background:
 def label_map(
     keys: Int[np.ndarray, " k"], cam: Float[np.ndarray, "k h w"], background: Background
 ) -> UInt8[np.ndarray, "h w"]:
-    """The class indices of score maps: 0 background, key + 1 foreground, 255 ignore.
+    """Returns the class indices of score maps: 0 background, key + 1 foreground, 255 ignore.
 
-    The strongest class wins where its score is *above* the background's (equal is background), as
-    in `threshold_confusions`: the mask has the score that the threshold curve shows.
+    As in `threshold_confusions`, the strongest class wins where its score is *above* that of the
+    background, so the mask has the score that the threshold curve shows.
     """
     winner, score = strongest(cam, keys)
     if background.ignore_band is not None:
@@ -62,14 +62,14 @@ def label_map(
 def label_confidence(
     cam: Float[np.ndarray, "k h w"], background: Background
 ) -> UInt8[np.ndarray, "h w"]:
-    """How sure the labels of `label_map` are; a band counts as the background in its middle."""
+    """Returns the confidence of the labels of `label_map`; a band counts as its middle."""
     score = np.asarray(cam, np.float32).max(0, initial=0)
     scores = np.concatenate([_level(score, background)[None], cam])
     return confidence(scores, scores.argmax(0))
 
 
 def _level(score: Float[np.ndarray, "h w"], background: Background) -> Float[np.ndarray, "h w"]:
-    """The background's score where the strongest class has `score`."""
+    """Returns the score of the background where the strongest class has `score`."""
     if background.alpha is not None:
         return power_background(score, background.alpha)
     band = background.ignore_band
@@ -80,21 +80,21 @@ def _level(score: Float[np.ndarray, "h w"], background: Background) -> Float[np.
 class PseudoLabels(PerImageStage):
     """Turns class activation maps or CRF results into masks: ``masks/<id>.png``.
 
-    Reads ``cams/`` of the need ``cams``; a mask can only have classes its file has maps of, the
-    image's label. With the need ``crf`` in place of ``cams``, masks are the most probable classes
-    of its result for `alpha`.
+    It reads ``cams/`` of the need ``cams``. A mask can only have classes that have maps, which are
+    those of the image's label. With the need ``crf`` instead of ``cams``, masks are the most
+    probable classes of its result for `alpha`.
 
-    There is one kind of background (see `Background`): `ignore_band` if given, else `alpha` if
-    above 0, else `threshold`.
+    There is one kind of background (see `Background`): `ignore_band` if it is given, otherwise
+    `alpha` if it is above 0, and otherwise `threshold`.
 
     Attributes:
-      threshold: what a score must exceed to be foreground: a number, or ``from:NEED``, the best
-        threshold of that evaluation or threshold stage; empty: that of the only need besides
-        ``cams``.
-      alpha: power of the background (1 − score)^alpha; 0 for none. With the need ``crf``: which of
-        its results.
-      ignore_band: (low, high): scores up to low are background, above high foreground, 255 between;
-        () for none.
+      threshold: the level that a score must exceed to be foreground. It is a number, or
+        ``from:NEED`` for the best threshold of that evaluation or threshold stage. "" means the
+        only need besides ``cams``.
+      alpha: the exponent of the background (1 − score)^alpha, or 0 for none. With the need ``crf``,
+        the α of the result to use.
+      ignore_band: (low, high), where scores up to low are background, those above high are
+        foreground, and those between are 255; () for none.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("masks/", "confidence/")
@@ -107,14 +107,18 @@ class PseudoLabels(PerImageStage):
         """Checks the values.
 
         Raises:
-          UserError: the background makes no sense.
+          UserError: the band or the exponent is out of its range.
         """
         super().__post_init__()
         band = self.ignore_band
         if band and not 0 <= band[0] <= band[1]:
-            raise UserError(f"expected ignore_band (low, high) with 0 ≤ low ≤ high, found {band}")
+            raise UserError(
+                f"expected ignore_band (low, high) with 0 ≤ low ≤ high, found {band}: change it"
+            )
         if self.alpha < 0:
-            raise UserError(f"expected an alpha above 0 (or 0 for none), found {self.alpha!r}")
+            raise UserError(
+                f"expected an alpha above 0 (or 0 for none), found {self.alpha!r}: change it"
+            )
 
     def check(self, needs: Needs) -> None:
         """Refuses what cannot work; see `Stage`."""
@@ -185,17 +189,20 @@ class PseudoLabels(PerImageStage):
         return result
 
     def _alpha_of(self, stage: str) -> float:
-        """Which of the results of the crf stage is meant.
+        """Returns the α whose result of the crf stage is meant.
 
         Raises:
-          UserError: nothing says so.
+          UserError: it is not set.
         """
         if not self.alpha:
-            raise UserError(f"{stage} has a result for each alpha: set alpha to one of them")
+            raise UserError(
+                f"expected alpha, as {stage} has a result for each alpha, found none: set alpha to"
+                " one of them"
+            )
         return self.alpha
 
     def _background(self, inputs: Mapping[str, Path]) -> tuple[Background, dict[str, Any]]:
-        """The background and how it came about, for the metrics."""
+        """Returns the background and how it was chosen, for the metrics."""
         choice = self._choice(inputs)
         if isinstance(choice, str):
             threshold, how = best_threshold(inputs[choice])
@@ -207,10 +214,10 @@ class PseudoLabels(PerImageStage):
         return choice, found | ({"threshold_choice": "fixed"} if "threshold" in found else {})
 
     def _choice(self, needs: Collection[str]) -> Background | str:
-        """The background of the settings, or the need whose best threshold it is.
+        """Returns the background of the settings, or the need whose best threshold it is.
 
         Raises:
-          UserError: the settings make no sense.
+          UserError: the threshold is neither a number nor ``from:NEED``.
         """
         if self.ignore_band:
             return Background(ignore_band=self.ignore_band)
@@ -227,17 +234,17 @@ class PseudoLabels(PerImageStage):
             return Background(threshold=float(setting))
         except ValueError as error:
             raise UserError(
-                f"expected a number or from:NEED as threshold, found {setting!r}"
+                f"expected a number or from:NEED as threshold, found {setting!r}: change it"
             ) from error
 
 
 def _pixels(mask: UInt8[np.ndarray, "h w"]) -> Int[np.ndarray, " values"]:
-    """How many pixels have each value."""
+    """Counts the pixels of each value."""
     return np.bincount(mask.ravel(), minlength=IGNORE + 1)
 
 
 def _cam_reader(folder: Path, source: Source, background: Background) -> _Reader:
-    """Makes the mask of an image's maps; all files are looked for first."""
+    """Returns a function that makes the mask of an image's maps, after finding all files."""
     found = all_cams(folder, source.ids)
 
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
@@ -248,7 +255,7 @@ def _cam_reader(folder: Path, source: Source, background: Background) -> _Reader
 
 
 def _crf_reader(folder: Path, source: Source, alpha: float) -> _Reader:
-    """As `_cam_reader` for CRF results."""
+    """Does the same as `_cam_reader` for CRF results."""
     missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
     check_all_found("CRF result", missing, len(source.ids), folder)
 

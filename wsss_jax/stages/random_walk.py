@@ -1,9 +1,8 @@
-"""Spreads class activation maps by a random walk of AffinityNet's or IRNet's kind.
+"""The stage that spreads class activation maps with AffinityNet's or IRNet's random walk.
 
-Ahn & Kwak, CVPR 2018; Ahn et al., CVPR 2019.
-
-``walk/<id>.npz`` are the scores, see `wsss_jax.data.formats.walk_files`, ``masks/<id>.png`` the
-results, ``confidence/<id>.png`` how sure they are.
+Sources: Ahn & Kwak, CVPR 2018; Ahn et al., CVPR 2019. ``walk/<id>.npz`` holds the scores (see
+`wsss_jax.data.formats.walk_files`), ``masks/<id>.png`` the masks and ``confidence/<id>.png`` their
+confidence.
 """
 
 import dataclasses
@@ -26,18 +25,18 @@ from wsss_jax.stages.references import check_alpha, resolved_alpha
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RandomWalk(WalkSettings, CrfSettings, PerImageStage):
-    """Spreads class activation maps by a random walk of AffinityNet's or IRNet's kind.
+    """Spreads class activation maps with AffinityNet's or IRNet's random walk.
 
-    Takes the network of the need ``checkpoint`` and the maps of the need ``cams``; a mask can only
-    have classes its file of maps has.
+    It uses the network of the need ``checkpoint`` and the maps of the need ``cams``. A mask can
+    only have classes that have maps.
 
     Attributes:
-      alpha: power of the background (1 − max)^alpha that walks too, with ``affinity`` alone (PSA:
-        16; SEAM tunes it). A number, or ``from:NEED``: the α that meets the threshold of that
-        stage.
+      alpha: the exponent of the background (1 − max)^alpha that takes part in the walk, only with
+        ``affinity``. PSA has 16, and SEAM tunes it. It is a number, or ``from:NEED`` for the α that
+        equals the threshold of that stage.
       crf: whether a final dense CRF follows.
-      iterations: updates of the CRF's mean field (PSA: 1).
-      workers: processes for the CRF; 0: one for each core.
+      iterations: the number of mean-field updates of the CRF, which is 1 in PSA.
+      workers: the number of processes for the CRF, or 0 for one per core.
     """
 
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -62,7 +61,8 @@ class RandomWalk(WalkSettings, CrfSettings, PerImageStage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          ``images``, ``walked`` (how many this run did), ``images_per_second`` and the settings.
+          ``images``, ``walked`` (the number that this run did), ``images_per_second`` and the
+          settings.
 
         Raises:
           UserError: a CAM file is missing, damaged or of another size than its image.
@@ -95,7 +95,7 @@ class RandomWalk(WalkSettings, CrfSettings, PerImageStage):
         }
 
     def _masks(self, ctx: Context, source: Source) -> ImageWork[None]:
-        """Makes masks and confidences of the walks."""
+        """Returns the work that makes masks and confidences from the walks."""
         crf = part(self, CrfSettings) if self.crf else None
 
         def prepare(position: int) -> MaskTask:

@@ -1,4 +1,4 @@
-"""What a stage takes over from another one: settings that read ``from:NEED``."""
+"""Settings of the form ``from:NEED``, whose value comes from another stage."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ from wsss_jax.stages.base import Needs, expect
 
 
 def named_need(setting: float | str, needs: Collection[str]) -> str | None:
-    """The need that ``from:NEED`` names; None for settings of another kind.
+    """Returns the need that ``from:NEED`` names, or None for other settings.
 
     Raises:
       UserError: the stage has no such need.
@@ -20,27 +20,30 @@ def named_need(setting: float | str, needs: Collection[str]) -> str | None:
         return None
     need = setting.removeprefix("from:")
     if need not in needs:
-        raise UserError(f"{setting!r} names no need of the stage ({', '.join(needs)})")
+        raise UserError(
+            f"expected from:NEED with a need of the stage ({', '.join(needs)}), found {setting!r}:"
+            " change it"
+        )
     return need
 
 
 def best_threshold(evaluation: Path) -> tuple[float, str]:
-    """The threshold that a stage found, and how: `contrast`, `held_out` or `oracle`.
+    """Returns the threshold that a stage found, and how: `contrast`, `held_out` or `oracle`.
 
     Args:
-      evaluation: folder of an evaluation of CAMs, or of a threshold stage.
+      evaluation: the folder of an evaluation of CAMs, or of a threshold stage.
 
     Raises:
-      UserError: no finished stage there, or an evaluation of masks.
+      UserError: there is no finished stage, or it is an evaluation of masks.
     """
     metrics = read_json(evaluation / "metrics.json")
     if "best_threshold" not in metrics:
         raise UserError(
             f"expected the scores of CAMs in {evaluation}, found those of masks, which have no"
-            " threshold; need an evaluation of infer_cam, or give a number"
+            " threshold: name an evaluation of an infer_cam stage, or give a number"
         )
     choice = metrics["threshold_choice"]
-    # Whatever threshold an evaluation scored with, its best one was found by looking at the truth.
+    # Whatever threshold an evaluation used, its best one was found with the ground truth.
     known = choice in ("contrast", "held_out")
     return float(metrics["best_threshold"]), choice if known else "oracle"
 
@@ -49,8 +52,8 @@ def check_alpha(setting: float | str, name: str, needs: Needs) -> None:
     """Refuses a setting that `resolved_alpha` would refuse, before the other stage has run.
 
     Raises:
-      UserError: neither a number above 0 nor ``from:NEED`` with the name of a stage that leaves a
-        threshold.
+      UserError: the setting is neither a number above 0 nor ``from:NEED`` with a need whose stage
+        finds a threshold.
     """
     need = named_need(setting, needs)
     if need is None:
@@ -60,18 +63,18 @@ def check_alpha(setting: float | str, name: str, needs: Needs) -> None:
 
 
 def resolved_alpha(setting: float | str, name: str, inputs: Mapping[str, Path]) -> float:
-    """A power of the background (1 − max)^α: a number, or ``from:NEED``.
+    """Returns the exponent of the background (1 − max)^α from a number or ``from:NEED``.
 
-    The latter is the α whose background meets the score at the threshold that the other stage
-    found, see `best_threshold`.
+    The latter means the α whose background equals the score at the threshold that the other stage
+    found; see `best_threshold`.
 
     Args:
-      setting: the value.
-      name: the setting's, for messages.
-      inputs: folders of the needed stages.
+      setting: the value of the setting.
+      name: the name of the setting, for messages.
+      inputs: the folders of the needed stages.
 
     Raises:
-      UserError: see `check_alpha`; or the stage found a threshold of 0 or 1.
+      UserError: `check_alpha` would refuse the setting, or the stage found a threshold of 0 or 1.
     """
     need = named_need(setting, inputs)
     if need is None:
@@ -80,7 +83,7 @@ def resolved_alpha(setting: float | str, name: str, inputs: Mapping[str, Path]) 
     if not 0 < threshold < 1:
         raise UserError(
             f"expected a threshold between 0 and 1 in {inputs[need]}, found {threshold:g}, which"
-            f" no background (1 − max)^alpha has: give a number in place of {setting!r}"
+            f" no background (1 − max)^alpha has: give a number instead of {setting!r}"
         )
     return alpha_of_threshold(threshold)
 
@@ -89,7 +92,9 @@ def _positive(setting: float | str, name: str) -> float:
     try:
         value = float(setting)
     except ValueError as error:
-        raise UserError(f"expected a number or from:NEED as {name}, found {setting!r}") from error
+        raise UserError(
+            f"expected a number or from:NEED as {name}, found {setting!r}: change it"
+        ) from error
     if not 0 < value < math.inf:
         raise UserError(f"expected {name} above 0, found {value:g}: change it")
     return value

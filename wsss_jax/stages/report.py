@@ -1,7 +1,7 @@
-"""Draws the run: one self-contained page and one picture.
+"""The stage that draws the report of a run, one self-contained page and one image.
 
-``report.html`` and ``report.png`` appear in the stage's folder and beside the stages' folders. What
-other stages left out is left out here, with a sentence saying so.
+``report.html`` and ``report.png`` are written to the stage's folder and beside the folders of the
+stages. Where results of other stages are missing, the report says so in a sentence.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ from wsss_jax.stages.base import Context, Stage
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report(Stage):
-    """Draws the run: one self-contained page and one picture.
+    """Draws the report of a run, one self-contained page and one image.
 
-    The folders of all stages of the run are read, whatever the stage needs.
+    It reads the folders of all stages of the run, whatever its needs are.
 
     Attributes:
-      images_per_group: how many of the best, median and worst images are shown.
+      images_per_group: the number of images shown in each of the groups best, median and worst.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("report.html", "report.png")
@@ -40,7 +40,7 @@ class Report(Stage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          Names of the files, how many images are shown and the size of the page in bytes.
+          The names of the files, the number of images shown and the size of the page in bytes.
         """
         if ctx.process_index != 0:
             return {}
@@ -72,7 +72,7 @@ class Report(Stage):
 def _pictures(
     ctx: Context, evaluation: Evaluation | None, count: int, maps: tuple[Path, ...]
 ) -> tuple[list[Sample], tuple[str, ...], str]:
-    """The gallery, the classes, and why there are no pictures if so."""
+    """Returns the gallery, the classes, and the reason if there are no images."""
     if evaluation is None:
         return [], (), ""
     try:
@@ -80,18 +80,18 @@ def _pictures(
         return make_gallery(evaluation, source, count, maps), tuple(source.classes), ""
     except UserError as error:
         # The scores are worth a report even when the photographs have been moved away.
-        return [], (), f"The pictures are left out: {error}"
+        return [], (), f"The images are left out: {error}"
 
 
 def _named_classes(found: Run) -> tuple[str, ...]:
-    """Class names as far as the scores tell them."""
+    """Returns the class names that the scores contain."""
     named = (e.stage.metrics.get("iou", {}) for e in found.evaluations)
     return tuple(dict.fromkeys(name for iou in named for name in iou if name != "background"))
 
 
 def _provenance(found: Run) -> dict[str, str]:
     program = Path(sys.argv[0])
-    # What a user types, not where the interpreter found it.
+    # The command as a user types it, and not the path where the interpreter found it.
     typed = ["python", "-m", "wsss_jax.main"] if program.suffix == ".py" else [program.name]
     devices = dict.fromkeys(stage.device for stage in found.stages if stage.device)
     return {

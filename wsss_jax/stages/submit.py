@@ -1,4 +1,4 @@
-"""Packs masks for PASCAL VOC's evaluation server: ``submission.tar.gz``."""
+"""The stage that packs masks for PASCAL VOC's evaluation server: ``submission.tar.gz``."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -20,12 +20,12 @@ from wsss_jax.stages.base import Context, Stage
 class Submit(Stage):
     """Packs masks for PASCAL VOC's evaluation server: ``submission.tar.gz``.
 
-    Takes ``masks/`` of the need ``pred``, writes them with the VOC palette and checks the finished
-    archive. The first process does it.
+    It reads ``masks/`` of the need ``pred``, writes them with the VOC palette and checks the
+    finished archive. Only the first process does this.
 
     Attributes:
-      split: images whose masks are packed.
-      competition: ``comp5``, trained on VOC's data alone, or ``comp6``, on any other too.
+      split: the split whose masks are packed.
+      competition: ``comp5`` for networks trained only on VOC's data, or ``comp6`` for others.
     """
 
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"pred": ("masks/",)}
@@ -61,7 +61,7 @@ class Submit(Stage):
                     fault = mask_fault(png, sizes[image_id], num_classes)
                     if fault:
                         raise UserError(
-                            f"{path}: {fault}; the server wants a class for every pixel"
+                            f"{path}: {fault}: the server needs a class for every pixel"
                         )
                     yield image_id, png
                     progress.update()

@@ -1,4 +1,4 @@
-"""Chooses the background threshold of activation maps without any ground truth."""
+"""The stage that chooses the background threshold of activation maps without ground truth."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from wsss_jax.stages.base import Context, Stage
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Threshold(Stage):
-    """Chooses the background threshold of activation maps without any ground truth.
+    """Chooses the background threshold of activation maps without ground truth.
 
-    Takes ``cams/`` of the need ``cams`` and keeps the threshold with the greatest mean
-    `color_separation`: there the maps' outlines follow the colors of the images best. Other stages
-    refer to it as ``from:NEED``. The first process does it.
+    It reads ``cams/`` of the need ``cams`` and chooses the threshold with the largest mean
+    `color_separation`, at which the outlines of the maps follow the colors of the images best.
+    Other stages refer to it as ``from:NEED``. Only the first process does this.
 
     Attributes:
-      split: images whose maps are looked at.
-      images: so many of them are drawn with the recipe's seed.
+      split: the split whose maps are used.
+      images: the number of images of the split that are drawn with the recipe's seed.
     """
 
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"cams": ("cams/",)}
