@@ -21,6 +21,11 @@ class Interrupted(Exception):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Returns `; did you mean X?` for the most similar entry of `names`, or an empty string."""
-    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else ""
+    """Returns `; did you mean X?` for the most similar entry of `names`, or an empty string.
+
+    Entries that are equally similar are all named.
+    """
+    found = difflib.get_close_matches(name, list(dict.fromkeys(names)), n=3, cutoff=0.5)
+    likeness = [difflib.SequenceMatcher(None, one, name).ratio() for one in found]
+    best = [one for one, ratio in zip(found, likeness, strict=True) if ratio == likeness[0]]
+    return f"; did you mean {' or '.join(sorted(best))}?" if best else ""

@@ -17,10 +17,9 @@ from wsss_jax.pipeline.config import load_config, read_recipe, shipped_recipes
 from wsss_jax.pipeline.recipe import general_settings
 from wsss_jax.settings import kind_of, settings_of
 from wsss_jax.stages.base import Stage
-from wsss_jax.stages.train import Train
 
-# Sections whose keys are free: names of inputs and thresholds; and one that no class reads yet.
-FREE = ("needs", "compare", "optimizer")
+# Sections whose keys are free: names of inputs, of thresholds and of evaluators.
+FREE = ("needs", "compare", "evaluators")
 # No setting of any class is of this type.
 WRONG: Any = ((),)
 
@@ -41,8 +40,9 @@ def misspelt(name: str) -> Iterator[str]:
 def keys(section: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Paths of all keys of a section that its class reads, at every depth."""
     for name, value in section.items():
-        yield (*path, name)
-        if isinstance(value, dict) and name not in FREE:
+        if not (path and path[-1] in FREE):
+            yield (*path, name)
+        if isinstance(value, dict):
             yield from keys(value, (*path, name))
 
 
@@ -88,9 +88,7 @@ ALL = list(sections())
 
 
 def read(section: dict[str, Any]) -> None:
-    stage = Stage.from_config(section, "it")
-    if isinstance(stage, Train):
-        stage.method_for(1)
+    Stage.from_config(section, "it")
 
 
 def names(text: str, key: str) -> bool:
