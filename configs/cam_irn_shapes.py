@@ -25,15 +25,9 @@ def get_config() -> Any:
             split=c.train.split,
             batch_size=16,
             epochs=3,
-            augment=ConfigDict(psa.train_affinity.augment.to_dict()),
-            method=dict(
-                name="irnet",
-                backbone=psa.train_affinity.method.backbone,
-                radius=5,
-                flip=True,
-                canvas=0,
-            ),
-            optimizer=ConfigDict(psa.train.optimizer.to_dict()),
+            augment=psa.train_affinity.augment,
+            method=dict(name="irnet", backbone=psa.train_affinity.method.backbone, radius=5),
+            optimizer=psa.train.optimizer,
         ),
         segmentation=ConfigDict(psa.train_segmentation.to_dict()),
         walk=dict(

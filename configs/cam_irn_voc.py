@@ -14,7 +14,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import chains, common, published
-from wsss_jax.data.augment import Augment
+from wsss_jax.data.sets.base import DataSettings
+
+# Crops of 512 without changes of color; IRNet's and the CAM's are resized differently.
+_AUGMENT = dict(crop=512, **published.STILL)
+# The momentum is the weight decay's value, as published; see published.optimizer.
+_OPTIMIZER = dict(lr=0.1, momentum=1e-4, weight_decay=1e-4)
 
 
 def get_config() -> Any:
@@ -22,15 +27,15 @@ def get_config() -> Any:
     c: Any = ConfigDict()
     c.name = "cam_irn_voc"
     c.seed = 0
-    c.data = common.voc_data()
-    backbone = dict(name="resnet", depth=50, output_stride=16, dilated=False, remat=False)
+    c.data = DataSettings.defaults("voc2012")
+    backbone = dict(name="resnet")
     c.train = common.training(
         batch_size=16,
         epochs=5,
-        augment=_augmentation(long_side=(320, 640)),
+        augment=dict(_AUGMENT, long_side=(320, 640)),
         # Gradients stop after layer2.
         method=dict(name="cam", backbone=dict(backbone, frozen_layers=2), dropout=0.0),
-        optimizer=_optimizer(),
+        optimizer=_OPTIMIZER,
     )
     chains.with_boundaries(
         c,
@@ -38,29 +43,18 @@ def get_config() -> Any:
         irnet=common.training(
             batch_size=32,
             epochs=3,
-            augment=_augmentation(scale=(0.5, 1.5)),
+            augment=dict(_AUGMENT, long_side=(), scale=(0.5, 1.5)),
             # The canvas is the crop: group norm shall see as much padding as it did in training.
-            method=dict(name="irnet", backbone=backbone, radius=10, flip=True, canvas=512),
-            optimizer=_optimizer(),
+            method=dict(name="irnet", backbone=backbone, canvas=512),
+            optimizer=_OPTIMIZER,
         ),
         segmentation=_segmentation(dict(backbone, output_stride=8, dilated=True)),
         walk=dict(beta=10.0, steps=256, threshold=0.25),
         test=dict(scales=(0.5, 0.75, 1.0)),
     )
-    common.relu_before_sum(c)
+    common.change_maps(c, **common.SSENET_MAPS)
     c.protocol = "present"  # as IRNet's program counts; see common.score
     return c
-
-
-def _augmentation(**resize: tuple[float, float]) -> ConfigDict:
-    """Crops of 512 without changes of color; IRNet's and the CAM's are resized differently."""
-    still = dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
-    return Augment.defaults(crop=512, **{"long_side": (), **still, **resize})
-
-
-def _optimizer() -> dict[str, Any]:
-    """The momentum is the weight decay's value, as published; see published.optimizer."""
-    return dict(lr=0.1, momentum=1e-4, weight_decay=1e-4)
 
 
 def _segmentation(backbone: dict[str, Any]) -> Any:
@@ -69,7 +63,7 @@ def _segmentation(backbone: dict[str, Any]) -> Any:
     section.augment.crop = 321
     section.augment.hsv = 0
     section.method.backbone.bn_momentum = 0.0
-    section.method.head = ConfigDict(dict(name="aspp", dilations=(6, 12, 18, 24)))
+    section.method.head = ConfigDict(dict(name="aspp"))
     section.method.loss_scales = (0.5, 0.75)
     section.optimizer.lr = 2.5e-4
     return section

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import cam_psa_voc_light, chains, common
+from configs import cam_psa_voc_light, chains, common, published
 
 
 def get_config() -> Any:
@@ -19,8 +19,7 @@ def get_config() -> Any:
     psa: Any = cam_psa_voc_light.get_config()
     c: Any = ConfigDict({name: psa[name] for name in ("name", "seed", "data", "train")})
     c.name = "cam_irn_voc_light"
-    augment = dict(psa.train_affinity.augment, crop=256, scale=(0.75, 1.5))
-    still = dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+    augment = dict(psa.train_affinity.augment, crop=256, scale=(0.75, 1.5), **published.STILL)
     crf: Any = {name: psa.walk[name] for name in ("gaussian", "bilateral", "iterations")}
     chains.with_boundaries(
         c,
@@ -28,15 +27,8 @@ def get_config() -> Any:
         irnet=common.training(
             batch_size=16,
             epochs=4,
-            augment=augment | still,
-            method=dict(
-                name="irnet",
-                backbone=psa.train_affinity.method.backbone,
-                radius=10,
-                flip=True,
-                canvas=256,
-                dtype="float32",
-            ),
+            augment=augment,
+            method=dict(name="irnet", backbone=psa.train_affinity.method.backbone, canvas=256),
             optimizer=dict(psa.train.optimizer, lr=0.01),
         ),
         segmentation=ConfigDict(psa.train_segmentation.to_dict()),

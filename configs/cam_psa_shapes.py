@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import cam_shapes, chains, seam_shapes
+from configs import cam_shapes, common, seam_shapes
 
 
 def get_config() -> Any:
@@ -19,5 +19,5 @@ def get_config() -> Any:
     c: Any = ConfigDict({name: plain[name] for name in ("name", "seed", "data", "train")})
     c.name = "cam_psa_shapes"
     walk = dict(alpha=3.0, beta=16.0, steps=16, crf=True)
-    seam_shapes.chain(c, alphas=(3.0, 8.0), walk=walk, maps=chains.PSA_MAPS)
+    seam_shapes.chain(c, alphas=(3.0, 8.0), walk=walk, maps=common.PSA_MAPS)
     return c

@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import chains, common, published
-from wsss_jax.data.augment import Augment
+from wsss_jax.data.sets.base import DataSettings
 
 
 def get_config() -> Any:
@@ -20,13 +20,13 @@ def get_config() -> Any:
     c: Any = ConfigDict()
     c.name = "cam_psa_voc"
     c.seed = 0
-    c.data = common.voc_data()
-    backbone = dict(name="resnet38", remat=False)
+    c.data = DataSettings.defaults("voc2012")
+    backbone = dict(name="resnet38")
     c.train = common.training(
         batch_size=16,
         epochs=15,
-        augment=Augment.defaults(long_side=(256, 512)),
-        method=dict(name="cam", backbone=backbone, dropout=0.5),
+        augment=dict(long_side=(256, 512)),
+        method=dict(name="cam", backbone=backbone),
         optimizer=published.optimizer(lr=0.1),
     )
     chains.with_affinities(

@@ -4,7 +4,7 @@
         --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz
 
 Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. As
-`seam_voc_light` in all but the method and the finish of its maps: what SEAM is worth to the network
+`seam_voc_light` in all but the method and how its maps are made: what SEAM is worth to the network
 in the end is the difference of the two.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import cam_voc_light, seam_voc_light
+from configs import cam_voc_light, common, seam_voc_light
 
 
 def get_config() -> Any:
@@ -21,6 +21,5 @@ def get_config() -> Any:
     c.name = "cam_psa_voc_light"
     plain: Any = cam_voc_light.get_config()
     c.train.method = ConfigDict(plain.train.method.to_dict())
-    for stage in (c.cam, c.cam_val):
-        stage.update(normalize="max", upsample="direct")
+    common.change_maps(c, **common.PSA_MAPS)
     return c

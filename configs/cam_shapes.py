@@ -8,7 +8,7 @@ Two CPU cores suffice; nothing is downloaded.
 from ml_collections import ConfigDict
 
 from configs import common
-from wsss_jax.data.augment import Augment
+from wsss_jax.data.sets.base import DataSettings
 
 
 def get_config() -> ConfigDict:
@@ -16,18 +16,13 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.name = "cam_shapes"
     c.seed = 0
-    c.data = common.shapes_data()
+    c.data = DataSettings.defaults("shapes")
     c.train = common.training(
         split="train",
         batch_size=16,
         epochs=18,
-        augment=Augment.defaults(crop=96, long_side=(96, 128), hue=0.0),
-        method=dict(
-            name="cam",
-            backbone=dict(name="tiny", width=32),
-            dropout=0.1,
-            head_lr=10.0,
-        ),
+        augment=dict(crop=96, long_side=(96, 128), hue=0.0),
+        method=dict(name="cam", backbone=dict(name="tiny"), dropout=0.1),
         # From scratch AdamW finds the heads in a few epochs, where SGD has not begun to.
         optimizer=dict(name="adamw", lr=0.001),
     )

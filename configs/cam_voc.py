@@ -10,7 +10,7 @@ One GPU or TPU core with 32 GB, or several devices. Published CAM score on train
 from ml_collections import ConfigDict
 
 from configs import common, published
-from wsss_jax.data.augment import Augment
+from wsss_jax.data.sets.base import DataSettings
 
 
 def get_config() -> ConfigDict:
@@ -18,12 +18,11 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.name = "cam_voc"
     c.seed = 0
-    c.data = common.voc_data()
+    c.data = DataSettings.defaults("voc2012")
     c.train = common.training(
         batch_size=16,
         epochs=15,
-        augment=Augment.defaults(),
-        method=dict(name="cam", backbone=dict(name="resnet38", remat=False), dropout=0.5),
+        method=dict(name="cam", backbone=dict(name="resnet38")),
         optimizer=published.optimizer(lr=0.01),
     )
     common.seeds_and_scores(c)

@@ -9,7 +9,7 @@ Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's p
 from ml_collections import ConfigDict
 
 from configs import common
-from wsss_jax.data.augment import Augment
+from wsss_jax.data.sets.base import DataSettings
 
 
 def get_config() -> ConfigDict:
@@ -17,16 +17,12 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.name = "cam_voc_light"
     c.seed = 0
-    c.data = common.voc_data()
+    c.data = DataSettings.defaults("voc2012")
     c.train = common.training(
         batch_size=16,
         epochs=5,
-        augment=Augment.defaults(crop=224, long_side=(224, 384)),
-        method=dict(
-            name="cam",
-            backbone=dict(name="mobilenet_v2", output_stride=16, remat=False),
-            dropout=0.5,
-        ),
+        augment=dict(crop=224, long_side=(224, 384)),
+        method=dict(name="cam", backbone=dict(name="mobilenet_v2")),
         # New layers learn at ten times this rate. Real momentum: the schedule is short.
         optimizer=dict(lr=0.005, momentum=0.9, weight_decay=5e-4),
     )

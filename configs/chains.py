@@ -6,19 +6,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import common
-
-PSA_MAPS: dict[str, Any] = dict(scales=(0.5, 1.0, 1.5, 2.0), normalize="max", upsample="direct")
-"""Maps as AffinityNet's program makes them."""
-SEAM_MAPS: dict[str, Any] = PSA_MAPS | dict(normalize="min_max", upsample="corners")
-"""Maps as SEAM's program makes them."""
+from wsss_jax.stages.base import Stage
 
 CHOSEN = "from:threshold"
 """As an alpha: the background that meets the maps at the threshold chosen without ground truth."""
-
-# No final CRF; ``crf=True`` adds that of PSA's and SEAM's networks.
-_NO_CRF: dict[str, object] = dict(
-    crf=False, gaussian=(3, 3), bilateral=(80, 13, 10), iterations=1, workers=0
-)
 
 
 def with_affinities(
@@ -28,7 +19,7 @@ def with_affinities(
     segmentation: Any,
     walk: Mapping[str, Any],
     test: Mapping[str, Any],
-    maps: Mapping[str, Any] = PSA_MAPS,
+    maps: Mapping[str, Any] = common.PSA_MAPS,
     alphas: tuple[float, ...] = (4.0, 24.0),
     alpha_unit: float | str = 1.0,
     bilateral: tuple[float, float, float] = (80, 13, 10),
@@ -47,8 +38,7 @@ def with_affinities(
       segmentation: the training stage of the network.
       walk: settings of the random walk.
       test: scales and the like of the network's masks.
-      maps: scales and finish of the maps, see `common.seeds_and_scores`; what is not named is as
-        in AffinityNet's program.
+      maps: settings of the maps; what is not named is as in AffinityNet's program.
       alphas: backgrounds of the CRF, ascending; each result is scored, the first and the last make
         AffinityNet's labels.
       alpha_unit: what they are multiples of, a number or `CHOSEN`.
@@ -58,19 +48,13 @@ def with_affinities(
     """
     split = c.train.get_ref("split")
     seeds = _seeds(c, maps)
-    c.crf = ConfigDict(
-        dict(
-            type="crf",
-            needs=dict(cams="cam") | _chosen(alpha_unit),
-            split=split,
-            alphas=alphas,
-            alpha_unit=alpha_unit,
-            gaussian=(3, 3),
-            bilateral=bilateral,
-            iterations=10,
-            fast=False,
-            workers=0,
-        )
+    c.crf = Stage.defaults(
+        "crf",
+        needs=dict(cams="cam") | _chosen(alpha_unit),
+        split=split,
+        alphas=alphas,
+        alpha_unit=alpha_unit,
+        bilateral=bilateral,
     )
     scored = ["eval_crf_" + f"{alpha:g}".replace(".", "_") for alpha in alphas]
     for name, alpha in zip(scored, alphas, strict=True):
@@ -92,7 +76,7 @@ def with_boundaries(
     segmentation: Any,
     walk: Mapping[str, Any],
     test: Mapping[str, Any],
-    maps: Mapping[str, Any] = PSA_MAPS,
+    maps: Mapping[str, Any] = common.PSA_MAPS,
     relabel: Mapping[str, Any] | None = None,
 ) -> None:
     """Adds the chain of IRNet after `c.train`: seeds, sure labels, IRNet, walk, network.
@@ -110,20 +94,7 @@ def with_boundaries(
     """
     split = c.train.get_ref("split")
     seeds = _seeds(c, maps)
-    fields: dict[str, object] = dict(
-        type="irn_labels",
-        needs=dict(cams="cam"),
-        split=split,
-        foreground=0.3,
-        background=0.05,
-        confidence=0.7,
-        gaussian=(3, 3),
-        bilateral=(50, 5, 10),
-        iterations=10,
-        fast=False,
-        workers=0,
-    )
-    c.irn_labels = ConfigDict(fields | dict(labels))
+    c.irn_labels = Stage.defaults("irn_labels", needs=dict(cams="cam"), split=split, **labels)
     c.train_irnet = irnet
     c.train_irnet.split = split
     c.train_irnet.needs = ConfigDict(dict(masks="irn_labels"))
@@ -136,9 +107,9 @@ def with_boundaries(
 def _seeds(c: Any, maps: Mapping[str, Any]) -> tuple[str, ...]:
     """Adds maps and their scores; returns the names of the stages so far."""
     split = c.train.get_ref("split")
-    common.cams(c, {"cam": split, "cam_val": "val"}, **(PSA_MAPS | dict(maps)))
+    common.cams(c, {"cam": split, "cam_val": "val"}, maps)
     common.seed_scores(c, "cam")
-    c.threshold = ConfigDict(dict(type="threshold", needs=dict(cams="cam"), split=split))
+    c.threshold = Stage.defaults("threshold", needs=dict(cams="cam"), split=split)
     c.eval_cam_train.needs.threshold = "threshold"
     c.eval_cam_train.compare = ConfigDict(dict(contrast="from:threshold"))
     return "train", "cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val"
@@ -153,18 +124,12 @@ def _walked_and_segmented(
     relabel: Mapping[str, Any] | None,
 ) -> tuple[str, ...]:
     """Adds the walk along what `network` says and all after it; returns the stages' names."""
-    fields: dict[str, object] = dict(
-        type="random_walk",
-        needs=dict(checkpoint=network, cams="cam") | _chosen(walk.get("alpha")),
-        split=c.train.get_ref("split"),
-        **_NO_CRF,
-    )
-    c.walk = ConfigDict(fields | dict(walk))
+    needs = dict(checkpoint=network, cams="cam") | _chosen(walk.get("alpha"))
+    c.walk = Stage.defaults("random_walk", needs=needs, split=c.train.get_ref("split"), **walk)
     c.eval_walk = common.score(c, "walk", "train")
     c.train_segmentation = segmentation
     c.train_segmentation.split = c.train.get_ref("split")
     c.train_segmentation.needs = ConfigDict(dict(masks="walk"))
-    c.train_segmentation.least_confidence = 0.0  # above 0: pixels less sure than that are left out
     relabelled: tuple[str, ...] = ()
     if relabel is not None:
         known = dict(test) | dict(relabel) | dict(known_labels=True)
@@ -188,22 +153,15 @@ def network_masks(checkpoint: str, test: Mapping[str, Any]) -> ConfigDict:
 
     Unless it says otherwise there is no CRF.
     """
-    fields: dict[str, object] = dict(
-        type="predict",
-        needs=dict(checkpoint=checkpoint),
-        split="val",
-        flip=True,
-        upsample="corners",
-        **_NO_CRF,
-    )
-    return ConfigDict(fields | dict(test))
+    fields: dict[str, Any] = dict(needs=dict(checkpoint=checkpoint), split="val")
+    return Stage.defaults("predict", **(fields | dict(test)))
 
 
 def submission(c: Any, competition: str = "comp6") -> None:
     """Adds masks of the test split and the server's archive before the report."""
     c.masks_test = ConfigDict(c.masks_val.to_dict())
     c.masks_test.split = "test"
-    c.submit = ConfigDict(
-        dict(type="submit", needs=dict(pred="masks_test"), split="test", competition=competition)
+    c.submit = Stage.defaults(
+        "submit", needs=dict(pred="masks_test"), split="test", competition=competition
     )
     common.finish(c, *c.stages[:-1], "masks_test", "submit")

@@ -1,25 +1,38 @@
-"""What the recipes share."""
+"""What the recipes share: the stages after a classifier."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.methods.base import Method
 from wsss_jax.settings import kind_of
 from wsss_jax.stages.base import Stage
 from wsss_jax.training.evaluators.base import Evaluator
 
+PSA_MAPS: dict[str, Any] = dict(normalize="max", upsample="direct")
+"""How AffinityNet's program makes maps of what the network gives."""
+SSENET_MAPS: dict[str, Any] = PSA_MAPS | dict(relu_each=True)
+"""SSENet's program drops negative responses at every scale, not in the sum."""
+SEAM_MAPS: dict[str, Any] = dict(normalize="min_max", upsample="corners")
+"""How SEAM's program makes maps."""
 
-def voc_data() -> ConfigDict:
-    """PASCAL VOC 2012 or a folder laid out like it; ``data.root`` is given on the command line."""
-    return DataSettings.defaults("voc2012")
+
+def training(**settings: Any) -> Any:
+    """A training stage.
+
+    It has an evaluator, ``val``, which is off: ``--config.STAGE.evaluators.val.every=200`` measures
+    the mIoU on val while the network trains.
+    """
+    return Stage.defaults("train", evaluators=evaluators(settings["method"]["name"]), **settings)
 
 
-def shapes_data() -> ConfigDict:
-    """The built-in data set: generated, with exact masks."""
-    return DataSettings.defaults("shapes")
+def evaluators(method: str) -> dict[str, ConfigDict]:
+    """An evaluator of what the method called `method` predicts, where it can be scored."""
+    for output in ("cam", "logits"):
+        if output in kind_of(Method, method).outputs:
+            return {"val": Evaluator.defaults("miou", output=output, images=100)}
+    return {}
 
 
 def backbone_weights(c: Any, *stages: str) -> None:
@@ -32,48 +45,23 @@ def backbone_weights(c: Any, *stages: str) -> None:
         c[stage].init_weights = c.get_ref("init_weights")
 
 
-def training(**changes: object) -> Any:
-    """A training stage; `changes` are the recipe.
-
-    It has an evaluator, ``val``, which is off: ``--config.STAGE.evaluators.val.every=200`` measures
-    the mIoU on val while the network trains.
-    """
-    method: Any = changes["method"]
-    return Stage.defaults("train", evaluators=evaluators(method["name"]), **changes)
-
-
-def evaluators(method: str) -> dict[str, ConfigDict]:
-    """An evaluator of what the method called `method` predicts, where it can be scored."""
-    for output in ("cam", "logits"):
-        if output in kind_of(Method, method).outputs:
-            return {"val": Evaluator.defaults("miou", output=output, images=100)}
-    return {}
-
-
-def seeds_and_scores(
-    c: Any,
-    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0),
-    normalize: str = "max",
-    upsample: str = "direct",
-) -> None:
+def seeds_and_scores(c: Any, **maps: Any) -> None:
     """Adds the stages after training: CAMs of train and val, scores, masks, report.
-
-    How maps are finished, `normalize` and `upsample`: as in AffinityNet's and SSENet's programs by
-    default, ``min_max`` and ``corners`` as in SEAM's.
 
     The background threshold is the best one on train, as SSENet and SEAM choose it; val is scored
     and the masks are made with that one. A number in place of ``oracle`` or ``from:...`` fixes it.
+
+    Args:
+      c: the recipe so far.
+      **maps: settings of the maps that differ from `PSA_MAPS`.
     """
-    cams(c, {"cam_train": "train", "cam_val": "val"}, scales, normalize, upsample)
+    cams(c, {"cam_train": "train", "cam_val": "val"}, maps)
     seed_scores(c, "cam_train")
-    c.pseudo_labels = ConfigDict(
-        dict(
-            type="pseudo_labels",
-            needs=dict(cams="cam_train", train="eval_cam_train"),
-            split="train",
-            threshold="from:train",
-            alpha=0.0,
-        )
+    c.pseudo_labels = Stage.defaults(
+        "pseudo_labels",
+        needs=dict(cams="cam_train", train="eval_cam_train"),
+        split="train",
+        threshold="from:train",
     )
     c.eval_pseudo_labels = score(c, "pseudo_labels", "train")
     backbone_weights(c, "train")
@@ -86,11 +74,11 @@ def seeds_and_scores(
     )
 
 
-def relu_before_sum(c: Any) -> None:
-    """Negative responses are dropped at every scale, not in the sum: as SSENet's program does."""
+def change_maps(c: Any, **maps: Any) -> None:
+    """Changes settings of all stages that make maps."""
     for stage in c.stages:
         if c[stage].type == "infer_cam":
-            c[stage].relu_each = True
+            c[stage].update(maps)
 
 
 def contrast_first(c: Any) -> None:
@@ -108,28 +96,15 @@ def contrast_first(c: Any) -> None:
     finish(c, "train_rcm", *c.stages[:-1])
 
 
-def cams(
-    c: Any,
-    splits: Mapping[str, object],
-    scales: tuple[float, ...],
-    normalize: str,
-    upsample: str,
-) -> None:
-    """Maps of the images of `splits`, by stage name, after `c.train`; splits may be references."""
+def cams(c: Any, splits: Mapping[str, Any], maps: Mapping[str, Any]) -> None:
+    """Maps of the images of `splits`, by stage name, after `c.train`; splits may be references.
+
+    What `maps` does not set is as in `PSA_MAPS`.
+    """
     for name, split in splits.items():
-        c[name] = ConfigDict(
-            dict(
-                type="infer_cam",
-                needs=dict(checkpoint="train"),
-                split=split,
-                output="cam",
-                scales=scales,
-                flip=True,
-                normalize=normalize,
-                upsample=upsample,
-                max_pixels=3_000_000,
-                batch_pixels=1 << 19,
-            )
+        settings = PSA_MAPS | dict(maps)
+        c[name] = Stage.defaults(
+            "infer_cam", needs=dict(checkpoint="train"), split=split, **settings
         )
 
 
@@ -140,16 +115,16 @@ def seed_scores(c: Any, train_cams: str) -> None:
     c.eval_cam_val.needs.train = "eval_cam_train"
 
 
-def score(c: Any, pred: str, split: str, **settings: object) -> Any:
+def score(c: Any, pred: str, split: str, **settings: Any) -> Any:
     """An evaluation with the protocol of all evaluations of the recipe, ``c.protocol``."""
     if "protocol" not in c:
         c.protocol = FieldReference("strict")
-    section = ConfigDict(dict(type="evaluate", needs=dict(pred=pred), split=split, **settings))
+    section = Stage.defaults("evaluate", needs=dict(pred=pred), split=split, **settings)
     section.protocol = c.get_ref("protocol")
     return section
 
 
 def finish(c: Any, *stages: str) -> None:
     """The order of the stages, and a report on all of them."""
-    c.report = ConfigDict(dict(type="report", needs={name: name for name in stages}))
+    c.report = Stage.defaults("report", needs={name: name for name in stages})
     c.stages = (*stages, "report")

@@ -7,7 +7,7 @@ Two CPU cores suffice; nothing is downloaded. The dilations suit maps of 12 pixe
 
 from typing import Any
 
-from configs import cam_shapes
+from configs import cam_shapes, common
 from wsss_jax.methods.base import Method
 
 
@@ -15,9 +15,8 @@ def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
     c: Any = cam_shapes.get_config()
     c.name = "ecsnet_shapes"
-    # As the baseline in all but the method and the finish of its maps.
-    for stage in (c.cam_train, c.cam_val):
-        stage.update(normalize="min_max", upsample="corners")
+    # As the baseline in all but the method and how its maps are made.
+    common.change_maps(c, **common.SEAM_MAPS)
     c.train.method = Method.defaults(
         "ecsnet", backbone=c.train.method.backbone, dilations=(1, 2, 3), dropout=0.1
     )

@@ -3,7 +3,7 @@
     python -m wsss_jax.main --config configs/ecsnet_voc.py --workdir runs/ecsnet_voc \
         --config.data.root=DIR/VOCdevkit --config.init_weights=resnet38.npz
 
-Optimiser, crop and schedule are SEAM's. What the paper leaves open has its reasons in
+Optimizer, crop and schedule are SEAM's. What the paper leaves open has its reasons in
 `wsss_jax/methods/ecsnet.py`. One GPU or TPU core with 32 GB, or several devices. Published is the
 final network alone: mIoU 66.6 on val, 67.6 on test.
 """
@@ -13,8 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import common, published
-from wsss_jax.data.augment import Augment
-from wsss_jax.methods.base import Method
+from wsss_jax.data.sets.base import DataSettings
 
 
 def get_config() -> Any:
@@ -22,13 +21,12 @@ def get_config() -> Any:
     c: Any = ConfigDict()
     c.name = "ecsnet_voc"
     c.seed = 0
-    c.data = common.voc_data()
+    c.data = DataSettings.defaults("voc2012")
     c.train = common.training(
         batch_size=8,
         epochs=8,
-        augment=Augment.defaults(),
-        method=Method.defaults("ecsnet", backbone=dict(name="resnet38", remat=False)),
+        method=dict(name="ecsnet", backbone=dict(name="resnet38")),
         optimizer=published.optimizer(lr=0.01),
     )
-    common.seeds_and_scores(c, normalize="min_max", upsample="corners")
+    common.seeds_and_scores(c, **common.SEAM_MAPS)
     return c

@@ -10,7 +10,7 @@ large, for they count features of stride 16.
 
 from typing import Any
 
-from configs import cam_voc_light
+from configs import cam_voc_light, common
 from wsss_jax.methods.base import Method
 
 
@@ -18,11 +18,9 @@ def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
     c: Any = cam_voc_light.get_config()
     c.name = "ecsnet_voc_light"
-    # As the baseline in all but the method and the finish of its maps.
-    for stage in (c.cam_train, c.cam_val):
-        stage.update(normalize="min_max", upsample="corners")
-    backbone = dict(name="mobilenet_v2", output_stride=16, taps=(5, 12), remat=False)
+    # As the baseline in all but the method and how its maps are made.
+    common.change_maps(c, **common.SEAM_MAPS)
     c.train.method = Method.defaults(
-        "ecsnet", backbone=backbone, map_stride=8, dilations=(1, 2, 3, 4)
+        "ecsnet", backbone=c.train.method.backbone, map_stride=8, dilations=(1, 2, 3, 4)
     )
     return c

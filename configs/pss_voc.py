@@ -14,8 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import common, published
-from wsss_jax.data.augment import Augment
-from wsss_jax.methods.base import Method
+from wsss_jax.data.sets.base import DataSettings
 
 
 def get_config() -> Any:
@@ -30,23 +29,20 @@ def undivided() -> Any:
     """The recipe in one training stage, without a name."""
     c: Any = ConfigDict()
     c.seed = 0
-    c.data = common.voc_data()
-    augment = Augment.defaults(
-        crop=384,
-        long_side=(256, 512),
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.4,
-        jitter_p=0.8,
-        grayscale_p=0.1,
-    )
+    c.data = DataSettings.defaults("voc2012")
     c.train = common.training(
         batch_size=8,
         epochs=8,
-        augment=augment,
-        method=Method.defaults(
-            "pss", backbone=dict(name="resnet38", dropout=(0.2, 0.2), remat=True)
+        augment=dict(
+            crop=384,
+            long_side=(256, 512),
+            brightness=0.4,
+            contrast=0.4,
+            saturation=0.4,
+            jitter_p=0.8,
+            grayscale_p=0.1,
         ),
+        method=dict(name="pss", backbone=dict(name="resnet38", dropout=(0.2, 0.2), remat=True)),
         optimizer=published.optimizer(lr=0.01),
     )
     common.seeds_and_scores(c)

@@ -7,16 +7,15 @@
 `seam_voc_light` where no mask is needed or looked at: the background of maps, CRF and walk comes
 from the threshold at which the maps' outlines follow the colours of the images best. `DIR` holds
 `JPEGImages/` and `ImageSets/Segmentation/train.txt`. For a first look there are the masks of the
-maps (`pseudo_labels`); the walk's (`walk`) are better, the network's, kept to the labels of their
-images, the best (`masks_train`). The epochs are enough for a thousand images, fewer images want
-more. Two CPU cores suffice.
+maps (`pseudo_labels`); the walk's (`walk`) are better, the network's, restricted to the labels of
+their images, the best (`masks_train`). The epochs are enough for a thousand images, fewer images
+want more. Two CPU cores suffice.
 """
 
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from configs import common, seam_voc_light
+from wsss_jax.stages.base import Stage
 
 
 def get_config() -> Any:
@@ -25,13 +24,11 @@ def get_config() -> Any:
     c.name = "seam_own_light"
     c.data.masks = "none"
     c.train.split = "train"
-    c.pseudo_labels = ConfigDict(
-        dict(
-            type="pseudo_labels",
-            needs=dict(cams="cam", chosen="threshold"),
-            split=c.train.get_ref("split"),
-            threshold="from:chosen",
-        )
+    c.pseudo_labels = Stage.defaults(
+        "pseudo_labels",
+        needs=dict(cams="cam", chosen="threshold"),
+        split=c.train.get_ref("split"),
+        threshold="from:chosen",
     )
     # What looks at masks or at images of val.
     for name in ("cam_val", "masks_val", *(n for n in c.stages if c[n].type == "evaluate")):

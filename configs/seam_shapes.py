@@ -21,7 +21,7 @@ def get_config() -> Any:
     baseline: Any = cam_shapes.get_config()
     c: Any = ConfigDict({name: baseline[name] for name in ("name", "seed", "data", "train")})
     c.name = "seam_shapes"
-    # As the baseline in all but the method and the finish of its maps.
+    # As the baseline in all but the method and how its maps are made.
     c.train.method = Method.defaults(
         "seam",
         backbone=c.train.method.backbone,
@@ -32,7 +32,7 @@ def get_config() -> Any:
         consistency_start=6 * STEPS_PER_EPOCH,
     )
     walk = dict(alpha=10.0, beta=8.0, steps=64)
-    chain(c, alphas=(8.0, 24.0), walk=walk, maps=chains.SEAM_MAPS)
+    chain(c, alphas=(8.0, 24.0), walk=walk, maps=common.SEAM_MAPS)
     return c
 
 
@@ -45,13 +45,13 @@ def chain(
       c: the recipe so far.
       alphas: backgrounds of the CRF.
       walk: settings of the random walk.
-      maps: how maps are finished, see `chains.with_affinities`.
+      maps: settings of the maps, see `chains.with_affinities`.
     """
     affinity = common.training(
         split="train",
         batch_size=16,
         epochs=3,
-        augment=ConfigDict(dict(c.train.augment, long_side=())),
+        augment=dict(c.train.augment, long_side=()),
         method=dict(
             name="affinity",
             backbone=c.train.method.backbone,
@@ -69,7 +69,7 @@ def chain(
         affinity=affinity,
         segmentation=segmentation,
         walk=crf | dict(walk),
-        test=dict(scales=(0.75, 1.0), flip=True, upsample="corners", **crf),
+        test=dict(scales=(0.75, 1.0), **crf),
         maps=dict(maps) | dict(scales=(0.75, 1.0)),
         alphas=alphas,
         bilateral=crf["bilateral"],

@@ -14,8 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import chains, common, published
-from wsss_jax.data.augment import Augment
-from wsss_jax.methods.base import Method
+from wsss_jax.data.sets.base import DataSettings
 
 
 def get_config() -> Any:
@@ -23,13 +22,12 @@ def get_config() -> Any:
     c: Any = ConfigDict()
     c.name = "seam_voc"
     c.seed = 0
-    c.data = common.voc_data()
-    backbone = dict(name="resnet38", remat=False)
+    c.data = DataSettings.defaults("voc2012")
+    backbone = dict(name="resnet38")
     c.train = common.training(
         batch_size=8,
         epochs=8,
-        augment=Augment.defaults(),
-        method=Method.defaults("seam", backbone=backbone),
+        method=dict(name="seam", backbone=backbone),
         optimizer=published.optimizer(lr=0.01),
     )
     chains.with_affinities(
@@ -38,6 +36,6 @@ def get_config() -> Any:
         segmentation=published.segmentation(backbone),
         walk=dict(alpha=6.0, beta=8.0, steps=64),
         test=published.TEST,
-        maps=chains.SEAM_MAPS,
+        maps=common.SEAM_MAPS,
     )
     return c

@@ -19,8 +19,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import chains, common, published
-from wsss_jax.data.augment import Augment
-from wsss_jax.methods.base import Method
+from wsss_jax.data.sets.base import DataSettings
 
 
 def get_config() -> Any:
@@ -28,15 +27,15 @@ def get_config() -> Any:
     c: Any = ConfigDict()
     c.name = "seam_voc_light"
     c.seed = 0
-    c.data = common.voc_data()
-    backbone = dict(name="mobilenet_v2", output_stride=16, taps=(5, 12), remat=False)
+    c.data = DataSettings.defaults("voc2012")
+    backbone = dict(name="mobilenet_v2")
     # New layers learn at ten times this rate. Real momentum: the schedule is short.
     optimizer = dict(lr=0.005, momentum=0.9, weight_decay=5e-4)
     c.train = common.training(
         batch_size=16,
         epochs=5,
-        augment=Augment.defaults(crop=224, long_side=(224, 384)),
-        method=Method.defaults("seam", backbone=backbone, map_stride=8, small_scale=0.5),
+        augment=dict(crop=224, long_side=(224, 384)),
+        method=dict(name="seam", backbone=backbone, map_stride=8, small_scale=0.5),
         optimizer=optimizer,
     )
     affinity = published.affinity(backbone)
@@ -58,7 +57,7 @@ def get_config() -> Any:
         # The walk's maps have stride 8; the CRF after it takes them to the outlines.
         walk=dict(alpha=chains.CHOSEN, beta=16.0, steps=128, crf=True, **crf),
         test=dict(scales=(0.75, 1.0, 1.25, 1.5), crf=True, **crf),
-        maps=chains.SEAM_MAPS,
+        maps=common.SEAM_MAPS,
         alphas=(0.5, 1.0, 2.0),
         alpha_unit=chains.CHOSEN,
         bilateral=crf["bilateral"],

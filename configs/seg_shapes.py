@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from configs import cam_shapes, common
 from wsss_jax.methods.base import Method
+from wsss_jax.stages.base import Stage
 
 
 def get_config() -> ConfigDict:
@@ -34,15 +35,8 @@ def get_config() -> ConfigDict:
         ),
     )
     for split in ("train", "val"):
-        c[f"masks_{split}"] = ConfigDict(
-            dict(
-                type="predict",
-                needs=dict(checkpoint="train"),
-                split=split,
-                scales=(0.75, 1.0),
-                flip=True,
-                upsample="corners",
-            )
+        c[f"masks_{split}"] = Stage.defaults(
+            "predict", needs=dict(checkpoint="train"), split=split, scales=(0.75, 1.0)
         )
         c[f"eval_{split}"] = common.score(c, f"masks_{split}", split)
     common.finish(c, "train", "masks_train", "eval_train", "masks_val", "eval_val")

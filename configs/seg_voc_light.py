@@ -27,7 +27,6 @@ def get_config() -> Any:
     c.train_on_masks.needs = ConfigDict(dict(backbone="train"))
     c.train_on_masks.ground_truth = True
     c.train_on_masks.split = c.train.get_ref("split")
-    c.train_on_masks.least_confidence = 0.0
     c.bound_val = ConfigDict(chain.masks_val.to_dict())
     c.bound_val.needs = ConfigDict(dict(checkpoint="train_on_masks"))
     c.eval_bound_val = common.score(c, "bound_val", "val")

@@ -17,13 +17,7 @@ def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
     c: Any = cam_voc.get_config()
     c.name = "ssenet_voc"
-    # As the baseline in all but the method and the finish of its maps.
-    c.train.method = Method.defaults(
-        "ssenet",
-        backbone=c.train.method.backbone,
-        small_scale=0.3,
-        ser_weight=1.0,
-        dropout=0.5,
-    )
-    common.relu_before_sum(c)
+    # As the baseline in all but the method and how its maps are made.
+    c.train.method = Method.defaults("ssenet", backbone=c.train.method.backbone)
+    common.change_maps(c, **common.SSENET_MAPS)
     return c

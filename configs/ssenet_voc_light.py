@@ -18,13 +18,9 @@ def get_config() -> Any:
     """The recipe; every value can be replaced on the command line."""
     c: Any = cam_voc_light.get_config()
     c.name = "ssenet_voc_light"
-    # As the baseline in all but the method and the finish of its maps.
+    # As the baseline in all but the method and how its maps are made.
     c.train.method = Method.defaults(
-        "ssenet",
-        backbone=c.train.method.backbone,
-        small_scale=0.5,
-        ser_weight=5.0,
-        dropout=0.5,
+        "ssenet", backbone=c.train.method.backbone, small_scale=0.5, ser_weight=5.0
     )
-    common.relu_before_sum(c)
+    common.change_maps(c, **common.SSENET_MAPS)
     return c

@@ -12,12 +12,10 @@ from tests.toys.sections import stage_of
 from wsss_jax import main
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.sets.shapes import Shapes
-from wsss_jax.errors import UserError
 from wsss_jax.files import flatten
 from wsss_jax.methods.base import Method
 from wsss_jax.pipeline import dry_run, graph
-from wsss_jax.pipeline.config import load_config, readers, shipped_recipes
-from wsss_jax.settings import complete
+from wsss_jax.pipeline.config import load_config, shipped_recipes
 from wsss_jax.stages.train import Train
 from wsss_jax.training.optimizer import OptimizerSettings
 from wsss_jax.training.step_cost import StepCost, step_cost
@@ -44,37 +42,6 @@ def test_a_recipe_is_complete(name: str):
     assert method.param_rules()
     for key, value in flatten(c):
         assert value is not None, f"{key}: a value without type cannot be replaced"
-
-
-def _paths() -> list[tuple[str, str, str]]:
-    """A recipe, a section and the path of a setting in it, for every setting of every kind."""
-    found: dict[tuple[object, ...], tuple[str, str, str]] = {}
-    for recipe in shipped_recipes():
-        c = _load(recipe)
-        for section in readers(c):
-            leaves = dict(flatten(c[section]))
-            kinds = {k: v for k, v in leaves.items() if k.split(".")[-1] in ("type", "name")}
-            for path in leaves:
-                # The names of needs and of compared thresholds are free.
-                if path.split(".")[0] not in ("needs", "compare", "method", "optimizer"):
-                    found.setdefault((*sorted(kinds.items()), path), (recipe, section, path))
-    return list(found.values())
-
-
-def test_every_misspelt_setting_of_every_section_is_refused():
-    paths = _paths()
-    assert len(paths) > 100
-    loaded = {recipe: _load(recipe) for recipe, _, _ in paths}
-    for recipe, section, path in paths:
-        c = loaded[recipe]
-        values = c[section].to_dict()
-        *outer, name = path.split(".")
-        inner = values
-        for part in outer:
-            inner = inner[part]
-        inner[f"{name}_"] = inner[name]
-        with pytest.raises(UserError, match=rf"{section}\.{path}_ is no setting"):
-            complete(readers(c)[section], values, section)
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

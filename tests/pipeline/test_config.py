@@ -72,6 +72,20 @@ def test_a_broken_config_file_names_file_and_line(tmp_path: Path, text: str, mes
     assert "mine.py" in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_mistake_inside_a_module_of_ones_own_is_shown_as_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "mine.py").write_text(
+        "from wsss_jax.stages.base import Stage\n"
+        "def get_config():\n"
+        "    return Stage.defaults('broken_stage:Broken')\n"
+    )
+    (tmp_path / "broken_stage.py").write_text("1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        load_config(str(tmp_path / "mine.py"))
+
+
 def test_a_config_elsewhere_uses_its_neighbours_and_the_shipped_recipes(tmp_path: Path):
     (tmp_path / "mine.py").write_text(
         "from configs import neighbour, cam_shapes\n"

@@ -83,8 +83,11 @@ def load_config(name: str) -> ConfigDict:
         spec.loader.exec_module(module)
         config = module.get_config()
     except Exception as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        line = f", line {frames[-1].lineno}" if frames else ""
+        frames = traceback.extract_tb(error.__traceback__)
+        if not isinstance(error, UserError) and any(map(_of_program, frames[1:])):
+            raise  # a defect of the program, or of a module that the recipe names
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        line = f", line {lines[-1]}" if lines else ""
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         what = " ".join(str(error).split())
         raise UserError(f"config {path}{line}: {kind}{what}") from error
@@ -105,6 +108,12 @@ def readers(config: ConfigDict) -> dict[str, Any]:
     named = [name for name in stages if isinstance(config.get(name), ConfigDict)]
     general = {name: setting.type for name, setting in settings_of(Recipe).items()}
     return {**general, **dict.fromkeys(named, Stage)}
+
+
+def _of_program(frame: traceback.FrameSummary) -> bool:
+    """Whether a line of a traceback is the package's own, and no recipe's."""
+    path = Path(frame.filename)
+    return path.is_relative_to(_PACKAGE) and not path.is_relative_to(_SHIPPED)
 
 
 def _search_in(*folders: str) -> None:
