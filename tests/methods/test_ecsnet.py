@@ -265,7 +265,7 @@ def test_mistakes_are_the_users():
         (dict(fill="black"), "blur, mean, noise"),
         (dict(suppression="all"), "none, threshold, agree, consistent"),
         (dict(erase_threshold=0.0), "erase_threshold above 0"),
-        (dict(tau_bg=0.7), "tau_bg up to tau_fg, found 0.7 and 0.5"),
+        (dict(tau_bg=0.7), "tau_bg <= tau_fg, found 0.7 and 0.5"),
         (dict(dilations=(1, 3, 3)), "each once"),
     ):
         with pytest.raises(UserError, match=message):

@@ -38,7 +38,7 @@ WRONG = [
     ),
     ("seam_shapes", "train_affinity.affinity_alphas", (24.0, 8.0), "the smaller first"),
     ("seam_shapes", "train_affinity.affinity_alphas", (4.0, 24.0), "alphas of crf, 8, 24, found 4"),
-    ("seam_shapes", "train_affinity.method.map_stride", 0, "a map_stride of at least 1, found 0"),
+    ("seam_shapes", "train_affinity.method.map_stride", 0, "map_stride of at least 1, found 0"),
     ("seam_shapes", "train_affinity.method.dims", (32, 32, 64, 0), "expected four dims above 0"),
     ("seam_shapes", "train_affinity.needs.labels", "cam", "needs.labels .* makes crf/, found cam"),
     ("seam_shapes", "walk.beta", 0.0, "walk: expected beta above 0"),

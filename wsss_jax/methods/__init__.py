@@ -1,1 +1,1 @@
-"""Training methods: one file each, see `methods.base`."""
+"""The training methods, one file each; `methods.base` states their contract."""

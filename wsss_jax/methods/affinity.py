@@ -1,7 +1,7 @@
-"""AffinityNet: which neighbouring pixels belong together (Ahn & Kwak, CVPR 2018).
+"""AffinityNet, which predicts which neighboring pixels belong together (Ahn & Kwak, CVPR 2018).
 
-Learnt from pairs of pixels whose classes a dense CRF is sure of; a random walk then spreads class
-activation maps along the affinities.
+It learns from pairs of pixels whose classes dense CRFs are sure of. A random walk then spreads
+class activation maps along the affinities.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ from wsss_jax.ops.resize import valid_size
 
 
 class AffinityNetwork(nn.Module):
-    """Backbone and 1×1 convolutions with ELU on its last three taps and on what they give together.
+    """A backbone with 1×1 convolutions and ELU on its last three taps and on their results.
 
     Attributes:
-      backbone: gives the feature maps.
-      dims: channels of f8_3, f8_4, f8_5 (on conv4, conv5, conv6) and f9.
-      map_stride: image pixels per pixel of the features; taps of other strides are resized.
-      dtype: of the convolutions; the features are float32.
+      backbone: the backbone.
+      dims: the channels of f8_3, f8_4, f8_5 (on conv4, conv5, conv6) and of f9 (on all three).
+      map_stride: the image pixels per pixel of the features; taps of other strides are resized.
+      dtype: the type of the convolutions; the features are float32.
     """
 
     backbone: Backbone
@@ -45,7 +45,7 @@ class AffinityNetwork(nn.Module):
         *,
         train: bool = False,
     ) -> Float[Array, "b p q c"]:
-        """Features whose distance tells the affinity; `train` needs a ``dropout`` key."""
+        """Computes features whose distances give affinities; `train` needs a ``dropout`` key."""
         dtype = jnp.dtype(self.dtype)
         taps = self.backbone(x, valid, train=train)
         strides = self.backbone.tap_strides
@@ -56,7 +56,7 @@ class AffinityNetwork(nn.Module):
         parts = []
         for (name, tap), width in zip(names, self.dims[:3], strict=True):
             side = Conv(width, 1, kernel_init=he, dtype=dtype, name=name)(taps[tap])
-            # After the 1×1 layer, which has fewer channels and does not mind the order.
+            # Resizing comes after the 1×1 layer, which commutes with it and has fewer channels.
             side = to_stride(side, strides[tap], self.map_stride, size, valid)
             parts.append(nn.elu(side))
         joint = Conv(self.dims[3], 1, kernel_init=wide, dtype=dtype, name="f9")
@@ -65,12 +65,12 @@ class AffinityNetwork(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Affinity(Method):
-    """Hyper-parameters of AffinityNet; the defaults are the published ones.
+    """AffinityNet; the defaults are the published ones.
 
     Attributes:
-      dims: channels of the 1×1 layers on ``conv4``, ``conv5`` and ``conv6`` and of the one on all
-        three.
-      map_stride: image pixels per pixel of the features and of the labels.
+      dims: the channels of the 1×1 layers on ``conv4``, ``conv5`` and ``conv6``, and of the one on
+        all three.
+      map_stride: the image pixels per pixel of the features and of the labels.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("affinity",)
@@ -82,27 +82,27 @@ class Affinity(Method):
         """Checks the values.
 
         Raises:
-          UserError: they make no sense.
+          UserError: a value is out of its range.
         """
         if len(self.dims) != 4 or min(self.dims) < 1:
             raise UserError(f"expected four dims above 0, found {tuple(self.dims)}: change them")
         if self.map_stride < 1:
-            raise UserError(f"expected a map_stride of at least 1, found {self.map_stride}")
+            raise UserError(f"expected map_stride of at least 1, found {self.map_stride}: raise it")
 
     def batch_spec(self) -> BatchSpec:
-        """Classes of the features' pixels, where they are known."""
+        """Asks for the classes of the features' pixels, where they are known."""
         return BatchSpec(affinity_stride=self.map_stride)
 
     def model(self) -> nn.Module:
-        """The network; see `AffinityNetwork`."""
+        """Returns the network; see `AffinityNetwork`."""
         return AffinityNetwork(
             self.backbone.clone(dtype=self.dtype), self.dims, self.map_stride, self.dtype
         )
 
     def loss(self, step: Step) -> tuple[Array, Aux]:
-        """¼ background + ¼ foreground + ½ different classes, over all pairs of the batch.
+        """Computes ¼ background + ¼ foreground + ½ different classes, over all pairs of the batch.
 
-        The labels are described in `wsss_jax.data.affinity_labels`.
+        `wsss_jax.data.affinity_labels` describes the labels.
         """
         batch = step.batch
         images = self.normalized(batch["image"], batch["valid"])
@@ -122,7 +122,7 @@ class Affinity(Method):
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:
-        """``affinity`` [b, h', w', 34] of the pairs `pair_offsets`, zero where there is no pair."""
+        """Returns ``affinity`` [b, h', w', 34] of `pair_offsets`, zero where there is no pair."""
         inputs = self.normalized(images, valid)
         features = self.model().apply(variables, inputs, valid)
         assert isinstance(features, jnp.ndarray)

@@ -1,7 +1,7 @@
-"""What a training method is.
+"""The contract of training methods.
 
-A method is one module of this package (or any module: recipes take dotted names) with one subclass
-of `Method`. Its fields are its settings.
+A method is one module of this package, or any module that a recipe names with dots, with one
+subclass of `Method`, whose fields are its settings.
 """
 
 import abc
@@ -22,16 +22,16 @@ from wsss_jax.types import Batch, ParamRule
 
 @flax.struct.dataclass
 class Step:
-    """One training step, as a method sees it.
+    """Everything that a method gets for one training step.
 
     Attributes:
-      params: all parameters of the network, trained or not.
+      params: all parameters of the network, including frozen ones.
       model_state: the network's other variables by collection (``batch_stats``), as the last step
         left them.
       extra: what `Method.init_extra` made, as the last step left it.
-      batch: the global batch, see `wsss_jax.data.batch_spec.BatchSpec.shapes`.
-      rng: key of this step.
-      step: int32 [], the number of this step, counted from 0.
+      batch: the global batch; see `wsss_jax.data.batch_spec.BatchSpec.shapes`.
+      rng: the random key of this step.
+      step: the number of this step, counted from 0, int32 [].
     """
 
     params: PyTree
@@ -43,20 +43,19 @@ class Step:
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """What ``model().apply`` takes."""
+        """The variables for ``model().apply``."""
         return {"params": self.params, **self.model_state}
 
 
 @flax.struct.dataclass
 class Aux:
-    """What a loss reports besides its value.
+    """What a loss returns besides its value.
 
     Attributes:
       terms: named scalars for the log.
-      maps: named [B, h, w, K] arrays worth looking at (activation maps, masks); TensorBoard shows
-        them.
-      model_state: the network's other variables after the step; None: unchanged.
-      extra: what the method keeps beside the parameters after the step; None: unchanged.
+      maps: named arrays [B, h, w, K] to visualize (activation maps, masks); TensorBoard shows them.
+      model_state: the network's other variables after the step; None leaves them unchanged.
+      extra: what the method keeps besides the parameters after the step; None leaves it unchanged.
     """
 
     terms: dict[str, Array]
@@ -69,21 +68,21 @@ class Aux:
 class Method(Settings, abc.ABC):
     """A training method.
 
-    Methods are pure functions of the *global* batch: they use no axis names and no device, and may
-    compare the images of a batch with each other however many devices share it.
+    Methods are pure functions of the *global* batch. They use no axis names and no devices, and may
+    compare the images of a batch with each other, however many devices it is sharded over.
 
     Attributes:
-      num_classes: foreground classes C of the data. The program supplies it; 0 where the data is
-        not at hand yet.
+      num_classes: the number of foreground classes C, which the program supplies; 0 as long as the
+        data is not available.
       backbone: the network under the method's own layers.
-      head_lr: learning rate of the method's own layers relative to the backbone's.
-      dtype: of convolutions and activations; parameters are float32.
+      head_lr: the learning rate of the method's own layers relative to the backbone's.
+      dtype: the type of convolutions and activations; parameters are float32.
     """
 
     room: ClassVar[str] = "wsss_jax.methods"
 
     outputs: ClassVar[tuple[str, ...]] = ("cam",)
-    """Names of what `predict` gives."""
+    """The names of the arrays that `predict` returns."""
 
     num_classes: int = supplied(default=0)
     backbone: Backbone
@@ -91,23 +90,23 @@ class Method(Settings, abc.ABC):
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def batch_spec(self) -> BatchSpec:
-        """What a batch has beside images and image-level labels: by default nothing."""
+        """Returns what a batch has besides images and image-level labels, by default nothing."""
         return BatchSpec()
 
     @abc.abstractmethod
     def model(self) -> nn.Module:
-        """The network to train; it is called with ``(x, valid=None, *, train=False)``.
+        """Returns the network to train, which is called with ``(x, valid=None, *, train=False)``.
 
-        It takes the backbone as a submodule called ``backbone``, which the method gives its dtype:
-        ``MyNetwork(backbone=self.backbone.clone(dtype=self.dtype))``.
+        It has the backbone as a submodule called ``backbone``, to which the method passes its
+        dtype: ``MyNetwork(backbone=self.backbone.clone(dtype=self.dtype))``.
         """
 
     def param_rules(self) -> tuple[ParamRule, ...]:
-        """How each parameter is optimized; a parameter that no rule matches is an error.
+        """Returns rules for optimizing the parameters; one that no rule matches is an error.
 
-        By default these are the groups of AffinityNet's program, which SSENet's and SEAM's share:
-        those that the backbone states, and the method's own layers at `head_lr` times the base
-        rate, their biases at twice that without weight decay.
+        By default, these are the groups of AffinityNet's program, which SSENet and SEAM share: the
+        groups of the backbone, and the method's own layers at `head_lr` times the base rate, whose
+        biases have twice this rate and no weight decay.
         """
         return (
             *self.backbone.param_rules(),
@@ -116,33 +115,33 @@ class Method(Settings, abc.ABC):
         )
 
     def init_extra(self, params: PyTree) -> PyTree:
-        """What the method keeps beside the parameters (an EMA teacher, a queue).
+        """Returns what the method keeps besides the parameters, such as an EMA teacher or a queue.
 
-        A copy of parameters has to be one (``jax.tree.map(jnp.copy, params)``), for a step gives
-        the memory of its arguments away.
+        Parameters must be copied (``jax.tree.map(jnp.copy, params)``), because a step donates the
+        memory of its arguments.
         """
         del params
         return ()
 
     @abc.abstractmethod
     def loss(self, step: Step) -> tuple[Array, Aux]:
-        """The scalar to minimize, float32 [], and what there is to report."""
+        """Returns the scalar to minimize, float32 [], and what else the step reports."""
 
     def after_step(self, step: Step, new_params: PyTree) -> PyTree:
-        """What the method keeps beside the parameters after an optimizer step to `new_params`.
+        """Returns what the method keeps after an optimizer step to `new_params`.
 
-        `step` is that of the loss, with `model_state` and `extra` as the loss left them.
+        `step` is the step of the loss, with `model_state` and `extra` as the loss left them.
         """
         del new_params
         return step.extra
 
     def inference_params(self, params: PyTree, extra: PyTree) -> PyTree:
-        """The parameters to use after training (an average of them, perhaps)."""
+        """Returns the parameters to use after training, such as an average of them."""
         del extra
         return params
 
     def stride(self, output: str) -> int:
-        """Image pixels per pixel of what `predict` gives as `output`; mostly the backbone's."""
+        """Returns the image pixels per pixel of the prediction `output`, by default ``conv6``'s."""
         del output
         return self.backbone.tap_strides["conv6"]
 
@@ -150,26 +149,27 @@ class Method(Settings, abc.ABC):
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:
-        """Inference.
+        """Predicts arrays for images at inference.
 
         Args:
           variables: ``params`` and the other variables by collection.
-          images: RGB.
-          valid: the top-left rectangle that each image fills. Where the backbone's padding is
-            exact, the result inside it is that of the unpadded image.
+          images: the images in RGB.
+          valid: the top-left rectangle that each image fills. If the padding of the backbone is
+            exact, the result inside this rectangle equals that of the unpadded image.
 
         Returns:
-          The arrays that `outputs` names, [b, h', w', k] at the network's stride: ``cam`` (raw maps
-          of the C foreground classes), ``affinity``, ``boundary`` and ``logits`` (of background
-          and classes) have a meaning to the stages.
+          The arrays that `outputs` names, [b, h', w', k] at the network's stride. Stages use
+          ``cam`` (raw maps of the C foreground classes), ``affinity``, ``boundary`` and ``logits``
+          (of the background and the classes).
         """
 
     def normalized(
         self, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> Float[Array, "b h w 3"]:
-        """Images normalized with the backbone's statistics, and zero where padded.
+        """Normalizes images with the backbone's statistics and sets padding to zero.
 
-        Zero comes after the normalization, as published: padding has the color of the mean.
+        As in the published programs, padding is set to zero after the normalization, so it has the
+        mean color.
         """
         mean = jnp.asarray(self.backbone.pixel_mean, jnp.float32)
         std = jnp.asarray(self.backbone.pixel_std, jnp.float32)
@@ -177,7 +177,7 @@ class Method(Settings, abc.ABC):
 
 
 def ema_update(teacher: PyTree, params: PyTree, decay: float) -> PyTree:
-    """The EMA teacher after a step that led to `params`: decay·teacher + (1 − decay)·params."""
-    # Optax's average has the two the other way round; so `decay` itself is the factor, rather than
-    # 1 − (1 − decay), which is another number.
+    """Returns the EMA teacher after a step to `params`: decay·teacher + (1 − decay)·params."""
+    # The arguments are swapped so that `decay` itself is the factor: 1 − (1 − decay) is a different
+    # number in floating point.
     return optax.incremental_update(teacher, params, decay)

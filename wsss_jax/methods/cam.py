@@ -1,6 +1,6 @@
-"""CAM: the baseline. A classifier whose last layer is a 1×1 convolution gives one map per class.
+"""CAM, the baseline: a classifier whose last layer, a 1×1 convolution, gives one map per class.
 
-Zhou et al., CVPR 2016, in the form of AffinityNet's program (Ahn & Kwak, CVPR 2018).
+Source: Zhou et al., CVPR 2016, in the form of AffinityNet's program (Ahn & Kwak, CVPR 2018).
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from wsss_jax.models.layers import Conv
 
 
 class CamNetwork(nn.Module):
-    """Backbone, channel dropout and a 1×1 classifier without bias.
+    """A backbone, channel dropout and a 1×1 classifier without bias.
 
     Attributes:
-      backbone: gives the feature maps.
-      num_classes: foreground classes C.
-      dropout: rate of the channel dropout before the classifier.
-      dtype: of the convolutions; the maps are float32.
+      backbone: the backbone.
+      num_classes: the number of foreground classes C.
+      dropout: the rate of the channel dropout before the classifier.
+      dtype: the type of the convolutions; the maps are float32.
     """
 
     backbone: Backbone
@@ -39,7 +39,7 @@ class CamNetwork(nn.Module):
         *,
         train: bool = False,
     ) -> Float[Array, "b p q c"]:
-        """Raw activation maps at the network's stride; `train` needs a ``dropout`` key."""
+        """Computes raw activation maps at the network's stride; `train` needs a ``dropout`` key."""
         dtype = jnp.dtype(self.dtype)
         final = self.backbone(x, valid, train=train)["conv6"]
         final = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(final, deterministic=not train)
@@ -50,22 +50,22 @@ class CamNetwork(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cam(Method):
-    """Hyper-parameters of the baseline.
+    """The CAM baseline.
 
     Attributes:
-      dropout: rate of the channel dropout before the classifier.
+      dropout: the rate of the channel dropout before the classifier.
     """
 
     dropout: float = 0.5
 
     def model(self) -> nn.Module:
-        """The network; see `CamNetwork`."""
+        """Returns the network; see `CamNetwork`."""
         return CamNetwork(
             self.backbone.clone(dtype=self.dtype), self.num_classes, self.dropout, self.dtype
         )
 
     def loss(self, step: Step) -> tuple[Array, Aux]:
-        """`objective` of the batch."""
+        """Computes the `objective` of the batch."""
         images = self.normalized(step.batch["image"], step.batch["valid"])
         loss, terms, maps = self.objective(step.variables, images, step.batch["label"], step.rng)
         return loss, Aux(terms=terms, maps=maps)
@@ -77,7 +77,7 @@ class Cam(Method):
         labels: Float[Array, "b c"],
         rng: PRNGKeyArray,
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-        """The loss of normalized images, its terms, and maps worth looking at."""
+        """Returns the loss of normalized images, its terms, and maps to visualize."""
         cam: Any = self.model().apply(variables, images, train=True, rngs={"dropout": rng})
         loss = losses.multilabel_soft_margin(cam.mean((1, 2)), labels)
         return loss, {"cls": loss}, {"cam": cam}
@@ -85,6 +85,6 @@ class Cam(Method):
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:
-        """``cam`` [b, h', w', C], raw."""
+        """Returns the raw maps ``cam`` [b, h', w', C]."""
         cam: Any = self.model().apply(variables, self.normalized(images, valid), valid)
         return {"cam": cam}

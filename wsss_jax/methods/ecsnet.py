@@ -1,8 +1,8 @@
-"""ECS-Net: erased CAM supervision (Sun et al., ICCV 2021).
+"""ECS-Net, erased CAM supervision (Sun et al., ICCV 2021).
 
 An image, and a copy without what the network responds to most, go through one network. The maps of
-the copy show the rest of the objects; where they can be relied on they become labels of pixels,
-which supervise the refined maps of the image. The paper leaves much open: each such choice is a
+the copy show the rest of the objects. Where they are reliable, they become pixel labels, which
+supervise the refined maps of the image. The paper leaves many choices open, and each of them is a
 field here.
 """
 
@@ -28,24 +28,25 @@ from wsss_jax.ops.pixel_correlation import pixel_correlation
 from wsss_jax.ops.reliable_labels import reliable_labels
 
 _ABSENT = -1e4
-"""Logit of a class that the image does not show: its probability is exactly zero."""
+"""The logit of a class that the image does not show, which makes its probability exactly zero."""
 
 
 class EcsNetwork(nn.Module):
-    """Backbone, dilated classifiers laid over each other, and a refinement by pixel correlation.
+    """A backbone, overlaid dilated classifiers, and a refinement by pixel correlation.
 
     Attributes:
-      backbone: gives the feature maps.
-      num_classes: foreground classes C.
-      dilations: of the 3×3 classifiers. The first makes the maps of the image; the maps of the
-        erased one have the mean of the others added.
-      overlay_both: the image's maps have it too.
-      dims: channels of the layers that similarity is measured on, see `correlation_features`.
-      dropout: rate of the channel dropout before the classifiers.
-      map_stride: image pixels per pixel of the maps; 0 is the backbone's stride. A smaller one
-        upsamples the maps before the refinement, which then follows finer features.
-      train_maps: False keeps the gradient of the refined maps in the refinement, as SEAM does.
-      dtype: of the convolutions; maps and refinement are float32.
+      backbone: the backbone.
+      num_classes: the number of foreground classes C.
+      dilations: the dilations of the 3×3 classifiers. The first makes the maps of the image; the
+        maps of the erased image also have the mean of the others.
+      overlay_both: whether the maps of the image have this mean too.
+      dims: the channels of the layers for the correlation; see `correlation_features`.
+      dropout: the rate of the channel dropout before the classifiers.
+      map_stride: the image pixels per pixel of the maps; 0 means the backbone's stride. A smaller
+        one upsamples the maps before the refinement, which then follows finer features.
+      train_maps: whether gradients of the refined maps flow beyond the refinement; in SEAM they do
+        not.
+      dtype: the type of the convolutions; maps and refinement are float32.
     """
 
     backbone: Backbone
@@ -68,19 +69,19 @@ class EcsNetwork(nn.Module):
         labels: Float[Array, "b c"] | None = None,
         erased: bool = False,
     ) -> dict[str, Array]:
-        """Maps at `map_stride`.
+        """Computes maps at `map_stride`.
 
         Args:
           x: normalized images.
-          valid: the top-left rectangle of each image that is no padding.
-          train: turns dropout on (needs a ``dropout`` key).
-          labels: classes that may take pixels from the background; None for all. A class's own
-            refined map does not depend on them.
-          erased: the image is an erased one; there are no refined maps then.
+          valid: the top-left rectangle of each image that is not padding.
+          train: turns on dropout, which needs a ``dropout`` key.
+          labels: the classes that may take pixels from the background; None means all. The refined
+            map of a class does not depend on them.
+          erased: whether the images are erased ones, for which there are no refined maps.
 
         Returns:
-          ``cam`` [b, h', w', C], raw scores, and ``refined`` [b, h', w', 1 + C], scores in 0..1
-          with the background first.
+          The raw scores ``cam`` [b, h', w', C], and the scores ``refined`` [b, h', w', 1 + C] in
+          0…1 with the background first.
         """
         dtype = jnp.dtype(self.dtype)
         taps = self.backbone(x, valid, train=train)
@@ -109,43 +110,45 @@ class EcsNetwork(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EcsNet(Method):
-    """Hyper-parameters of ECS-Net.
+    """ECS-Net.
 
-    Published are the two passes with shared weights, the single erasure where the strongest
+    The paper specifies the two passes with shared weights, the single erasure where the strongest
     normalized map exceeds a threshold, the dilated overlay, the refinement, and the supervision by
-    reliable pixels. The values below are this program's.
+    reliable pixels. The values below are this program's own.
 
-    Labels and their loss live at the maps' stride: labels at the image's size would be the same
-    ones, interpolated, for many times the memory.
+    Labels and their loss have the stride of the maps. Labels at the image's size would be the same
+    but interpolated, and would take many times the memory.
 
     Attributes:
-      fill: what erased pixels show. ``blur`` takes the texture and leaves the color, so that the
-        copy still looks like a photograph; ``mean`` color and ``noise`` take both.
-      fill_sigma: standard deviation of the blur as a fraction of the crop's width: larger than the
-        details that tell classes apart, smaller than objects.
-      erase_threshold: response, of 1, from which a pixel is erased: most of the discriminative
-        part, not the object. Above 1 nothing is erased.
-      dilations: of the 3×3 classifiers, for features of stride 8. The first makes the maps of the
-        image; the maps of the erased copy have the mean of the others added.
-      overlay_both: the image's maps have it added too.
-      tau_fg: response of the erased copy from which a pixel is labelled with its class.
-      tau_bg: response below which it is background; those between teach nothing.
-      suppression: which of these labels are dropped as noise, see `reliable_labels`. ``agree``
+      fill: what erased pixels show. ``blur`` removes the texture and keeps the color, so that the
+        copy still looks like a photograph; ``mean`` (the mean color) and ``noise`` remove both.
+      fill_sigma: the standard deviation of the blur as a share of the crop's width, larger than the
+        details that distinguish classes and smaller than objects.
+      erase_threshold: the normalized response from which on a pixel is erased, so that most of the
+        discriminative part disappears but not the object. Above 1, nothing is erased.
+      dilations: the dilations of the 3×3 classifiers, for features of stride 8. The first makes the
+        maps of the image; the maps of the erased copy also have the mean of the others.
+      overlay_both: whether the maps of the image have this mean too.
+      tau_fg: the response of the erased copy from which on a pixel is labeled with its class.
+      tau_bg: the response below which a pixel is background; pixels between are ignored.
+      suppression: which of these labels are dropped as noise; see `reliable_labels`. ``agree``
         drops those that the image's own maps contradict with another class.
-      label_weight: weight λ of the labels' loss.
-      label_start: step from which it counts; at 0 the maps' first guesses are labels too.
-      balanced: background and foreground count for half of the labels' loss each, though most
-        labelled pixels are background.
-      temperature: of the softmax over refined maps. They lie in 0..1, where a softmax of 1 never
-        comes near certainty; a logarithm of the maps themselves has no bounded gradient.
-      erased_weight: weight of the copy's classification loss: what is left of the object must be
-        recognised, else its maps say nothing.
-      train_maps: the labels train classifiers and backbone through the refinement too. That spreads
-        the maps until they fill the image, for their normalized copy says so: see docs/methods.
-      dims: channels of the layers that similarity is measured on.
-      dropout: rate of the channel dropout before the classifiers.
-      map_stride: image pixels per pixel of the maps; 0 is the backbone's stride. A smaller one
-        upsamples the maps before the refinement, which then follows finer features.
+      label_weight: the weight λ of the loss of labels.
+      label_start: the step from which on this loss counts; at 0, the first guesses of the maps
+        become labels too.
+      balanced: whether background and foreground each count for half of the loss of labels, even
+        though most labeled pixels are background.
+      temperature: the temperature of the softmax over refined maps. These lie in 0…1, where a
+        softmax of temperature 1 is never near certainty. A logarithm of the maps themselves would
+        have an unbounded gradient.
+      erased_weight: the weight of the classification loss of the copy. The rest of the object has
+        to be recognized; otherwise its maps have no meaning.
+      train_maps: whether the labels also train classifiers and backbone through the refinement.
+        This spreads the maps until they fill the image; see docs/methods.
+      dims: the channels of the layers for the correlation.
+      dropout: the rate of the channel dropout before the classifiers.
+      map_stride: the image pixels per pixel of the maps; 0 means the backbone's stride. A smaller
+        one upsamples the maps before the refinement, which then follows finer features.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("cam", "cam_main")
@@ -172,20 +175,20 @@ class EcsNet(Method):
         """Checks the values.
 
         Raises:
-          UserError: they make no sense.
+          UserError: a value is out of its range.
         """
         for name in ("fill_sigma", "erase_threshold", "temperature"):
             if getattr(self, name) <= 0:
                 raise UserError(f"expected {name} above 0, found {getattr(self, name)}: raise it")
         if self.tau_bg > self.tau_fg:
             raise UserError(
-                f"expected tau_bg up to tau_fg, found {self.tau_bg} and {self.tau_fg}: lower tau_bg"
+                f"expected tau_bg <= tau_fg, found {self.tau_bg} and {self.tau_fg}: lower tau_bg"
             )
         if not self.dilations or len(set(self.dilations)) < len(self.dilations):
             raise UserError(f"expected dilations, each once, found {self.dilations}: change them")
 
     def model(self) -> nn.Module:
-        """The network; see `EcsNetwork`."""
+        """Returns the network; see `EcsNetwork`."""
         return EcsNetwork(
             self.backbone.clone(dtype=self.dtype),
             self.num_classes,
@@ -199,10 +202,10 @@ class EcsNet(Method):
         )
 
     def loss(self, step: Step) -> tuple[Array, Aux]:
-        """L = L_cls + erased_weight·L_cls of the copy + label_weight·L_label.
+        """Computes L = L_cls + erased_weight·L_cls of the copy + label_weight·L_label.
 
-        Noise is drawn from the step's key and the image's ``index``: its place in the batch does
-        not matter.
+        Noise depends on the key of the step and on the ``index`` of the image, and not on the
+        image's place in the batch.
         """
         batch, variables = step.batch, step.variables
         labels, valid = batch["label"], batch["valid"]
@@ -247,7 +250,7 @@ class EcsNet(Method):
     def _normalized(
         cam: Float[Array, "b h w c"], labels: Float[Array, "b c"], valid: Bool[Array, "b h w"]
     ) -> Float[Array, "b c h w"]:
-        """Maps in 0..1 of the classes that there are, without gradient."""
+        """Returns maps in 0…1 of the present classes, without gradient."""
         planes = jnp.moveaxis(jax.lax.stop_gradient(cam), -1, 1)
         return min_max_norm(planes, valid) * labels[..., None, None]
 
@@ -257,7 +260,7 @@ class EcsNet(Method):
         masks: UInt8[Array, "b h w"],
         labels: Float[Array, "b c"],
     ) -> Float[Array, ""]:
-        """Cross entropy of the refined maps; only background and classes of the image compete."""
+        """Computes the cross entropy of refined maps over background and classes of the image."""
         there = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=1) > 0
         logits = jnp.where(there[:, None, None], refined / self.temperature, _ABSENT)
         if self.balanced:
@@ -271,10 +274,11 @@ class EcsNet(Method):
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:
-        """Foreground maps at the maps' stride, corners aligned with the image's.
+        """Predicts foreground maps at the stride of the maps, with corners aligned.
 
         Returns:
-          ``cam`` [b, h', w', C], the refined maps, and ``cam_main``, raw scores of the classifier.
+          The refined maps ``cam`` [b, h', w', C], and ``cam_main``, the raw scores of the
+          classifier.
         """
         output: Any = self.model().apply(variables, self.normalized(images, valid), valid)
         return {"cam": output["refined"][..., 1:], "cam_main": output["cam"]}

@@ -1,7 +1,7 @@
-"""IRNet: where classes meet, and where the centres of objects are (Ahn et al., CVPR 2019).
+"""IRNet, which predicts class boundaries and the centers of objects (Ahn et al., CVPR 2019).
 
-Learnt from pairs of pixels whose classes a dense CRF is sure of; a random walk that boundaries stop
-then spreads class activation maps over whole objects.
+It learns from pairs of pixels whose classes a dense CRF is sure of. A random walk that stops at
+boundaries then spreads class activation maps over whole objects.
 """
 
 import dataclasses
@@ -26,18 +26,18 @@ _IGNORE = 255
 
 
 class IrNetwork(nn.Module):
-    """A backbone that learns nothing, and the two branches on its feature maps.
+    """A frozen backbone, and the two branches on its feature maps.
 
     Attributes:
-      backbone: gives the feature maps.
-      dtype: of the convolutions; the maps are float32.
+      backbone: the backbone.
+      dtype: the type of the convolutions; the maps are float32.
     """
 
     backbone: Backbone
     dtype: str = "float32"
 
     def setup(self) -> None:
-        """Names the branches' layers as if they belonged to this module."""
+        """Creates the two branches as submodules."""
         dtype = jnp.dtype(self.dtype)
         self.edge = BoundaryHead(dtype=dtype)
         self.displacement = DisplacementHead(dtype=dtype)
@@ -49,7 +49,7 @@ class IrNetwork(nn.Module):
         *,
         train: bool = False,
     ) -> dict[str, Array]:
-        """``boundary`` [b, p, q, 1] (logits) and ``displacement`` [b, p, q, 2].
+        """Computes ``boundary`` [b, p, q, 1] (logits) and ``displacement`` [b, p, q, 2].
 
         Both have the stride of ``conv3``.
         """
@@ -63,15 +63,15 @@ class IrNetwork(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IrNet(Method):
-    """Hyper-parameters of IRNet; the defaults are the published ones.
+    """IRNet; the defaults are the published ones.
 
     Attributes:
-      radius: pairs of pixels to learn from are closer than this, in pixels of the maps.
-      flip: predicted boundaries are the mean with those of the flipped image.
-      canvas: above 0 an image is seen on a canvas of at least this side, as in training: the group
-        norm counts the padding there (published: 512, the crop); 0: on its own.
-      edge_lr: learning rate of the boundary's branch relative to the base rate; `head_lr` is that
-        of the displacement's.
+      radius: training pairs are closer together than this, in pixels of the maps.
+      flip: whether predicted boundaries are averaged with those of the flipped image.
+      canvas: if above 0, an image is put on a canvas of at least this side, as in training, where
+        the group norm counts the padding. It is 512, the crop, as published; 0 uses no canvas.
+      edge_lr: the learning rate of the boundary branch relative to the base rate; `head_lr` is that
+        of the displacement branch.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("boundary", "displacement")
@@ -97,15 +97,15 @@ class IrNet(Method):
             )
 
     def batch_spec(self) -> BatchSpec:
-        """Masks of the classes, where they are known."""
+        """Asks for masks of the classes, where they are known."""
         return BatchSpec(segmentation=True)
 
     def model(self) -> nn.Module:
-        """The network; see `IrNetwork`."""
+        """Returns the network; see `IrNetwork`."""
         return IrNetwork(self.backbone.clone(dtype=self.dtype), self.dtype)
 
     def param_rules(self) -> tuple[ParamRule, ...]:
-        """The backbone is frozen, each branch has its own rate."""
+        """Freezes the backbone and gives each branch its own learning rate."""
         return (
             ParamRule("^backbone/", frozen=True),
             ParamRule("^edge/", lr=self.edge_lr),
@@ -113,7 +113,7 @@ class IrNet(Method):
         )
 
     def loss(self, step: Step) -> tuple[Array, Aux]:
-        """½ (pairs of one class + pairs of two) + ½ displacements; see `boundary_losses`."""
+        """Computes ½ (pairs of one class + pairs of two) + ½ displacements (`boundary_losses`)."""
         batch = step.batch
         images = self.normalized(batch["image"], batch["valid"])
         maps, changed = self.model().apply(
@@ -136,7 +136,7 @@ class IrNet(Method):
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:
-        """``boundary`` (0…1) and ``displacement``, see `maps`."""
+        """Returns ``boundary`` (0…1) and ``displacement``; see `maps`."""
         return self.maps(variables, self.normalized(images, valid), valid)
 
     def maps(
@@ -145,11 +145,11 @@ class IrNet(Method):
         inputs: Float[Array, "b h w 3"],
         valid: Bool[Array, "b h w"],
     ) -> dict[str, Array]:
-        """Maps of normalised images, which are zero outside `valid`.
+        """Computes the maps of normalized images that are zero outside `valid`.
 
         Returns:
-          ``boundary`` [b, h', w', 1], the probability that classes meet there, and ``displacement``
-          [b, h', w', 2], (dy, dx) in pixels of the map.
+          ``boundary`` [b, h', w', 1], the probability of a boundary between classes, and
+          ``displacement`` [b, h', w', 2], (dy, dx) in pixels of the map.
         """
         stride = self.stride("boundary")
         size = map_size((inputs.shape[1], inputs.shape[2]), stride)
@@ -172,7 +172,7 @@ class IrNet(Method):
 
 
 def _labels_of_blocks(labels: UInt8[Array, "b s s"], stride: int) -> UInt8[Array, "b p p"]:
-    """The label in the middle of each block of `stride`, 255 beyond the crop."""
+    """Returns the label in the middle of each block of `stride`, or 255 beyond the crop."""
     odd = -labels.shape[1] % stride
     wide = jnp.pad(labels, ((0, 0), (0, odd), (0, odd)), constant_values=_IGNORE)
     return wide[:, stride // 2 :: stride, stride // 2 :: stride]
@@ -184,7 +184,7 @@ def _rectangles(sizes: Int[Array, "b 2"], like: Array) -> Bool[Array, "b h w"]:
 
 
 def _flipped(x: Float[Array, "b h w c"], widths: Int[Array, " b"]) -> Float[Array, "b h w c"]:
-    """The first `widths` columns in the opposite order, zero after them."""
+    """Reverses the first `widths` columns and sets the columns after them to zero."""
     column = widths[:, None] - 1 - jnp.arange(x.shape[2])
     there = jnp.take_along_axis(x, jnp.maximum(column, 0)[:, None, :, None], axis=2)
     return jnp.where((column >= 0)[:, None, :, None], there, 0)

@@ -1,8 +1,8 @@
-"""RCM + MAM: pixel-level self-supervision for WSSS (arXiv 2112.05351).
+"""RCM + MAM, pixel-level self-supervision for WSSS (arXiv 2112.05351).
 
-The EMA teacher of the network says what the regions of an image are and what a class looks like in
-*other* images; the network's features are pulled towards that (regional contrast, RCM), and its
-maps at several scales towards the teacher's (multi-scale attention, MAM).
+An EMA teacher of the network gives the regions of an image, and prototypes of each class from
+*other* images. The network's features are pulled toward these prototypes (regional contrast, RCM),
+and its maps at several scales toward the teacher's maps (multi-scale attention, MAM).
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ from wsss_jax.ops.resize import resize_bilinear, resize_planes, scaled_size
 
 
 class PssNetwork(nn.Module):
-    """Backbone, a 1×1 layer to the features that are contrasted, and a 1×1 classifier.
+    """A backbone, a 1×1 layer to the features for the contrast, and a 1×1 classifier.
 
     Attributes:
-      backbone: gives the feature maps.
-      num_classes: foreground classes C.
-      features: channels D of the features.
-      dtype: of the convolutions; maps and features are float32.
+      backbone: the backbone.
+      num_classes: the number of foreground classes C.
+      features: the channels D of the features.
+      dtype: the type of the convolutions; maps and features are float32.
     """
 
     backbone: Backbone
@@ -45,7 +45,7 @@ class PssNetwork(nn.Module):
         *,
         train: bool = False,
     ) -> dict[str, Array]:
-        """``cam`` [b, h', w', C] raw, and ``features`` [b, h', w', D], at the network's stride."""
+        """Computes raw ``cam`` [b, h', w', C] and ``features`` [b, h', w', D]."""
         dtype = jnp.dtype(self.dtype)
         final = self.backbone(x, valid, train=train)["conv6"]
         xavier = nn.initializers.xavier_uniform()
@@ -57,28 +57,29 @@ class PssNetwork(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pss(Method):
-    """Hyper-parameters of RCM + MAM; the defaults are the published ones.
+    """RCM + MAM; the defaults are the published ones.
 
-    The published schedule is two training stages: the first with `mam_weight` 0, the second from
-    its weights (need ``init``). `mam_start` does it in one.
+    The published schedule has two training stages: the first has a `mam_weight` of 0, and the
+    second starts from its weights (need ``init``). `mam_start` does both in one stage.
 
     Attributes:
-      features: channels of the features that are contrasted.
-      rcm_weight: weight of L_RCM; 0 leaves it out.
-      mam_weight: weight of L_MAM; 0 leaves it out.
-      mam_start: step from which L_MAM counts (it is computed before that, too).
-      threshold: background of the teacher's normalized maps.
-      temperature: of the softmax over similarities.
-      decay: share of the EMA teacher that is kept at every step; at 0 it is the network itself.
-      prototypes: of the ``leave_one_out`` images or the ``batch_mean``.
-      memory: prototypes remembered per class, those of earlier batches, used instead of the
-        batch's; 0 for none. A class that none is known of has the prototype zero, as one that no
-        other image of the batch has: its logit is 0.
-      foreground_only: no prototype of the background, whose pixels then do not count in L_RCM.
-      attention: False weighs the teacher's scales alike in L_MAM.
-      mask_scales: scales of the teacher.
-      map_scales: scales of the network in L_MAM.
-      region_stride: pixels of the image per pixel of masks and contrast (published: 1).
+      features: the channels of the features for the contrast.
+      rcm_weight: the weight of L_RCM; 0 leaves it out.
+      mam_weight: the weight of L_MAM; 0 leaves it out.
+      mam_start: the step from which on L_MAM counts; it is computed before that step, too.
+      threshold: the background score for the teacher's normalized maps.
+      temperature: the temperature of the softmax over similarities.
+      decay: the share of the EMA teacher that is kept at every step; 0 uses the network itself.
+      prototypes: prototypes of the other images (``leave_one_out``) or of all (``batch_mean``).
+      memory: the number of prototypes of earlier batches that are kept per class and used instead
+        of the batch's, or 0 for none. A class without a prototype has the prototype zero, and its
+        logit is 0.
+      foreground_only: whether the background has no prototype; its pixels then do not count in
+        L_RCM.
+      attention: whether scales that disagree count more in L_MAM; otherwise all count the same.
+      mask_scales: the scales of the teacher.
+      map_scales: the scales of the network in L_MAM.
+      region_stride: the image pixels per pixel of masks and contrast, which is 1 as published.
     """
 
     features: int = 256
@@ -107,13 +108,13 @@ class Pss(Method):
             raise UserError(f"expected 1.0 in mask_scales, found {self.mask_scales}: add it")
 
     def model(self) -> nn.Module:
-        """The network; see `PssNetwork`."""
+        """Returns the network; see `PssNetwork`."""
         return PssNetwork(
             self.backbone.clone(dtype=self.dtype), self.num_classes, self.features, self.dtype
         )
 
     def init_extra(self, params: PyTree) -> PyTree:
-        """``ema_teacher``: parameters; ``queue``: remembered prototypes [C + 1, m, D]."""
+        """Returns the ``ema_teacher`` (parameters) and ``queue``, prototypes [C + 1, m, D]."""
         extra: dict[str, Any] = {}
         if self.decay:
             extra["ema_teacher"] = jax.tree.map(jnp.copy, params)
@@ -123,14 +124,14 @@ class Pss(Method):
         return extra
 
     def after_step(self, step: Step, new_params: PyTree) -> PyTree:
-        """The EMA teacher moves towards the new parameters."""
+        """Moves the EMA teacher toward the new parameters."""
         if not self.decay:
             return step.extra
         teacher = ema_update(step.extra["ema_teacher"], new_params, self.decay)
         return {**step.extra, "ema_teacher": teacher}
 
     def loss(self, step: Step) -> tuple[Array, Aux]:
-        """L = L_cls + rcm_weight·L_RCM + mam_weight·L_MAM."""
+        """Computes L = L_cls + rcm_weight·L_RCM + mam_weight·L_MAM."""
         extra, labels, variables = step.extra, step.batch["label"], step.variables
         images = self.normalized(step.batch["image"], step.batch["valid"])
         keys = jax.random.split(step.rng, len(self.map_scales) + 1)
@@ -153,7 +154,7 @@ class Pss(Method):
             regions = proto.assign(scale_1, labels, self.threshold)
             prototypes, present = proto.class_prototypes(features, regions, self.num_classes + 1)
             if self.memory:
-                # What earlier batches left: no image meets its own prototype of this step.
+                # Only earlier batches count, so no image is compared with its own prototype.
                 contrast = jnp.broadcast_to(proto.recalled(extra["queue"]), prototypes.shape)
                 extra = {**extra, "queue": proto.remember(extra["queue"], prototypes, present)}
             elif self.prototypes == "batch_mean":
@@ -176,7 +177,7 @@ class Pss(Method):
     def _forward(
         self, variables: PyTree, images: Float[Array, "b h w 3"], rng: PRNGKeyArray | None = None
     ) -> dict[str, Array]:
-        """The network's outputs; with `rng` there is dropout."""
+        """Computes the network's outputs, with dropout if there is an `rng`."""
         if rng is None:
             output: Any = self.model().apply(variables, images)
         else:
@@ -192,7 +193,7 @@ class Pss(Method):
     def _maps(
         cam: Float[Array, "b p q c"], labels: Float[Array, "b c"], size: tuple[int, ...]
     ) -> Float[Array, "b c h w"]:
-        """Maps at `size`, positive, of present classes."""
+        """Resizes maps to `size` and keeps positive responses of present classes."""
         planes = resize_planes(jnp.moveaxis(cam, -1, 1), (size[0], size[1]), align_corners=False)
         return jax.nn.relu(planes) * labels[..., None, None]
 
@@ -202,7 +203,7 @@ class Pss(Method):
         prototypes: Float[Array, "b n d"],
         mask: Array,
     ) -> Float[Array, ""]:
-        """L_RCM: pixels resemble their region's prototype more than the others'."""
+        """Computes L_RCM: pixels must resemble the prototype of their region more than others."""
         prototypes = jax.lax.stop_gradient(prototypes)
         similarity = jnp.einsum("bhwd,bnd->bhwn", proto.unit(features), prototypes)
         logits = similarity / self.temperature
@@ -217,7 +218,7 @@ class Pss(Method):
     def _attentive(
         self, own: list[Float[Array, "b c h w"]], teacher: list[Float[Array, "b c h w"]]
     ) -> Float[Array, ""]:
-        """L_MAM: maps at every scale resemble the weighted mean of the teacher's at all scales."""
+        """Computes L_MAM: maps at each scale must match a weighted mean of the teacher's maps."""
         total = jnp.zeros((), jnp.float32)
         for maps in own:
             target = jnp.zeros_like(maps)
@@ -232,7 +233,7 @@ class Pss(Method):
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:
-        """``cam`` [b, h', w', C], raw."""
+        """Returns the raw maps ``cam`` [b, h', w', C]."""
         output: Any = self.model().apply(variables, self.normalized(images, valid), valid)
         return {"cam": output["cam"]}
 
@@ -242,7 +243,7 @@ def _at(features: Float[Array, "b p q d"], size: tuple[int, ...]) -> Float[Array
 
 
 def _cosine(one: Float[Array, "b c h w"], other: Float[Array, "b c h w"]) -> Float[Array, "b c"]:
-    """Cosine of two maps as vectors of pixels; 0 where one is empty."""
+    """Returns the cosine of two maps as vectors of pixels; 0 if one of them is empty."""
     flat = (m.reshape(*m.shape[:2], -1) for m in (one, other))
     first, second = (proto.unit(m) for m in flat)
     return jnp.sum(first * second, -1)

@@ -1,8 +1,8 @@
-"""SEAM: self-supervised equivariant attention (CVPR 2020, arXiv 2004.04581).
+"""SEAM, self-supervised equivariant attention (CVPR 2020, arXiv 2004.04581).
 
-An image and a smaller copy go through one network. Its activation maps and the maps that the pixel
-correlation module makes of them have to agree across the two scales, each supervised by the other.
-The copy may also be flipped, rotated or moved.
+An image and a smaller copy go through one network. Its activation maps, and the maps that the pixel
+correlation module makes from them, have to agree across the two scales, where each supervises the
+other. The copy may also be flipped, rotated or translated.
 """
 
 import dataclasses
@@ -29,17 +29,17 @@ from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, sc
 
 
 class SeamNetwork(nn.Module):
-    """Backbone, classifier with a background channel, and pixel correlation.
+    """A backbone, a classifier with a background channel, and pixel correlation.
 
     Attributes:
-      backbone: gives the feature maps.
-      num_classes: foreground classes C.
-      dims: channels of the three 1×1 layers that make the correlation's features (f8_3, f8_4, f9).
-      dropout: rate of the channel dropout before the classifier.
-      use_pcm: False leaves the correlation out: the revised maps are then the maps themselves.
-      map_stride: image pixels per pixel of the maps; 0 is the backbone's stride. A smaller one
-        upsamples the classifier's maps before the correlation, which then follows finer features.
-      dtype: of the convolutions; maps and correlation are float32.
+      backbone: the backbone.
+      num_classes: the number of foreground classes C.
+      dims: the channels of the 1×1 layers for the features of the correlation (f8_3, f8_4, f9).
+      dropout: the rate of the channel dropout before the classifier.
+      use_pcm: whether there is a correlation; otherwise the revised maps are the maps themselves.
+      map_stride: the image pixels per pixel of the maps; 0 means the backbone's stride. A smaller
+        one upsamples the maps before the correlation, which then follows finer features.
+      dtype: the type of the convolutions; maps and correlation are float32.
     """
 
     backbone: Backbone
@@ -58,15 +58,16 @@ class SeamNetwork(nn.Module):
         *,
         train: bool = False,
     ) -> dict[str, Array]:
-        """Maps at the network's stride.
+        """Computes maps at the network's stride.
 
         Args:
-          x: normalised images.
-          valid: the top-left rectangle of each image that is no padding.
-          train: turns dropout on (needs a ``dropout`` key).
+          x: normalized images.
+          valid: the top-left rectangle of each image that is not padding.
+          train: turns on dropout, which needs a ``dropout`` key.
 
         Returns:
-          ``cam`` and ``cam_rv`` [b, h', w', C + 1], raw scores; channel 0 is background.
+          The raw scores ``cam`` and ``cam_rv`` [b, h', w', C + 1], where channel 0 is the
+          background.
         """
         dtype = jnp.dtype(self.dtype)
         taps = self.backbone(x, valid, train=train)
@@ -89,25 +90,26 @@ class SeamNetwork(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Seam(Method):
-    """Hyper-parameters of SEAM; the defaults are the published ones.
+    """SEAM; the defaults are the published ones.
 
     Attributes:
-      transform: what makes the second image of the first: ``rescale``, ``flip``, ``rotation``,
-        ``translation``, or several, joined by ``_`` (``rescale_flip``). The paper tries them all.
-      small_scale: size of the second image relative to the first, with ``rescale``.
-      max_rotation: degrees up to which ``rotation`` turns, either way.
-      max_translation: pixels up to which ``translation`` moves, in all directions.
-      topk: fraction of the entries that count in L_ECR, the hardest ones.
-      er_weight: weight of the equivariance loss L_ER; 0 leaves it out.
-      ecr_weight: weight of the cross-supervised loss L_ECR; 0 leaves it out.
-      consistency_start: step from which L_ER and L_ECR count. Maps without any response agree
-        perfectly, so a network from scratch should first have learnt to recognise classes.
-      dims: channels of the three 1×1 layers that make the correlation's features.
-      dropout: rate of the channel dropout before the classifier.
-      use_pcm: False leaves the pixel correlation out: the revised maps are then the maps
+      transform: how the second image is made from the first: ``rescale``, ``flip``, ``rotation``,
+        ``translation``, or several of these joined by ``_`` (``rescale_flip``). The paper tries all
+        of them.
+      small_scale: the size of the second image relative to the first, with ``rescale``.
+      max_rotation: the largest angle of ``rotation`` in degrees, in both directions.
+      max_translation: the largest shift of ``translation`` in pixels, in all directions.
+      topk: the share of hardest entries that count in L_ECR.
+      er_weight: the weight of the equivariance loss L_ER; 0 leaves it out.
+      ecr_weight: the weight of the cross-supervised loss L_ECR; 0 leaves it out.
+      consistency_start: the step from which on L_ER and L_ECR count. Maps without any response
+        agree perfectly, so a network from scratch should first learn to recognize classes.
+      dims: the channels of the three 1×1 layers for the features of the correlation.
+      dropout: the rate of the channel dropout before the classifier.
+      use_pcm: whether there is pixel correlation; otherwise the revised maps are the maps
         themselves.
-      map_stride: image pixels per pixel of the maps; 0 is the backbone's stride. A smaller one
-        upsamples the classifier's maps before the correlation, which then follows finer features.
+      map_stride: the image pixels per pixel of the maps; 0 means the backbone's stride. A smaller
+        one upsamples the maps before the correlation, which then follows finer features.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("cam", "cam_main")
@@ -129,7 +131,7 @@ class Seam(Method):
         """Checks the transform.
 
         Raises:
-          UserError: an unknown one, or one that is named twice.
+          UserError: a transform is unknown or named twice.
         """
         kinds = self.transform.split("_")
         known = ("rescale", *transforms.KINDS)
@@ -140,7 +142,7 @@ class Seam(Method):
             )
 
     def model(self) -> nn.Module:
-        """The network; see `SeamNetwork`."""
+        """Returns the network; see `SeamNetwork`."""
         return SeamNetwork(
             backbone=self.backbone.clone(dtype=self.dtype),
             num_classes=self.num_classes,
@@ -152,7 +154,7 @@ class Seam(Method):
         )
 
     def loss(self, step: Step) -> tuple[Array, Aux]:
-        """`objective` of the batch, without consistency before `consistency_start`."""
+        """Computes the `objective` of the batch, without consistency before its start."""
         batch = step.batch
         images = self.normalized(batch["image"], batch["valid"])
         consistency = jnp.where(step.step >= self.consistency_start, 1.0, 0.0)
@@ -169,9 +171,12 @@ class Seam(Method):
         rng: PRNGKeyArray,
         consistency: Float[Array, ""] | float = 1.0,
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-        """L = L_cls + consistency·(er_weight·L_ER + ecr_weight·L_ECR), terms, upsampled maps.
+        """Computes L = L_cls + consistency·(er_weight·L_ER + ecr_weight·L_ECR).
 
-        ``1`` names the image and ``2`` its smaller copy. The terms carry no gradient of their own.
+        In names, ``1`` is the image and ``2`` its smaller copy.
+
+        Returns:
+          The loss, its terms, which have no gradient of their own, and upsampled maps.
         """
         size = (images.shape[1], images.shape[2])
         kinds = self.transform.split("_")
@@ -214,12 +219,11 @@ class Seam(Method):
         small_size: tuple[int, int],
         move: transforms.Transform,
     ) -> tuple[Array, dict[str, Array]]:
-        """The loss of the maps but for L_cls's first half, and its terms.
+        """Returns the loss of the maps without the classification loss of scores, and its terms.
 
-        `consistency` is a factor of L_ER and L_ECR.
-        `maps` [b, k + 1, h, w] at the network's stride: cam and revised cam of the image, then of
-        its copy, which is `move` of it at `small_size`; foreground channels that are absent from
-        the image may be missing.
+        `consistency` is a factor of L_ER and L_ECR. `maps` [b, k + 1, h, w] at the network's stride
+        are the map and revised map of the image, and then those of its copy, which is `move` of the
+        image at `small_size`. Foreground channels that the image does not show may be missing.
         """
         present = jnp.pad(labels, ((0, 0), (1, 0)), constant_values=1)[..., None, None]
         cam1, revised1 = (resize_planes(m, size, align_corners=True) for m in maps[:2])
@@ -230,7 +234,7 @@ class Seam(Method):
         }
         loss = (terms["rvmin1"] + terms["rvmin2"]) / 2
 
-        # Normalised after the move, over what both images show: a maximum may have left.
+        # Maps are normalized after the move over what both images show, since a maximum may leave.
         (cam1, seen), (revised1, _) = move(cam1), move(revised1)
         p1, q1 = (
             resize_planes(min_max_norm(m, seen), small_size, align_corners=True) * present
@@ -261,13 +265,13 @@ class Seam(Method):
     def _maps(
         self, variables: PyTree, images: Float[Array, "b h w 3"], rng: PRNGKeyArray
     ) -> tuple[Array, Array]:
-        """Maps and revised maps [b, C + 1, h', w'] at the network's stride."""
+        """Computes maps and revised maps [b, C + 1, h', w'] at the network's stride."""
         output: Any = self.model().apply(variables, images, train=True, rngs={"dropout": rng})
         return jnp.moveaxis(output["cam"], -1, 1), jnp.moveaxis(output["cam_rv"], -1, 1)
 
     @staticmethod
     def _supervision(maps: Float[Array, "b c1 h w"]) -> Float[Array, "b c1 h w"]:
-        """What the other scale's revised maps should look like: winners and their background."""
+        """Returns the targets for the other scale's revised maps: winners and their background."""
         return winner_only(with_background(jax.lax.stop_gradient(maps)[:, 1:]))
 
     def stride(self, output: str) -> int:
@@ -277,12 +281,12 @@ class Seam(Method):
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:
-        """Foreground maps at the network's stride.
+        """Predicts foreground maps at the network's stride.
 
         Returns:
-          ``cam`` [b, h', w', C], the revised maps (SEAM's result), and ``cam_main``, those of the
-          classifier; both raw. The published network upsamples them to the image's size (corners
-          aligned) before anything else happens to them.
+          The raw maps ``cam`` [b, h', w', C], which are the revised maps (SEAM's result), and
+          ``cam_main``, which are those of the classifier. The published network first upsamples
+          them to the image's size with aligned corners.
         """
         output: Any = self.model().apply(variables, self.normalized(images, valid), valid)
         return {"cam": output["cam_rv"][..., 1:], "cam_main": output["cam"][..., 1:]}

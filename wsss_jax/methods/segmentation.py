@@ -1,7 +1,8 @@
-"""Segmentation network trained on masks: ground truth (the upper bound) or pseudo labels.
+"""A segmentation network trained on masks, either ground truth (the upper bound) or pseudo labels.
 
-DeepLab v1 with a large field of view, v2 and v3+ on any backbone; see `wsss_jax.models.heads`.
-Beside the masks, which may be wrong, the network can learn from the image's labels, which are not.
+There are DeepLab v1 with a large field of view, v2 and v3+, on any backbone; see
+`wsss_jax.models.heads`. Besides masks, which may be wrong, the network can learn from image-level
+labels, which are right.
 """
 
 import dataclasses
@@ -25,12 +26,12 @@ from wsss_jax.ops.resize import resize_bilinear, scaled_size
 
 
 class SegmentationNetwork(nn.Module):
-    """A backbone, a head for the pixels and, if asked for, one for the image.
+    """A backbone, a head for the pixels and, optionally, one for the image.
 
     Attributes:
-      backbone: gives the feature maps.
-      head: gives the logits of C + 1 classes; 0 is background.
-      presence: the head that says which classes the image has, if any.
+      backbone: the backbone.
+      head: the head for the logits of C + 1 classes, where 0 is the background.
+      presence: the head that predicts which classes the image shows, if there is one.
     """
 
     backbone: Backbone
@@ -45,10 +46,11 @@ class SegmentationNetwork(nn.Module):
         *,
         train: bool = False,
     ) -> dict[str, Array]:
-        """With `train` batch statistics are used and updated.
+        """Computes logits; with `train`, batch statistics are used and updated.
 
         Returns:
-          ``logits`` [b, p, q, C + 1] at the head's stride; ``presence`` [b, C] where asked for.
+          ``logits`` [b, p, q, C + 1] at the head's stride, and ``presence`` [b, C] if there is such
+          a head.
         """
         taps = self.backbone(x, valid, train=train)
         strides = self.backbone.tap_strides
@@ -60,21 +62,22 @@ class SegmentationNetwork(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Segmentation(Method):
-    """Hyper-parameters of the segmentation network.
+    """The segmentation network.
 
     Attributes:
-      num_classes: foreground classes C.
+      num_classes: the number of foreground classes C.
       backbone: the network under the head; its ``bn_momentum`` trains its batch norm too.
-      head: from features to logits, see `wsss_jax.models.heads`.
-      loss_scales: further sizes of the input, relative to the crop, whose logits, and the maximum
-        of all, are supervised too (DeepLabv2: 0.5 and 0.75).
-      balanced: background and foreground pixels count one half each, however many there are.
-      presence_weight: above 0 a second head learns from the labels which classes an image has, with
-        this weight of its loss. In use, a class's probability in every pixel is multiplied by that
-        of its presence (the image-level prior of Pinheiro & Collobert, CVPR 2015) over that of the
-        most probable class: which classes are there, not how much of the image they fill.
-      ema: above 0 the network in use is the EMA teacher of the trained one: the running average of
-        its parameters, of which this share is kept at every step (0.999, say).
+      head: the head from features to logits; see `wsss_jax.models.heads`.
+      loss_scales: further sizes of the input relative to the crop. Their logits, and the maximum of
+        all logits, are supervised too. DeepLabv2 has 0.5 and 0.75.
+      balanced: whether background and foreground each count for half of the loss, however many
+        pixels they have.
+      presence_weight: the weight of the loss of a second head, which learns from the labels which
+        classes an image shows; 0 for none. At inference, the probability of a class in every pixel
+        is multiplied by that of its presence (the image-level prior of Pinheiro & Collobert, CVPR
+        2015), divided by that of the most probable class.
+      ema: the share of the EMA teacher that is kept at every step, such as 0.999; the teacher is
+        used at inference. 0 for none.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
@@ -89,7 +92,7 @@ class Segmentation(Method):
         """Checks the values.
 
         Raises:
-          UserError: a negative weight, or `ema` is no share.
+          UserError: a weight is negative, or `ema` is not a share.
         """
         if self.presence_weight < 0:
             raise UserError(
@@ -99,11 +102,11 @@ class Segmentation(Method):
             raise UserError(f"expected ema from 0 to below 1, found {self.ema}: change it")
 
     def batch_spec(self) -> BatchSpec:
-        """Masks."""
+        """Asks for masks."""
         return BatchSpec(segmentation=True)
 
     def model(self) -> nn.Module:
-        """The network; see `SegmentationNetwork`."""
+        """Returns the network; see `SegmentationNetwork`."""
         return SegmentationNetwork(
             self.backbone.clone(dtype=self.dtype),
             self.head.clone(outputs=self.num_classes + 1, dtype=self.dtype),
@@ -111,21 +114,22 @@ class Segmentation(Method):
         )
 
     def init_extra(self, params: PyTree) -> PyTree:
-        """The EMA teacher, where there is one."""
+        """Returns the EMA teacher if there is one."""
         return jax.tree.map(jnp.copy, params) if self.ema else ()
 
     def after_step(self, step: Step, new_params: PyTree) -> PyTree:
-        """The EMA teacher moves towards the new parameters."""
+        """Moves the EMA teacher toward the new parameters."""
         return ema_update(step.extra, new_params, self.ema) if self.ema else step.extra
 
     def inference_params(self, params: PyTree, extra: PyTree) -> PyTree:
-        """The EMA teacher, where there is one."""
+        """Returns the EMA teacher if there is one, and otherwise the parameters."""
         return extra if self.ema else params
 
     def loss(self, step: Step) -> tuple[Array, Aux]:
-        """Cross entropy at the image's size, 255 is ignored, and of the labels where asked for.
+        """Computes the cross entropy at the image's size, and the loss of presence if there is one.
 
-        Both are means over `loss_scales`, of the labels without the maximum.
+        Pixels of value 255 are ignored. Both losses are means over `loss_scales`; only the cross
+        entropy includes the maximum of the logits.
         """
         batch, model_state = step.batch, step.model_state
         images = self.normalized(batch["image"], batch["valid"])
@@ -166,7 +170,7 @@ class Segmentation(Method):
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
     ) -> dict[str, Array]:
-        """``logits`` [b, h', w', C + 1] at the head's stride, the image's presences in them."""
+        """Returns ``logits`` [b, h', w', C + 1] at the head's stride, with the presence prior."""
         inputs = self.normalized(images, valid)
         found: Any = self.model().apply(variables, inputs, valid)
         logits = found["logits"]

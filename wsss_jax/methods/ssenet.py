@@ -1,7 +1,7 @@
-"""SSENet: self-supervised scale equivariance (arXiv 1909.03714).
+"""SSENet, self-supervised scale equivariance (arXiv 1909.03714).
 
-An image and a smaller copy go through one network; the maps of the copy have to be the maps of the
-image, made smaller.
+An image and a smaller copy go through one network, and the maps of the copy have to match the maps
+of the image at the smaller size.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, sc
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SseNet(Cam):
-    """Hyper-parameters of SSENet; the defaults are the published ones. The network is `Cam`'s.
+    """SSENet with the network of `Cam`; the defaults are the published ones.
 
     Attributes:
-      small_scale: size of the second image relative to the first.
-      ser_weight: weight of the equivariance loss L_SER.
+      small_scale: the size of the second image relative to the first.
+      ser_weight: the weight of the equivariance loss L_SER.
     """
 
     small_scale: float = 0.3
@@ -38,9 +38,11 @@ class SseNet(Cam):
         labels: Float[Array, "b c"],
         rng: PRNGKeyArray,
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-        """L = ½·L_cls + ½·L_cls of the copy + ser_weight·L_SER, its terms, and upsampled maps.
+        """Computes L = ½·L_cls + ½·L_cls of the copy + ser_weight·L_SER.
 
-        The term of the equivariance loss carries no gradient of its own.
+        Returns:
+          The loss, its terms, of which that of L_SER has no gradient of its own, and upsampled
+          maps.
         """
         size = (images.shape[1], images.shape[2])
         small_size = scaled_size(size, self.small_scale)
@@ -69,7 +71,7 @@ class SseNet(Cam):
         size: tuple[int, int],
         small_size: tuple[int, int],
     ) -> tuple[Array, dict[str, Array]]:
-        """ser_weight·L_SER of maps [b, k, h, w] at the network's stride; classes may be missing."""
+        """Computes ser_weight·L_SER from maps [b, k, h, w], where absent classes may be missing."""
         cam = resize_planes(maps[0], size, align_corners=False)
         small = resize_planes(maps[1], small_size, align_corners=False)
         present = labels[..., None, None]

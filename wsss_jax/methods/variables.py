@@ -1,4 +1,4 @@
-"""The variables of a method's network: their shapes, and their first values."""
+"""The shapes and the initial values of the variables of a method's network."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from wsss_jax.methods.base import Method
 
 
 def variable_shapes(method: Method, crop: int = 64) -> tuple[PyTree, PyTree]:
-    """Shapes of (parameters, other variables) of the method's network; nothing is computed.
+    """Returns the shapes of (parameters, other variables) without computing anything.
 
-    They do not depend on `crop`, the side of the image that they are inferred with: position
-    embeddings have a grid of their own, see `wsss_jax.models.base`.
+    They do not depend on `crop`, the side of the image with which they are inferred, because
+    position embeddings have a grid of their own; see `wsss_jax.models.base`.
     """
     image = jax.ShapeDtypeStruct((1, crop, crop, 3), jnp.float32)
     variables = dict(jax.eval_shape(method.model().init, jax.random.key(0), image))
@@ -21,12 +21,12 @@ def variable_shapes(method: Method, crop: int = 64) -> tuple[PyTree, PyTree]:
 
 
 def init_variables(method: Method, seed: int, crop: int) -> tuple[PyTree, PyTree]:
-    """(parameters, other variables) of the method's network, drawn from `seed`.
+    """Draws the (parameters, other variables) of the method's network from `seed`.
 
-    `crop` is the side of the image that shapes are inferred with, see `variable_shapes`.
+    `crop` is the side of the image with which shapes are inferred; see `variable_shapes`.
     """
     arguments = jax.random.key(seed), jnp.zeros((1, crop, crop, 3), jnp.float32)
-    # It runs once: on CPU, optimising dozens of random generators takes far longer than running.
+    # It runs once; on a CPU, optimizing dozens of random generators takes far longer than that.
     options: Any = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
     init = jax.jit(method.model().init).lower(*arguments).compile(compiler_options=options)
     variables = dict(init(*arguments))
