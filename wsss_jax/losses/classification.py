@@ -1,7 +1,6 @@
 """Losses for classification with image-level labels."""
 
-import jax
-import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 
@@ -14,6 +13,4 @@ def multilabel_soft_margin(
       logits: the class scores z.
       labels: the labels y, 0 or 1.
     """
-    return -jnp.mean(
-        labels * jax.nn.log_sigmoid(logits) + (1 - labels) * jax.nn.log_sigmoid(-logits)
-    )
+    return optax.sigmoid_binary_cross_entropy(logits, labels).mean()
