@@ -1,5 +1,6 @@
 """Every recipe loads, names stages that fit together, and has a dry run."""
 
+import re
 import types
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,9 @@ def test_dry_run_of_the_built_in_data(
     different, rest = text.split("\n\nstages\n")
     for line in ("train.batch_size = 4\n", "train.augment.crop = 96 (default 448)\n"):
         assert f"  {line}" in different
+    told = different.split("\n\ndifferent from the defaults\n")[1].splitlines()
+    assert len(told) > 10 and all(re.match(r"  \w+\.[\w.]+ = ", line) for line in told)
+    assert ".compare = {}\n" in rest and ".compare = {}" not in different
     assert "train.augment.flip" not in different and "train.augment.flip = 0.5" in rest
     # A dry run changes nothing.
     assert not workdir.exists() and not (tmp_path / "data").exists()

@@ -92,6 +92,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    share_one_heap()  # before the recipe, which imports JAX
     config = read_recipe(options.config, options.overrides)
     workdir = options.workdir.expanduser().resolve()
     if options.dry_run:
@@ -99,7 +100,6 @@ def _run(options: argparse.Namespace) -> int:
 
         print(dry_run.describe(config, workdir, options.only, options.force))
         return 0
-    share_one_heap()
     process.compilation_cache()
     process.join_processes(
         options.distributed, options.coordinator, options.num_processes, options.process_id

@@ -78,7 +78,7 @@ DEEP, FLAT = f"{__name__}:Deep", f"{__name__}:Flat"
 
 def told(**changed: object) -> dict[str, tuple[object, str]]:
     values = {"steps": 3, "network": {"name": DEEP}, **changed}
-    found = list(differences(Work.defaults(**values), Work))
+    found = list(differences(Work.defaults(**values).lock(), Work))
     assert len({path for path, _, _ in found}) == len(found)
     return {path: (value, default) for path, value, default in found}
 

@@ -49,5 +49,11 @@ def _of_value(name: str, value: Any, hint: Any, default: Any) -> Iterator[tuple[
     if isinstance(value, ConfigDict) and (value or reader_of(hint)):
         for path, inner, inner_default in _in_section(value, hint, default):
             yield f"{name}.{path}", inner, inner_default
-    elif default is _NONE or plain(default) != value:
-        yield name, value, default
+    elif default is _NONE or _bare(default) != _bare(value):
+        yield name, _bare(value), default
+
+
+def _bare(value: Any) -> Any:
+    # Two sections are unequal where one is locked and the other is not.
+    section = plain(value)
+    return section.to_dict() if isinstance(section, ConfigDict) else section

@@ -47,7 +47,7 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
         if own:
             lines += ["", node.name, *(f"  {line}" for line in own)]
     lines += ["", "values (replace one with --config.KEY=VALUE)"]
-    lines += [f"  {key} = {value!r}" for key, value in flatten(config)]
+    lines += [f"  {key} = {value!r}" for key, value in flatten(config.to_dict())]
     return "\n".join(lines)
 
 
