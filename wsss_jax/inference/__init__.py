@@ -1,1 +1,1 @@
-"""Trained networks applied to images: multi-scale maps, random walks, masks."""
+"""Applies trained networks to images: maps over scales and flips, and random walks."""

@@ -1,7 +1,7 @@
-"""CAM files in the formats of other programs.
+"""Converts CAM files to the formats of other programs.
 
-IRN's program wants maps at a quarter of the size beside the full ones; they are resized from those
-(bilinear, half-pixel centres, as there), where IRN sums its scales at that size.
+IRN's program needs maps at a quarter of the size besides the full ones. Here they are resized from
+the full ones (bilinear with half-pixel centers, as in IRN), while IRN sums its scales at that size.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ def convert(source: Path, folder: Path, form: str) -> Path:
     """Writes one CAM file to `folder` in the format `form`; returns the new file's path.
 
     Raises:
-      UserError: `source` is damaged or no CAM file.
+      UserError: `source` is damaged or not a CAM file.
     """
     keys, cam = read_cams(source)
     cam = cam.astype(np.float32)
@@ -34,7 +34,7 @@ def convert(source: Path, folder: Path, form: str) -> Path:
 
 
 def quarter(cam: Float[np.ndarray, "k h w"]) -> Float[np.ndarray, "k h4 w4"]:
-    """Maps at ⌈h/4⌉ × ⌈w/4⌉, bilinear."""
+    """Resizes maps to ⌈h/4⌉ × ⌈w/4⌉, bilinearly."""
     rows, columns = (
         interpolation_matrix(n, -(-n // 4), align_corners=False) for n in cam.shape[1:]
     )

@@ -1,4 +1,4 @@
-"""Multi-scale, flipped inference in a few padded shapes, equal to inference at exact sizes.
+"""Inference over scales and flips in a few padded shapes, equal to inference at exact sizes.
 
 Each image is resized to every scale on the host (bicubic, as published), put at the top left of one
 of a few padded shapes together with its flipped copy, and run with a mask of valid pixels. The maps
@@ -28,22 +28,22 @@ from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.models.base import Backbone
 from wsss_jax.ops.buckets import Batch, Size, batches, choose_buckets
-from wsss_jax.ops.sharding import data_mesh, divided, replicated
+from wsss_jax.ops.sharding import data_mesh, replicated, sharded
 from wsss_jax.settings import Settings
 from wsss_jax.weights.npz import load_weights
 
-_LEAST_MULTIPLE = 32  # of the padded sides: a coarse grid keeps the shapes few
+_LEAST_MULTIPLE = 32  # padded sides are multiples of this; a coarse grid keeps the shapes few
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PaddedShapes(Settings):
-    """The padded shapes that images are run in.
+    """The padded shapes in which images are run.
 
     Attributes:
-      max_pixels: a scaled image with more pixels is made smaller; at scale 2 a photograph of
-        4000 x 3000 would need hundreds of gigabytes.
-      max_buckets: how many padded shapes there are.
-      batch_pixels: padded pixels that a batch holds at most, unless it is one image.
+      max_pixels: the most pixels of a scaled image, which is made smaller otherwise. At scale 2, a
+        photograph of 4000 x 3000 would need hundreds of gigabytes.
+      max_buckets: the largest number of padded shapes.
+      batch_pixels: the most padded pixels of a batch, unless it is one image.
     """
 
     max_pixels: int = 3_000_000
@@ -51,15 +51,15 @@ class PaddedShapes(Settings):
     batch_pixels: int = 1 << 19
 
     def scaled(self, size: Size, scale: float = 1.0) -> Size:
-        """(height, width) at a scale: rounded, at least 1, at most `max_pixels` in all."""
+        """Returns (height, width) at a scale: rounded, at least 1, and at most `max_pixels`."""
         pixels = size[0] * size[1] * scale * scale
         factor = scale * min(1.0, (self.max_pixels / pixels) ** 0.5)
         return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
 
     def buckets(self, sizes: Iterable[Size], backbone: Backbone) -> tuple[Size, ...]:
-        """The padded shapes for images of `sizes`, whose sides all strides of the backbone divide.
+        """Returns padded shapes for images of `sizes`, which all strides of the backbone divide.
 
-        Where the backbone's padding is not exact, these are the sizes themselves, however many
+        If the padding of the backbone is not exact, these are the sizes themselves, however many
         there are.
         """
         if not backbone.exact_padding:
@@ -71,14 +71,15 @@ class PaddedShapes(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MultiScale(PaddedShapes):
-    """Inference at several scales of an image, flipped or not.
+    """Inference at several scales of an image, with or without flips.
 
     Attributes:
-      scales: factors of the image's size.
+      scales: the factors of the image's size.
       flip: whether maps of the flipped image are added.
-      upsample: ``corners``: maps are upsampled to the scaled image with aligned corners, then to
-        the original (SEAM); ``direct``: to the original at once (PSA, SSENet).
-      relu_each: whether negative responses of each map are dropped before the sum (SSENet).
+      upsample: how maps are upsampled: ``corners`` resizes them to the scaled image with aligned
+        corners and then to the original (SEAM), and ``direct`` to the original in one step (PSA,
+        SSENet).
+      relu_each: whether negative responses of each map are set to zero before the sum (SSENet).
     """
 
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
@@ -90,7 +91,7 @@ class MultiScale(PaddedShapes):
         """Checks the scales.
 
         Raises:
-          UserError: there are none, or one that is not above 0.
+          UserError: there are none, or one is not above 0.
         """
         super().__post_init__()
         if not self.scales or min(self.scales) <= 0:
@@ -102,9 +103,9 @@ class Network:
     """A trained network on all local devices.
 
     Attributes:
-      predict: ``predict(images uint8, valid) -> maps``.
-      stride: image pixels per pixel of the maps.
-      backbone: states which shapes images may be padded to.
+      predict: the function ``predict(images uint8, valid) -> maps``.
+      stride: the image pixels per pixel of the maps.
+      backbone: the backbone, which states to which shapes images may be padded.
     """
 
     predict: Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -113,10 +114,10 @@ class Network:
 
 
 def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
-    """The network of a training stage's folder; `output` names one of the method's predictions.
+    """Loads the network of a training stage's folder for one of the method's predictions, `output`.
 
     Raises:
-      UserError: the folder holds no weights, or the method predicts no `output`.
+      UserError: the folder has no weights, or the method does not predict `output`.
     """
     if jax.default_backend() == "cpu":
         keep_freed_memory()
@@ -131,7 +132,7 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
     params, variables = load_weights(checkpoint / "weights.npz", *shapes)
     mesh = data_mesh(jax.local_devices())
     weights = jax.device_put({"params": params, **variables}, replicated(mesh))
-    placement = divided(mesh)
+    placement = sharded(mesh)
 
     def outputs(weights, images, valid):
         return method.predict(weights, images, valid)[output]
@@ -152,7 +153,7 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
 
 @dataclasses.dataclass(frozen=True)
 class ViewJob:
-    """An image on its way to a network: its position, encoded, decoded, and wanted channels."""
+    """An image for a network: its position, the encoded and decoded image, and its channels."""
 
     position: int
     encoded: bytes
@@ -161,18 +162,18 @@ class ViewJob:
 
     @property
     def size(self) -> Size:
-        """Height and width."""
+        """The height and width."""
         return self.image.shape[0], self.image.shape[1]
 
 
 class NetworkMaps:
-    """Maps of many images by a network, at several scales, flipped or not.
+    """Computes the maps of many images with a network, over scales and flips.
 
     Args:
       source: the images.
-      network: see `load_network`.
-      how: scales, flip and the like.
-      channels: the wanted channels of an image, given its label vector.
+      network: the network from `load_network`.
+      how: the settings.
+      channels: a function from the label vector of an image to the channels to keep.
     """
 
     def __init__(
@@ -190,14 +191,14 @@ class NetworkMaps:
         """Reads and decodes an image.
 
         Raises:
-          UserError: it is damaged.
+          UserError: the image is damaged.
         """
         record = self._source[position]
         image = decode_image(record["image"], record["id"])
         return ViewJob(position, record["image"], image, self._channels(record["label"]))
 
     def on_device(self, jobs: Sequence[ViewJob]) -> Iterator[tuple[ViewJob, ViewMaps]]:
-        """Runs images in common batches; yields each as soon as it has been seen at all scales."""
+        """Runs images in common batches and yields each as soon as all its scales are done."""
         how, stride = self._how, self._network.stride
         copies = 2 if how.flip else 1
         views: dict[int, list[View]] = {job.position: [] for job in jobs}
@@ -233,10 +234,11 @@ class NetworkMaps:
 def place(
     images: list[UInt8[np.ndarray, "_ _ 3"]], bucket: Size, rows: int, flip: bool
 ) -> tuple[UInt8[np.ndarray, "n h w 3"], Bool[np.ndarray, "n h w"]]:
-    """Images (each followed by its flipped copy with `flip`) at the top left of `bucket`.
+    """Puts images, each followed by its flipped copy if `flip`, at the top left of `bucket`.
 
     Returns:
-      uint8 [rows·copies, H, W, 3], empty where there are fewer images than `rows`, and masks.
+      uint8 [rows·copies, H, W, 3], which is empty where there are fewer images than `rows`, and
+      masks of valid pixels.
     """
     copies = 2 if flip else 1
     canvas = np.zeros((rows * copies, *bucket, 3), np.uint8)

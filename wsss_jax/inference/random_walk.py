@@ -1,4 +1,4 @@
-"""Random walks over many images: scores from their maps, affinities in batches, results.
+"""Runs random walks on many images, with scores from their maps and affinities from a network.
 
 Images are run in a few padded shapes, as in `wsss_jax.inference.multi_scale`.
 """
@@ -31,15 +31,16 @@ _NOTHING = 1e-5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WalkSettings(PaddedShapes):
-    """How far scores spread.
+    """Settings that determine how far scores spread.
 
     Attributes:
-      network: what affinities come from: ``affinity``, AffinityNet's, or ``boundary``: IRNet's
-        boundaries lie between the pixels, and scores on a boundary do not count.
-      beta: power of the affinities; large ones leave only the strongest (published: 8; IRNet: 10).
-      steps: length of the walk, 2^t in the papers (PSA and IRNet: 2^8, SEAM: 2^6).
-      threshold: what a pixel that belongs to no object scores after a walk on boundaries, relative
-        to the image's strongest score (published: 0.25).
+      network: the source of affinities: ``affinity`` is AffinityNet; with ``boundary``, affinities
+        come from IRNet's boundaries between pixels, and scores on a boundary do not count.
+      beta: the exponent of the affinities; large ones leave only the strongest. It is 8 as
+        published, and 10 for IRNet.
+      steps: the length of the walk, 2^t in the papers: 2^8 for PSA and IRNet, 2^6 for SEAM.
+      threshold: the score of the background after a walk with boundaries, relative to the largest
+        score of the image; 0.25 as published.
     """
 
     network: Literal["affinity", "boundary"] = "affinity"
@@ -51,7 +52,7 @@ class WalkSettings(PaddedShapes):
         """Checks the values.
 
         Raises:
-          UserError: one of them makes no sense.
+          UserError: a value is out of its range.
         """
         super().__post_init__()
         for name in ("beta", "threshold"):
@@ -68,7 +69,7 @@ class WalkSettings(PaddedShapes):
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """An image on its way: `scores` are at the network's stride, background (if any) first."""
+    """A prepared image, whose `scores` have the network's stride, a background (if any) first."""
 
     position: int
     image: UInt8[np.ndarray, "H W 3"]
@@ -78,19 +79,20 @@ class Prepared:
 
     @property
     def walked(self) -> Size:
-        """Height and width of the image as the network sees it."""
+        """The height and width of the image as the network gets it."""
         return self.image.shape[0], self.image.shape[1]
 
 
 class Walks:
-    """Random walks on many images of a source.
+    """Runs random walks on many images of a source.
 
     Args:
       source: the images.
-      cams: CAM file of each image, by its id.
-      network: affinities or boundaries, as the settings say; see `load_network`.
+      cams: the CAM file of each image, by its id.
+      network: the network from `load_network` for affinities or boundaries, as the settings say.
       how: the settings.
-      alpha: power of the background (1 − max)^alpha that walks too; None for none.
+      alpha: the exponent of the background (1 − max)^alpha that takes part in the walk, or None for
+        no background.
     """
 
     def __init__(
@@ -130,9 +132,9 @@ class Walks:
         return Prepared(position, resize_image(image, *scaled), keys, scores, size)
 
     def on_device(self, jobs: Sequence[Prepared]) -> Iterator[tuple[int, Walk]]:
-        """Positions and scores of images that walk in common batches."""
+        """Runs the walks in common batches and yields the positions and scores of images."""
         for job in jobs:
-            if not len(job.keys):  # nothing but background, wherever it walks
+            if not len(job.keys):  # there is only background, which a walk does not change
                 yield job.position, self._walk_of(job, job.scores)
         items = ((job.walked, job) for job in jobs if len(job.keys))
         for batch in batches(items, self._buckets, self._how.batch_pixels):
@@ -147,7 +149,7 @@ class Walks:
     def finish(self, walk: Walk, paths: tuple[Path, ...]) -> None:
         """Writes the result.
 
-        Without a background yet, scores are divided by their largest one at the image's size.
+        If there is no background yet, scores are divided by their largest one at the image's size.
         """
         if self._how.network == "boundary":
             scores = walk.scores
@@ -162,9 +164,9 @@ class Walks:
 
 
 def pooled(scores: Float[np.ndarray, "k h w"], stride: int) -> Float32[np.ndarray, "k p q"]:
-    """Means over blocks of `stride` × `stride` pixels, of those that the image has.
+    """Averages over blocks of `stride` × `stride` pixels, counting only pixels of the image.
 
-    The published program counts the zeros beyond the last row and column too, which dims the edge.
+    The published program also counts zeros beyond the last row and column, which weakens the edge.
     """
     k, h, w = scores.shape
     rows, columns = -(-h // stride), -(-w // stride)
@@ -184,7 +186,7 @@ def _walk(
 ) -> list[Float32[np.ndarray, "labels h w"]]:
     predicted = network.predict(images, valid)
     map_valid = valid[:, :: network.stride, :: network.stride]
-    # Powers of two, so that few programs are compiled; what is added is zero and stays zero.
+    # A power of two keeps the number of programs small; the added channels stay zero.
     channels = 1 << (max(map(len, scores)) - 1).bit_length()
     canvas = np.zeros((*predicted.shape[:3], channels), np.float32)
     for row, one in enumerate(scores):

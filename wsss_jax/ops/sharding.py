@@ -26,7 +26,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def divided(mesh: Mesh) -> NamedSharding:
+def sharded(mesh: Mesh) -> NamedSharding:
     """Returns the placement of batches: their first axis is sharded over the devices."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
@@ -48,7 +48,7 @@ def check_divisible(batch_size: int, mesh: Mesh) -> None:
 
 def global_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
     """Returns global, sharded arrays from this process's part of a batch."""
-    placement = divided(mesh)
+    placement = sharded(mesh)
     return {
         name: jax.make_array_from_process_local_data(placement, np.asarray(value))
         for name, value in batch.items()

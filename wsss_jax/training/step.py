@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from wsss_jax.methods.base import Method, Step
-from wsss_jax.ops.sharding import divided, replicated
+from wsss_jax.ops.sharding import replicated, sharded
 from wsss_jax.training.optimizer import assign_rules, join, split_frozen
 from wsss_jax.types import Batch, TrainState
 
@@ -92,5 +92,5 @@ def make_train_step(
 
     placed = replicated(mesh)
     return jax.jit(
-        train_step, in_shardings=(placed, divided(mesh)), out_shardings=placed, donate_argnums=0
+        train_step, in_shardings=(placed, sharded(mesh)), out_shardings=placed, donate_argnums=0
     )

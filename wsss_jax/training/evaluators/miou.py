@@ -18,7 +18,7 @@ from wsss_jax.methods.base import Method
 from wsss_jax.ops.buckets import Size, bucket_of, choose_buckets
 from wsss_jax.ops.max_norm import EPSILON
 from wsss_jax.ops.resize import interpolation_matrix
-from wsss_jax.ops.sharding import data_mesh, divided, replicated
+from wsss_jax.ops.sharding import data_mesh, replicated, sharded
 from wsss_jax.scoring.confusion import (
     Protocol,
     confusion_matrix,
@@ -130,12 +130,12 @@ def _predictor(
     method: Method, output: str
 ) -> Callable[[PyTree, np.ndarray, np.ndarray], jax.Array]:
     mesh = data_mesh(jax.local_devices())
-    placed, sharded = replicated(mesh), divided(mesh)
+    placed, split = replicated(mesh), sharded(mesh)
 
     def predict(weights: PyTree, images: jax.Array, valid: jax.Array) -> jax.Array:
         return method.predict(weights, images, valid)[output]
 
-    return jax.jit(predict, in_shardings=(placed, sharded, sharded), out_shardings=sharded)
+    return jax.jit(predict, in_shardings=(placed, split, split), out_shardings=split)
 
 
 def _batches(
