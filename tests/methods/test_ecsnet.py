@@ -12,6 +12,7 @@ from tests.reference.golden_weights import drawn_variables
 from tests.reference.slow_erasing import EPSILON, label_by_hand, max_min, resized
 from tests.toys.steps import loss_function
 from wsss_jax.errors import UserError
+from wsss_jax.methods.base import Method
 from wsss_jax.methods.ecsnet import EcsNet
 from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops import erasing
@@ -262,11 +263,16 @@ def test_labels_may_begin_later(step: Any):
 
 def test_mistakes_are_the_users():
     for fields, message in (
-        (dict(fill="black"), "blur, mean, noise"),
-        (dict(suppression="all"), "none, threshold, agree, consistent"),
         (dict(erase_threshold=0.0), "erase_threshold above 0"),
         (dict(tau_bg=0.7), "tau_bg <= tau_fg, found 0.7 and 0.5"),
         (dict(dilations=(1, 3, 3)), "each once"),
     ):
         with pytest.raises(UserError, match=message):
             make(**fields)
+    for fields, message in (
+        (dict(fill="black"), "fill to be one of 'blur', 'mean', 'noise', found 'black'"),
+        (dict(suppression="all"), "one of 'none', 'threshold', 'agree', 'consistent', found 'all'"),
+    ):
+        section = dict(name="ecsnet", backbone=dict(name="tiny"), **fields)
+        with pytest.raises(UserError, match=message):
+            Method.from_config(section, "method", num_classes=CLASSES)

@@ -46,37 +46,37 @@ _ASSUMED_CLASSES = 20  # VOC's, where the data is not at hand
 class Train(Stage):
     """Trains a method: ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and ``weights.npz``.
 
-    With a need ``init`` all weights start from that training stage's, with ``backbone`` those of
-    the backbone. What else than images and their labels a method learns from, it says itself:
-    masks are those of the stage of the need ``masks``, where they are as sure as
-    `least_confidence`, or with `ground_truth` the data's own; AffinityNet's labels come from two
-    results, `affinity_alphas`, of the crf stage of the need ``labels``.
+    With a need ``init``, all weights start from those of that training stage; with a need
+    ``backbone``, only those of the backbone do. The method states what it learns from besides
+    images and their labels. Masks come from the stage of the need ``masks``, where their confidence
+    reaches `least_confidence`, or with `ground_truth` from the data set itself. AffinityNet's
+    labels come from two results, `affinity_alphas`, of the crf stage of the need ``labels``.
 
-    Evaluators measure the network while it trains. Where one keeps the best weights, they are in
-    ``weights_best.npz``; ``weights.npz`` are always those of the last step.
+    Evaluators measure the network while it trains. If one keeps the best weights, they are in
+    ``weights_best.npz``; ``weights.npz`` always holds those of the last step.
 
     Attributes:
-      split: images to train on.
+      split: the split to train on.
       method: the training method.
       augment: random changes of the images.
       optimizer: the optimizer and its schedule.
-      batch_size: images of a step, of all devices and processes together.
-      epochs: passes over the images, in whole batches.
-      steps: if above 0, the length of the run in steps, whatever `epochs` says.
-      init_weights: file of weights that the backbone starts from (.npz); empty for none.
-      ground_truth: a method that wants masks learns from the data's own: the upper bound of what
-        masks made from labels can reach.
-      affinity_alphas: which two results of the crf stage make AffinityNet's labels, the smaller
-        first; () for none.
-      least_confidence: pixels whose confidence (0…1) is below it teach a segmentation network
-        nothing; 0 for all.
-      evaluators: what is measured during training, by a name for each.
-      log_every: steps between two rows of figures.
-      image_every: steps between two pictures of maps for TensorBoard; 0 for none.
-      checkpoint_every: steps between two checkpoints; 0 for ten in a run.
-      keep: how many checkpoints are kept.
-      num_threads: threads that decode and augment.
-      prefetch: batches that are kept ready.
+      batch_size: the images of a step, over all devices and processes.
+      epochs: the number of passes over the images, in whole batches.
+      steps: if above 0, the length of the run in steps, regardless of `epochs`.
+      init_weights: the file of weights (.npz) from which the backbone starts; "" for none.
+      ground_truth: whether a method that needs masks learns from those of the data set, which is
+        the upper bound for masks made from labels.
+      affinity_alphas: the alphas of the two results of the crf stage that make AffinityNet's
+        labels, the smaller first; () for none.
+      least_confidence: pixels whose confidence (0…1) is below this value are ignored by a
+        segmentation network; 0 uses all pixels.
+      evaluators: the evaluators that measure during training, by name.
+      log_every: the number of steps between two rows of metrics.
+      image_every: the number of steps between two images of maps for TensorBoard; 0 for none.
+      checkpoint_every: the number of steps between two checkpoints; 0 makes ten in a run.
+      keep: the number of checkpoints to keep.
+      num_threads: the number of threads that decode and augment images.
+      prefetch: the number of batches that are kept ready.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("weights.npz",)
