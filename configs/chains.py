@@ -130,17 +130,17 @@ def _walked_and_segmented(
     c.train_segmentation = segmentation
     c.train_segmentation.split = c.train.get_ref("split")
     c.train_segmentation.needs = ConfigDict(dict(masks="walk"))
-    relabelled: tuple[str, ...] = ()
+    relabeled: tuple[str, ...] = ()
     if relabel is not None:
         known = dict(test) | dict(relabel) | dict(known_labels=True)
         c.masks_train = network_masks("train_segmentation", known)
         c.masks_train.split = c.train.get_ref("split")
         c.eval_masks_train = common.score(c, "masks_train", "train")
-        relabelled = ("masks_train", "eval_masks_train")
+        relabeled = ("masks_train", "eval_masks_train")
     c.masks_val = network_masks("train_segmentation", test)
     c.eval_masks_val = common.score(c, "masks_val", "val")
     walked = ("walk", "eval_walk", "train_segmentation")
-    return *walked, *relabelled, "masks_val", "eval_masks_val"
+    return *walked, *relabeled, "masks_val", "eval_masks_val"
 
 
 def _chosen(alpha: object) -> dict[str, str]:

@@ -5,7 +5,7 @@
         --config.init_weights=mobilenet_v2.npz
 
 `seam_voc_light` where no mask is needed or looked at: the background of maps, CRF and walk comes
-from the threshold at which the maps' outlines follow the colours of the images best. `DIR` holds
+from the threshold at which the maps' outlines follow the colors of the images best. `DIR` holds
 `JPEGImages/` and `ImageSets/Segmentation/train.txt`. For a first look there are the masks of the
 maps (`pseudo_labels`); the walk's (`walk`) are better, the network's, restricted to the labels of
 their images, the best (`masks_train`). The epochs are enough for a thousand images, fewer images

@@ -185,7 +185,7 @@ def test_names_stand_below_the_picture():
     assert picture.shape == empty.shape == (84, 300, 3)
 
     def shows(index: int) -> int:
-        """The first column of the line below where the class's colour is."""
+        """The first column of the line below where the class's color is."""
         found = (picture[60:] == class_colors(3)[index]).all(-1).any(0)
         return int(found.argmax()) if found.any() else -1
 

@@ -3,7 +3,7 @@
     python -m wsss_jax.convert_cams --cams DIR --out DIR --format seam|irn|npz
 
 `DIR` holds ``<id>.npz`` (ours) or ``<id>.npy`` (SEAM's, IRN's). IRN's program also wants maps at a
-quarter of the size; they are resized from the full ones (bilinear, half-pixel centres, as there),
+quarter of the size; they are resized from the full ones (bilinear, half-pixel centers, as there),
 where IRN sums its scales at that size.
 """
 

@@ -3,7 +3,7 @@
     python -m wsss_jax.evaluate --pred DIR --gt DIR --list FILE [--json OUT]
     python -m wsss_jax.evaluate --pred CAMS --gt DIR --list FILE --curve
 
-Predictions are palette or grey PNGs of class indices, or CAM files (our .npz, SEAM's and IRN's
+Predictions are palette or gray PNGs of class indices, or CAM files (our .npz, SEAM's and IRN's
 .npy) with `--threshold` or `--curve`. Mistakes are told in one line, with exit status 2.
 """
 

@@ -98,7 +98,7 @@ def test_scaled_sizes():
         assert size[1] / size[0] == pytest.approx(4 / 3, rel=1e-3)
 
 
-def test_normalised_maps():
+def test_normalized_maps():
     total = np.array([[[-1.0, 1.0], [2.0, 5.0]], [[-1.0, -2.0], [-3.0, 0.0]]], np.float32)
     high = normalized(total, "max")
     np.testing.assert_allclose(high[0], np.array([[0, 1], [2, 5]]) / 5, atol=1e-5)

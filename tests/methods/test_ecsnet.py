@@ -82,7 +82,7 @@ def test_every_term_against_loops(step: Any):
     # What padding is at the maps, one corner-aligned sample after the other.
     seen = np.stack([resized(v, cam.shape[1]) >= 0.5 for v in valid])
 
-    def normalised(maps: np.ndarray) -> np.ndarray:
+    def normalized(maps: np.ndarray) -> np.ndarray:
         return np.stack(
             [
                 [max_min(maps[b, ..., k], seen[b]) * labels[b, k] for k in range(CLASSES)]
@@ -90,7 +90,7 @@ def test_every_term_against_loops(step: Any):
             ]
         )
 
-    own, erased = normalised(cam), normalised(copy)
+    own, erased = normalized(cam), normalized(copy)
     # The copy: the network's maps of an image that was erased by hand.
     fill = erasing.gaussian_blur(
         jnp.asarray(images, jnp.float32), batch["valid"], method.fill_sigma * SIZE
@@ -185,7 +185,7 @@ def differences(step: Any, paths: tuple[tuple[str, ...], ...]) -> None:
     check_slopes(loss, params, gradient, paths)
 
 
-def test_what_is_erased_and_labelled_carries_no_gradient():
+def test_what_is_erased_and_labeled_carries_no_gradient():
     method = make(label_weight=1.0, erased_weight=0.0)
     params = params_of(method)
     gradient, aux = jax.jit(jax.grad(lambda p: loss_of(method, p, batch_of()), has_aux=True))(

@@ -26,7 +26,7 @@ QUICK: Any = {"xla_backend_optimization_level": 0}
 
 
 def quick(function: Any, *arguments: Any) -> Any:
-    """The result of a program that runs once: not worth optimising."""
+    """The result of a program that runs once: not worth optimizing."""
     program = jax.jit(function).lower(*arguments)
     return program.compile(compiler_options=QUICK)(*arguments)
 

@@ -47,15 +47,15 @@ def standard() -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Follower(Seam):
-    """A network that every transform commutes with: a pixel's scores are functions of its colour.
+    """A network that every transform commutes with: a pixel's scores are functions of its color.
 
     Nothing is zero in an empty image, so what a transform leaves blank would be seen.
     """
 
     def _maps(self, variables: Any, images: Any, rng: Any) -> Any:
         del variables, rng
-        colours = jnp.moveaxis(images, -1, 1)
-        cam = jnp.concatenate([colours[:, :1], colours + 0.75], 1)
+        colors = jnp.moveaxis(images, -1, 1)
+        cam = jnp.concatenate([colors[:, :1], colors + 0.75], 1)
         return cam, cam
 
 

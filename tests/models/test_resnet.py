@@ -18,7 +18,7 @@ from wsss_jax.models.resnet import ResNet
 from wsss_jax.weights.import_weights import import_backbone, torch_names
 
 CLASSIFIER = 2048 * 1000 + 1000
-# Programs run once: not worth optimising.
+# Programs run once: not worth optimizing.
 QUICK: Any = {"xla_backend_optimization_level": 0}
 
 

@@ -86,15 +86,15 @@ def test_a_mistake_inside_a_module_of_ones_own_is_shown_as_itself(
         load_config(str(tmp_path / "mine.py"))
 
 
-def test_a_config_elsewhere_uses_its_neighbours_and_the_shipped_recipes(tmp_path: Path):
+def test_a_config_elsewhere_uses_its_neighbors_and_the_shipped_recipes(tmp_path: Path):
     (tmp_path / "mine.py").write_text(
-        "from configs import neighbour, cam_shapes\n"
+        "from configs import neighbor, cam_shapes\n"
         "def get_config():\n"
         "    c = cam_shapes.get_config()\n"
-        "    c.train.epochs = neighbour.EPOCHS\n"
+        "    c.train.epochs = neighbor.EPOCHS\n"
         "    return c\n"
     )
-    (tmp_path / "neighbour.py").write_text("EPOCHS = 77\n")
+    (tmp_path / "neighbor.py").write_text("EPOCHS = 77\n")
     assert cast(Any, load_config(str(tmp_path / "mine.py"))).train.epochs == 77
 
 

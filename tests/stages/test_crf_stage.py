@@ -46,8 +46,8 @@ def keys_of(index: int) -> np.ndarray:
 
 def draw_image(index: int) -> np.ndarray:
     rng = np.random.default_rng(index)
-    colours = np.array([[90, 90, 90], [220, 60, 30], [30, 220, 60], [30, 60, 220]])
-    return (colours[draw_truth(index)] + rng.integers(0, 20, (*size_of(index), 3))).astype(np.uint8)
+    colors = np.array([[90, 90, 90], [220, 60, 30], [30, 220, 60], [30, 60, 220]])
+    return (colors[draw_truth(index)] + rng.integers(0, 20, (*size_of(index), 3))).astype(np.uint8)
 
 
 def draw_cams(index: int) -> np.ndarray:

@@ -46,7 +46,7 @@ def maps_of_ten(trained: Callable, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-def test_maps_are_normalised_and_as_large_as_the_image(maps_of_ten: Path, trained: Callable):
+def test_maps_are_normalized_and_as_large_as_the_image(maps_of_ten: Path, trained: Callable):
     for index, name in enumerate(TEN.ids):
         keys, cam = read_cams(maps_of_ten / "cams" / f"{name}.npz", CLASSES)
         np.testing.assert_array_equal(keys, np.flatnonzero(TEN.label(index)))

@@ -38,7 +38,7 @@ SETTINGS = dict(split="train", alpha=4, beta=2, steps=16, max_buckets=2, batch_p
 
 
 class Images:
-    """Noise in four colours of the given sizes."""
+    """Noise in four colors of the given sizes."""
 
     classes: tuple[str, ...] = CLASSES
     digest = "images"

@@ -1,4 +1,4 @@
-"""Training from what other stages made: CRF results, then the walk with what was learnt; masks."""
+"""Training from what other stages made: CRF results, then the walk with what was learned; masks."""
 
 from pathlib import Path
 from typing import Any

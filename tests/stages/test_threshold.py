@@ -26,7 +26,7 @@ SIZE = 48
 
 
 def scene(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(image, score, truth): a disc of another colour; the score falls with the distance."""
+    """(image, score, truth): a disc of another color; the score falls with the distance."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:SIZE, :SIZE]
     distance = np.hypot(y - rng.integers(20, 28), x - rng.integers(20, 28))
@@ -53,7 +53,7 @@ def test_separation_is_that_of_the_definition():
     assert found.argmax() == 2
 
 
-def test_separation_of_one_colour_is_zero():
+def test_separation_of_one_color_is_zero():
     flat = np.full((8, 9, 3), 77, np.uint8)
     score = np.random.default_rng(0).random((8, 9)).astype(np.float32)
     assert not color_separation(flat, score, [0.2, 0.5]).any()

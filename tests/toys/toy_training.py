@@ -83,7 +83,7 @@ class Toy(Method):
 
 @dataclasses.dataclass(frozen=True)
 class Patches:
-    """Noise with a patch in the colour of the image's only class."""
+    """Noise with a patch in the color of the image's only class."""
 
     count: int = 12
     classes: tuple[str, ...] = ("red", "green", "blue")

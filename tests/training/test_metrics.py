@@ -145,7 +145,7 @@ def test_full_disk_is_one_clear_line(tmp_path, monkeypatch):
         MetricWriter(tmp_path)
 
 
-def test_overlay_is_dimmed_photograph_where_cold_and_colour_where_hot():
+def test_overlay_is_dimmed_photograph_where_cold_and_color_where_hot():
     image = np.full((2, 3, 3), (40, 120, 200), np.uint8)
     heat = np.array([[0.0, 0.5, 1.0], [np.nan, -3.0, 7.0]], np.float32)
     shown = cam_overlay(image, heat)
@@ -153,10 +153,10 @@ def test_overlay_is_dimmed_photograph_where_cold_and_colour_where_hot():
     cold, hot = shown[0, 0].astype(int), shown[0, 2].astype(int)
     assert (shown[1, 0] == cold).all() and (shown[1, 1] == cold).all()
     assert (shown[1, 2] == hot).all()
-    assert hot[0] > hot[2] and cold[2] > cold[0], "warm colour against bluish photograph"
+    assert hot[0] > hot[2] and cold[2] > cold[0], "warm color against bluish photograph"
 
 
 def test_heat_ramp_gets_lighter_all_along():
     lightness = HEAT_COLORS.astype(np.float64) @ np.array([0.2126, 0.7152, 0.0722])
-    assert (np.diff(lightness) > -0.51).all()  # up to rounding of the colours
+    assert (np.diff(lightness) > -0.51).all()  # up to rounding of the colors
     assert lightness[-1] - lightness[0] > 200
