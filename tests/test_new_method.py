@@ -14,14 +14,19 @@ from tests.methods import test_methods
 from wsss_jax import main, methods
 from wsss_jax.training.metrics import read_metrics
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "new_method.md"
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGE = REPOSITORY / "docs" / "new_method.md"
+BLOCKS: list[str] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+FILES = [block for block in BLOCKS if block.startswith('"""')]
+EXCERPTS = [block for block in BLOCKS if not block.startswith('"""')]
+ERRORS = re.findall(r"^\| `(--config\S+)` \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
 CONTRACT = [name for name, check in vars(test_methods).items() if hasattr(check, "pytestmark")]
 
 
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the page's recipe; its method is one of the package while the test runs."""
-    method, recipe = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    method, recipe = FILES
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "mixture.py").write_text(method)
     (tmp_path / "mixture_shapes.py").write_text(recipe)
@@ -50,3 +55,25 @@ def test_the_examples_recipe_trains_it(page: Path, capsys: pytest.CaptureFixture
         assert np.isclose(row["loss"], half + 0.3 * row["loss/mix"], rtol=1e-4)
     config = json.loads((page / "run" / "train" / "config.json").read_text())
     assert config["method"]["name"] == "mixture"
+
+
+@pytest.mark.parametrize("excerpt", EXCERPTS, ids=lambda block: block.split("\n")[0].strip())
+def test_excerpts_are_those_of_the_tested_example(excerpt: str):
+    """Word for word: what the page shows of the example is run by the example's tests."""
+    files = [*REPOSITORY.glob("examples/*.py"), *REPOSITORY.glob("tests/examples/*.py")]
+    assert sum(excerpt in path.read_text() for path in files) == 1
+
+
+def test_the_page_shows_files_excerpts_and_errors():
+    assert (len(FILES), len(EXCERPTS), len(ERRORS)) == (2, 12, 5)
+
+
+@pytest.mark.parametrize(("given", "answer"), ERRORS)
+def test_mistakes_are_answered_as_the_page_says(
+    given: str, answer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    command = ["main", f"--config={REPOSITORY}/examples/token_contrast_shapes.py", given]
+    command += [f"--workdir={tmp_path}/run", f"--config.data.data_dir={tmp_path}/data"]
+    assert main.main([*command, "--config.data.size=32"]) == 2
+    assert answer in capsys.readouterr().err
+    assert not (tmp_path / "run" / "train").exists()

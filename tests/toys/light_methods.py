@@ -30,7 +30,10 @@ def make(name: str, backbone: dict[str, Any] = TINY, **fields: Any) -> Method:
 
 
 def make_batch(size: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
-    """Images, some of them padded, with labels and masks of all kinds."""
+    """Images, some of them padded, with labels, masks and views of all kinds.
+
+    There are two local crops of 16 pixels; a light version of a method asks for as many.
+    """
     rng = np.random.default_rng(seed)
     valid = np.ones((size, CROP, CROP), bool)
     valid[1, 24:] = False
@@ -40,6 +43,7 @@ def make_batch(size: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
     segmentation[~valid] = 255
     label = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, size)]
     label[0] = 1
+    local = image[:, None, 4:20, 8:24].repeat(2, 1)
     return {
         "image": image,
         "valid": valid,
@@ -47,4 +51,8 @@ def make_batch(size: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
         "index": np.arange(size, dtype=np.int32),
         "segmentation": segmentation,
         "affinity_label": segmentation[:, ::2, ::2].copy(),
+        "image_strong": 255 - image,
+        "local_image": local,
+        "local_valid": valid[:, None, 4:20, 8:24].repeat(2, 1),
+        "local_box": np.tile(np.array([4, 8, 16, 16], np.float32), (size, 2, 1)),
     }
