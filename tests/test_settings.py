@@ -181,6 +181,15 @@ def test_a_module_has_settings_too():
     assert settings.read(Body, section, dtype=jnp.bfloat16) == body
 
 
+def test_a_kind_needs_no_name_of_its_own():
+    assert settings.read(Wide, {"width": 4}).width == 4
+    assert set(settings.complete(Wide, {"width": 4})) == {"name", "width"}
+    named = settings.to_config(Wide(width=4))
+    assert settings.read(Wide, named) == Wide(width=4)
+    with pytest.raises(UserError, match=r"expected name to be one of"):
+        settings.read(Wide, {"name": "nosuch"})
+
+
 def test_an_unknown_kind_names_the_known_ones(tmp_path, monkeypatch):
     for name in ("nosuch", "no.such", "../nosuch", ""):
         found = re.escape(repr(name))

@@ -1,7 +1,7 @@
 """Trains a method: ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and ``weights.npz``."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,13 +10,8 @@ import jax
 
 from wsss_jax.data.affinity_labels import AffinityLabels
 from wsss_jax.data.augment import Augment
-from wsss_jax.data.batch_spec import BatchSpec
-from wsss_jax.data.confidence import CONFIDENCE_FOLDER
-from wsss_jax.data.loader import CropTarget, check_batch_size, training_batches
-from wsss_jax.data.mask_labels import GroundTruth, MaskLabels
-from wsss_jax.data.source import Source
+from wsss_jax.data.loader import check_batch_size, training_batches
 from wsss_jax.errors import UserError, nearest
-from wsss_jax.files import check_all_found
 from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables
@@ -35,6 +30,7 @@ from wsss_jax.training.optimizer import (
     split_frozen,
 )
 from wsss_jax.training.step_cost import describe_step
+from wsss_jax.training.targets import TargetSettings
 from wsss_jax.weights.import_weights import import_backbone
 from wsss_jax.weights.npz import load_weights, save_weights
 
@@ -43,7 +39,7 @@ _ASSUMED_CLASSES = 20  # VOC's, where the data is not at hand
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(Stage):
+class Train(TargetSettings, Stage):
     """Trains a method: ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and ``weights.npz``.
 
     With a need ``init``, all weights start from those of that training stage; with a need
@@ -64,12 +60,6 @@ class Train(Stage):
       epochs: the number of passes over the images, in whole batches.
       steps: if above 0, the length of the run in steps, regardless of `epochs`.
       init_weights: the file of weights (.npz) from which the backbone starts; "" for none.
-      ground_truth: whether a method that needs masks learns from those of the data set, which is
-        the upper bound for masks made from labels.
-      affinity_alphas: the alphas of the two results of the crf stage that make AffinityNet's
-        labels, the smaller first; () for none.
-      least_confidence: pixels whose confidence (0…1) is below this value are ignored by a
-        segmentation network; 0 uses all pixels.
       evaluators: the evaluators that measure during training, by name.
       log_every: the number of steps between two rows of metrics.
       image_every: the number of steps between two images of maps for TensorBoard; 0 for none.
@@ -92,9 +82,6 @@ class Train(Stage):
     epochs: int = 0
     steps: int = 0
     init_weights: str = ""
-    ground_truth: bool = False
-    affinity_alphas: tuple[float, ...] = ()
-    least_confidence: float = 0.0
     evaluators: Mapping[str, Evaluator] = dataclasses.field(default_factory=dict)
     log_every: int = 10
     image_every: int = 200
@@ -110,10 +97,6 @@ class Train(Stage):
           UserError: one of them makes no sense.
         """
         super().__post_init__()
-        if not 0 <= self.least_confidence <= 1:
-            raise UserError(
-                f"expected least_confidence in 0…1, found {self.least_confidence:g}: change it"
-            )
         keeping = [name for name, one in self.evaluators.items() if one.keep_best]
         if len(keeping) > 1:
             raise UserError(
@@ -153,7 +136,7 @@ class Train(Stage):
                 )
         spec = self.method.batch_spec()
         spec.shapes(1, self.augment.crop, 1)
-        self._check_targets(spec, needs)
+        self.check_targets(spec, needs)
         for name, one in self._evaluated.items():
             try:
                 one.check(self.method)
@@ -288,61 +271,3 @@ class Train(Stage):
     def method_for(self, num_classes: int) -> Method:
         """The method, for data of so many foreground classes."""
         return dataclasses.replace(self.method, num_classes=num_classes)
-
-    def _check_targets(self, spec: BatchSpec, needs: Collection[str]) -> None:
-        """A network never learns from ground truth without being told to, nor from two origins."""
-        if spec.segmentation and ("masks" in needs) == self.ground_truth:
-            found = "both" if self.ground_truth else "none"
-            raise UserError(
-                f"expected masks that this method learns from, found {found}: set"
-                " needs=dict(masks=STAGE), or ground_truth=True for the data's own"
-            )
-        if not spec.segmentation and ("masks" in needs or self.ground_truth):
-            raise UserError(
-                "expected no masks for a method that does not learn from them, found"
-                f" {'ground_truth=True' if self.ground_truth else 'needs.masks'}: remove it"
-            )
-        if spec.affinity_stride and not (self.affinity_alphas and "labels" in needs):
-            found = "no affinity_alphas" if "labels" in needs else "no need labels"
-            raise UserError(
-                f"expected affinity_alphas and the need labels of a method of affinities, found"
-                f" {found}: set affinity_alphas=(4, 24) and needs=dict(labels=STAGE), a crf stage"
-            )
-
-    def crop_targets(
-        self, spec: BatchSpec, source: Source, inputs: Mapping[str, Path]
-    ) -> dict[str, CropTarget]:
-        """What the pixels of the crops learn: masks or AffinityNet's labels.
-
-        Raises:
-          UserError: an image has no mask, confidence or CRF result, or the settings do not say
-            where they come from.
-        """
-        self._check_targets(spec, inputs)
-        targets: dict[str, CropTarget] = {}
-        if spec.segmentation and self.ground_truth:
-            targets["segmentation"] = GroundTruth(len(source.classes))
-        elif spec.segmentation:
-            targets["segmentation"] = self._stage_masks(source, inputs["masks"])
-        if spec.affinity_stride:
-            folder = inputs["labels"] / "crf"
-            targets["affinity_label"] = AffinityLabels(
-                folder, self.affinity_alphas, len(source.classes), spec.affinity_stride
-            )
-            missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
-            check_all_found("CRF result", missing, len(source.ids), folder)
-        return targets
-
-    def _stage_masks(self, source: Source, made: Path) -> MaskLabels:
-        folder = made / "masks"
-        _check_pngs("mask", folder, source)
-        if not self.least_confidence:
-            return MaskLabels(folder, len(source.classes))
-        sure = made / CONFIDENCE_FOLDER
-        _check_pngs("confidence", sure, source)
-        return MaskLabels(folder, len(source.classes), self.least_confidence, sure)
-
-
-def _check_pngs(what: str, folder: Path, source: Source) -> None:
-    missing = [name for name in source.ids if not (folder / f"{name}.png").is_file()]
-    check_all_found(f"{what} (.png)", missing, len(source.ids), folder)

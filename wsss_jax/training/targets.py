@@ -1,0 +1,103 @@
+"""What the pixels of training crops learn: masks, or labels of affinities, and where from."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from wsss_jax.data.affinity_labels import AffinityLabels
+from wsss_jax.data.batch_spec import BatchSpec
+from wsss_jax.data.confidence import CONFIDENCE_FOLDER
+from wsss_jax.data.loader import CropTarget
+from wsss_jax.data.mask_labels import GroundTruth, MaskLabels
+from wsss_jax.data.source import Source
+from wsss_jax.errors import UserError
+from wsss_jax.files import check_all_found
+from wsss_jax.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TargetSettings(Settings):
+    """Where the targets of pixels come from.
+
+    Attributes:
+      ground_truth: whether a method that needs masks learns from those of the data set, which is
+        the upper bound for masks made from labels.
+      affinity_alphas: the alphas of the two results of the crf stage that make AffinityNet's
+        labels, the smaller first; () for none.
+      least_confidence: pixels whose confidence (0…1) is below this value are ignored by a
+        segmentation network; 0 uses all pixels.
+    """
+
+    ground_truth: bool = False
+    affinity_alphas: tuple[float, ...] = ()
+    least_confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+          UserError: one of them makes no sense.
+        """
+        super().__post_init__()
+        if not 0 <= self.least_confidence <= 1:
+            raise UserError(
+                f"expected least_confidence in 0…1, found {self.least_confidence:g}: change it"
+            )
+
+    def check_targets(self, spec: BatchSpec, needs: Collection[str]) -> None:
+        """A network never learns from ground truth without being told to, nor from two origins."""
+        if spec.segmentation and ("masks" in needs) == self.ground_truth:
+            found = "both" if self.ground_truth else "none"
+            raise UserError(
+                f"expected masks that this method learns from, found {found}: set"
+                " needs=dict(masks=STAGE), or ground_truth=True for the data's own"
+            )
+        if not spec.segmentation and ("masks" in needs or self.ground_truth):
+            raise UserError(
+                "expected no masks for a method that does not learn from them, found"
+                f" {'ground_truth=True' if self.ground_truth else 'needs.masks'}: remove it"
+            )
+        if spec.affinity_stride and not (self.affinity_alphas and "labels" in needs):
+            found = "no affinity_alphas" if "labels" in needs else "no need labels"
+            raise UserError(
+                f"expected affinity_alphas and the need labels of a method of affinities, found"
+                f" {found}: set affinity_alphas=(4, 24) and needs=dict(labels=STAGE), a crf stage"
+            )
+
+    def crop_targets(
+        self, spec: BatchSpec, source: Source, inputs: Mapping[str, Path]
+    ) -> dict[str, CropTarget]:
+        """What the pixels of the crops learn: masks or AffinityNet's labels.
+
+        Raises:
+          UserError: an image has no mask, confidence or CRF result, or the settings do not say
+            where they come from.
+        """
+        self.check_targets(spec, inputs)
+        targets: dict[str, CropTarget] = {}
+        if spec.segmentation and self.ground_truth:
+            targets["segmentation"] = GroundTruth(len(source.classes))
+        elif spec.segmentation:
+            targets["segmentation"] = self._stage_masks(source, inputs["masks"])
+        if spec.affinity_stride:
+            folder = inputs["labels"] / "crf"
+            targets["affinity_label"] = AffinityLabels(
+                folder, self.affinity_alphas, len(source.classes), spec.affinity_stride
+            )
+            missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
+            check_all_found("CRF result", missing, len(source.ids), folder)
+        return targets
+
+    def _stage_masks(self, source: Source, made: Path) -> MaskLabels:
+        folder = made / "masks"
+        _check_pngs("mask", folder, source)
+        if not self.least_confidence:
+            return MaskLabels(folder, len(source.classes))
+        sure = made / CONFIDENCE_FOLDER
+        _check_pngs("confidence", sure, source)
+        return MaskLabels(folder, len(source.classes), self.least_confidence, sure)
+
+
+def _check_pngs(what: str, folder: Path, source: Source) -> None:
+    missing = [name for name in source.ids if not (folder / f"{name}.png").is_file()]
+    check_all_found(f"{what} (.png)", missing, len(source.ids), folder)
