@@ -40,19 +40,22 @@ def get_config() -> Any:
         evaluators=dict(val=Evaluator.defaults("miou", every=300, images=100)),
     )
     names = ["train"]
-    for split in ("train", "val"):
+    thresholds: Any = {
+        "train": dict(threshold="oracle", needs={}),
+        "val": dict(threshold="from:train", needs=dict(train="eval_cam_train")),
+    }
+    for split, chosen in thresholds.items():
         views: Any = dict(needs=dict(checkpoint="train"), split=split, scales=(0.75, 1.0))
         c[f"cam_{split}"] = Stage.defaults("infer_cam", **views)
         c[f"masks_{split}"] = Stage.defaults("predict", **views)
-        needs = dict(pred=f"cam_{split}") | (
-            {} if split == "train" else dict(train="eval_cam_train")
-        )
-        threshold = "oracle" if split == "train" else "from:train"
         c[f"eval_cam_{split}"] = Stage.defaults(
-            "evaluate", needs=needs, split=split, threshold=threshold
+            "evaluate",
+            split=split,
+            threshold=chosen["threshold"],
+            needs=chosen["needs"] | dict(pred=f"cam_{split}"),
         )
         c[f"eval_masks_{split}"] = Stage.defaults(
-            "evaluate", needs=dict(pred=f"masks_{split}"), split=split
+            "evaluate", split=split, needs=dict(pred=f"masks_{split}")
         )
         names += [f"{kind}_{split}" for kind in ("cam", "eval_cam", "masks", "eval_masks")]
     c.report = Stage.defaults("report", needs={name: name for name in names})
