@@ -107,7 +107,7 @@ def test_mistakes_are_one_line_and_exit_2(name: str, capsys: pytest.CaptureFixtu
         (["--out"], "--out needs a value: --out DIR"),
         (["--out", "--dry_run"], "--out needs a value: --out DIR"),
         (["--out=x", "--many=1.5"], "--many: expected a whole number, found '1.5'"),
-        (["--out=x", "--rates", "1,b"], "--rates: expected numbers as 0.75,1, found '1,b'"),
+        (["--out=x", "--rates", "1,b"], "--rates: expected numbers such as 0.75,1, found '1,b'"),
         (["--out=x", "--kind=presnt"], "one of strict, present, found 'presnt'; did you mean"),
         (["--out=x", "--dry_run=1"], "--dry_run: "),
         (["--out=x", "--dr"], "unknown flag --dr"),
@@ -148,7 +148,7 @@ def _ends(parser: Parser, ending: BaseException | int) -> int:
     return command_line.run(parser, ["x/toy.py", "--out=a b", "--force", "--dry_run"], body)
 
 
-_GO_ON = "to go on: python -m wsss_jax.toy '--out=a b' --dry_run\n"
+_GO_ON = "to resume: python -m wsss_jax.toy '--out=a b' --dry_run\n"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,10 @@ TINY = (
         (["--configs=cam_shapes,cam_voc", "--workdir=x"], "recipes on the same data, found cam_s"),
         (["--config=cam_shapes", "--workdir=x"], "unknown flag --config; did you mean --configs?"),
         (["--confgis=cam_shapes"], "unknown flag --confgis; did you mean --configs?"),
-        (["--configs=cam_shapes", "--workdir=x", "--seeds=0"], "--seeds expects a number from 1"),
+        (
+            ["--configs=cam_shapes", "--workdir=x", "--seeds=0"],
+            "--seeds of at least 1, found 0",
+        ),
         (
             ["--configs=cam_shapes", "--workdir=x", "--seeds=two"],
             "--seeds: expected a whole number",
@@ -42,7 +45,7 @@ TINY = (
         (["--configs=cam_shapes", "--seeds=1", "--seed_list=0", "--workdir=x"], "found both"),
         (
             ["--configs=cam_shapes", "--config.seed=1", "--workdir=x"],
-            "--config.seed is set by --seeds",
+            "expected seeds in --seeds or --seed_list, found --config.seed",
         ),
         (
             ["--configs=cam_shapes,seam_shapes", "--config.train.method.topk=0.3", "--workdir=x"],
@@ -122,7 +125,7 @@ def test_runs_go_on_past_a_failure_and_are_not_done_twice(
     assert compare.main([*command, *TINY]) == 1
     captured = capsys.readouterr()
     assert "failed: broken, seed 0: " in captured.err and "/nowhere/weights.npz" in captured.err
-    assert "=== 2/2 broken, seed 0" in captured.out and "to go on:" not in captured.out
+    assert "=== 2/2 broken, seed 0" in captured.out and "to resume:" not in captured.out
     found = read_json(workdir / "compare.json")
     (row,) = found["rows"]
     assert (row["recipe"], row["seeds"], row["training_images"]) == ("cam_shapes", [0], 8)

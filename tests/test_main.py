@@ -78,7 +78,7 @@ def command(recipe: Path) -> Callable[..., subprocess.Popen]:
             "expected --config.work to be a section with the settings of Stage, found '3'",
         ),
         (["--workdri=x"], "unknown flag --workdri; did you mean --workdir?"),
-        (["--only=wrok"], "no stage of this config (work); did you mean"),
+        (["--only=wrok"], "not a stage of this config (work); did you mean"),
         (["work"], "unexpected argument 'work'"),
         (["--force=1"], "--force"),
         (["--process_id=one"], "--process_id: expected a whole number, found 'one'"),
@@ -155,7 +155,7 @@ def _run_raises(monkeypatch: pytest.MonkeyPatch, recipe: Path, error: BaseExcept
     )
 
 
-_GO_ON = r"to go on: python -m wsss_jax.main --config=\S+ '--workdir=a b' --config.work.value=4\n$"
+_GO_ON = r"to resume: python -m wsss_jax.main --config=\S+ '--workdir=a b' --config.work.value=4\n$"
 
 
 def test_a_stop_on_request_exits_0_and_says_how_to_go_on(
@@ -200,7 +200,7 @@ def test_sigterm_ends_a_stage_and_the_folder_is_held_until_then(command: Callabl
     assert "another run (process" in second.communicate(timeout=60)[1] and second.returncode == 2
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in err and "to go on: python" in err
+    assert process.returncode == 130 and "Traceback" not in err and "to resume: python" in err
 
 
 @pytest.mark.slow

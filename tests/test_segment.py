@@ -171,7 +171,7 @@ def test_mistakes_are_told_in_a_line(
     refused("found an unfinished stage", other, photos, out)
     write_json(other / "network/_DONE.json", {})
     write_json(other / "network/metrics.json", {})
-    refused("give a file of them with --classes", other, photos, out)
+    refused("name a file of them with --classes", other, photos, out)
     assert not out.exists()
 
 

@@ -1,7 +1,7 @@
-"""What all command lines share: one look of ``--help``, options, and how a run ends.
+"""The common part of all command lines: options, the format of ``--help``, and exit statuses.
 
-A command describes itself by a `Parser` and gives `run` the function that does the work. Mistakes
-of the user, interruptions, closed pipes and full disks are then told in the same way everywhere.
+A command describes itself with a `Parser` and passes `run` the function that does the work. All
+commands then report mistakes of the user, interruptions, closed pipes and full disks the same way.
 """
 
 import argparse
@@ -17,9 +17,12 @@ from wsss_jax.errors import Interrupted, UserError, nearest
 from wsss_jax.pipeline import process
 
 _OVERRIDE = re.compile(r"--?(no)?config\.")
-_STATUSES = {0: "finished", 2: "a mistake in the command, the recipe or the data, told in one line"}
-# What the user can mend. A file that is not there is looked for beforehand, so elsewhere it is a
-# defect and keeps its traceback.
+_STATUSES = {
+    0: "finished",
+    2: "a mistake in the command, the recipe or the data, reported in one line",
+}
+# These are errors that the user can fix. Missing files are not among them: they are looked for
+# beforehand, so anywhere else they are a defect, which keeps its traceback.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PLACE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
@@ -30,8 +33,8 @@ _PLACE = (
 class Parser(argparse.ArgumentParser):
     """The options of one command and its help text.
 
-    Options are added as to any `argparse.ArgumentParser`, preferably in groups. Names may be
-    written with hyphens for underscores and with a single dash; they cannot be abbreviated.
+    Options are added as to any `argparse.ArgumentParser`, preferably in groups. Users can write
+    their names with hyphens for underscores and with a single dash, but cannot abbreviate them.
     """
 
     def __init__(
@@ -47,12 +50,12 @@ class Parser(argparse.ArgumentParser):
         """Describes a command.
 
         Args:
-          module: the command is ``python -m MODULE``.
-          purpose: what it is for, in whole sentences.
-          usage: the arguments in short, without the program's name.
-          examples: what a command does, and its arguments.
-          statuses: exit statuses with another meaning than those that all commands share.
-          goes_on: the same command goes on where it was interrupted.
+          module: the module of the command, ``python -m MODULE``.
+          purpose: the purpose of the command, in whole sentences.
+          usage: the arguments in short, without the name of the program.
+          examples: descriptions of examples, and their arguments.
+          statuses: exit statuses that differ from those of all commands, with their meanings.
+          goes_on: whether the same command resumes where it was interrupted.
         """
         program = f"python -m {module}"
         told = {**_STATUSES, 130: _interrupted(goes_on), **statuses}
@@ -75,22 +78,23 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("-h", "-?", "--help", action="store_true", help="show this help")
 
     def error(self, message: str) -> NoReturn:
-        """Tells a mistake in the way of all others."""
+        """Reports a mistake like all others."""
         raise UserError(message)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """The options of a command line without the program's name.
+        """Parses a command line without the name of the program.
 
-        `overrides` are the replaced values of a recipe, each ``--config.KEY=VALUE``,
-        ``--config.KEY`` or ``--noconfig.KEY``, where the command has the option ``--config.KEY``.
+        Returns:
+          The options. If the command has an option ``--config.KEY``, `overrides` are the replaced
+          values of a recipe: ``--config.KEY=VALUE``, ``--config.KEY`` or ``--noconfig.KEY``.
 
         Raises:
-          UserError: an unknown option (the nearest is named), a value that does not fit, or a
-            required option that is missing.
+          UserError: an option is unknown (the nearest one is named), a value does not fit, or a
+            required option is missing.
         """
         needed = [action for action in self._actions if action.required]
         for action in needed:
-            action.required = False  # it is told below what is missing, and what that is
+            action.required = False  # The message below says what is missing, and what it means.
         own, overrides = self._divided(arguments)
         try:
             options, unknown = self.parse_known_args(own)
@@ -114,7 +118,7 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def _divided(self, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The command's own arguments as it spells them, and the replaced values of a recipe."""
+        """Returns the command's own arguments in its spelling, and the values of a recipe."""
         known = self._option_string_actions
         own: list[str] = []
         overrides: list[str] = []
@@ -155,16 +159,18 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace], int]) -> int:
     """Runs a command line and returns its exit status.
 
-    0: finished, or stopped on request after saving. 2: a mistake of the user, told in one line.
-    130: interrupted. A defect of the program is raised as itself.
-
     Args:
       parser: the command.
-      argv: the command line, the program's name first.
-      body: does the work with the parsed options and returns the exit status.
+      argv: the command line, with the name of the program first.
+      body: the function that does the work with the parsed options and returns the exit status.
+
+    Returns:
+      The status of `body`; 0 if it stopped on request after saving; 2 for a mistake of the user,
+      which is reported in one line; 130 if it was interrupted. A defect of the program raises its
+      exception.
     """
     process.quiet()
-    again = f"\nto go on: {command(parser, argv)}" if parser.goes_on else ""
+    again = f"\nto resume: {command(parser, argv)}" if parser.goes_on else ""
     try:
         options = parser.parse(argv[1:])
         if options.help:
@@ -183,7 +189,7 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
     except KeyboardInterrupt:
         print(f"{_interrupted(parser.goes_on)}{again}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+    except BrokenPipeError:  # The reader of a pipe (head, less) has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -202,9 +208,9 @@ def _interrupted(goes_on: bool) -> str:
 
 
 def command(parser: Parser, argv: Sequence[str]) -> str:
-    """The command line that goes on where `argv` has stopped, to be pasted into a shell."""
+    """Returns the command line that resumes `argv`, to be pasted into a shell."""
     program = ["python", "-m", parser.module] if argv[0].endswith(".py") else [argv[0]]
-    # A forced run has already deleted what it was to delete.
+    # A forced run has already deleted everything that it had to delete.
     return shlex.join([*program, *(a for a in argv[1:] if a not in ("--force", "-force"))])
 
 
@@ -214,7 +220,7 @@ def _full(error: OSError) -> str:
 
 
 def whole_number(text: str) -> int:
-    """The type of an option that is a whole number."""
+    """Converts the value of an option to a whole number."""
     try:
         return int(text)
     except ValueError as error:
@@ -222,7 +228,7 @@ def whole_number(text: str) -> int:
 
 
 def number(text: str) -> float:
-    """The type of an option that is a number."""
+    """Converts the value of an option to a number."""
     try:
         return float(text)
     except ValueError as error:
@@ -230,20 +236,20 @@ def number(text: str) -> float:
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """The type of an option that is several numbers with commas between them."""
+    """Converts the value of an option to numbers, which commas separate."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise _expected("numbers as 0.75,1", text) from error
+        raise _expected("numbers such as 0.75,1", text) from error
 
 
 def names(text: str) -> tuple[str, ...]:
-    """The type of an option that is several names with commas between them."""
+    """Converts the value of an option to names, which commas separate."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def one_of(*choices: str) -> dict[str, Any]:
-    """What `add_argument` takes for an option that is one of a few words."""
+    """Returns arguments of `add_argument` for an option that is one of a few words."""
 
     def chosen(text: str) -> str:
         if text not in choices:

@@ -1,10 +1,10 @@
-"""Command line: several recipes with several seeds each, in one table, page and picture.
+"""The command line that compares recipes, with several seeds each, in a table, page and picture.
 
     python -m wsss_jax.compare --configs cam_shapes,seam_shapes --seeds 3 --workdir runs/compare
 
-Every run is the program `wsss_jax.main` in a process of its own, in ``DIR/RECIPE/seedK``: only so
-is its peak memory its own, and a run that is killed does not end the others. A second run of the
-same command skips what is finished.
+Every run is the program `wsss_jax.main` in its own process, in ``DIR/RECIPE/seedK``. Its peak
+memory is then its own, and a run that is killed does not end the others. A second run of the same
+command skips what is finished.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def _parser() -> Parser:
         "page and picture. The same command skips what is finished.",
         usage="--configs A,B,... --workdir DIR [--config.KEY=VALUE ...] [options]",
         examples=_EXAMPLES,
-        statuses={0: "everything is there", 1: "a run failed; the table has the others"},
+        statuses={0: "everything is finished", 1: "a run failed; the table shows the others"},
     )
     recipes = parser.add_argument_group("recipes and results")
     add = recipes.add_argument
@@ -60,7 +60,7 @@ def _parser() -> Parser:
     add(
         "--config.KEY",
         metavar="VALUE",
-        help="replaces a value of all of them: --config.train.batch_size=8",
+        help="replaces a value in all recipes: --config.train.batch_size=8",
     )
     add(
         "--workdir",
@@ -72,12 +72,12 @@ def _parser() -> Parser:
     )
     what = parser.add_argument_group("what to run")
     add = what.add_argument
-    add("--seeds", type=command_line.whole_number, metavar="N", help="so many seeds: 0, 1, 2 (3)")
-    add("--seed_list", type=_seed_list, metavar="S,S", help="these seeds instead: 0,4")
+    add("--seeds", type=command_line.whole_number, metavar="N", help="seeds 0 to N-1 (3 of them)")
+    add("--seed_list", type=_seed_list, metavar="S,S", help="particular seeds instead: 0,4")
     add(
         "--all_stages",
         action="store_true",
-        help="run the recipes to their end, not only what is compared",
+        help="run all stages of the recipes, not only what is compared",
     )
     add("--table_only", action="store_true", help="train nothing, show what is finished")
     add("--dry_run", action="store_true", help="print the plan, change nothing")
@@ -87,10 +87,10 @@ def _parser() -> Parser:
 def main(argv: Sequence[str]) -> int:
     """Runs the command line `argv` (program name first) and returns the exit status.
 
-    0: everything is there. 1: some run failed, the table has the others. 2: a mistake of the user,
-    told in one line. 130: interrupted.
+    It is 0 if everything is finished; 1 if a run failed, so that the table only shows the others; 2
+    for a mistake of the user, which is reported in one line; and 130 after an interruption.
     """
-    # nohup has the second one ignored.
+    # nohup makes processes ignore SIGHUP, and that stays so.
     ends = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
     previous = {number: signal.signal(number, _stop) for number in ends}
     parser = _parser()
@@ -104,9 +104,11 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(options: argparse.Namespace, command: str) -> int:
     if any(override.split("=")[0].endswith("config.seed") for override in options.overrides):
-        raise UserError("--config.seed is set by --seeds or --seed_list")
+        raise UserError("expected seeds in --seeds or --seed_list, found --config.seed: remove it")
     if options.dry_run and options.table_only:
-        raise UserError("expected --dry_run (what would run) or --table_only, found both")
+        raise UserError(
+            "expected --dry_run (what would run) or --table_only, found both: remove one of them"
+        )
     seeds = _seeds(options)
     recipes = read_recipes(options.configs, options.overrides)
     folder = options.workdir.expanduser().resolve()
@@ -125,7 +127,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
             why = run(one)
             if why:
                 failed[one] = why
-                print(f"{one.name} failed, the others go on", flush=True)
+                print(f"{one.name} failed, the others continue", flush=True)
     _show(recipes, planned, seeds, folder, failed, command)
     for one, why in failed.items():
         print(f"failed: {one.name}: {why}", file=sys.stderr)
@@ -148,7 +150,7 @@ def _show(
     if not comparison.entries:
         if failed:
             return
-        raise UserError(f"expected finished runs in {folder}, found none; leave out --table_only")
+        raise UserError(f"expected finished runs in {folder}, found none: leave out --table_only")
     print("\n" + write(comparison, planned[0].config, folder, command))
     print(f"Look at {folder / 'compare.html'}", flush=True)
 
@@ -157,17 +159,17 @@ def _seeds(options: argparse.Namespace) -> tuple[int, ...]:
     if options.seed_list is None:
         count = 3 if options.seeds is None else options.seeds
         if count < 1:
-            raise UserError(f"--seeds expects a number from 1, found {count}")
+            raise UserError(f"expected --seeds of at least 1, found {count}: change it")
         return tuple(range(count))
     if options.seeds is not None:
-        raise UserError("expected --seeds or --seed_list, found both")
+        raise UserError("expected --seeds or --seed_list, found both: remove one of them")
     return options.seed_list
 
 
 def _seed_list(text: str) -> tuple[int, ...]:
     named = command_line.names(text)
     if not named or not all(name.isdecimal() for name in named):
-        raise argparse.ArgumentTypeError(f"expected numbers from 0, as 0,4; found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected numbers such as 0,4, found {text!r}")
     if len(set(map(int, named))) < len(named):
         raise argparse.ArgumentTypeError(f"expected every seed once, found one twice: {text}")
     return tuple(map(int, named))
@@ -178,8 +180,8 @@ def _plan(planned: Sequence[Planned], folder: Path) -> str:
     width = max(len(one.name) for one in planned)
     for one in planned:
         word, reason = state(one)
-        told = f"{word}: {reason}" if reason else word
-        lines.append(f"  {one.name:<{width}}  {told}")
+        shown = f"{word}: {reason}" if reason else word
+        lines.append(f"  {one.name:<{width}}  {shown}")
     lines += ["", "stages"]
     for recipe, stages in {one.recipe.name: one.only for one in planned}.items():
         lines.append(f"  {recipe}: {', '.join(stages)}")

@@ -1,10 +1,10 @@
-"""Command line: CAM files in another format, for the programs that read those.
+"""The command line that converts CAM files to the formats of other programs.
 
     python -m wsss_jax.convert_cams --cams DIR --out DIR --format seam|irn|npz
 
-`DIR` holds ``<id>.npz`` (ours) or ``<id>.npy`` (SEAM's, IRN's). IRN's program also wants maps at a
-quarter of the size; they are resized from the full ones (bilinear, half-pixel centers, as there),
-where IRN sums its scales at that size.
+The folder of `--cams` contains ``<id>.npz`` (ours) or ``<id>.npy`` (SEAM's, IRN's). IRN's program
+also reads maps at a quarter of the size. They are resized from the full maps (bilinear, half-pixel
+centers, as in IRN), whereas IRN sums its scales at this size.
 """
 
 import argparse
@@ -36,9 +36,11 @@ def _run(options: argparse.Namespace) -> int:
     folder = options.cams / "cams" if (options.cams / "cams").is_dir() else options.cams
     sources = sorted(p for p in folder.glob("*") if p.suffix in SUFFIXES)
     if not sources:
-        raise UserError(f"expected CAM files (.npz, .npy) in {folder}, found none; check --cams")
+        raise UserError(f"expected CAM files (.npz, .npy) in {folder}, found none: check --cams")
     if options.out.resolve() == folder.resolve():
-        raise UserError("expected --out to be another folder than --cams, found the same")
+        raise UserError(
+            "expected --out to be another folder than --cams, found the same: change one of them"
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     with Progress(len(sources), "convert") as progress, thread_pool() as pool:
         for _ in pool.map(lambda path: convert(path, options.out, options.format), sources):
@@ -58,7 +60,7 @@ def _parser() -> Parser:
     add = parser.add_argument_group("files").add_argument
     add("--cams", type=Path, required=True, metavar="DIR", help="CAM files, or a stage's folder")
     add("--out", type=Path, required=True, metavar="DIR", help="where the new files go")
-    add("--format", **command_line.one_of(*FORMATS), required=True, help="of the new files")
+    add("--format", **command_line.one_of(*FORMATS), required=True, help="their format")
     return parser
 
 

@@ -1,10 +1,10 @@
-"""Command line: scores a folder of masks or CAM files against ground-truth masks.
+"""The command line that scores a folder of masks or CAM files against ground-truth masks.
 
     python -m wsss_jax.evaluate --pred DIR --gt DIR --list FILE [--json OUT]
     python -m wsss_jax.evaluate --pred CAMS --gt DIR --list FILE --curve
 
-Predictions are palette or gray PNGs of class indices, or CAM files (our .npz, SEAM's and IRN's
-.npy) with `--threshold` or `--curve`. Mistakes are told in one line, with exit status 2.
+Predictions are PNGs of class indices with a palette or in gray, or CAM files (our .npz, SEAM's and
+IRN's .npy) with `--threshold` or `--curve`. Mistakes are reported in one line, with exit status 2.
 """
 
 import argparse
@@ -50,7 +50,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if options.ignore_as_background and (options.curve or options.threshold is not None):
-        raise UserError("--ignore_as_background is for masks, not for CAM files")
+        raise UserError(
+            "expected masks with --ignore_as_background, found CAM files: leave the flag out"
+        )
     result = evaluate(
         options.pred,
         options.gt,
@@ -95,19 +97,19 @@ def _parser() -> Parser:
         "--threshold",
         type=command_line.number,
         metavar="T",
-        help="CAM files: the score of the background",
+        help="for CAM files: the score of the background",
     )
-    add("--curve", action="store_true", help="CAM files: all thresholds 0, 0.01 to 0.99")
+    add("--curve", action="store_true", help="for CAM files: all thresholds 0, 0.01 to 0.99")
     add(
         "--protocol",
         **command_line.one_of("strict", "present"),
         default="strict",
-        help="absent classes count 0 (strict, the default) or are left out of means (present)",
+        help="absent classes count as 0 (strict, the default) or are left out of means (present)",
     )
     add(
         "--ignore_as_background",
         action="store_true",
-        help="masks: predicted 255 counts as background instead of being refused",
+        help="for masks: a predicted 255 counts as background instead of being refused",
     )
     add = parser.add_argument_group("results").add_argument
     add("--json", type=Path, metavar="OUT", help="write the scores there, fractions 0 to 1")
@@ -115,7 +117,7 @@ def _parser() -> Parser:
 
 
 def cli() -> None:
-    """Entry point of the program `wsss-jax-evaluate`."""
+    """Runs the program ``wsss-jax-evaluate``."""
     sys.exit(main(sys.argv))
 
 

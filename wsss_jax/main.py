@@ -1,8 +1,8 @@
-"""Command line: runs the stages of a recipe.
+"""The command line that runs the stages of a recipe.
 
     python -m wsss_jax.main --config configs/seam_voc.py --workdir runs/seam
 
-A second run of the same command goes on where the first stopped.
+A second run of the same command resumes where the first one stopped.
 """
 
 import argparse
@@ -45,7 +45,7 @@ _EXAMPLES = (
 def _parser() -> Parser:
     parser = Parser(
         "wsss_jax.main",
-        "Runs the stages of a recipe. The same command goes on where an earlier run stopped.",
+        "Runs the stages of a recipe. The same command resumes where an earlier run stopped.",
         usage="--config RECIPE --workdir DIR [--config.KEY=VALUE ...] [options]",
         examples=_EXAMPLES,
         statuses={0: "finished, or stopped on request after saving"},
@@ -64,8 +64,8 @@ def _parser() -> Parser:
     add(
         "--force",
         action="store_true",
-        help="delete and do again the stages whose settings differ (with --only: the stages it"
-        " names) and all that was made from them",
+        help="delete and run again the stages whose settings differ (with --only: the stages it"
+        " names) and everything that was made from them",
     )
     add("--dry_run", action="store_true", help="print the plan and all settings, change nothing")
     together = parser.add_argument_group("several processes that work together")
@@ -73,9 +73,9 @@ def _parser() -> Parser:
     add(
         "--distributed",
         action="store_true",
-        help="join the processes the cluster started (automatic under SLURM and on TPU pods)",
+        help="join the processes that the cluster started (automatic under SLURM and on TPU pods)",
     )
-    add("--coordinator", default="", metavar="HOST:PORT", help="of process 0, without a cluster")
+    add("--coordinator", default="", metavar="HOST:PORT", help="process 0, without a cluster")
     number = command_line.whole_number
     add("--num_processes", type=number, default=0, metavar="N", help="with --coordinator")
     add("--process_id", type=number, default=0, metavar="I", help="with --coordinator")
@@ -85,8 +85,8 @@ def _parser() -> Parser:
 def main(argv: Sequence[str]) -> int:
     """Runs the command line `argv` (program name first) and returns the exit status.
 
-    0: finished, or stopped on request after saving. 2: a mistake of the user, told in one line.
-    130: interrupted.
+    It is 0 if the run finished, or stopped on request after saving; 2 for a mistake of the user,
+    which is reported in one line; and 130 if the run was interrupted.
     """
     return command_line.run(_parser(), argv, _run)
 
@@ -122,12 +122,13 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    # As Ctrl-C: per-image stages leave whole files behind; training has a handler of its own.
+    # This is the same as Ctrl-C. Per-image stages leave whole files, and training has its own
+    # handler.
     raise KeyboardInterrupt
 
 
 def cli() -> None:
-    """Entry point of the ``wsss-jax`` program."""
+    """Runs the program ``wsss-jax``."""
     sys.exit(main(sys.argv))
 
 

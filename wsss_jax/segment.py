@@ -1,12 +1,12 @@
-"""Command line: masks of a folder of photographs by the network that a run has trained.
+"""The command line that segments a folder of photographs with the network that a run has trained.
 
     python -m wsss_jax.segment --workdir runs/light --images PHOTOS --out RESULT
 
-Network, scales and CRF are those of the run's last stage of type predict (`masks_val`, say). Writes
-``masks/<name>.png`` (indices with VOC's palette), ``overlays/<name>.jpg`` to look at, and
-``segment.json``, which says what they were made with and names the classes. The same command goes
-on where it was interrupted, and does images anew that have changed. Damaged images are named and
-left out (exit status 1); mistakes are told in one line (exit status 2).
+Network, scales and CRF are those of the run's last stage of type predict, such as `masks_val`. The
+command writes ``masks/<name>.png`` (indices with VOC's palette), ``overlays/<name>.jpg`` for
+viewing, and ``segment.json``, which records what they were made with and names the classes. The
+same command resumes where it was interrupted, and redoes images that have changed. Damaged images
+are named and left out (exit status 1). Mistakes are reported in one line (exit status 2).
 """
 
 import argparse
@@ -23,7 +23,7 @@ from wsss_jax.pipeline import process
 
 _EXAMPLES = (
     (
-        "masks by the network of a run, as that run makes its own",
+        "masks by the network of a run, with the settings of that run",
         "--workdir runs/light --images PHOTOS --out RESULT",
     ),
     (
@@ -38,16 +38,16 @@ _EXAMPLES = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line `argv` (program name first); the exit status is that of `run`.
+    """Runs the command line `argv` (program name first) and returns the exit status.
 
-    1 says that damaged images were left out.
+    It is that of `command_line.run`, or 1 if damaged images were left out.
     """
     return command_line.run(_parser(), argv, _run)
 
 
 def _run(options: argparse.Namespace) -> int:
     share_one_heap()
-    # What follows starts JAX.
+    # This import starts JAX.
     from wsss_jax.pipeline.photo_folder import find_network, segment
 
     network = find_network(options.workdir, options.stage, options.classes)
@@ -62,15 +62,15 @@ def _run(options: argparse.Namespace) -> int:
     count, skipped = segment(network, options.images, options.out)
     for message in skipped:
         print(f"left out: {message}", file=sys.stderr)
-    print(f"{count} masks in {options.out / 'masks'}, to look at in {options.out / 'overlays'}")
+    print(f"{count} masks in {options.out / 'masks'}, overlays in {options.out / 'overlays'}")
     return 1 if skipped else 0
 
 
 def _parser() -> Parser:
     parser = Parser(
         "wsss_jax.segment",
-        "Masks of a folder of photographs by a trained segmentation network. The same command\n"
-        "goes on where it was interrupted, and does images anew that have changed.",
+        "Segments a folder of photographs with a trained network. The same command resumes where\n"
+        "it was interrupted, and redoes images that have changed.",
         usage="--workdir DIR --images DIR --out DIR [options]",
         examples=_EXAMPLES,
         statuses={1: "damaged images were left out; they are named"},
@@ -80,19 +80,19 @@ def _parser() -> Parser:
     add("--images", type=Path, required=True, metavar="DIR", help=".jpg, .jpeg and .png files")
     add("--out", type=Path, required=True, metavar="DIR", help="where masks/ and overlays/ go")
     add = parser.add_argument_group("how masks are made").add_argument
-    add("--stage", default="", metavar="NAME", help="a stage of type predict (the run's last one)")
+    add("--stage", default="", metavar="NAME", help="a stage of type predict (the last one)")
     add(
         "--scales",
         type=command_line.numbers,
         metavar="S,S",
-        help="factors of the image's size in place of the stage's: 0.75,1,1.5",
+        help="factors of the image's size instead of those of the stage: 0.75,1,1.5",
     )
     add(
         "--crf",
         action=argparse.BooleanOptionalAction,
-        help="with or without the final dense CRF, whatever the stage has",
+        help="with or without the final dense CRF, regardless of the stage",
     )
-    add("--classes", default="", metavar="FILE", help="class names, for a run that lacks them")
+    add("--classes", default="", metavar="FILE", help="class names, for a run without them")
     add(
         "--workers",
         type=command_line.whole_number,

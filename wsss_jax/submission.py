@@ -1,8 +1,8 @@
-"""Command line: checks an archive for PASCAL VOC's evaluation server.
+"""The command line that checks an archive for PASCAL VOC's evaluation server.
 
     python -m wsss_jax.submission ARCHIVE --list FILE [--images DIR]
 
-What is checked is told in `wsss_jax.data.formats.voc_submission`.
+`wsss_jax.data.formats.voc_submission` explains what is checked.
 """
 
 import argparse
@@ -49,12 +49,12 @@ def _parser() -> Parser:
         "Checks an archive for PASCAL VOC's evaluation server.",
         usage="ARCHIVE --list FILE [options]",
         examples=_EXAMPLES,
-        statuses={0: "the server takes it"},
+        statuses={0: "the server accepts the archive"},
         goes_on=False,
     )
     add = parser.add_argument_group("what is checked").add_argument
     add("archive", type=Path, metavar="ARCHIVE", help="the .tar.gz")
-    add("--list", type=Path, required=True, metavar="FILE", help="ids of the test set, one a line")
+    add("--list", type=Path, required=True, metavar="FILE", help="the ids of the test set")
     add("--images", type=Path, metavar="DIR", help="the JPEGs, to check the masks' sizes")
     add(
         "--competition",

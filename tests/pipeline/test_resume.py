@@ -122,7 +122,7 @@ def test_stopped_and_killed_runs_end_with_the_same_bits(tmp_path: Path):
     status, out = machine.run("cut", "train", stopped, "SIGTERM")
     assert status == 0, out
     assert f"stopped: stopped by SIGTERM after step {stopped + 1}; everything is saved" in out
-    assert re.search(r"\nto go on: python -m wsss_jax.main --config=cam_shapes .*=cut\n$", out)
+    assert re.search(r"\nto resume: python -m wsss_jax.main --config=cam_shapes .*=cut\n$", out)
 
     killed = chance.randint(12, STEPS)
     status, out = machine.run("cut", "train", killed, "SIGKILL")
@@ -138,7 +138,7 @@ def test_stopped_and_killed_runs_end_with_the_same_bits(tmp_path: Path):
 
     status, out = machine.run("cut")
     assert status == 0, out
-    assert "cam_train (infer_cam): goes on" in out
+    assert "cam_train (infer_cam): resumes" in out
     assert read_json(tmp_path / "cut/cam_train/metrics.json")["inferred"] == IMAGES - images
     machine.check_same("whole", "cut")
     rows = (tmp_path / "cut/train/metrics.jsonl").read_text().splitlines()

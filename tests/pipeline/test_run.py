@@ -176,7 +176,7 @@ def test_weights_are_looked_for_before_the_data_are_prepared(
 def test_only_needs_finished_inputs(workdir: Path):
     with pytest.raises(UserError, match=r"stage b: it needs a, which is not finished"):
         run.run(adding_config(), workdir, only=("b",))
-    with pytest.raises(UserError, match=r"no stage of this config .*did you mean"):
+    with pytest.raises(UserError, match=r"not a stage of this config .*did you mean"):
         run.run(_train_config(), workdir, only=("trian",))
 
 

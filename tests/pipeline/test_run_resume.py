@@ -39,7 +39,7 @@ def test_only_with_force_removes_what_was_made_from_other_results(
     run.run(adding_config(b={"add": 5.0}), workdir, only=("b",), force=True)
     assert stages_run(workdir) == ["b"]
     assert not (workdir / "c").exists() and (workdir / "d" / "_DONE.json").exists()
-    assert "c (" in (out := capsys.readouterr().out) and "deleted, it was made from" in out
+    assert "c (" in (out := capsys.readouterr().out) and "deleted, because it was made from" in out
 
 
 def test_a_stage_that_ended_before_it_made_anything_may_be_corrected(workdir: Path):

@@ -224,13 +224,13 @@ def _child(command: Sequence[str]) -> tuple[int, str]:
         try:
             for line in output:
                 # How to go on is told for the whole comparison.
-                if not line.startswith("to go on: "):
+                if not line.startswith("to resume: "):
                     print(line, end="", flush=True)
                     last = line.strip() or last
         except BaseException:
             process.terminate()
             for line in output:
-                if not line.startswith(("to go on: ", "interrupted; ", "stopped: ")):
+                if not line.startswith(("to resume: ", "interrupted; ", "stopped: ")):
                     print(line, end="", file=sys.stderr, flush=True)
             process.wait()
             raise

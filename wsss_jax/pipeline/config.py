@@ -1,7 +1,7 @@
-"""Recipes: loading a config file and the values given on the command line.
+"""Loads recipes and applies the values that the command line gives.
 
-A recipe is a Python file with ``get_config() -> ConfigDict``. Its values can be replaced on the
-command line, see `wsss_jax.pipeline.overrides`.
+A recipe is a Python file with ``get_config() -> ConfigDict``. The command line can replace its
+values; see `wsss_jax.pipeline.overrides`.
 """
 
 import importlib.util
@@ -23,24 +23,24 @@ from wsss_jax.stages.base import Stage
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SHIPPED = next(
-    # A wheel carries the recipes inside the package; a checkout has them beside it.
+    # A wheel has the recipes inside the package, and a checkout has them beside it.
     (folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir()),
     _PACKAGE.parent / "configs",
 )
-# What recipes share.
+# Modules that recipes share; they are not recipes.
 _SHARED = ("chains", "common", "published")
 
 
 def shipped_recipes() -> tuple[str, ...]:
-    """Names of the recipes that come with the program."""
+    """Returns the names of the recipes that come with the program."""
     return tuple(sorted(p.stem for p in _SHIPPED.glob("*.py") if p.stem not in _SHARED))
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe given as a path or as the bare name of a shipped one.
+    """Returns the file of a recipe, which is named by its path or, if it is shipped, by its name.
 
     Raises:
-      UserError: there is no such file or recipe.
+      UserError: there is no such file or shipped recipe.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -55,18 +55,19 @@ def find_recipe(name: str) -> Path:
 
 
 def load_config(name: str) -> ConfigDict:
-    """Runs `get_config()` of a recipe (a path or a shipped recipe's name); the result is locked.
+    """Runs `get_config()` of a recipe (a path or a shipped recipe's name) and locks the result.
 
     Every section is completed with the defaults of the class that reads it.
 
-    Inside a recipe ``from configs import common`` finds the file's own folder first, then the
-    shipped recipes, wherever the program is installed and whatever the working directory. Methods,
-    backbones, stages and data sets that the recipe names may lie in the file's own folder or in
-    the working directory; both are searched last, in this process and in those that it starts.
+    Inside a recipe, ``from configs import common`` first looks in the folder of the file and then
+    among the shipped recipes, regardless of where the program is installed and of the working
+    directory. Methods, backbones, stages and data sets that the recipe names can be in the folder
+    of the file or in the working directory. Both are searched last, in this process and in those
+    that it starts.
 
     Raises:
-      UserError: no such file, the file fails to run or returns something else, or a section has
-        a setting that its class does not know, or a value of the wrong type.
+      UserError: the file does not exist, cannot be run or returns something else, or a section has
+        a setting that its class does not have, or a value of the wrong type.
     """
     path = find_recipe(name)
     _search_in(os.getcwd(), *([] if path.parent == _SHIPPED else [str(path.parent)]))
@@ -77,7 +78,7 @@ def load_config(name: str) -> ConfigDict:
     sys.modules["configs"] = package
     spec = importlib.util.spec_from_file_location(f"configs.{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise UserError(f"expected a Python file as config, found {path}")
+        raise UserError(f"expected a Python file as config, found {path}: name another file")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -85,7 +86,7 @@ def load_config(name: str) -> ConfigDict:
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         if not isinstance(error, UserError) and any(map(_of_program, frames[1:])):
-            raise  # a defect of the program, or of a module that the recipe names
+            raise  # This is a defect of the program or of a module that the recipe names.
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         line = f", line {lines[-1]}" if lines else ""
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
@@ -93,7 +94,8 @@ def load_config(name: str) -> ConfigDict:
         raise UserError(f"config {path}{line}: {kind}{what}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(
-            f"expected get_config() in {path} to return a ConfigDict, found {type(config).__name__}"
+            f"expected get_config() in {path} to return a ConfigDict, found"
+            f" {type(config).__name__}: change what it returns"
         )
     sections: Any = config
     for name, reader in readers(config).items():
@@ -103,7 +105,7 @@ def load_config(name: str) -> ConfigDict:
 
 
 def readers(config: ConfigDict) -> dict[str, Any]:
-    """What reads a recipe: types of its general settings and classes of sections, by name."""
+    """Returns the types of a recipe's general settings and the classes of its sections, by name."""
     stages: Any = config.get("stages", ())
     named = [name for name in stages if isinstance(config.get(name), ConfigDict)]
     general = {name: setting.type for name, setting in settings_of(Recipe).items()}
@@ -111,21 +113,21 @@ def readers(config: ConfigDict) -> dict[str, Any]:
 
 
 def _of_program(frame: traceback.FrameSummary) -> bool:
-    """Whether a line of a traceback is the package's own, and no recipe's."""
+    """Returns whether a line of a traceback is in the package, but not in a shipped recipe."""
     path = Path(frame.filename)
     return path.is_relative_to(_PACKAGE) and not path.is_relative_to(_SHIPPED)
 
 
 def _search_in(*folders: str) -> None:
-    """Finds modules in these folders too, after all others."""
+    """Makes Python look for modules in these folders too, after all others."""
     sys.path.extend(folder for folder in folders if folder not in sys.path)
 
 
 def read_recipe(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """A recipe with the values that the command line replaces; see `load_config` and `replace`.
+    """Loads a recipe and replaces values in it; see `load_config` and `replace`.
 
     Raises:
-      UserError: see there.
+      UserError: as in these functions.
     """
     config = load_config(name)
     replace(config, overrides, readers(config))

@@ -1,4 +1,4 @@
-"""What a recipe sets otherwise than the defaults of the classes that read it."""
+"""Finds the settings of a recipe that differ from the defaults of the classes that read it."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -12,14 +12,15 @@ _NONE = dataclasses.MISSING
 
 
 def differences(section: ConfigDict, reader: type) -> Iterator[tuple[str, Any, str]]:
-    """Settings of a complete section that have no default, or another value than that.
+    """Yields the settings of a complete section that differ from their defaults or have none.
 
     Args:
-      section: as `wsss_jax.settings.complete` makes it.
-      reader: the class that reads it, or the base of several kinds.
+      section: a section that `wsss_jax.settings.complete` has made.
+      reader: the class that reads the section, or the base class of several kinds.
 
     Yields:
-      Path in the section, value, and the default as text; no text where there is no default.
+      The path in the section, the value, and the default as text, which is empty if there is no
+      default.
     """
     for path, value, default in _in_section(section, reader, _NONE):
         yield path, value, "" if default is _NONE else repr(default)
@@ -54,6 +55,6 @@ def _of_value(name: str, value: Any, hint: Any, default: Any) -> Iterator[tuple[
 
 
 def _bare(value: Any) -> Any:
-    # Two sections are unequal where one is locked and the other is not.
+    # ConfigDicts with the same values are unequal if only one of them is locked.
     section = plain(value)
     return section.to_dict() if isinstance(section, ConfigDict) else section

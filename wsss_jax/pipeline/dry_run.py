@@ -1,4 +1,4 @@
-"""The dry run: what a command would do, what its stages say of it, and the resolved recipe."""
+"""Describes what a command would do, with details from its stages and the resolved recipe."""
 
 import json
 from pathlib import Path
@@ -17,10 +17,10 @@ from wsss_jax.stages.base import SplitSize, Stage
 
 
 def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bool) -> str:
-    """The plan as text; nothing is written and no array is allocated.
+    """Returns the plan as text, without writing anything or allocating arrays.
 
     Raises:
-      UserError: the config is wrong, or the devices cannot share its batch.
+      UserError: the config is wrong, or its batch cannot be sharded over the devices.
     """
     nodes = run.checked(config, only)
     sizes, digests, remarks = _data(config, nodes)
@@ -52,14 +52,14 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
 
 
 def _different(config: ConfigDict) -> list[str]:
-    """The settings of all sections that differ from their defaults, or have none."""
+    """Returns lines for all settings that differ from their defaults or have none."""
     sections: Any = config
     return [
         f"  {name}.{path} = {value!r}" + (f" (default {default})" if default else "")
         for name, reader in readers(config).items()
         if isinstance(sections.get(name), ConfigDict)
         for path, value, default in differences(sections[name], reader)
-        # Kinds and needs of stages are told below, as the plan.
+        # The plan below shows the kinds and needs of stages.
         if not (reader is Stage and path.split(".")[0] in (Stage.key, "needs"))
     ]
 
@@ -67,7 +67,7 @@ def _different(config: ConfigDict) -> list[str]:
 def _data(
     config: ConfigDict, nodes: tuple[graph.Node, ...]
 ) -> tuple[dict[str, SplitSize], dict[str, str | None], dict[str, str]]:
-    """Size of each split that is at hand, its digest, and what is to say of others."""
+    """Returns the sizes of the splits that are available, their digests, and remarks on all."""
     sizes: dict[str, SplitSize] = {}
     digests: dict[str, str | None] = {}
     remarks: dict[str, str] = {}

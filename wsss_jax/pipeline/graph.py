@@ -1,4 +1,4 @@
-"""The stages a config names, checked and in the order they run."""
+"""The graph of the stages of a recipe, checked and in the order in which they run."""
 
 import dataclasses
 import json
@@ -18,8 +18,8 @@ class Node:
     """A stage in the graph of a recipe.
 
     Attributes:
-      name: what the recipe calls it; also the name of its folder.
-      stage: its settings, which know how to run.
+      name: the stage's name in the recipe, which is also the name of its folder.
+      stage: the stage with its settings.
     """
 
     name: str
@@ -27,32 +27,32 @@ class Node:
 
     @property
     def type(self) -> str:
-        """What the recipe's section calls this kind of stage."""
+        """The kind of the stage, as the recipe's section names it."""
         return name_of(type(self.stage))
 
     @property
     def needs(self) -> dict[str, str]:
-        """Names of the stages that it needs, by the names of its inputs."""
+        """The names of the stages that it needs, by the names of its inputs."""
         return dict(self.stage.needs)
 
     @property
     def section(self) -> dict[str, Any]:
-        """All its settings, defaults too, as plain values that JSON can hold."""
+        """All of its settings, including defaults, as plain values for JSON."""
         return json.loads(to_config(self.stage).to_json_best_effort())
 
 
 def stages(config: ConfigDict) -> tuple[Node, ...]:
-    """The stages of `config`, every one after the stages it needs, otherwise as listed.
+    """Returns the stages of `config` as listed, but each one after the stages that it needs.
 
     Raises:
-      UserError: a key that nothing reads, a stage without section or type, a setting that it does
-        not have or that makes no sense, a need that names no stage, or a cycle.
+      UserError: nothing reads a key, a stage has no section or type, a setting does not exist or
+        is out of its range, a need names no stage, or the stages need each other in a circle.
     """
     names = general_settings(config).stages
     found = {name: _node(config, name) for name in names}
     if len(found) < len(names):
         twice = next(n for n in names if list(names).count(n) > 1)
-        raise UserError(f"stage {twice} is listed twice in the config's stages")
+        raise UserError(f"stage {twice} is listed twice in the config's stages: remove one of them")
     for stage in found.values():
         for need in stage.needs.values():
             if need not in found:
@@ -64,10 +64,10 @@ def stages(config: ConfigDict) -> tuple[Node, ...]:
 
 
 def check(nodes: tuple[Node, ...]) -> None:
-    """Asks every stage whether the stages that it needs make sense.
+    """Lets every stage check the stages that it needs.
 
     Raises:
-      UserError: one says no.
+      UserError: a stage refuses them.
     """
     needed = {node.name: Need(node.name, node.stage) for node in nodes}
     for node in nodes:
@@ -79,9 +79,9 @@ def check(nodes: tuple[Node, ...]) -> None:
 
 
 def downstream(all_stages: tuple[Node, ...], names: set[str]) -> set[str]:
-    """`names` and every stage that needs one of them, directly or through others."""
+    """Returns `names` and all stages that need one of them, directly or through others."""
     reached = set(names)
-    for stage in all_stages:  # in order, so one pass suffices
+    for stage in all_stages:  # One pass suffices, because they are in order.
         if reached & set(stage.needs.values()):
             reached.add(stage.name)
     return reached
@@ -89,7 +89,9 @@ def downstream(all_stages: tuple[Node, ...], names: set[str]) -> set[str]:
 
 def _node(config: ConfigDict, name: str) -> Node:
     if not re.fullmatch(r"[A-Za-z0-9]\w*", name):
-        raise UserError(f"a stage name consists of letters, digits and _, found {name!r}")
+        raise UserError(
+            f"expected a stage name of letters, digits and _, found {name!r}: rename the stage"
+        )
     section = config.get(name)
     if not isinstance(section, ConfigDict):
         sections = [k for k, v in config.items() if isinstance(v, ConfigDict) and "type" in v]

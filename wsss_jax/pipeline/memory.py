@@ -1,4 +1,4 @@
-"""Peak memory of a run, kept beside its results in ``memory.json``."""
+"""Records the peak memory of a run in ``memory.json`` beside its results."""
 
 import resource
 import sys
@@ -11,10 +11,13 @@ FILE = "memory.json"
 
 
 def peak() -> dict[str, int | None]:
-    """Most bytes this process has held so far: ``process``, and ``device`` (None where unknown).
+    """Returns the peak memory of this process so far in bytes.
 
-    ``device`` is the largest of the local devices. Other processes, such as those of the dense
-    CRF, are not counted.
+    Other processes, such as those of the dense CRF, are not counted.
+
+    Returns:
+      ``process``, and ``device``, which is the largest peak of the local devices or None if it is
+      unknown.
     """
     import jax
 
@@ -26,9 +29,9 @@ def peak() -> dict[str, int | None]:
 
 
 def record(workdir: Path, *, anew: bool = False) -> None:
-    """Writes the peak of this process, or that of an earlier one of the run where it was higher.
+    """Writes the peak of this process, or that of an earlier process of the run if it was higher.
 
-    `anew` forgets earlier ones: all was done again.
+    `anew` ignores earlier processes, for a run that did everything again.
     """
     before = {} if anew else read(workdir)
     now = peak()
@@ -37,7 +40,7 @@ def record(workdir: Path, *, anew: bool = False) -> None:
 
 
 def read(workdir: Path) -> dict[str, Any]:
-    """What `record` wrote for the run in `workdir`; empty where nothing was recorded."""
+    """Returns what `record` wrote for the run in `workdir`, or an empty dict."""
     path = workdir / FILE
     found = read_json(path) if path.is_file() else {}
     return found if isinstance(found, dict) else {}

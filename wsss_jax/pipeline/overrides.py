@@ -1,7 +1,7 @@
-"""Values of a recipe that the command line replaces, ``--config.KEY=VALUE``.
+"""Replaces values of a recipe by those of the command line, ``--config.KEY=VALUE``.
 
-The class that reads a section says which settings there are and of which types. In a section that
-no class reads, the values that are there say it.
+The class that reads a section determines its settings and their types. In a section that no class
+reads, its present values determine them.
 """
 
 import ast
@@ -32,28 +32,28 @@ from wsss_jax.settings import (
 
 _OVERRIDE = re.compile(r"--(?P<off>no)?config\.(?P<key>[^=]+)(=(?P<text>.*))?", re.DOTALL)
 _TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-_ANY = "*"  # stands for every name, in a section whose names are free
+_ANY = "*"  # This stands for every name in a section whose names are free.
 
 
 class _Unknown(UserError):
-    """There is no such setting; or not yet, where another override names another kind."""
+    """The setting does not exist, or only will when another override has changed the kind."""
 
 
 def replace(config: ConfigDict, overrides: Sequence[str], readers: Mapping[str, Any]) -> None:
-    """Replaces values of a recipe; of several values for one key the last one counts.
+    """Replaces values of a recipe; the last of several values for one key counts.
 
-    References stay references: what is set for one of several stages that share a value is set for
-    all. Where a section gets another kind (of method, say), it keeps the settings that both kinds
-    have, and the rest are the defaults of the new one.
+    References stay references: setting a value that several stages share sets it for all of them.
+    If a section gets another kind, such as another method, it keeps the settings that both kinds
+    have, and the others get the defaults of the new kind.
 
     Args:
       config: the recipe.
-      overrides: each ``--config.KEY=VALUE``, or ``--config.KEY`` and ``--noconfig.KEY`` for True
-        and False.
-      readers: the classes that read its sections, by the sections' names.
+      overrides: ``--config.KEY=VALUE``, or ``--config.KEY`` and ``--noconfig.KEY`` for True and
+        False.
+      readers: the classes that read its sections, by the names of the sections.
 
     Raises:
-      UserError: an unknown key (the nearest is named), or a value that does not fit.
+      UserError: a key is unknown (the nearest one is named), or a value does not fit.
     """
     waiting = {match["key"]: match for match in map(_matched, overrides)}
     while waiting:
@@ -97,7 +97,7 @@ def _replace(config: ConfigDict, key: str, text: str | None, readers: Mapping[st
 
 
 def _settings(hint: Any, section: ConfigDict, where: str) -> tuple[Any, Mapping[str, Any]]:
-    """Types of the settings of a section by name, and the base of its kinds where it has some."""
+    """Returns the base class of a section's kinds, if it has kinds, and its settings' types."""
     cls = reader_of(hint)
     if cls is None:
         element = element_of(hint)
@@ -109,7 +109,7 @@ def _settings(hint: Any, section: ConfigDict, where: str) -> tuple[Any, Mapping[
 
 
 def _type_of(value: Any) -> Any:
-    """The type of a value that no class describes."""
+    """Returns the type of a value that no class describes."""
     if isinstance(value, ConfigDict):
         return Mapping[str, Any]
     if isinstance(value, tuple):
@@ -119,19 +119,19 @@ def _type_of(value: Any) -> Any:
 
 
 def _value(text: str | None, hint: Any, where: str) -> Any:
-    """The text of the command line as a value of the annotated type `hint`."""
+    """Converts a text of the command line to a value of the annotated type `hint`."""
     for reading in (True,) if text is None else _readings(text, hint):
         try:
             return plain(convert(reading, hint, where))
         except UserError:
             if isinstance(reading, Mapping):
-                raise  # it says which of the values does not fit
+                raise  # The message says which of the values does not fit.
     found = "no value" if text is None else repr(text)
     raise UserError(f"expected {where} to be {expected(hint)}, found {found}{choice(text, hint)}")
 
 
 def _readings(text: str, hint: Any) -> Iterator[Any]:
-    """What a text may stand for, the likeliest first."""
+    """Yields the values that a text can stand for, the likeliest first."""
     if hint is str:
         yield text
         return
@@ -164,7 +164,7 @@ def _set(section: ConfigDict, name: str, value: Any) -> None:
 
 
 def _change_kind(section: ConfigDict, base: Any, name: str, where: str) -> None:
-    """Makes a section that of another kind of `base`."""
+    """Changes the kind of a section to another one of `base`."""
     kind = kind_of(base, name, where)
     settings = settings_of(kind)
     values: dict[str, Any] = dict(section.items(preserve_field_references=True))  # pyright: ignore
@@ -196,7 +196,7 @@ def _unknown(config: ConfigDict, key: str) -> _Unknown:
 
 
 def _nearest_key(key: str, keys: Iterable[str]) -> str:
-    """As `nearest`; of a section that exists, only a value whose own name resembles the key's."""
+    """Like `nearest`, but in a section that exists, only names a value with a similar last name."""
     section, _, name = key.rpartition(".")
     siblings = [k for k in keys if k.rpartition(".")[0] == section]
     if not siblings:

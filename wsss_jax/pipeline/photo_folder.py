@@ -1,4 +1,4 @@
-"""Masks of a folder of photographs by the network that a run has trained."""
+"""Segments a folder of photographs with the network that a run has trained."""
 
 import dataclasses
 import functools
@@ -25,12 +25,12 @@ RECORD = "segment.json"
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A network and how its masks are made.
+    """A trained network and the settings of its masks.
 
     Attributes:
-      checkpoint: folder of its training stage.
-      settings: of the stage that made masks with it.
-      classes: foreground names.
+      checkpoint: the folder of the training stage.
+      settings: the settings of the stage that made masks with it.
+      classes: the names of the foreground classes.
     """
 
     checkpoint: Path
@@ -39,19 +39,20 @@ class Trained:
 
 
 def find_network(workdir: Path, stage: str = "", classes: str = "") -> Trained:
-    """The network of a run.
+    """Finds the network of a run.
 
     Args:
-      workdir: of the run.
-      stage: one of its stages of type predict; empty for the last one.
-      classes: a file of class names, for a run that does not say which it has.
+      workdir: the working directory of the run.
+      stage: one of its stages of type predict, or empty for the last one.
+      classes: a file of class names, for a run that does not record them.
 
     Raises:
-      UserError: no such stage, or its network is not finished.
+      UserError: there is no such run or stage, or the training is not finished.
     """
     if not (workdir / "results.json").is_file():
         raise UserError(
-            f"expected the folder of a run, with results.json, at {workdir}, found none"
+            f"expected the folder of a run, with results.json, at {workdir}, found none: check the"
+            " path"
         )
     config = with_tuples(read_json(workdir / "results.json"))["config"]
     found = [name for name in config["stages"] if config[name]["type"] == "predict"]
@@ -63,37 +64,41 @@ def find_network(workdir: Path, stage: str = "", classes: str = "") -> Trained:
         )
     name = stage or found[-1]
     try:
-        # The photographs are no split, and nobody knows what they show.
+        # The photographs are not a split, and their labels are unknown.
         changes = {"split": "", "known_labels": False}
         settings = Stage.from_config(config[name] | changes, name)
     except UserError as error:
         raise UserError(f"{workdir / 'results.json'}: {error}") from error
-    assert isinstance(settings, Predict)  # as its type says
+    assert isinstance(settings, Predict)  # The section has this type.
     checkpoint = workdir / config[name]["needs"]["checkpoint"]
     if not (checkpoint / "_DONE.json").is_file():
-        raise UserError(f"expected a trained network in {checkpoint}, found an unfinished stage")
+        raise UserError(
+            f"expected a trained network in {checkpoint}, found an unfinished stage: finish the run"
+        )
     if classes:
         return Trained(checkpoint, settings, tuple(read_classes(classes)))
     names = read_json(checkpoint / "metrics.json").get("classes")
     if not names:
         raise UserError(
-            f"expected the names of the classes in {checkpoint / 'metrics.json'}, found none, as an"
-            " older version wrote it: give a file of them with --classes (or voc)"
+            f"expected the names of the classes in {checkpoint / 'metrics.json'}, found none,"
+            " because an older version wrote it: name a file of them with --classes (or voc)"
         )
     return Trained(checkpoint, settings, tuple(names))
 
 
 def segment(network: Trained, images: Path, out: Path) -> tuple[int, list[str]]:
-    """Masks and overlays of the images of a folder.
+    """Makes masks and overlays of the images of a folder.
 
     Returns:
-      How many images there are masks of, and what was said of those that were left out.
+      The number of images that have masks, and messages about the images that were left out.
 
     Raises:
-      UserError: no images, or `out` holds masks of another network or other settings.
+      UserError: there are no images, or `out` contains masks of another network or other settings.
     """
     if images.resolve() in (out.resolve(), (out / "masks").resolve()):
-        raise UserError("expected --out to be another folder than --images, found the same")
+        raise UserError(
+            "expected --out to be another folder than --images, found the same: change one of them"
+        )
     if (out / "masks").is_dir():
         remove_unfinished(out)
     source, damaged = open_photographs(images, network.classes)
@@ -124,10 +129,10 @@ def _write_overlay(picture: Image.Image, paths: tuple[Path, ...]) -> None:
 
 
 def _take_up(out: Path, network: Trained, source: Photographs) -> None:
-    """Says in `out` what its masks are made with; masks of images that have changed are removed.
+    """Records in `out` what its masks are made with, and removes masks of changed images.
 
     Raises:
-      UserError: what is there was made with something else, or nothing says with what.
+      UserError: the masks in `out` were made with something else, or have no record.
     """
     weights = (network.checkpoint / "weights.npz").read_bytes()
     not_of_masks = {Predict.key, "needs", "split", *Predict.no_effect}
@@ -148,7 +153,7 @@ def _take_up(out: Path, network: Trained, source: Photographs) -> None:
     for name in ("network", "classes", "settings"):
         if before and before[name] != record[name]:
             raise UserError(
-                f"{out} holds masks that were made with other {name}"
+                f"{out} contains masks that were made with other {name}"
                 f"{_difference(before[name], record[name])}: choose another --out, or delete it"
             )
     old = before.get("images", {})
@@ -160,7 +165,7 @@ def _take_up(out: Path, network: Trained, source: Photographs) -> None:
 
 
 def _difference(old: Any, new: Any) -> str:
-    """The first setting that differs, in brackets; nothing to say of other things."""
+    """Returns the first setting that differs, in brackets, or an empty string for other values."""
     if not isinstance(old, dict):
         return ""
     key = next(k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k))

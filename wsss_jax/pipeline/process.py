@@ -1,4 +1,4 @@
-"""The process around a run: quiet logs, compilation cache, other processes and lock."""
+"""Sets up the process of a run: quiet logs, compilation cache, other processes and the lock."""
 
 import contextlib
 import hashlib
@@ -16,11 +16,11 @@ from wsss_jax.errors import UserError
 
 
 def quiet() -> None:
-    """Hides what the libraries below say about themselves; call before JAX is imported.
+    """Hides the messages of libraries; call it before JAX is imported.
 
-    Warnings and errors about a run are still shown, and variables the user set win.
+    Warnings and errors about a run are still shown, and variables that the user has set are kept.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own log lines, below errors
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides XLA's log lines below errors
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     for name in ("absl", "orbax", "grain", "jax._src.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -29,11 +29,11 @@ def quiet() -> None:
 
 
 def compilation_cache() -> None:
-    """Keeps compiled programs on the disk, so that the second run of a recipe starts at once.
+    """Keeps compiled programs on the disk, so that the second run of a recipe starts immediately.
 
-    They lie in ``$XDG_CACHE_HOME/wsss_jax/xla``, one folder per kind of machine (a program made for
-    another processor may not run here). JAX's own ``JAX_COMPILATION_CACHE_DIR`` and
-    ``JAX_ENABLE_COMPILATION_CACHE=false`` are respected.
+    They are in ``$XDG_CACHE_HOME/wsss_jax/xla``, in one folder per kind of machine, because a
+    program for another processor may not run on this one. JAX's own ``JAX_COMPILATION_CACHE_DIR``
+    and ``JAX_ENABLE_COMPILATION_CACHE=false`` are respected.
     """
     import jax
 
@@ -44,7 +44,7 @@ def compilation_cache() -> None:
     folder = root / "wsss_jax" / "xla" / _machine()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a read-only home: compile anew, as without cache
+    except OSError:  # The home is read-only, so there is no cache.
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
@@ -63,10 +63,10 @@ def _machine() -> str:
 def join_processes(
     distributed: bool, coordinator: str, num_processes: int, process_id: int
 ) -> None:
-    """Starts `jax.distributed` when asked for, or when SLURM or a TPU pod started several tasks.
+    """Starts `jax.distributed` if the flags ask for it or SLURM or a TPU pod started several tasks.
 
     Raises:
-      UserError: the flags are incomplete, or the other processes could not be reached.
+      UserError: the flags are incomplete, or the other processes cannot be reached.
     """
     import jax
 
@@ -74,7 +74,7 @@ def join_processes(
         if num_processes < 1 or not 0 <= process_id < num_processes:
             raise UserError(
                 "--coordinator needs --num_processes and --process_id below it,"
-                f" found {num_processes} and {process_id}"
+                f" found {num_processes} and {process_id}: change them"
             )
         arguments = {
             "coordinator_address": coordinator,
@@ -91,7 +91,7 @@ def join_processes(
         jax.distributed.initialize(**arguments)
     except (RuntimeError, ValueError) as error:
         what = " ".join(str(error).split())
-        raise UserError(f"could not join the other processes: {what}") from error
+        raise UserError(f"cannot join the other processes: {what}") from error
 
 
 def _started_together() -> bool:
@@ -102,12 +102,12 @@ def _started_together() -> bool:
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Holds `workdir` against a second run.
+    """Locks `workdir`, so that no second run works in it.
 
-    The lock belongs to this process alone (not to children it leaves behind) and ends with it.
+    The lock belongs to this process alone, not to children that it leaves behind, and ends with it.
 
     Raises:
-      UserError: another run holds it, or the folder cannot be written.
+      UserError: another run has the lock, or the folder cannot be written.
     """
     path = workdir / ".lock"
     try:
@@ -115,7 +115,7 @@ def lock(workdir: Path) -> Iterator[None]:
         path.touch()
     except OSError as error:
         raise UserError(f"cannot use --workdir {workdir}: {error.strerror}") from error
-    # The other kind of lock, a file that exists, would outlive a run that was killed.
+    # A soft lock, which is a file that exists, would outlive a run that was killed.
     held = FileLock(path, blocking=False, fallback_to_soft=False)
     try:
         held.acquire()
@@ -126,7 +126,7 @@ def lock(workdir: Path) -> Iterator[None]:
             " choose another --workdir"
         ) from error
     except OSError:
-        pass  # a file system without locks: nothing to hold
+        pass  # The file system has no locks.
     path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a recipe says beside the sections of its stages."""
+"""The general settings of a recipe, outside the sections of its stages."""
 
 import dataclasses
 from typing import Any
@@ -17,10 +17,10 @@ class Recipe(Settings):
     """The general settings of a recipe.
 
     Attributes:
-      name: how reports and comparisons call the recipe.
-      seed: of everything that is drawn: weights, batches, samples of images.
+      name: the name of the recipe in reports and comparisons.
+      seed: the seed of everything random: weights, batches and samples of images.
       data: the data set.
-      stages: names of the stages to run; each has a section of its own.
+      stages: the names of the stages to run, each of which has its own section.
       init_weights: a value that training stages may share as their ``init_weights``.
       protocol: a value that evaluations may share as their ``protocol``.
     """
@@ -34,13 +34,13 @@ class Recipe(Settings):
 
 
 def general_settings(config: ConfigDict) -> Recipe:
-    """The general settings of a recipe, without the sections of stages.
+    """Reads the general settings of a recipe, without the sections of stages.
 
-    A section of a stage that is not listed may stay: it has a ``type``.
+    A section with a ``type`` may stay even if its stage is not listed.
 
     Raises:
-      UserError: a key that is neither a setting nor a stage (the nearest is named), a value of the
-        wrong type, or no stages.
+      UserError: a key is neither a setting nor a stage (the nearest one is named), a value has the
+        wrong type, or there are no stages.
     """
     settings = settings_of(Recipe)
     listed: Any = config.get("stages", ())

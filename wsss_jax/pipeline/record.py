@@ -1,8 +1,8 @@
-"""What a stage's folder says about the run that made it, and what is to be done about it.
+"""Decides what to do with each stage, from the records in the stages' folders.
 
-``_START.json`` is written when a stage begins and holds everything its results depend on;
-``_DONE.json`` closes the folder. Comparing the first with the present config tells which value
-differs; the second says that the work is finished.
+``_START.json`` is written when a stage starts, and contains everything on which the results depend.
+Its comparison with the present config finds the values that differ. ``_DONE.json`` says that the
+stage is finished.
 """
 
 import dataclasses
@@ -19,16 +19,21 @@ from wsss_jax.pipeline.graph import Node, downstream
 from wsss_jax.settings import to_config
 
 FORMAT = 2
-"""Of the records. Those of version 0.1 have none: its settings had other names and no defaults."""
+"""The format of the records. Records of version 0.1, which had other settings, have no format."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What is to be done with a stage, and why (`reason` is shown to the user).
+    """What to do with a stage.
 
-    `action` is ``run``, ``resume``, ``skip`` (finished), ``redo`` (delete and run), ``leave`` (not
-    asked for), ``remove`` (not asked for, but made from a stage that is done again) or ``refuse``.
-    `parts` is everything the results depend on and `digest` its hash.
+    Attributes:
+      node: the stage.
+      parts: everything on which the results depend.
+      digest: the hash of `parts`.
+      action: ``run``, ``resume``, ``skip`` (finished), ``redo`` (delete and run), ``leave`` (not
+        asked for), ``remove`` (not asked for, but made from a stage that is run again) or
+        ``refuse``.
+      reason: the reason, which the user sees.
     """
 
     node: Node
@@ -46,10 +51,16 @@ def decide(
     only: tuple[str, ...] = (),
     force: bool = False,
 ) -> tuple[Decision, ...]:
-    """What is to be done with each stage, in order; reads `workdir` and changes nothing.
+    """Decides what to do with each stage, in order; reads `workdir` and changes nothing.
 
-    `settings` is the config as plain values (its ``seed`` and ``data`` are used); `sources` maps
-    a split to the digest of its data, None where the data is not at hand (taken as unchanged).
+    Args:
+      nodes: the stages in order.
+      settings: the config as plain values, of which ``seed`` and ``data`` are used.
+      sources: the digest of the data of each split, or None if the data is not available, which
+        counts as unchanged.
+      workdir: the working directory.
+      only: the names of the stages to run; all if empty.
+      force: whether stages with other settings are deleted and run again.
     """
     decisions: dict[str, Decision] = {}
     for node in nodes:
@@ -57,8 +68,8 @@ def decide(
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         action, reason = _action(node, parts, workdir, decisions, only, force)
         decisions[node.name] = Decision(node, parts, digest, action, reason)
-    # A stage that is done again from the same record gives the same results: what was made from it
-    # stays valid.
+    # A stage that is run again with the same record has the same results, so what was made from
+    # them stays valid.
     changed = {
         name
         for name, decision in decisions.items()
@@ -68,13 +79,13 @@ def decide(
         decision = decisions[name]
         if decision.action in ("skip", "resume", "leave") and recorded(workdir / name):
             action = "remove" if decision.action == "leave" else "redo"
-            reason = "made from a stage that is done again"
+            reason = "made from a stage that is run again"
             decisions[name] = dataclasses.replace(decision, action=action, reason=reason)
     return tuple(decisions.values())
 
 
 def recorded(folder: Path) -> dict[str, Any] | None:
-    """What the results in a stage's folder depend on; None for a folder that was never begun.
+    """Returns what the results in a stage's folder depend on, or None if no stage started there.
 
     Raises:
       UserError: the record cannot be read.
@@ -83,7 +94,10 @@ def recorded(folder: Path) -> dict[str, Any] | None:
         return None
     parts = read_json(folder / START).get("parts")
     if not isinstance(parts, dict):
-        raise UserError(f"{folder / START} is no record of this program: choose another --workdir")
+        raise UserError(
+            f"expected a record of this program in {folder / START}, found something else: choose"
+            " another --workdir"
+        )
     return parts
 
 
@@ -109,11 +123,11 @@ def _parts(
         "images": images,
         "needs": {name: upstream[node.needs[name]].digest for name in sorted(node.needs)},
     }
-    return json.loads(json.dumps(parts))  # as it will be read back: tuples become lists
+    return json.loads(json.dumps(parts))  # turns tuples into lists, as in a record that is read
 
 
 def _data(section: dict[str, Any]) -> dict[str, Any]:
-    """The data set without where it lies; what lies there is in the digests of the splits."""
+    """Returns the settings of the data without its location; digests stand for the content."""
     data = DataSettings.from_config(section, "data")
     return {k: v for k, v in to_config(data).to_dict().items() if k not in data.location}
 
@@ -124,7 +138,7 @@ def _file_digest(name: str) -> str | None:
     try:
         with Path(name).expanduser().open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:  # the stage says so, if it has to run
+    except OSError:  # If the stage has to run, the run is refused.
         return None
 
 
@@ -148,7 +162,7 @@ def _action(
         return "refuse", f"expected a folder at {folder}: choose another --workdir"
     old = recorded(folder)
     if old is not None and not _has_results(folder):
-        return "run", "new"  # it ended before it made anything, over a mistake in the settings, say
+        return "run", "new"  # It ended before it made anything, perhaps at a mistake in settings.
     if old is None:
         foreign = folder.exists() and any(p.suffix != ".tmp" for p in folder.iterdir())
         if foreign:
@@ -163,9 +177,9 @@ def _action(
     if why:
         return "refuse", (
             f"{folder} holds another run: {why}; choose another --workdir, or --force to delete"
-            " it and all that was made from it"
+            " it and everything that was made from it"
         )
-    return ("skip", "finished") if done else ("resume", "begun, not finished")
+    return ("skip", "finished") if done else ("resume", "started, but not finished")
 
 
 def _has_results(folder: Path) -> bool:
@@ -183,7 +197,7 @@ def _unfit(needed: Decision, workdir: Path, upstream: dict[str, Decision]) -> st
 
 
 def _unfinished(needed: Decision, workdir: Path, upstream: dict[str, Decision]) -> list[str]:
-    """`needed` and what it needs itself, as far as it is not asked for and not finished."""
+    """Returns those of `needed` and the stages that it needs that are not asked for or finished."""
     if needed.action != "leave" or (workdir / needed.node.name / DONE).is_file():
         return []
     before = [_unfinished(upstream[n], workdir, upstream) for n in needed.node.needs.values()]
@@ -191,7 +205,7 @@ def _unfinished(needed: Decision, workdir: Path, upstream: dict[str, Decision]) 
 
 
 def differences(node: Node, old: dict[str, Any], new: dict[str, Any]) -> str:
-    """The values that differ between two records of a stage, as text; empty when none does."""
+    """Returns a text of the values that differ between two records of a stage; "" if none do."""
     if old.get("format") != FORMAT:
         return "it was made by an older version, whose settings had other names"
     lines = []
@@ -211,7 +225,7 @@ def differences(node: Node, old: dict[str, Any], new: dict[str, Any]) -> str:
             lines.append(f"{key} was {before[key]!r}, is now {after[key]!r}")
     more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
     if not lines:
-        # Upstream stages name the value themselves; here it is enough to say which.
+        # Upstream stages name their own values, so the name of the stage is enough.
         lines = [
             f"its input {node.needs.get(k, k)} differs"
             for k in sorted(old["needs"].keys() | new["needs"].keys())
@@ -221,7 +235,7 @@ def differences(node: Node, old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 def _named(name: str, parts: dict[str, Any]) -> dict[str, Any]:
-    """Values by the path a user types after ``--config.``."""
+    """Returns the values by their paths after ``--config.``."""
     tree = {name: parts["section"], "seed": parts["seed"], "data": parts["data"]}
     return dict(flatten(tree))
 
@@ -230,7 +244,7 @@ def remove(workdir: Path, name: str) -> None:
     """Deletes a stage's folder.
 
     Raises:
-      UserError: it is no folder of ours directly inside `workdir` (a link, or without record).
+      UserError: it is a link, has no record of this program or is not directly inside `workdir`.
     """
     folder = workdir / name
     if not folder.exists():
@@ -238,7 +252,7 @@ def remove(workdir: Path, name: str) -> None:
     inside = folder.resolve().parent == workdir.resolve() and not folder.is_symlink()
     if not inside or recorded(folder) is None:
         raise UserError(f"will not delete {folder}: it was not made by this program in {workdir}")
-    # Cut short, a deletion leaves a folder that is neither finished nor taken for somebody else's.
+    # A deletion that is interrupted leaves a folder with a record that it is not finished.
     (folder / DONE).unlink(missing_ok=True)
     for entry in folder.iterdir():
         if entry.name != START:

@@ -1,9 +1,9 @@
 """Runs the stages of a config in a working directory: skips what is finished, resumes the rest.
 
 Every stage has the folder ``workdir/<stage>/``. ``_START.json`` records what its results depend
-on, ``_DONE.json`` that it is finished (see `wsss_jax.pipeline.record`), ``config.json`` its
-settings and ``metrics.json`` its figures. ``workdir/results.json`` gathers the figures
-of all stages.
+on, and ``_DONE.json`` that it is finished (see `wsss_jax.pipeline.record`). ``config.json`` has its
+settings and ``metrics.json`` its figures. ``workdir/results.json`` collects the figures of all
+stages.
 """
 
 import datetime
@@ -25,28 +25,28 @@ from wsss_jax.stages.base import Context
 
 RESULTS = "results.json"
 
-_BEGINS = ("run", "redo", "resume")  # actions that begin or go on with a stage's work
+_BEGINS = ("run", "redo", "resume")  # the actions that run a stage
 
 
 def run(
     config: ConfigDict, workdir: Path, only: tuple[str, ...] = (), force: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Runs the stages of `config`; returns the metrics of every finished stage.
+    """Runs the stages of `config` and returns the metrics of every finished stage.
 
     Args:
       config: the recipe with all values resolved.
-      workdir: where the results go; made if needed.
-      only: names of the stages to run; all of them when empty.
-      force: delete and do again stages whose settings differ (those named by `only` in any case)
-        and everything made from them.
+      workdir: the folder for the results, which is created if it does not exist.
+      only: the names of the stages to run; all if empty.
+      force: whether to delete and run again the stages whose settings differ, or with `only` the
+        stages that it names, and everything that was made from them.
 
     Raises:
-      UserError: the config is wrong, or the folder holds results of another config.
+      UserError: the config is wrong, or the folder has results of another config.
       Interrupted: a stage stopped on request after saving.
     """
     nodes = checked(config, only)
     plain = json.loads(config.to_json_best_effort())
-    # What can be refused without the data is refused before they are prepared.
+    # What can be refused without the data is refused before the data is prepared.
     beforehand = decide(nodes, plain, {}, workdir, only, force)
     _refuse(beforehand)
     _refuse_missing_files(beforehand)
@@ -59,7 +59,7 @@ def run(
         if decision.action in _BEGINS:
             _check_data(decision.node, _context(config, workdir, decision.node.name, nodes))
     if jax.process_index() == 0:
-        # Results first vanish where they are used, then where they come from.
+        # Stages are removed before the stages that they were made from.
         for decision in reversed(decisions):
             if decision.action in ("redo", "remove"):
                 remove(workdir, decision.node.name)
@@ -67,10 +67,10 @@ def run(
         node = decision.node
         head = f"[{number}/{len(decisions)}] {node.name} ({node.type})"
         if decision.action in _BEGINS:
-            _say(f"{head}: {'goes on' if decision.action == 'resume' else 'starts'}")
+            _say(f"{head}: {'resumes' if decision.action == 'resume' else 'starts'}")
             _run_stage(_context(config, workdir, node.name, nodes), decision)
         else:
-            deleted = "deleted, it was " if decision.action == "remove" else ""
+            deleted = "deleted, because it was " if decision.action == "remove" else ""
             _say(f"{head}: {deleted}{decision.reason}")
     return _gather(config, workdir, nodes)
 
@@ -100,17 +100,17 @@ def _check_data(node: graph.Node, context: Context) -> None:
 
 
 def checked(config: ConfigDict, only: tuple[str, ...]) -> tuple[graph.Node, ...]:
-    """The stages of `config` in order, after looking for all that is wrong without the data.
+    """Returns the stages of `config` in order, after all checks that do not need the data.
 
     Raises:
-      UserError: the config is wrong, or a name in `only` is no stage.
+      UserError: the config is wrong, or a name in `only` is not a stage.
     """
     nodes = graph.stages(config)
     names = [node.name for node in nodes]
     for name in only:
         if name not in names:
             raise UserError(
-                f"--only names {name}, which is no stage of this config ({', '.join(names)})"
+                f"--only names {name}, which is not a stage of this config ({', '.join(names)})"
                 f"{nearest(name, names)}"
             )
     graph.check(nodes)
@@ -120,12 +120,12 @@ def checked(config: ConfigDict, only: tuple[str, ...]) -> tuple[graph.Node, ...]
 def _digests(
     config: ConfigDict, workdir: Path, nodes: tuple[graph.Node, ...], only: tuple[str, ...]
 ) -> dict[str, str | None]:
-    """Digests of the data of the splits that are read; prepares the data set on first use."""
+    """Returns the digests of the splits that are read, and prepares the data set on first use."""
     splits = sorted({s for node in nodes for s in node.stage.splits()})
     wanted = {s for node in nodes if not only or node.name in only for s in node.stage.splits()}
     context = _context(config, workdir, nodes[0].name, nodes)
     for turn in ("first process", "others"):
-        # One process prepares the data set, the others find it ready.
+        # The first process prepares the data set before the others read it.
         if (jax.process_index() == 0) == (turn == "first process"):
             for split in sorted(wanted):
                 context.source(split)
@@ -215,7 +215,7 @@ def _gather(
     return {name: done["metrics"] for name, done in finished.items()}
 
 
-# Figures worth a place in the table, with the way they are shown.
+# The figures that the table shows, and their formats.
 _SHOWN = {
     "miou": "{:.1%} mIoU",
     "precision": "{:.1%} precision",
@@ -228,7 +228,7 @@ _SHOWN = {
 
 
 def table(results: dict[str, tuple[float, dict[str, Any]]]) -> str:
-    """A text table of stages: name, time and key figures."""
+    """Returns a text table with the name, time and key figures of each stage."""
     rows = [("stage", "time", "result")]
     for name, (seconds, metrics) in results.items():
         shown = [
@@ -243,7 +243,7 @@ def table(results: dict[str, tuple[float, dict[str, Any]]]) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A duration as people read it: ``4.2 s``, ``3:05 min``, ``1:02:03 h``."""
+    """Formats a duration as ``4.2 s``, ``3:05 min`` or ``1:02:03 h``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
