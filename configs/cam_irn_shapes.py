@@ -1,9 +1,9 @@
-"""A plain CAM with IRNet's whole chain on the built-in data, tiny and from scratch.
+"""A plain CAM with IRNet's whole chain on the built-in data, with tiny networks from scratch.
 
     python -m wsss_jax.main --config configs/cam_irn_shapes.py --workdir runs/cam_irn_shapes
 
-Two CPU cores suffice; nothing is downloaded. Thresholds, walk and its final CRF were chosen on
-train.
+Two CPU cores suffice, and nothing is downloaded. The thresholds, the walk and its final CRF were
+chosen on train.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from configs import cam_psa_shapes, chains, common
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     psa: Any = cam_psa_shapes.get_config()
     c: Any = ConfigDict({name: psa[name] for name in ("name", "seed", "data", "train")})
     c.name = "cam_irn_shapes"
@@ -41,7 +41,7 @@ def get_config() -> Any:
         test=psa.masks_val.to_dict(),
         maps=dict(scales=psa.cam.scales),
     )
-    # From scratch: the other networks go on from the classifier's backbone.
+    # There are no ImageNet weights, so the other networks start from the classifier's backbone.
     c.train_irnet.needs.backbone = "train"
     c.train_segmentation.needs.backbone = "train"
     return c

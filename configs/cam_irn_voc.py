@@ -3,10 +3,10 @@
     python -m wsss_jax.main --config configs/cam_irn_voc.py --workdir runs/cam_irn_voc \
         --config.data.root=DIR/VOCdevkit --config.init_weights=resnet50.npz
 
-A plain CAM, labels from two dense CRFs, IRNet, a random walk on its boundaries, DeepLabv2;
-``--only`` runs a part. The weights are torchvision's of ImageNet, as an ``.npz`` file of arrays by
-name. One GPU or TPU core with 16 GB, or several devices. Published mIoU: pseudo masks on train
-66.5, network 63.5 on val and 64.8 on test.
+The chain is a plain CAM, labels from two dense CRFs, IRNet, a random walk that its boundaries stop,
+and DeepLabv2; ``--only`` runs a part. The weights are torchvision's of ImageNet, as an ``.npz``
+file of arrays by name. It needs one GPU or TPU core with 16 GB, or several devices. The published
+mIoU of the pseudo masks on train is 66.5, and that of the network 63.5 on val and 64.8 on test.
 """
 
 from typing import Any
@@ -16,14 +16,14 @@ from ml_collections import ConfigDict
 from configs import chains, common, published
 from wsss_jax.data.sets.base import DataSettings
 
-# Crops of 512 without changes of color; IRNet's and the CAM's are resized differently.
+# These are crops of 512 without changes of color. The CAM and IRNet resize images differently.
 _AUGMENT = dict(crop=512, **published.STILL)
-# The momentum is the weight decay's value, as published; see published.optimizer.
+# The momentum has the value of the weight decay, as published; see published.optimizer.
 _OPTIMIZER = dict(lr=0.1, momentum=1e-4, weight_decay=1e-4)
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c: Any = ConfigDict()
     c.name = "cam_irn_voc"
     c.seed = 0
@@ -44,7 +44,7 @@ def get_config() -> Any:
             batch_size=32,
             epochs=3,
             augment=dict(_AUGMENT, long_side=(), scale=(0.5, 1.5)),
-            # The canvas is the crop: group norm shall see as much padding as it did in training.
+            # With a canvas of the size of the crop, group norm sees as much padding as in training.
             method=dict(name="irnet", backbone=backbone, canvas=512),
             optimizer=_OPTIMIZER,
         ),

@@ -1,10 +1,10 @@
-"""A plain CAM with IRNet's whole chain, MobileNetV2 at small image sizes: on a laptop.
+"""A plain CAM with IRNet's whole chain, with MobileNetV2 at small image sizes for a laptop.
 
     python -m wsss_jax.main --config configs/cam_irn_voc_light.py --workdir runs/cam_irn_voc_light \
         --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz
 
-Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. As
-`cam_psa_voc_light` but for what stands between the maps and the network's masks.
+Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. Only
+the stages between the maps and the network's masks differ from `cam_psa_voc_light`.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from configs import cam_psa_voc_light, chains, common, published
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     psa: Any = cam_psa_voc_light.get_config()
     c: Any = ConfigDict({name: psa[name] for name in ("name", "seed", "data", "train")})
     c.name = "cam_irn_voc_light"

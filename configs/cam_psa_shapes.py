@@ -1,9 +1,9 @@
-"""A plain CAM with AffinityNet's whole chain on the built-in data, tiny and from scratch.
+"""A plain CAM with AffinityNet's whole chain on the built-in data, with tiny networks from scratch.
 
     python -m wsss_jax.main --config configs/cam_psa_shapes.py --workdir runs/cam_psa_shapes
 
-Two CPU cores suffice; nothing is downloaded. Backgrounds, walk and its final CRF were chosen on
-train.
+Two CPU cores suffice, and nothing is downloaded. The backgrounds, the walk and its final CRF were
+chosen on train.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from configs import cam_shapes, common, seam_shapes
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     plain: Any = cam_shapes.get_config()
     c: Any = ConfigDict({name: plain[name] for name in ("name", "seed", "data", "train")})
     c.name = "cam_psa_shapes"

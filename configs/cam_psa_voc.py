@@ -3,8 +3,8 @@
     python -m wsss_jax.main --config configs/cam_psa_voc.py --workdir runs/cam_psa_voc \
         --config.data.root=DIR/VOCdevkit --config.init_weights=resnet38.npz
 
-A plain CAM, dense CRF, AffinityNet, random walk, DeepLabv1; ``--only`` runs a part. One GPU or TPU
-core with 32 GB, or several devices.
+The chain is a plain CAM, a dense CRF, AffinityNet, a random walk and DeepLabv1; ``--only`` runs a
+part. It needs one GPU or TPU core with 32 GB, or several devices.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from wsss_jax.data.sets.base import DataSettings
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c: Any = ConfigDict()
     c.name = "cam_psa_voc"
     c.seed = 0

@@ -1,8 +1,8 @@
-"""The plain CAM on the built-in data, a tiny network from scratch: the baseline of the demo.
+"""The plain CAM on the built-in data, with a tiny network from scratch, as the demo's baseline.
 
     python -m wsss_jax.main --config configs/cam_shapes.py --workdir runs/cam_shapes
 
-Two CPU cores suffice; nothing is downloaded.
+Two CPU cores suffice, and nothing is downloaded.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from wsss_jax.data.sets.base import DataSettings
 
 
 def get_config() -> ConfigDict:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c = ConfigDict()
     c.name = "cam_shapes"
     c.seed = 0
@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
         epochs=18,
         augment=dict(crop=96, long_side=(96, 128), hue=0.0),
         method=dict(name="cam", backbone=dict(name="tiny"), dropout=0.1),
-        # From scratch AdamW finds the heads in a few epochs, where SGD has not begun to.
+        # From scratch, AdamW recognizes the heads within a few epochs, which SGD does not.
         optimizer=dict(name="adamw", lr=0.001),
     )
     common.seeds_and_scores(c, scales=(0.75, 1.0))

@@ -1,8 +1,8 @@
-"""ECS-Net on the built-in data, a tiny network from scratch.
+"""ECS-Net on the built-in data, with a tiny network from scratch.
 
     python -m wsss_jax.main --config configs/ecsnet_shapes.py --workdir runs/ecsnet_shapes
 
-Two CPU cores suffice; nothing is downloaded. The dilations suit maps of 12 pixels a side.
+Two CPU cores suffice, and nothing is downloaded. The dilations suit maps of 12 × 12 pixels.
 """
 
 from typing import Any
@@ -12,10 +12,10 @@ from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c: Any = cam_shapes.get_config()
     c.name = "ecsnet_shapes"
-    # As the baseline in all but the method and how its maps are made.
+    # Only the method and the making of its maps differ from the baseline.
     common.change_maps(c, **common.SEAM_MAPS)
     c.train.method = Method.defaults(
         "ecsnet", backbone=c.train.method.backbone, dilations=(1, 2, 3), dropout=0.1

@@ -1,11 +1,11 @@
-"""ECS-Net on PASCAL VOC 2012 with ResNet38 (ICCV 2021): the seeds.
+"""ECS-Net's seeds on PASCAL VOC 2012 with ResNet38 (ICCV 2021).
 
     python -m wsss_jax.main --config configs/ecsnet_voc.py --workdir runs/ecsnet_voc \
         --config.data.root=DIR/VOCdevkit --config.init_weights=resnet38.npz
 
-Optimizer, crop and schedule are SEAM's. What the paper leaves open has its reasons in
-`wsss_jax/methods/ecsnet.py`. One GPU or TPU core with 32 GB, or several devices. Published is the
-final network alone: mIoU 66.6 on val, 67.6 on test.
+Optimizer, crop and schedule are those of SEAM. `wsss_jax/methods/ecsnet.py` gives reasons for the
+choices that the paper leaves open. It needs one GPU or TPU core with 32 GB, or several devices. The
+paper only has scores of the final network, an mIoU of 66.6 on val and 67.6 on test.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from wsss_jax.data.sets.base import DataSettings
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c: Any = ConfigDict()
     c.name = "ecsnet_voc"
     c.seed = 0

@@ -1,8 +1,8 @@
-"""RCM + MAM on the built-in data, a tiny network from scratch.
+"""RCM + MAM on the built-in data, with a tiny network from scratch.
 
     python -m wsss_jax.main --config configs/pss_shapes.py --workdir runs/pss_shapes
 
-Two CPU cores suffice; nothing is downloaded.
+Two CPU cores suffice, and nothing is downloaded.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c = undivided()
     c.name = "pss_shapes"
     common.contrast_first(c)

@@ -1,12 +1,12 @@
-"""RCM + MAM on PASCAL VOC 2012 with ResNet38, as published (arXiv 2112.05351): the seeds.
+"""RCM + MAM's seeds on PASCAL VOC 2012 with ResNet38, as published (arXiv 2112.05351).
 
     python -m wsss_jax.main --config configs/pss_voc.py --workdir runs/pss_voc \
         --config.data.root=DIR/VOCdevkit --config.init_weights=resnet38.npz
 
-Two training stages: `train_rcm` with the regional contrast alone, then `train` from its weights
-with the attentive maps too; learning rate and epochs are not in the paper. Regions are compared at
-every pixel, 256 features each, as published; `region_stride` 2 in both stages takes a quarter of
-that memory. For GPUs or TPUs.
+There are two training stages. `train_rcm` has the regional contrast alone, and `train` starts from
+its weights and adds the attentive maps. The paper does not state the learning rate and the epochs.
+Regions are compared at every pixel with 256 features, as published; a `region_stride` of 2 in both
+stages takes a quarter of that memory. It needs GPUs or TPUs.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from wsss_jax.data.sets.base import DataSettings
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c = undivided()
     c.name = "pss_voc"
     common.contrast_first(c)

@@ -1,15 +1,15 @@
-"""Photographs of one's own, from image-level labels alone to masks and a network: on a laptop.
+"""SEAM's whole chain on photographs of your own, which only have image-level labels, for a laptop.
 
     python -m wsss_jax.main --config configs/seam_own_light.py --workdir runs/seam_own_light \
         --config.data.root=DIR --config.data.labels=labels.csv --config.data.classes=classes.txt \
         --config.init_weights=mobilenet_v2.npz
 
-`seam_voc_light` where no mask is needed or looked at: the background of maps, CRF and walk comes
-from the threshold at which the maps' outlines follow the colors of the images best. `DIR` holds
-`JPEGImages/` and `ImageSets/Segmentation/train.txt`. For a first look there are the masks of the
-maps (`pseudo_labels`); the walk's (`walk`) are better, the network's, restricted to the labels of
-their images, the best (`masks_train`). The epochs are enough for a thousand images, fewer images
-want more. Two CPU cores suffice.
+This is `seam_voc_light` without stages that need masks. The background of the maps, the CRF and the
+walk comes from the threshold at which the outlines of the maps follow the colors of the images
+best. `DIR` contains `JPEGImages/` and `ImageSets/Segmentation/train.txt`. The masks of the maps
+(`pseudo_labels`) come first. Those of the walk (`walk`) are better, and those of the network,
+restricted to the image-level labels, are the best (`masks_train`). The epochs are enough for a
+thousand images; fewer images need more epochs. Two CPU cores suffice.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from wsss_jax.stages.base import Stage
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c: Any = seam_voc_light.get_config()
     c.name = "seam_own_light"
     c.data.masks = "none"
@@ -30,7 +30,7 @@ def get_config() -> Any:
         split=c.train.get_ref("split"),
         threshold="from:chosen",
     )
-    # What looks at masks or at images of val.
+    # These stages need masks or images of val.
     for name in ("cam_val", "masks_val", *(n for n in c.stages if c[n].type == "evaluate")):
         del c[name]
     del c.protocol

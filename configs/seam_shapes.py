@@ -1,8 +1,8 @@
-"""SEAM on the built-in data, from labels to a network, tiny and from scratch: the demo.
+"""The demo: SEAM on the built-in data, from labels to a network, with tiny networks from scratch.
 
     python -m wsss_jax.main --config configs/seam_shapes.py --workdir runs/seam_shapes
 
-Two CPU cores suffice; nothing is downloaded.
+Two CPU cores suffice, and nothing is downloaded.
 """
 
 from collections.abc import Mapping
@@ -13,22 +13,22 @@ from ml_collections import ConfigDict
 from configs import cam_shapes, chains, common, seg_shapes
 from wsss_jax.methods.base import Method
 
-STEPS_PER_EPOCH = 800 // 16  # images, a batch
+STEPS_PER_EPOCH = 800 // 16  # images divided by the batch size
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     baseline: Any = cam_shapes.get_config()
     c: Any = ConfigDict({name: baseline[name] for name in ("name", "seed", "data", "train")})
     c.name = "seam_shapes"
-    # As the baseline in all but the method and how its maps are made.
+    # Only the method and the making of its maps differ from the baseline.
     c.train.method = Method.defaults(
         "seam",
         backbone=c.train.method.backbone,
         small_scale=0.5,
         dropout=0.1,
-        # In the seventh of 18 epochs: before that, maps of classes that are not yet recognised
-        # would be held down, for empty maps agree perfectly.
+        # This is in the seventh of 18 epochs. Earlier, it would suppress the maps of classes that
+        # are not yet recognized, because empty maps agree perfectly.
         consistency_start=6 * STEPS_PER_EPOCH,
     )
     walk = dict(alpha=10.0, beta=8.0, steps=64)
@@ -39,13 +39,13 @@ def get_config() -> Any:
 def chain(
     c: Any, *, alphas: tuple[float, ...], walk: Mapping[str, Any], maps: Mapping[str, Any]
 ) -> None:
-    """Adds the chain of AffinityNet after `c.train`, with networks as tiny as that one.
+    """Adds the chain of AffinityNet after `c.train`, with networks that are as tiny.
 
     Args:
       c: the recipe so far.
-      alphas: backgrounds of the CRF.
-      walk: settings of the random walk.
-      maps: settings of the maps, see `chains.with_affinities`.
+      alphas: the exponents of the CRF's backgrounds.
+      walk: the settings of the random walk.
+      maps: the settings of the maps; see `chains.with_affinities`.
     """
     affinity = common.training(
         split="train",
@@ -63,7 +63,7 @@ def chain(
     segmentation: Any = seg_shapes.get_config().train
     segmentation.ground_truth = False
     segmentation.epochs = 5
-    crf: Any = dict(bilateral=(20.0, 5.0, 4.0), iterations=10)  # where crf=True asks for one
+    crf: Any = dict(bilateral=(20.0, 5.0, 4.0), iterations=10)  # used where crf=True
     chains.with_affinities(
         c,
         affinity=affinity,
@@ -74,6 +74,6 @@ def chain(
         alphas=alphas,
         bilateral=crf["bilateral"],
     )
-    # From scratch: the other networks go on from the classifier's backbone.
+    # There are no ImageNet weights, so the other networks start from the classifier's backbone.
     c.train_affinity.needs.backbone = "train"
     c.train_segmentation.needs.backbone = "train"

@@ -3,10 +3,11 @@
     python -m wsss_jax.main --config configs/seam_voc.py --workdir runs/seam_voc \
         --config.data.root=DIR/VOCdevkit --config.init_weights=resnet38.npz
 
-Seeds, dense CRF, AffinityNet, random walk, DeepLabv1; ``--only`` runs a part. One GPU or TPU core
-with 16 GB suffices at ``--config.train.batch_size=4``; the published batch of 8 wants about twice
-that, or several devices. Published mIoU: CAM on train 55.41 (baseline 47.43), with the walk 63.61,
-network on val 64.5. Then `seam_voc_test` makes the archive for the test server.
+The chain is seeds, a dense CRF, AffinityNet, a random walk and DeepLabv1; ``--only`` runs a part.
+One GPU or TPU core with 16 GB suffices with ``--config.train.batch_size=4``. The published batch of
+8 needs about twice that, or several devices. The published mIoU on train is 55.41 for the maps
+(47.43 for the baseline) and 63.61 after the walk, and 64.5 on val for the network. Afterward,
+`seam_voc_test` makes the archive for the test server.
 """
 
 from typing import Any
@@ -18,7 +19,7 @@ from wsss_jax.data.sets.base import DataSettings
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c: Any = ConfigDict()
     c.name = "seam_voc"
     c.seed = 0

@@ -23,13 +23,13 @@ from wsss_jax.data.sets.base import DataSettings
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c: Any = ConfigDict()
     c.name = "seam_voc_light"
     c.seed = 0
     c.data = DataSettings.defaults("voc2012")
     backbone = dict(name="mobilenet_v2")
-    # New layers learn at ten times this rate. Real momentum: the schedule is short.
+    # New layers learn at ten times this rate. A short schedule needs a real momentum.
     optimizer = dict(lr=0.005, momentum=0.9, weight_decay=5e-4)
     c.train = common.training(
         batch_size=16,

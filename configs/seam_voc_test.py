@@ -13,7 +13,7 @@ from configs import chains, seam_voc
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c = seam_voc.get_config()
     c.name = "seam_voc_test"
     chains.submission(c)

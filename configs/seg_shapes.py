@@ -15,7 +15,7 @@ from wsss_jax.stages.base import Stage
 
 
 def get_config() -> ConfigDict:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c: Any = cam_shapes.get_config()
     c.name = "seg_shapes"
     for stage in c.stages:

@@ -16,7 +16,7 @@ from configs import common, seam_voc_light
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     chain = seam_voc_light.get_config()
     c: Any = ConfigDict()
     c.name = "seg_voc_light"

@@ -2,7 +2,7 @@
 
     python -m wsss_jax.main --config configs/ssenet_shapes.py --workdir runs/ssenet_shapes
 
-Two CPU cores suffice; nothing is downloaded.
+Two CPU cores suffice, and nothing is downloaded.
 """
 
 from typing import Any
@@ -12,10 +12,10 @@ from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c: Any = cam_shapes.get_config()
     c.name = "ssenet_shapes"
-    # As the baseline in all but the method and how its maps are made.
+    # Only the method and the making of its maps differ from the baseline.
     c.train.method = Method.defaults(
         "ssenet", backbone=c.train.method.backbone, small_scale=0.5, dropout=0.1
     )

@@ -14,10 +14,10 @@ from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c: Any = cam_voc.get_config()
     c.name = "ssenet_voc"
-    # As the baseline in all but the method and how its maps are made.
+    # Only the method and the making of its maps differ from the baseline.
     c.train.method = Method.defaults("ssenet", backbone=c.train.method.backbone)
     common.change_maps(c, **common.SSENET_MAPS)
     return c

@@ -15,10 +15,10 @@ from wsss_jax.methods.base import Method
 
 
 def get_config() -> Any:
-    """The recipe; every value can be replaced on the command line."""
+    """Returns the recipe; the command line can replace every value."""
     c: Any = cam_voc_light.get_config()
     c.name = "ssenet_voc_light"
-    # As the baseline in all but the method and how its maps are made.
+    # Only the method and the making of its maps differ from the baseline.
     c.train.method = Method.defaults(
         "ssenet", backbone=c.train.method.backbone, small_scale=0.5, ser_weight=5.0
     )

@@ -1,4 +1,4 @@
-"""The few types that cross module borders."""
+"""The few types that several rooms share."""
 
 import dataclasses
 
@@ -6,20 +6,19 @@ import flax.struct
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 Batch = dict[str, Array]
-"""Arrays with a leading batch dimension.
-
-``image`` uint8 [B, S, S, 3] RGB, ``valid`` bool [B, S, S] (False where padded), ``label`` float32
-[B, C] multi-hot, ``index`` int32 [B] (position in the source), optionally ``segmentation`` uint8
-[B, S, S] (255 = ignore) and ``affinity_label`` uint8 [B, s, s], the classes of blocks of pixels.
-"""
+"""The arrays of a batch by name; `wsss_jax.data.batch_spec.BatchSpec.shapes` describes them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ParamRule:
-    """How the optimizer treats the parameters whose path matches `pattern` (first match wins).
+    """How the optimizer treats parameters; the first rule that matches a parameter counts.
 
-    `lr` multiplies the learning rate, `decay` says whether weight decay applies; a frozen parameter
-    gets neither gradient nor decay. Paths look like ``backbone/b4_1/conv_branch2a/kernel``.
+    Attributes:
+      pattern: a regular expression that is searched in paths such as
+        ``backbone/b4_1/conv_branch2a/kernel``.
+      lr: the factor of the learning rate.
+      decay: whether weight decay applies.
+      frozen: whether the parameters are not trained, so that they get neither gradient nor decay.
     """
 
     pattern: str
@@ -30,10 +29,15 @@ class ParamRule:
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything a step changes.
+    """Everything that a training step changes.
 
-    `model_state` holds the network's other variables (``batch_stats``) and `extra` what the method
-    keeps beside the parameters (an EMA teacher, a queue of prototypes).
+    Attributes:
+      step: the number of steps so far, int32 [].
+      params: all parameters of the network.
+      model_state: the network's other variables by collection (``batch_stats``).
+      extra: what the method keeps besides the parameters, such as an EMA teacher.
+      opt_state: the state of the optimizer.
+      rng: the random key of the run.
     """
 
     step: Array

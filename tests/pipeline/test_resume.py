@@ -107,7 +107,7 @@ class Machine:
 
 
 def went_on_after(out: str) -> int:
-    found = re.search(rf"going on after step (\d+) of {STEPS}\n", out)
+    found = re.search(rf"resuming after step (\d+) of {STEPS}\n", out)
     assert found, out
     return int(found[1])
 

@@ -115,9 +115,9 @@ def test_confidences_are_asked_for_before_training(inputs: dict[str, Path], tmp_
         targets({"least_confidence": 60}, needs, MASKED)
     own = targets({"ground_truth": True}, {}, MASKED)["segmentation"]
     assert own == GroundTruth(4)
-    with pytest.raises(UserError, match="expected masks that this method learns from, found none"):
+    with pytest.raises(UserError, match=r"expected one origin of the masks .*, found none"):
         targets({}, {}, MASKED)
-    with pytest.raises(UserError, match="expected masks that this method learns from, found both"):
+    with pytest.raises(UserError, match=r"expected one origin of the masks .*, found both"):
         targets({"ground_truth": True}, needs, MASKED)
     for wrong, given in (({"ground_truth": True}, {}), ({}, needs)):
         with pytest.raises(UserError, match="expected no masks for a method that does not learn"):

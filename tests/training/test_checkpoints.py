@@ -61,18 +61,18 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
     said: list[str] = []
     again, _ = train(tmp_path, 4, log=said.append)
     assert said[0].startswith("the checkpoint of step 4 is damaged (") and found in said[0]
-    assert said[1:] == ["going on after step 2 of 4", "compiling the first step"]
+    assert said[1:] == ["resuming after step 2 of 4", "compiling the first step"]
     assert same(again.params, state.params) and same(again.opt_state, state.opt_state)
     said.clear()
     train(tmp_path, 4, log=said.append)  # the damaged one was replaced
-    assert said == ["going on after step 4 of 4"]
+    assert said == ["resuming after step 4 of 4"]
 
 
 def test_nothing_but_damaged_checkpoints(trained: tuple[Path, TrainState], tmp_path: Path):
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     for step in ("2", "4"):
         truncate(array_file(tmp_path / "checkpoints" / step))
-    with pytest.raises(UserError, match="found 2 damaged: delete that folder to train anew"):
+    with pytest.raises(UserError, match="found 2 damaged: delete that folder to start again"):
         train(tmp_path, 4)
     shutil.rmtree(tmp_path / "checkpoints")
     anew, _ = train(tmp_path, 4)

@@ -107,7 +107,7 @@ def test_a_signal_ends_the_run_after_saving_and_it_goes_on(step: int, tmp_path: 
     said: list[str] = []
     again, _ = train(tmp_path / "cut", 6, log=said.append)
     compiling = ["compiling the first step"] if step < 6 else []
-    assert said == [f"going on after step {step} of 6", *compiling]
+    assert said == [f"resuming after step {step} of 6", *compiling]
     assert same(again.params, whole.params) and same(again.opt_state, whole.opt_state)
     rows, expected = read_metrics(tmp_path / "cut"), read_metrics(tmp_path / "whole")
     lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()

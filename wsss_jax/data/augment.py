@@ -1,7 +1,7 @@
-"""Random changes of a training image and of what belongs to it, masks and scores.
+"""Changes training images, and the masks and scores that belong to them, at random.
 
-Plain functions of uint8 arrays and an explicit `numpy.random.Generator`; the colors are in
-`wsss_jax.data.color`. Images stay uint8: the device normalizes them.
+These are functions of uint8 arrays and an explicit `numpy.random.Generator`; those of colors are in
+`wsss_jax.data.color`. Images stay uint8, because the device normalizes them.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from wsss_jax.data.limits import COLORS, check_limits, check_range
 from wsss_jax.errors import UserError
 from wsss_jax.settings import Settings
 
-# The loader's threads are the parallelism; OpenCV's own pool would fight with them for the cores.
+# The threads of the loader already use all cores, and OpenCV's own threads would compete with them.
 cv2.setNumThreads(1)
 
 _Image = UInt8[np.ndarray, "h w 3"]
@@ -30,24 +30,26 @@ _NewMask = UInt8[np.ndarray, "new_h new_w"]
 def resize_image(
     image: _Image, height: int, width: int, rows: slice | None = None, cols: slice | None = None
 ) -> _NewImage:
-    """Bicubic resize as PIL does it: a = -0.5, antialiased when shrinking, first along the rows.
+    """Resizes an image bicubically as PIL does: a = -0.5, antialiased, first along the rows.
 
-    `rows` and `cols` (with start and stop) make only that window of the result, which saves a third
-    of the work where a crop follows; on photographs 4 values in 10,000 then differ, by 1 or 2.
+    If `rows` and `cols` (with start and stop) are given, only this window of the result is
+    computed. This saves a third of the work before a crop; on photographs, 4 values in 10,000 then
+    differ by 1 or 2.
 
-    OpenCV's cubic (a = -0.75, not antialiased) is five times as fast, but differs on photographs by
-    0.7 gray levels on average and 5 at the 99th percentile when upsampling, 1.2 and 9 when
-    shrinking; networks were trained with PIL's.
+    OpenCV's cubic interpolation (a = -0.75, not antialiased) is five times as fast. On photographs
+    it differs by 0.7 gray levels on average and 5 at the 99th percentile when upsampling, and by
+    1.2 and 9 when shrinking. The published networks were trained with PIL's interpolation.
     """
     rows, cols = rows or slice(0, height), cols or slice(0, width)
     old_height, old_width = image.shape[:2]
     if (old_height, old_width) == (height, width):
         return image[rows, cols]
-    # Multiply, then divide: the image's last edge must come out exact, PIL refuses a larger box.
+    # Multiplying before dividing makes the last edge exact; PIL refuses a box beyond the image.
     top, bottom = (edge * old_height / height for edge in (rows.start, rows.stop))
     left, right = (edge * old_width / width for edge in (cols.start, cols.stop))
-    # Two passes of our own: in one call, Pillow 13 takes the cheaper order for the window's shape,
-    # and 8-bit values in between then clip otherwise, by 10 levels in places.
+    # There are two calls, because in one call Pillow 13 chooses the cheaper order of the two passes
+    # for the shape of the window, and the 8-bit values between the passes then clip differently, by
+    # up to 10 levels.
     reach = 2 * max(1.0, old_height / height) + 1
     first, last = max(0, math.floor(top - reach)), min(old_height, math.ceil(bottom + reach))
     part, size = Image.fromarray(image[first:last]), (cols.stop - cols.start, last - first)
@@ -58,21 +60,21 @@ def resize_image(
 
 
 def resize_mask(mask: _Mask, height: int, width: int) -> _NewMask:
-    """Nearest-neighbor resize, equal to PIL's pixel for pixel."""
+    """Resizes a mask to the nearest neighbor, with the same pixels as PIL."""
     if mask.shape == (height, width):
         return mask
-    exact = cv2.INTER_NEAREST_EXACT  # INTER_NEAREST rounds otherwise
+    exact = cv2.INTER_NEAREST_EXACT  # INTER_NEAREST rounds differently.
     return cv2.resize(mask, (width, height), interpolation=exact)  # pyright: ignore[reportReturnType]
 
 
 def sampled(image: _Image) -> _NewImage:
-    """A hundred pixels along the longer side: they tell the mean of an image to 0.4 gray levels."""
+    """Returns every nth pixel, about 100 along the longer side; means are exact to 0.4 levels."""
     stride = max(1, max(image.shape[:2]) // 100)
     return np.ascontiguousarray(image[::stride, ::stride])
 
 
 def _place(length: int, size: int, rng: np.random.Generator | None) -> tuple[slice, slice]:
-    """Along one axis: which pixels are read, and where they are written."""
+    """Returns which pixels are read along an axis, and where they are written."""
     space = abs(length - size)
     if length >= size:
         start = space // 2 if rng is None else int(rng.integers(space, endpoint=True))
@@ -83,14 +85,14 @@ def _place(length: int, size: int, rng: np.random.Generator | None) -> tuple[sli
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Which part of an image a square crop shows, for everything that belongs to the image.
+    """The part of an image that a square crop shows, for everything that belongs to the image.
 
     Attributes:
-      size: height and width that the image is resized to.
-      rows: of the resized image, to read; likewise `cols`.
-      to_rows: of the crop, to fill; likewise `to_cols`.
-      crop: side of the crop.
-      flip: whether what is read is flipped left and right.
+      size: the height and width to which the image is resized.
+      rows, cols: the rows and columns of the resized image that are read.
+      to_rows, to_cols: the rows and columns of the crop that are filled.
+      crop: the side of the crop.
+      flip: whether the part is flipped horizontally.
     """
 
     size: tuple[int, int]
@@ -102,12 +104,12 @@ class Placement:
     flip: bool
 
     def part(self, image: _Image) -> _NewImage:
-        """The part of an image that will be seen."""
+        """Returns the part of an image that the crop shows."""
         part = resize_image(image, *self.size, self.rows, self.cols)
         return cv2.flip(part, 1) if self.flip else part  # pyright: ignore[reportReturnType]
 
     def paste(self, part: _Image) -> tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]:
-        """A part in its place in the crop, zeros around it, and where it is."""
+        """Returns the crop with a part in its place and zeros around it, and its valid mask."""
         crop = np.zeros((self.crop, self.crop, 3), np.uint8)
         valid = np.zeros((self.crop, self.crop), bool)
         crop[self.to_rows, self.to_cols] = part
@@ -115,14 +117,14 @@ class Placement:
         return crop, valid
 
     def mask(self, mask: _Mask) -> UInt8[np.ndarray, "s s"]:
-        """The crop of a mask, 255 around it."""
+        """Returns the crop of a mask, with 255 around it."""
         part = resize_mask(mask, *self.size)[self.rows, self.cols]
         crop = np.full((self.crop, self.crop), IGNORE, np.uint8)
         crop[self.to_rows, self.to_cols] = part[:, ::-1] if self.flip else part
         return crop
 
     def planes(self, planes: Float[np.ndarray, "k h w"]) -> Float32[np.ndarray, "k s s"]:
-        """The crop of score maps (resized bilinearly), zeros around it."""
+        """Returns the crop of score maps (resized bilinearly), with zeros around it."""
         crop = np.zeros((len(planes), self.crop, self.crop), np.float32)
         for plane, target in zip(planes, crop, strict=True):
             if plane.shape != self.size:
@@ -134,22 +136,23 @@ class Placement:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augment(Settings):
-    """Resizing, cropping, flipping and changes of color.
+    """Resizes, crops and flips images, and changes their colors.
 
-    The defaults are the classification training of SSENet and SEAM. There the crop comes last;
-    here it comes with the resize, and later steps skip the pixels that it drops. The result has
-    the same distribution, since contrast still uses the whole image's mean.
+    The defaults are those of the classification training of SSENet and SEAM. There the crop comes
+    last; here it is made during the resize, so that later steps skip the pixels outside. The result
+    has the same distribution, because the contrast still uses the mean of the whole image.
 
     Attributes:
-      crop: side of the square crop, pixels.
-      long_side: range of the longer side after resizing, pixels; (): no resizing.
-      scale: range of the resize factor, instead of `long_side`; ().
-      flip: probability of a horizontal flip.
-      brightness, contrast, saturation, hue: strengths of the color jitter.
-      jitter_p: probability of the color jitter.
-      grayscale_p: probability of losing all color.
-      hsv: largest number added to hue, saturation and value (of 8 bits); 0 for none.
-      random_position: False takes the central crop, and pads at the bottom and the right only.
+      crop: the side of the square crop in pixels.
+      long_side: the range of the longer side after resizing in pixels; () for no resizing.
+      scale: the range of the resize factor, instead of `long_side`; () for none.
+      flip: the probability of a horizontal flip.
+      brightness, contrast, saturation, hue: the strengths of the color jitter.
+      jitter_p: the probability of the color jitter.
+      grayscale_p: the probability of removing all color.
+      hsv: the largest number that is added to hue, saturation and value (of 8 bits); 0 for none.
+      random_position: whether the crop has a random position; otherwise it is central, with padding
+        only at the bottom and the right.
     """
 
     crop: int = 448
@@ -179,11 +182,11 @@ class Augment(Settings):
         check_limits(self, **COLORS, flip=(0, 1), hsv=(0, 127), crop=(1, math.inf))
 
     def place(self, size: tuple[int, int], rng: np.random.Generator) -> Placement:
-        """Draws what of an image of `size` is shown.
+        """Draws the part of an image of `size` that the crop shows.
 
-        Per axis: where the resized image is at least as long as the crop, a random window of it is
-        taken, otherwise the whole of it goes to a random offset. Without `random_position` the
-        window is the central one and padding goes to the bottom and the right.
+        Along each axis, if the resized image is at least as long as the crop, the crop shows a
+        random window of it. Otherwise, it shows all of it at a random offset. Without
+        `random_position`, the window is the central one, and padding is at the bottom and right.
         """
         factor, divisor = 1.0, 1
         if self.long_side:
@@ -198,7 +201,7 @@ class Augment(Settings):
         return Placement((height, width), rows, cols, to_rows, to_cols, self.crop, flip)
 
     def recolor(self, part: _Image, sample: _NewImage, rng: np.random.Generator) -> _Image:
-        """Changes the colors of a part of an image; `sample` is the image, see `sampled`."""
+        """Changes the colors of a part of an image; `sample` is `sampled` of the whole image."""
         if rng.random() < self.jitter_p:
             part = color_jitter(
                 part,

@@ -1,4 +1,4 @@
-"""What a method asks of a training batch, and the arrays that the batch then has."""
+"""The arrays that a method needs in a training batch."""
 
 import dataclasses
 
@@ -12,13 +12,14 @@ __all__ = ["BatchSpec", "LocalCrops", "StrongView"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchSpec:
-    """What a batch has beside ``image``, ``valid``, ``label`` and ``index``; see `shapes`.
+    """What a batch has besides ``image``, ``valid``, ``label`` and ``index``; see `shapes`.
 
     Attributes:
-      segmentation: masks, the data's own or those of another stage.
-      affinity_stride: above 0: AffinityNet's labels, the classes of blocks of so many pixels.
-      strong: the crop in strongly changed colors.
-      local_crops: small views of parts of the crop.
+      segmentation: whether it has masks, from the data set or from another stage.
+      affinity_stride: if above 0, it has AffinityNet's labels, which are the classes of square
+        blocks with sides of this number of pixels.
+      strong: the view with strong changes of color, or None.
+      local_crops: the small views of parts of the crop, or None.
     """
 
     segmentation: bool = False
@@ -29,15 +30,16 @@ class BatchSpec:
     def shapes(
         self, batch_size: int, crop: int, num_classes: int
     ) -> dict[str, jax.ShapeDtypeStruct]:
-        """The arrays of a batch of B images in crops of side S, by their keys.
+        """Returns the shapes and types of the arrays of a batch of B images in crops of side S.
 
-        - ``image`` uint8 [B, S, S, 3]: RGB, zero where it is padded;
-        - ``valid`` bool [B, S, S]: where it shows the image;
+        - ``image`` uint8 [B, S, S, 3]: RGB images, zero in the padding;
+        - ``valid`` bool [B, S, S]: true for pixels of the image, false in the padding;
         - ``label`` float32 [B, C]: zeros and ones of the foreground classes;
-        - ``index`` int32 [B]: positions of the images in the split;
-        - ``segmentation`` uint8 [B, S, S]: 0 background, k + 1 class k, 255 unknown;
-        - ``affinity_label`` uint8 [B, ceil(S / stride), ceil(S / stride)]: likewise, of blocks;
-        - ``image_strong`` uint8 [B, S, S, 3]: shows what ``image`` shows, and where it does;
+        - ``index`` int32 [B]: the positions of the images in the split;
+        - ``segmentation`` uint8 [B, S, S]: 0 for background, k + 1 for class k, 255 for unknown;
+        - ``affinity_label`` uint8 [B, ceil(S / stride), ceil(S / stride)]: the same for blocks;
+        - ``image_strong`` uint8 [B, S, S, 3]: the strong view, with the pixels of ``image`` in the
+          same places;
         - ``local_image`` uint8 [B, n, s, s, 3] and ``local_valid`` bool [B, n, s, s]: the local
           crops;
         - ``local_box`` float32 [B, n, 4]: the part of the crop that each of them shows, as top,
@@ -69,6 +71,6 @@ class BatchSpec:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Keys of the arrays that are read from files of their own for every image."""
+        """The keys of the arrays that are read from a separate file for every image."""
         asked = {"segmentation": self.segmentation, "affinity_label": self.affinity_stride}
         return tuple(key for key, value in asked.items() if value)

@@ -1,9 +1,9 @@
-"""Batches for training: shuffled, augmented, the same for any number of processes.
+"""Makes shuffled and augmented training batches, the same for any number of processes.
 
 The chain is positions -> shuffle -> repeat -> a seed for each -> batch -> load -> threads. Batches
-of positions and seeds are cheap, so every process makes the whole one and loads only its own rows:
-1, 2 and 4 processes see the same global batches. The iterator's state is a number of batches, and a
-resumed run goes on with the same bytes.
+of positions and seeds are cheap, so every process makes the whole batch but only loads its own
+rows. Any number of processes thus has the same global batches. The state of the iterator is a
+number of batches, and a resumed run continues with the same bytes.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from wsss_jax.data.source import Record, Source
 from wsss_jax.errors import UserError
 
 CropTarget = Callable[[Record, Placement], np.ndarray]
-"""What the pixels of a crop are to learn, as `BatchSpec.shapes` says of its key: read for a record,
-and cut to what the crop shows of the image."""
+"""A function that reads the targets of a record's pixels and cuts them to what the crop shows of
+the image. `BatchSpec.shapes` describes the result by its key."""
 
 
 def _with_seed(index: int, rng: np.random.Generator) -> dict[str, np.integer]:
@@ -59,7 +59,7 @@ class _Load(grain.transforms.Map):
         }
         for key, target in self.targets.items():
             example[key] = target(record, placement)
-        # Generators of their own: further views leave the first one as it is without them.
+        # They have their own generators, so the first view is the same with and without them.
         strong_rng, local_rng = rng.spawn(2)
         if self.spec.strong is not None:
             view = self.spec.strong(part, sample, strong_rng)
@@ -89,40 +89,40 @@ def training_batches(
     prefetch: int = 4,
     workers: int = 0,
 ) -> grain.DatasetIterator:
-    """This process's part of every global batch, as an iterator that can be checkpointed.
+    """Returns this process's part of every global batch, as an iterator that has checkpoints.
 
-    Process p has rows p·b to (p + 1)·b of the global batch, b = `batch_size` / `process_count`: the
-    parts in order are the batch that a single process would have. Every epoch is shuffled anew;
-    batches run across the border of two epochs, and only a last, incomplete one is dropped. With
-    neither `epochs` nor `steps` the stream never ends.
+    Process p has the rows p·b to (p + 1)·b of the global batch, with b = `batch_size` /
+    `process_count`, so the parts in order are the batch that a single process would have. Every
+    epoch is shuffled differently. A batch can extend over two epochs, and only an incomplete last
+    one is dropped. With neither `epochs` nor `steps`, the iterator never ends.
 
     The state (`get_state` and `set_state`, or `grain.checkpoint.CheckpointSave` in an Orbax
-    composite) fits an iterator made with the same arguments; the numbers of processes, threads and
-    prefetched batches may differ, `workers` may not.
+    composite) fits an iterator with the same arguments. The numbers of processes, threads and
+    prefetched batches can differ, but not `workers`.
 
     Args:
       source: the records.
-      batch_size: images of all processes together.
-      augment: what happens to an image, and the crop's size S.
-      seed: of shuffling and augmentation.
-      spec: what the batches have beside images and labels; by default nothing.
-      targets: what makes those arrays of `spec` that come from files, by their keys.
-      epochs: passes over the source.
-      steps: batches; exclusive with `epochs`.
-      process_index: this process.
-      process_count: all processes.
-      num_threads: threads that decode and augment; 0 works in the caller's thread.
-      prefetch: batches kept ready.
-      workers: processes that load instead of this one, each with `num_threads`; absl flags must
-        be parsed. Threads were faster wherever measured.
+      batch_size: the number of images of all processes together.
+      augment: the changes of an image, and the size S of the crop.
+      seed: the seed of shuffling and augmentation.
+      spec: what the batches have besides images and labels, by default nothing.
+      targets: the functions that make the arrays of `spec` that come from files, by their keys.
+      epochs: the number of passes over the source.
+      steps: the number of batches, exclusive with `epochs`.
+      process_index: the index of this process.
+      process_count: the number of processes.
+      num_threads: the number of threads that decode and augment; 0 uses the caller's thread.
+      prefetch: the number of batches that are kept ready.
+      workers: the number of processes that load instead of this one, each with `num_threads`; absl
+        flags must be parsed. Threads were faster in all measurements.
 
     Returns:
-      An iterator of dicts of arrays, see `BatchSpec.shapes`.
+      An iterator of dicts of arrays; see `BatchSpec.shapes`.
 
     Raises:
-      UserError: the source is empty or smaller than a batch, the batch does not divide among the
-        processes, or the crop does not fit `spec`.
-      ValueError: `targets` are not those that `spec` asks for.
+      UserError: the source is empty or smaller than a batch, the batch size is not a multiple of
+        the number of processes, or the crop does not fit `spec`.
+      ValueError: `targets` are not those that `spec` needs.
     """
     spec, targets = spec or BatchSpec(), targets or {}
     spec.shapes(batch_size, augment.crop, len(source.classes))  # refuses a crop that does not fit
@@ -134,11 +134,11 @@ def training_batches(
     dataset: Any = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
     if steps is not None:
         dataset = dataset[: steps * batch_size]
-    # A seed belongs to a position in the stream; drawn after the batch is divided among processes,
-    # all of them would draw the same.
+    # A seed belongs to a position in the stream. If seeds were drawn after the batch is sharded,
+    # all processes would draw the same ones.
     dataset = dataset.random_map(_with_seed).batch(batch_size, drop_remainder=True)
     dataset = dataset.map(_Load(source, augment, spec, targets, rows))
-    # The default buffer keeps 500 elements, here whole batches: over a gigabyte.
+    # The default buffer keeps 500 elements, which are whole batches here, over a gigabyte.
     options = grain.ReadOptions(
         num_threads=num_threads, prefetch_buffer_size=max(prefetch, num_threads)
     )
@@ -149,7 +149,7 @@ def training_batches(
 
 
 def check_batch_size(batch_size: int, images: int) -> None:
-    """Raises UserError where a split of so many images has no whole batch."""
+    """Raises UserError if a split with this number of images does not fill a batch."""
     if not 1 <= batch_size <= images:
         raise UserError(
             f"expected a batch size of 1 to {images} (the images of the split), found {batch_size}:"

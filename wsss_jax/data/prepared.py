@@ -1,7 +1,7 @@
-"""Data sets written once by TensorFlow Datasets, without TensorFlow, and read by random access.
+"""Writes data sets once with TensorFlow Datasets (without TensorFlow), for random access.
 
-A builder subclasses `RecordBuilder`; `prepare` writes its records as array_record shards under
-``<folder>/<builder>/<split>-<fingerprint>/`` unless they are there, and opens them.
+A builder is a subclass of `RecordBuilder`. `prepare` writes its records as array_record shards to
+``<folder>/<builder>/<split>-<fingerprint>/``, unless they exist, and opens them.
 """
 
 import abc
@@ -28,11 +28,11 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import read_json
 from wsss_jax.progress import Progress
 
-# TFDS keeps one shard's records in memory while it writes them.
+# TFDS keeps the records of a shard in memory while it writes them.
 _RECORDS_PER_SHARD = 512
 
-# Recognized by their text, for array_record wraps the system's errors in RuntimeErrors.
-_MENDABLE = {
+# They are recognized by their text, because array_record wraps system errors in RuntimeErrors.
+_FIXABLE = {
     errno.ENOSPC: "no space left on the device",
     errno.EDQUOT: "the quota used up",
     errno.EACCES: "no permission to write there",
@@ -41,21 +41,21 @@ _MENDABLE = {
 
 
 class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """One split of a data set as a TFDS builder.
+    """A TFDS builder of one split of a data set.
 
-    Shard by shard, because TFDS's shuffling builder needs TensorFlow for more than 1 GB of records
-    (all of VOC's train_aug).
+    It writes shard by shard, because TFDS's shuffling builder needs TensorFlow for more than 1 GB
+    of records (such as VOC's train_aug).
 
     Args:
-      folder: where prepared sets go.
-      split: name of the split.
-      fingerprint: hexadecimal digest of whatever the records are made from.
-      ids: the records' ids in order.
-      classes: names of the C foreground classes.
+      folder: the folder for prepared data sets.
+      split: the name of the split.
+      fingerprint: the hexadecimal digest of everything from which the records are made.
+      ids: the ids of the records, in order.
+      classes: the names of the C foreground classes.
       masks: whether the records have masks.
     """
 
-    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 held no sizes of images
+    VERSION = tfds.core.Version("1.1.0")  # Version 1.0.0 did not have the sizes of images.
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self.ids, self.classes, self.masks = list(ids), tuple(classes), masks
         self._sizes: list[tuple[int, int]] = []
         self.advance: Callable[[], None] = lambda: None
-        """Called after each record that is written."""
+        """A function that is called after each record is written."""
         self._metadata = tfds.core.MetadataDict(
             ids=self.ids, sizes=self._sizes, classes=self.classes, masks=masks, digest=""
         )
@@ -81,7 +81,7 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     @abc.abstractmethod
     def records(self, positions: range) -> Iterator[Record]:
-        """Yields the records at `positions`; called once per shard, in order."""
+        """Yields the records at `positions`; it is called once per shard, in order."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         features: dict[str, Any] = {
@@ -118,19 +118,19 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 if not self.masks:
                     del example["segmentation"]
                 yield position, example
-            # Digest and sizes are complete with the last shard, before TFDS writes the metadata.
+            # They are complete after the last shard, before TFDS writes the metadata.
             self._metadata["digest"] = digest.hexdigest()
 
         return {self.split: [lambda start=start: shard(start) for start in starts]}
 
 
 def prepare(builder: RecordBuilder) -> "PreparedSource":
-    """Opens the records of `builder`, writing them first where they are not there yet.
+    """Opens the records of `builder`, and writes them first if they do not exist.
 
-    They appear whole or not at all; of several processes one writes and the others wait.
+    They appear whole or not at all. If there are several processes, one writes and the others wait.
 
     Raises:
-      UserError: the builder refuses its input, or the disk is full.
+      UserError: the builder refuses its input, or the records cannot be written.
     """
     folder = Path(builder.data_dir)
     try:
@@ -139,22 +139,22 @@ def prepare(builder: RecordBuilder) -> "PreparedSource":
                 if not folder.exists():
                     _write(builder, folder, alone)
     except (OSError, RuntimeError) as error:
-        found = [what for code, what in _MENDABLE.items() if os.strerror(code) in str(error)]
+        found = [what for code, what in _FIXABLE.items() if os.strerror(code) in str(error)]
         if found:
             raise UserError(
-                f"expected to write the prepared records to {folder}, found {found[0]}: mend that"
-                " or set data.data_dir to another folder"
+                f"expected to write the prepared records to {folder}, found {found[0]}: fix this or"
+                " set data.data_dir to another folder"
             ) from error
-        if not folder.exists():  # else another process was faster, see _lock
+        if not folder.exists():  # If it exists, another process was faster; see _lock.
             raise
     return PreparedSource(folder)
 
 
 class PreparedSource:
-    """The records below a prepared folder; a `Source`.
+    """A `Source` of the records in a prepared folder.
 
-    Reading is thread-safe. A pickle holds the folder's name only, so worker processes open the
-    files themselves.
+    Reading is thread-safe. A pickle only contains the name of the folder, so that worker processes
+    open the files themselves.
     """
 
     def __init__(self, folder: Path):
@@ -165,7 +165,7 @@ class PreparedSource:
         self.classes: tuple[str, ...] = tuple(metadata["classes"])
         self.digest: str = metadata["digest"]
         encoded = ("image", "segmentation") if metadata["masks"] else ("image",)
-        # Encoded bytes stay encoded: our own decoding agrees with the published loaders.
+        # Images stay encoded, because our own decoding agrees with that of the published loaders.
         decoders: Any = dict.fromkeys(encoded, tfds.decode.SkipDecoding())
         with _quiet():
             builder: Any = tfds.builder_from_directory(folder)
@@ -192,13 +192,13 @@ class PreparedSource:
 
 
 def _digest(digest: Any, record: Record) -> None:
-    for part in (  # the image says its size
+    for part in (  # The image includes its size.
         record["id"].encode(),
         record["image"],
         record["label"].tobytes(),
         record["segmentation"] or b"",
     ):
-        # Lengths keep neighboring parts apart.
+        # The length separates the part from its neighbors.
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
 
@@ -208,15 +208,15 @@ def _write(builder: RecordBuilder, folder: Path, alone: bool) -> None:
     older = sorted(found - {folder.name})
     if older:
         print(
-            f"note: the prepared records of {builder.split} in {folder.parent} are of an older"
+            f"note: the prepared records of {builder.split} in {folder.parent} have an older"
             f" format ({', '.join(older)}) and are prepared again ({folder.name})",
             file=sys.stderr,
         )
     if alone:
-        for leftover in folder.parent.glob("*incomplete*"):  # of a preparation that was killed
+        for leftover in folder.parent.glob("*incomplete*"):  # from a preparation that was killed
             shutil.rmtree(leftover, ignore_errors=True)
     label = f"preparing {builder.name} {builder.split}"
-    # Nothing is downloaded, yet TFDS wants a folder for it.
+    # Nothing is downloaded, but TFDS requires a folder for downloads.
     with (
         Progress(len(builder.ids), label) as progress,
         tempfile.TemporaryDirectory() as downloads,
@@ -228,10 +228,10 @@ def _write(builder: RecordBuilder, folder: Path, alone: bool) -> None:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[bool]:
-    """Keeps other processes out; the system releases it when the holder dies.
+    """Locks a folder against other processes; the system releases the lock of a dead process.
 
-    Yields False where there are no locks (some network disks). Several processes may then write,
-    each to a folder of its own; the first to rename it wins and the renaming of the others fails.
+    Yields False on disks without locks, such as some network disks. Several processes may then
+    write, each to its own folder. The first one to rename its folder wins, and the others fail to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", fallback_to_soft=False)
@@ -245,7 +245,7 @@ def _lock(folder: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """TFDS prints and warns about itself; the progress line is ours."""
+    """Hides the output and warnings of TFDS, because we show our own progress."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:

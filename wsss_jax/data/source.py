@@ -1,4 +1,4 @@
-"""Random access to the records of a data set."""
+"""The contract of data sources, which give random access to the records of a split."""
 
 from typing import Protocol, TypedDict, runtime_checkable
 
@@ -7,10 +7,14 @@ from jaxtyping import Float
 
 
 class Record(TypedDict):
-    """One image: its id, encoded bytes, size, multi-hot label and, where known, encoded mask.
+    """An image with its label and, if known, its mask.
 
-    `size` is the height and the width of the decoded image in pixels. `segmentation` is a
-    single-channel PNG of class indices (0 background, 255 ignore).
+    Attributes:
+      id: the id of the image.
+      image: the encoded image.
+      size: the height and width of the decoded image in pixels.
+      label: the multi-hot image-level label.
+      segmentation: a single-channel PNG of class indices (0 background, 255 ignore), or None.
     """
 
     id: str
@@ -22,10 +26,13 @@ class Record(TypedDict):
 
 @runtime_checkable
 class Source(Protocol):
-    """The records of a split in the order of its list, safe to share between threads and to pickle.
+    """The records of a split in the order of its list; threads can share it, and it can be pickled.
 
-    `sizes` are those of the records, at hand without reading an image; `classes` are the foreground
-    names; `digest` changes when anything in the records does.
+    Attributes:
+      ids: the ids of the records.
+      sizes: the heights and widths of the images, which are available without reading an image.
+      classes: the names of the foreground classes.
+      digest: a digest that changes with the content of the records.
     """
 
     ids: list[str]

@@ -1,8 +1,8 @@
-"""Further views of a training crop: one in strongly changed colors, and small local crops.
+"""Makes further views of a training crop: one with strong changes of color, and local crops.
 
-Methods with a teacher or with consistency between views ask for them, see
-`wsss_jax.data.batch_spec`. Both draw from generators of their own, so the batch's first view does
-not depend on them.
+Methods with a teacher or with consistency between views ask for them; see
+`wsss_jax.data.batch_spec`. Both have their own random generators, so that the first view of a batch
+does not depend on them.
 """
 
 import dataclasses
@@ -22,17 +22,17 @@ _Image = UInt8[np.ndarray, "h w 3"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StrongView(Settings):
-    """The same crop and flip as the batch's image, in strongly changed colors.
+    """Makes a view with the crop and flip of the batch's image and strong changes of color.
 
-    The colors are changed before the image is padded and do not build upon those of the batch's
-    image. The defaults are the strong view of UniMatch (Yang et al., CVPR 2023).
+    The colors are changed before the image is padded, independently of those of the batch's image.
+    The defaults are those of the strong view of UniMatch (Yang et al., CVPR 2023).
 
     Attributes:
-      brightness, contrast, saturation, hue: strengths of the color jitter.
-      jitter_p: probability of the color jitter.
-      grayscale_p: probability of losing all color.
-      blur_p: probability of a Gaussian blur.
-      blur_sigma: range of the blur's standard deviation, pixels of the crop.
+      brightness, contrast, saturation, hue: the strengths of the color jitter.
+      jitter_p: the probability of the color jitter.
+      grayscale_p: the probability of removing all color.
+      blur_p: the probability of a Gaussian blur.
+      blur_sigma: the range of the blur's standard deviation in pixels of the crop.
     """
 
     brightness: float = 0.5
@@ -56,7 +56,7 @@ class StrongView(Settings):
     def __call__(
         self, part: _Image, sample: UInt8[np.ndarray, "hh ww 3"], rng: np.random.Generator
     ) -> _Image:
-        """The view of a part of an image; `sample` is the image, see `augment.sampled`."""
+        """Returns a view of a part of an image; `sample` is `augment.sampled` of the image."""
         if rng.random() < self.jitter_p:
             part = color_jitter(
                 part,
@@ -77,16 +77,16 @@ class StrongView(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LocalCrops(Settings):
-    """Small square views of parts of the batch's image, cut from it and resized.
+    """Makes small square views of parts of the batch's image, which are cut out and resized.
 
-    A part lies inside the image where it fits; otherwise it shows the whole length of the image
-    and as little padding as it can. The defaults are those of DINO (Caron et al., ICCV 2021).
+    If a part fits into the image, it is inside. Otherwise, it shows the whole length of the image
+    and as little padding as possible. The defaults are those of DINO (Caron et al., ICCV 2021).
 
     Attributes:
-      count: views of an image.
-      size: height and width of a view, pixels.
-      scale: range of a part's area, as a share of the crop's area.
-      ratio: range of a part's width divided by its height.
+      count: the number of views of an image.
+      size: the height and width of a view in pixels.
+      scale: the range of a part's area, relative to that of the crop.
+      ratio: the range of a part's width divided by its height.
     """
 
     count: int = 8
@@ -107,13 +107,13 @@ class LocalCrops(Settings):
     def boxes(
         self, rows: slice, cols: slice, crop: int, rng: np.random.Generator
     ) -> Int32[np.ndarray, "n 4"]:
-        """Draws the parts: top, left, height and width in pixels of the crop.
+        """Draws the top, left, height and width of parts in pixels of the crop.
 
         Args:
-          rows: of the crop, that show the image; likewise `cols`.
-          cols: see `rows`.
-          crop: side of the crop, pixels.
-          rng: where the parts come from.
+          rows: the rows of the crop that show the image.
+          cols: the columns of the crop that show the image.
+          crop: the side of the crop in pixels.
+          rng: the random generator.
         """
         boxes = np.zeros((self.count, 4), np.int32)
         for box in boxes:
@@ -132,10 +132,9 @@ class LocalCrops(Settings):
         cols: slice,
         rng: np.random.Generator,
     ) -> tuple[UInt8[np.ndarray, "n v v 3"], Bool[np.ndarray, "n v v"], Int32[np.ndarray, "n 4"]]:
-        """The views, where they show the image, and their parts (see `boxes`).
+        """Returns views, masks of the pixels that show the image, and the parts (see `boxes`).
 
-        Resizing is bicubic, as it is for the crop; padding is zero and mixes with no pixel of the
-        image.
+        Resizing is bicubic, as for the crop. Padding is zero and does not mix with the image.
         """
         boxes = self.boxes(rows, cols, len(crop), rng)
         views = [_view(crop, rows, cols, box, self.size) for box in boxes.tolist()]
@@ -143,7 +142,7 @@ class LocalCrops(Settings):
 
 
 def _start(shown: slice, length: int, crop: int, rng: np.random.Generator) -> int:
-    """Where a part of `length` begins along an axis, of which `shown` shows the image."""
+    """Draws the start of a part of `length` along an axis, of which `shown` shows the image."""
     low, high = sorted((shown.start, shown.stop - length))
     return int(rng.integers(max(low, 0), min(high, crop - length), endpoint=True))
 
@@ -155,7 +154,7 @@ def _view(
     first, last = max(top, rows.start), min(top + height, rows.stop)
     begin, end = max(left, cols.start), min(left + width, cols.stop)
     around = (first - top, top + height - last, begin - left, left + width - end)
-    # The image's border goes on into the padding while it is resized, so that no black mixes in.
+    # Replicating the border of the image into the padding keeps black out of the resized image.
     part = cv2.copyMakeBorder(crop[first:last, begin:end], *around, cv2.BORDER_REPLICATE)
     inside = np.zeros((height, width), np.uint8)
     inside[first - top : last - top, begin - left : end - left] = 1

@@ -1,1 +1,1 @@
-"""The training loop and what it needs: optimizer, checkpoints, metrics."""
+"""The training loop and its parts: optimizer, checkpoints, metrics and evaluations."""

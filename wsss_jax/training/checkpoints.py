@@ -1,7 +1,7 @@
-"""Checkpoints of model and data iterator: written in the background, the newest valid restored.
+"""Saves checkpoints of model and data iterator in the background, and restores the newest valid.
 
-Beside Orbax's files every checkpoint holds the checksums of them. Orbax alone notices most damage,
-but not a changed bit in an array, and says what it noticed in hundreds of lines.
+Besides Orbax's files, every checkpoint has their checksums. Orbax alone notices most damage, but
+not a changed bit in an array, and it reports damage in hundreds of lines.
 """
 
 import errno
@@ -22,7 +22,8 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import read_json, write_json
 from wsss_jax.types import TrainState
 
-# Orbax logs every failure, with its traceback, before it raises it; asyncio those that follow.
+# Orbax logs every failure with its traceback before it raises it, and asyncio logs failures that
+# follow from it.
 logging.getLogger("absl").addFilter(lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname)
 logging.getLogger("asyncio").addFilter(lambda r: "exception was never retrieved" not in str(r.msg))
 
@@ -34,8 +35,8 @@ class Checkpoints:
     """The checkpoints of one training run.
 
     Args:
-      folder: created when missing.
-      keep: how many of the newest to keep.
+      folder: the folder, which is created if it does not exist.
+      keep: the number of checkpoints to keep, the newest ones.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -43,8 +44,8 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             enable_async_checkpointing=True,
-            cleanup_tmp_directories=True,  # of a run that was killed while saving
-            # Called when a checkpoint's files are complete, before it gets its name.
+            cleanup_tmp_directories=True,  # from a run that was killed while saving
+            # Orbax calls this when the files of a checkpoint are complete, before it is renamed.
             async_options=ocp.options.AsyncOptions(
                 post_finalization_callback=lambda: _write_checksums(folder)
             ),
@@ -52,10 +53,10 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(folder, options=options)
 
     def save(self, state: TrainState, batches: grain.DatasetIterator) -> None:
-        """Starts saving; the copy to host memory is done on return.
+        """Starts to save a checkpoint; the copy to host memory is complete on return.
 
         Raises:
-          UserError: the disk is full (here or in `wait`, for it is found in the background).
+          UserError: the disk is full. The background thread notices, so `wait` can raise it too.
         """
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(_plain(state)),  # pyright: ignore[reportCallIssue]
@@ -67,17 +68,17 @@ class Checkpoints:
     def restore(
         self, state: TrainState, batches: grain.DatasetIterator, log: Callable[[str], None]
     ) -> TrainState | None:
-        """The newest state that can be read, and `batches` moved to its position; None without one.
+        """Returns the newest state that can be read, or None if there are no checkpoints.
 
-        A damaged checkpoint is named, removed and the one before is taken.
+        A damaged checkpoint is named and removed, and the one before it is used.
 
         Args:
-          state: gives structure, shapes and placement.
-          batches: the iterator to move.
-          log: is told what was found.
+          state: a state with the same structure, shapes and placement.
+          batches: the iterator, which is moved to the position of the checkpoint.
+          log: a function that is told what was found.
 
         Raises:
-          UserError: there are checkpoints and none can be read.
+          UserError: there are checkpoints, but none can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _plain(state))
@@ -90,7 +91,7 @@ class Checkpoints:
             if not damage:
                 try:
                     restored = self._manager.restore(step, args=arguments)
-                except Exception as error:  # whatever a damaged file makes the libraries raise
+                except Exception as error:  # Damaged files make the libraries raise anything.
                     reason = str(error).strip().splitlines()
                     damage = f"{type(error).__name__}: {reason[0][:120] if reason else ''}"
                 else:
@@ -101,28 +102,28 @@ class Checkpoints:
         if steps:
             raise UserError(
                 f"expected a readable checkpoint in {self._manager.directory}, found"
-                f" {len(steps)} damaged: delete that folder to train anew"
+                f" {len(steps)} damaged: delete that folder to start again"
             )
         return None
 
     def latest_step(self) -> int | None:
-        """Step of the newest finished checkpoint."""
+        """Returns the step of the newest finished checkpoint, or None if there is none."""
         self.wait()
         return self._manager.latest_step()
 
     def wait(self) -> None:
-        """Returns once everything is on disk."""
+        """Waits until everything is on the disk."""
         with _full_disk_is_the_users(self._manager.directory):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits and lets go of the folder."""
+        """Waits until everything is on the disk and releases the folder."""
         with _full_disk_is_the_users(self._manager.directory):
             self._manager.close()
 
 
 def _plain(state: TrainState) -> dict[str, Any]:
-    """The state as nested dicts of arrays; the random key as its integers."""
+    """Returns the state as nested dicts of arrays, with the random key as integers."""
     return {
         "step": state.step,
         "params": state.params,
@@ -134,7 +135,7 @@ def _plain(state: TrainState) -> dict[str, Any]:
 
 
 def _indexed(tree: PyTree) -> dict[str, Any]:
-    """The leaves by number: optax's named tuples do not survive a restore as plain trees."""
+    """Returns the leaves by number, because plain trees do not restore optax's named tuples."""
     return {str(number): leaf for number, leaf in enumerate(jax.tree.leaves(tree))}
 
 
@@ -157,13 +158,13 @@ def _from_plain(like: TrainState, plain: dict[str, Any]) -> TrainState:
 def _full_disk_is_the_users(folder: os.PathLike[str]) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # TensorStore's are ValueErrors with the system's words in them
+    except Exception as error:  # TensorStore raises ValueErrors that quote the system's message.
         words = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT)]
         if isinstance(error, UserError) or not any(word in str(error) for word in words):
             raise
         raise UserError(
             f"no space left on the device while writing {os.fspath(folder)}: free some space and"
-            " run the same command again, it goes on from the last checkpoint"
+            " run the same command again, which resumes from the last checkpoint"
         ) from error
 
 
@@ -176,7 +177,7 @@ def _write_checksums(folder: Path) -> None:
 
 
 def _checksums(checkpoint: Path) -> dict[str, list[int]]:
-    """Size and checksum of every file that a restore needs."""
+    """Returns the size and the checksum of every file that a restore needs."""
     sums: dict[str, list[int]] = {}
     for item in _ITEMS:
         for path in sorted((checkpoint / item).rglob("*")):
@@ -190,7 +191,7 @@ def _checksums(checkpoint: Path) -> dict[str, list[int]]:
 
 
 def _damage(checkpoint: Path) -> str:
-    """What is wrong with a checkpoint's files; empty when nothing is, or nothing is known."""
+    """Returns what is wrong with the files of a checkpoint; "" if nothing is, or is known."""
     if not (checkpoint / _SUMS).is_file():
         return ""
     try:

@@ -1,4 +1,4 @@
-"""The evaluators of a run: when they are due, their figures, and the best weights."""
+"""Runs the evaluators of a training run when they are due, and keeps the best weights."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,14 +22,14 @@ _BEST = "weights_best.json"
 class Evaluations:
     """The evaluators of a training run.
 
-    Figures go to ``metrics.jsonl`` and TensorBoard as ``NAME/FIGURE``. The best weights are in
-    ``weights_best.npz``, and what they are in ``weights_best.json``, beside the last step's.
+    Figures go to ``metrics.jsonl`` and TensorBoard as ``NAME/FIGURE``. The best weights are kept in
+    ``weights_best.npz``, and ``weights_best.json`` says which they are.
 
     Args:
-      evaluators: by name; those whose `every` is 0 are left out.
-      method: what is trained.
-      source: gives the records of a split.
-      folder: of the run.
+      evaluators: the evaluators by name; those whose `every` is 0 are left out.
+      method: the method that is trained.
+      source: a function that returns the data of a split.
+      folder: the folder of the training stage.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Evaluations:
         self._best: dict[str, Any] = {}
 
     def resume(self, start: int) -> None:
-        """Takes up what was found until the step `start`, from which the run goes on."""
+        """Reads what was found up to step `start`, after which the run resumes."""
         for name, found in self._found.items():
             prefix = f"{name}/"
             for row in read_metrics(self._folder, last_step=start):
@@ -58,7 +58,7 @@ class Evaluations:
                     found.append({"step": row["step"], **figures})
         if (self._folder / _BEST).is_file():
             best = read_json(self._folder / _BEST)
-            # Weights of a later step belong to a part of the run that is about to be repeated.
+            # Weights of a later step belong to a part of the run that will be repeated.
             if best["step"] <= start and best["evaluator"] in self._evaluators:
                 self._best = best
         if not self._best and jax.process_index() == 0:
@@ -66,7 +66,7 @@ class Evaluations:
                 (self._folder / name).unlink(missing_ok=True)
 
     def due(self, step: int, last: bool) -> list[str]:
-        """Names of the evaluators that evaluate after the step."""
+        """Returns the names of the evaluators that are due after the step."""
         return [n for n, one in self._evaluators.items() if last or step % one.every == 0]
 
     def run(self, names: list[str], step: int, state: TrainState, writer: MetricWriter) -> None:
@@ -91,7 +91,7 @@ class Evaluations:
             write_json(self._folder / _BEST, self._best)
 
     def figures(self) -> dict[str, Any]:
-        """``evaluations`` (by name, of every evaluated step) and ``best``, where there are any."""
+        """Returns ``evaluations`` by name, and ``best_step`` and ``best``, if there are any."""
         found: dict[str, Any] = {}
         if self._found:
             found["evaluations"] = self._found
@@ -104,7 +104,7 @@ class Evaluations:
                 "weights": BEST_WEIGHTS,
                 "selection": (
                     f"{BEST_WEIGHTS} was CHOSEN BY THE GROUND TRUTH of {count} images of"
-                    f" {evaluator.split}: figures on them are the best of"
+                    f" {evaluator.split}: its figures on them are the best of"
                     f" {len(self._found[self._best['evaluator']])} checkpoints, not those of a"
                     " network that has not seen them"
                 ),

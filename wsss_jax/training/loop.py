@@ -1,4 +1,4 @@
-"""The training loop, for every method: steps, checkpoints, metrics, evaluations."""
+"""The training loop for every method, with checkpoints, metrics and evaluations."""
 
 import dataclasses
 import math
@@ -28,12 +28,12 @@ from wsss_jax.types import TrainState
 from wsss_jax.viz.map_pictures import map_pictures
 
 STEPS_AHEAD = 2
-"""Steps that the devices have to do while the host waits for the figures of the one before."""
+"""The number of dispatched steps beyond the one whose figures the host waits for."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Length and rhythm of a run, in steps."""
+    """The length of a run, and how often it logs and saves, in steps."""
 
     steps: int
     log_every: int
@@ -43,7 +43,7 @@ class Schedule:
 
 @dataclasses.dataclass
 class Run:
-    """Everything the loop needs; see `fit`."""
+    """Everything that the loop needs; see `fit`."""
 
     method: Method
     optimizer: OptimizerSettings
@@ -60,11 +60,11 @@ class Run:
 
 
 def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainState, dict]:
-    """Trains from `params` or from the newest checkpoint; returns the state and figures.
+    """Trains from `params` or from the newest checkpoint, and returns the state and figures.
 
     Raises:
-      Interrupted: SIGINT or SIGTERM came; the step was finished and everything saved.
-      UserError: the loss is not finite; the step and the images are named.
+      Interrupted: SIGINT or SIGTERM came, and the step was finished and everything saved.
+      UserError: the loss or its gradient is not finite; the message names the step and the images.
     """
     rules = assign_rules(params, run.method.param_rules())
     optimizer = run.optimizer.transformation(rules, run.schedule.steps)
@@ -73,7 +73,7 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
     start = 0
     if restored is not None:
         state, start = restored, int(restored.step)
-        run.log(f"going on after step {start} of {run.schedule.steps}")
+        run.log(f"resuming after step {start} of {run.schedule.steps}")
     run.evaluations.resume(start)
     step_fn = make_train_step(run.method, optimizer, params, run.mesh)
     main = jax.process_index() == 0
@@ -119,7 +119,7 @@ def _loop(
         stopping = agreed(stop, ask=last or step % plan.log_every == 0)
         saving = step % plan.checkpoint_every == 0 or last or bool(stopping)
         evaluators = run.evaluations.due(step, last)
-        # Nothing is saved or evaluated before its figures are known to be numbers.
+        # Before a state is saved or evaluated, all figures up to its step must be finite.
         under_way.fetch(0 if saving or evaluators else STEPS_AHEAD)
         if last or stopping:
             under_way.write(step)
@@ -136,10 +136,10 @@ def _loop(
 
 
 class _UnderWay:
-    """Steps that were dispatched and whose figures the host has not fetched, and the log of them.
+    """The dispatched steps whose figures the host has not fetched, and their log.
 
-    Fetching a step's figures waits for the step. So they are fetched when later steps are
-    dispatched already, and the devices always have something to do.
+    Fetching the figures of a step waits for the step. They are therefore fetched after later steps
+    have been dispatched, so that the devices always have work.
     """
 
     def __init__(self, run: Run, writer: MetricWriter, bar: Progress):
@@ -150,14 +150,14 @@ class _UnderWay:
         self._since = time.monotonic()
 
     def add(self, step: int, metrics: dict[str, Array], indices: np.ndarray) -> None:
-        """A step was dispatched, with the images `indices`."""
+        """Adds a step that was dispatched, with the images `indices`."""
         self._steps.append((step, metrics, indices))
 
     def fetch(self, leave: int) -> None:
-        """Fetches the figures of all steps but the last `leave`.
+        """Fetches the figures of all steps except for the last `leave`.
 
         Raises:
-          UserError: one is not finite.
+          UserError: a loss or a gradient is not finite.
         """
         while len(self._steps) > leave:
             step, metrics, indices = self._steps.popleft()
@@ -182,7 +182,7 @@ class _UnderWay:
 
 
 def _check_finite(run: Run, figures: dict[str, float], step: int, indices: np.ndarray) -> None:
-    # A finite loss may have a gradient that is not, and then the next parameters are not either.
+    # A finite loss can have a gradient that is not finite, which spoils the next parameters.
     if math.isfinite(figures["loss"]) and math.isfinite(figures["grad_norm"]):
         return
     ids = ", ".join(run.ids[i] for i in indices)
@@ -197,12 +197,12 @@ def _check_finite(run: Run, figures: dict[str, float], step: int, indices: np.nd
 
 
 def device_memory() -> str:
-    """Memory in use, on the first local device or, where it does not say, of the process."""
+    """Returns the memory in use on the first local device or, if unknown, by the process."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_in_use" in stats:
         return f"{stats['bytes_in_use'] / 2**30:.1f} GiB"
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # not Linux
+    except OSError:  # This is not Linux.
         return "unknown"
     return f"{pages * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"

@@ -1,4 +1,4 @@
-"""Metrics of a training run: JSON lines, TensorBoard event files, lines on the console."""
+"""Writes the metrics of a training run as JSON lines, TensorBoard events and console lines."""
 
 import contextlib
 import errno
@@ -19,23 +19,24 @@ from tensorboardX import SummaryWriter
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
 
-# It warns of every figure that is not finite, which the training loop reports itself.
+# It warns about every figure that is not finite, which the training loop reports itself.
 logging.getLogger("tensorboardX").setLevel(logging.ERROR)
 
 
 class MetricWriter:
-    """Writes figures and pictures of a run into `folder`.
+    """Writes figures and images of a run to `folder`.
 
-    ``folder/metrics.jsonl`` gets one line ``{"step": …, name: value, …}`` a call, flushed at once
-    (a value that is not finite becomes ``null``: JSON has no NaN); ``folder/tensorboard`` the same
-    as event files, and the pictures.
+    Each call appends a line ``{"step": …, name: value, …}`` to ``folder/metrics.jsonl`` and flushes
+    it. A value that is not finite becomes ``null``, because JSON has no NaN. ``folder/tensorboard``
+    gets the same figures, and the images, as event files.
 
     Args:
-      folder: created when missing.
-      enabled: False makes every call a no-op (all processes but the first).
-      resume_step: the last step that is kept; later lines, and a last line that was cut off by a
-        kill, are dropped, so that a resumed run has each step once. None starts over.
-      log: also gets every line of figures as readable text, such as ``ctx.log``.
+      folder: the folder, which is created if it does not exist.
+      enabled: whether to write; False in all processes except for the first.
+      resume_step: the last step that is kept. Later lines, and a last line that is incomplete
+        because the run was killed, are removed, so that a resumed run has each step once. None
+        starts over.
+      log: a function, such as ``ctx.log``, that also gets every line of figures as text.
     """
 
     def __init__(
@@ -58,9 +59,9 @@ class MetricWriter:
             self._folder = folder
             self._board = SummaryWriter(
                 str(folder / "tensorboard"),
-                # TensorBoard hides the events that are written again.
+                # TensorBoard hides the old events of steps from here on.
                 purge_step=0 if resume_step is None else resume_step + 1,
-                # Two runs begun within one second would otherwise share a file name.
+                # Otherwise, two runs that start within one second would share a file name.
                 filename_suffix=f".{time.time_ns()}",
             )
             self._lines = open(folder / "metrics.jsonl", "ab")  # noqa: SIM115 (closed by close)
@@ -98,7 +99,7 @@ class MetricWriter:
         step: int,
         images: Mapping[str, UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "n h w 3"]],
     ) -> None:
-        """Writes named RGB pictures of `step` to TensorBoard; several under a name side by side."""
+        """Writes named RGB images of `step` to TensorBoard; those of one name are side by side."""
         if not self._enabled:
             return
         for name, image in images.items():
@@ -106,7 +107,7 @@ class MetricWriter:
             self._board.add_image(_tag(name), strip, int(step), dataformats="HWC")
 
     def close(self) -> None:
-        """Writes what is pending. Calls after the first do nothing."""
+        """Writes what is pending and closes the files; later calls do nothing."""
         if self._enabled:
             self._enabled = False
             self._lines.close()
@@ -114,11 +115,11 @@ class MetricWriter:
 
 
 def read_metrics(folder: Path | str, last_step: int | None = None) -> list[dict[str, Any]]:
-    """The lines of ``folder/metrics.jsonl`` up to `last_step`; empty when there is no file.
+    """Reads the lines of ``folder/metrics.jsonl`` up to `last_step`; none if there is no file.
 
-    A line that is no JSON object with a step (cut off by a kill) is left out. Lines of one step, as
-    its loss and what an evaluator measured then, become one; of two values of a name the later
-    counts.
+    A line that is not a JSON object with a step, because the run was killed, is left out. Lines of
+    the same step, such as its loss and the figures of an evaluator, are merged, and the later of
+    two values with one name counts.
     """
     path = Path(folder) / "metrics.jsonl"
     if not path.is_file():
@@ -134,7 +135,7 @@ def read_metrics(folder: Path | str, last_step: int | None = None) -> list[dict[
 
 
 def console_line(step: int, values: Mapping[str, float]) -> str:
-    """``step 120  loss 0.3121  lr 0.0094``."""
+    """Returns a line such as ``step 120  loss 0.3121  lr 0.0094``."""
     return "  ".join([f"step {step}", *(f"{name} {value:.4g}" for name, value in values.items())])
 
 
@@ -147,7 +148,7 @@ def _json_line(row: Mapping[str, Any]) -> bytes:
 
 
 def _tag(name: str) -> str:
-    # The characters TensorBoard allows; others would be changed behind our back, with a message.
+    # TensorBoard allows only these characters, and replaces others with a warning.
     return re.sub(r"[^-/\w.]", "_", name)
 
 
@@ -160,5 +161,5 @@ def _full_disk_is_the_users(folder: Path) -> Iterator[None]:
             raise
         raise UserError(
             f"no space left on the device while writing to {folder}: free some space and run the"
-            " same command again, it goes on from the last checkpoint"
+            " same command again, which resumes from the last checkpoint"
         ) from error

@@ -1,4 +1,4 @@
-"""The optimizer: settings in optax's words, parameter groups, frozen parameters."""
+"""The optimizer with settings in optax's terms, parameter groups and frozen parameters."""
 
 import dataclasses
 import re
@@ -26,19 +26,20 @@ class OptimizerSettings(Settings):
       name: ``sgd``, whose weight decay is coupled as in PyTorch (it is added to the gradient before
         momentum and learning rate), or ``adamw``, whose weight decay is decoupled.
       lr: the highest learning rate.
-      momentum: of SGD.
-      nesterov: whether SGD's momentum is Nesterov's.
-      b1, b2: decay of AdamW's first and second moments.
-      eps: added to AdamW's root of the second moment.
-      weight_decay: strength of the weight decay, for parameters whose rule says that they decay.
-      clip_norm: above 0, a gradient whose norm over all trained parameters is larger is scaled down
-        to it.
-      schedule: how the learning rate goes on after the warm-up: ``polynomial``,
-        (lr − end_value)·(1 − step/steps)^power + end_value, the papers' own; ``cosine``, half a
+      momentum: the momentum of SGD.
+      nesterov: whether the momentum of SGD is Nesterov's.
+      b1, b2: the decay of AdamW's first and second moments.
+      eps: the number that is added to the root of AdamW's second moment.
+      weight_decay: the weight decay of the parameters that decay according to their rule.
+      clip_norm: the largest norm of the gradient over all trained parameters, to which larger
+        gradients are scaled down; 0 for no clipping.
+      schedule: the course of the learning rate. ``polynomial`` is
+        (lr − end_value)·(1 − step/steps)^power + end_value, as in the papers; ``cosine`` is half a
         period down to end_value; or ``constant``.
-      power: of the polynomial schedule.
-      end_value: learning rate at the end of a polynomial or cosine schedule.
-      warmup_steps: steps over which the learning rate also rises linearly from 0.
+      power: the power of the polynomial schedule.
+      end_value: the learning rate at the end of a polynomial or cosine schedule.
+      warmup_steps: the number of first steps in which the learning rate is also scaled by a factor
+        that rises linearly to 1.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -59,11 +60,13 @@ class OptimizerSettings(Settings):
         """Checks the values.
 
         Raises:
-          UserError: one is out of its range, or has no effect on this optimizer.
+          UserError: a value is out of its range, or has no effect on this optimizer.
         """
         for name in ("lr", "weight_decay", "clip_norm", "power", "end_value", "warmup_steps"):
             if getattr(self, name) < 0:
-                raise UserError(f"expected {name} of 0 or more, found {getattr(self, name):g}")
+                raise UserError(
+                    f"expected {name} of 0 or more, found {getattr(self, name):g}: change it"
+                )
         for name in ("momentum", "b1", "b2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(
@@ -71,14 +74,14 @@ class OptimizerSettings(Settings):
                 )
         if self.name == "adamw" and (self.momentum or self.nesterov):
             raise UserError(
-                f"expected no momentum with adamw, found {self.momentum:g}: set momentum to 0, b1"
-                " and b2 are its own"
+                f"expected no momentum with adamw, found {self.momentum:g}: set momentum to 0, and"
+                " use b1 and b2"
             )
         if self.nesterov and not self.momentum:
             raise UserError("expected momentum above 0 with nesterov, found 0: set momentum")
 
     def rate(self, steps: int) -> optax.Schedule:
-        """The learning rate by step, of a run of `steps`."""
+        """Returns the learning rate by step, for a run of `steps`."""
         if self.schedule == "polynomial":
             main = optax.polynomial_schedule(self.lr, self.end_value, self.power, steps)
         elif self.schedule == "cosine":
@@ -93,11 +96,11 @@ class OptimizerSettings(Settings):
     def transformation(
         self, rules: dict[str, ParamRule], steps: int
     ) -> optax.GradientTransformation:
-        """The optimizer of the trained parameters by path, for a run of `steps`.
+        """Returns the optimizer of the trained parameters by path.
 
         Args:
-          rules: of all parameters, from `assign_rules`.
-          steps: length of the run.
+          rules: the rules of all parameters, from `assign_rules`.
+          steps: the length of the run.
         """
 
         def decayed(params: FlatParams) -> dict[str, bool]:
@@ -126,22 +129,22 @@ class OptimizerSettings(Settings):
 
 
 def assign_rules(params: PyTree, rules: tuple[ParamRule, ...]) -> dict[str, ParamRule]:
-    """The rule of each parameter, by path: the first whose pattern is found in the path.
+    """Returns the rule of each parameter by path, the first whose pattern is found in the path.
 
     Raises:
-      ValueError: a parameter that no rule covers.
+      ValueError: no rule matches a parameter.
     """
     assigned: dict[str, ParamRule] = {}
     for path in traverse_util.flatten_dict(params, sep="/"):
         rule = next((rule for rule in rules if re.search(rule.pattern, path)), None)
         if rule is None:
-            raise ValueError(f"no rule covers the parameter {path}")
+            raise ValueError(f"no rule matches the parameter {path}")
         assigned[path] = rule
     return assigned
 
 
 def split_frozen(params: PyTree, rules: dict[str, ParamRule]) -> tuple[FlatParams, FlatParams]:
-    """(trainable, frozen) parameters by path; `join` puts them together again."""
+    """Splits parameters into (trainable, frozen) ones by path; `join` is the inverse."""
     flat = traverse_util.flatten_dict(params, sep="/")
     trainable = {path: value for path, value in flat.items() if not rules[path].frozen}
     frozen = {path: value for path, value in flat.items() if rules[path].frozen}
@@ -149,10 +152,10 @@ def split_frozen(params: PyTree, rules: dict[str, ParamRule]) -> tuple[FlatParam
 
 
 def join(trainable: FlatParams, frozen: FlatParams) -> PyTree:
-    """The nested tree of `split_frozen`'s two parts."""
+    """Joins the two parts of `split_frozen` into a nested tree."""
     return traverse_util.unflatten_dict({**trainable, **frozen}, sep="/")
 
 
 def parameter_count(params: PyTree) -> int:
-    """Numbers in a tree of arrays (or of their shapes)."""
+    """Returns the number of values in a tree of arrays (or of their shapes)."""
     return sum(int(leaf.size) for leaf in jax.tree.leaves(params))

@@ -1,4 +1,4 @@
-"""Requests to stop: a step is finished and everything saved before a run ends."""
+"""Collects requests to stop, so that a run finishes its step and saves before it ends."""
 
 import signal
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 @contextmanager
 def stop_requests() -> Iterator[list[str]]:
-    """Collects the names of SIGINT and SIGTERM instead of dying; a second SIGINT dies after all."""
+    """Collects the names of SIGINT and SIGTERM instead of ending; a second SIGINT does end."""
     requests: list[str] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -23,7 +23,7 @@ def stop_requests() -> Iterator[list[str]]:
 
     try:
         before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: somebody else handles signals
+    except ValueError:  # This is not the main thread, so others handle the signals.
         yield requests
         return
     try:
@@ -34,9 +34,9 @@ def stop_requests() -> Iterator[list[str]]:
 
 
 def agreed(requests: list[str], ask: bool) -> str:
-    """The signal that asks to stop, or "": the same answer on every process.
+    """Returns the signal that requests a stop, or "", with the same answer on all processes.
 
-    Of several processes only where `ask` says so: asking the others costs a round trip.
+    Several processes only ask each other if `ask` is set, because that costs a round trip.
     """
     if jax.process_count() == 1:
         return requests[0] if requests else ""

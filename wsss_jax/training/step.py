@@ -1,4 +1,4 @@
-"""One training step over all devices, for every method."""
+"""The training step over all devices, for every method."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ def init_state(
     seed: int,
     mesh: Mesh,
 ) -> TrainState:
-    """The state before the first step, a copy on every device of `mesh`."""
+    """Returns the state before the first step, replicated over the devices of `mesh`."""
     rules = assign_rules(params, method.param_rules())
 
     def build(params: PyTree, variables: PyTree) -> TrainState:
@@ -42,7 +42,7 @@ def init_state(
 
 
 def step_of(state: TrainState, batch: Batch) -> Step:
-    """The step that starts from `state`, as its method sees it."""
+    """Returns the step that starts from `state`, for its method."""
     return Step(
         params=state.params,
         model_state=state.model_state,
@@ -56,11 +56,12 @@ def step_of(state: TrainState, batch: Batch) -> Step:
 def make_train_step(
     method: Method, optimizer: optax.GradientTransformation, params: PyTree, mesh: Mesh
 ) -> StepFunction:
-    """The jitted step ``(state, global batch) -> (state, metrics)``; the state is donated.
+    """Returns the jitted step ``(state, global batch) -> (state, metrics)``, which donates `state`.
 
-    `params` gives the paths only. Frozen parameters are no variables of the gradient, so nothing is
-    computed or kept for them. Every method is a pure function of the global batch: with the batch
-    sharded over the mesh the compiler inserts the reductions that a pmap would spell out.
+    Only the paths of `params` are used. The gradient is not taken with respect to frozen
+    parameters, so nothing is computed or kept for them. Every method is a pure function of the
+    global batch. If the batch is sharded over the mesh, the compiler inserts the reductions that
+    `jax.pmap` would need explicitly.
     """
     rules = assign_rules(params, method.param_rules())
 

@@ -1,4 +1,4 @@
-"""What a training step costs in arithmetic and memory, counted from shapes alone."""
+"""Estimates the arithmetic and memory of a training step from shapes alone."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -22,16 +22,18 @@ from wsss_jax.training.optimizer import (
 
 @dataclasses.dataclass(frozen=True)
 class StepCost:
-    """Size of a training step; memory in bytes, all devices together.
+    """The cost of a training step, with memory in bytes over all devices.
 
     Attributes:
-      trainable: number of parameters that learn.
-      frozen: number of those that do not.
-      flops: floating-point operations of loss and gradient, counted by XLA before optimization.
-      parameters: memory of all parameters and other variables.
-      gradients: memory of the gradients.
-      optimizer: memory of the optimizer's state.
-      activations: memory of what the backward pass needs from the forward pass, every array once.
+      trainable: the number of parameters that learn.
+      frozen: the number of parameters that do not learn.
+      flops: the floating-point operations of loss and gradient, as XLA counts them before
+        optimization.
+      parameters: the memory of all parameters and other variables.
+      gradients: the memory of the gradients.
+      optimizer: the memory of the optimizer's state.
+      activations: the memory of the arrays of the forward pass that the backward pass needs, each
+        counted once.
     """
 
     trainable: int
@@ -43,7 +45,7 @@ class StepCost:
     activations: int
 
     def lines(self) -> list[str]:
-        """The cost in words, for a dry run."""
+        """Returns lines of text about the cost, for a dry run."""
         memory = {
             "parameters": self.parameters,
             "gradients": self.gradients,
@@ -64,12 +66,12 @@ class StepCost:
 def step_cost(
     method: Method, optimizer: OptimizerSettings, batch: Mapping[str, jax.ShapeDtypeStruct]
 ) -> StepCost:
-    """What one step of a training costs, from shapes alone.
+    """Estimates the cost of a training step from shapes alone.
 
     Args:
-      method: to train.
-      optimizer: the optimizer's settings.
-      batch: shapes of the arrays of a batch, see `BatchSpec.shapes`.
+      method: the method to train.
+      optimizer: the settings of the optimizer.
+      batch: the shapes of the arrays of a batch; see `BatchSpec.shapes`.
     """
     params, variables = _shapes(method, batch)
     rules = assign_rules(params, method.param_rules())
@@ -93,13 +95,13 @@ def step_cost(
             )[0]
 
         value, backward = jax.vjp(loss, trainable)
-        # A derivative is a tree of the arrays it needs: those kept from the forward pass.
+        # The backward function is a tree of the arrays that it needs from the forward pass.
         return jax.tree.leaves(backward), backward(jnp.ones_like(value))
 
     arguments = (trainable, frozen, variables, extra, batch, rng, step)
     traced = jax.jit(gradient).trace(*arguments)
-    # As for a GPU, whatever runs it: XLA counts a loop's body once, and the layers written for CPUs
-    # have loops.
+    # The step is always lowered as for a GPU, because XLA counts the body of a loop only once, and
+    # our layers for CPUs have loops.
     analysis = traced.lower(lowering_platforms=("cuda",)).cost_analysis() or {}
     program, count = traced.jaxpr.jaxpr, len(traced.out_info[0])
     given = {*program.invars, *program.constvars}
@@ -118,7 +120,7 @@ def step_cost(
 def describe_step(
     method: Method, optimizer: OptimizerSettings, batch: Mapping[str, jax.ShapeDtypeStruct]
 ) -> list[str]:
-    """Lines on the optimizer, its groups of parameters and the cost of a step; see `step_cost`."""
+    """Returns lines about the optimizer, its parameter groups and the cost; see `step_cost`."""
     return [
         f"optimizer    {optimizer.name}, lr {optimizer.lr:g}, schedule {optimizer.schedule},"
         f" momentum {optimizer.momentum:g}, weight decay {optimizer.weight_decay:g}",

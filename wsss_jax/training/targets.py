@@ -1,4 +1,4 @@
-"""What the pixels of training crops learn: masks, or labels of affinities, and where from."""
+"""Finds the targets of the pixels of training crops: masks or AffinityNet's labels."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -17,7 +17,7 @@ from wsss_jax.settings import Settings
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TargetSettings(Settings):
-    """Where the targets of pixels come from.
+    """Settings for the origin of the targets of pixels.
 
     Attributes:
       ground_truth: whether a method that needs masks learns from those of the data set, which is
@@ -36,7 +36,7 @@ class TargetSettings(Settings):
         """Checks the values.
 
         Raises:
-          UserError: one of them makes no sense.
+          UserError: a value is out of its range.
         """
         super().__post_init__()
         if not 0 <= self.least_confidence <= 1:
@@ -45,12 +45,16 @@ class TargetSettings(Settings):
             )
 
     def check_targets(self, spec: BatchSpec, needs: Collection[str]) -> None:
-        """A network never learns from ground truth without being told to, nor from two origins."""
+        """Checks that the targets of the method have one origin, and that ground truth is explicit.
+
+        Raises:
+          UserError: a target has no origin or two, or the method does not use it.
+        """
         if spec.segmentation and ("masks" in needs) == self.ground_truth:
             found = "both" if self.ground_truth else "none"
             raise UserError(
-                f"expected masks that this method learns from, found {found}: set"
-                " needs=dict(masks=STAGE), or ground_truth=True for the data's own"
+                f"expected one origin of the masks that this method learns from, found {found}: set"
+                " needs=dict(masks=STAGE), or ground_truth=True for the masks of the data set"
             )
         if not spec.segmentation and ("masks" in needs or self.ground_truth):
             raise UserError(
@@ -60,18 +64,19 @@ class TargetSettings(Settings):
         if spec.affinity_stride and not (self.affinity_alphas and "labels" in needs):
             found = "no affinity_alphas" if "labels" in needs else "no need labels"
             raise UserError(
-                f"expected affinity_alphas and the need labels of a method of affinities, found"
-                f" {found}: set affinity_alphas=(4, 24) and needs=dict(labels=STAGE), a crf stage"
+                "expected affinity_alphas and the need labels for a method that learns affinities,"
+                f" found {found}: set affinity_alphas=(4, 24) and needs=dict(labels=STAGE) with a"
+                " crf stage"
             )
 
     def crop_targets(
         self, spec: BatchSpec, source: Source, inputs: Mapping[str, Path]
     ) -> dict[str, CropTarget]:
-        """What the pixels of the crops learn: masks or AffinityNet's labels.
+        """Returns the targets of the pixels of crops, which are masks or AffinityNet's labels.
 
         Raises:
-          UserError: an image has no mask, confidence or CRF result, or the settings do not say
-            where they come from.
+          UserError: an image has no mask, confidence or CRF result, or the settings do not state
+            their origin.
         """
         self.check_targets(spec, inputs)
         targets: dict[str, CropTarget] = {}

@@ -1,1 +1,1 @@
-"""What is measured while a method trains: one file each, see `evaluators.base`."""
+"""The evaluators that measure while a method trains, one file each; see `evaluators.base`."""

@@ -1,4 +1,4 @@
-"""What an evaluator is: figures of the network in training, every so many steps."""
+"""The contract of evaluators, which measure a network at regular steps while it trains."""
 
 import abc
 import dataclasses
@@ -13,28 +13,29 @@ from wsss_jax.methods.base import Method
 from wsss_jax.settings import Settings
 
 Evaluate = Callable[[PyTree], dict[str, float]]
-"""Figures by name of a network's variables (``params`` and the other collections)."""
+"""A function from the variables of a network (``params`` and the others) to figures by name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator(Settings, abc.ABC):
     """Measures the network that inference would use, while it trains.
 
-    An evaluator is one module of this package (or any module: recipes take dotted names) with one
-    subclass; its fields are its settings.
+    An evaluator is one module of this package, or any module that a recipe names with dots, with
+    one subclass, whose fields are its settings.
 
     Attributes:
-      every: steps between two evaluations; 0 for none. The last step is always one of them.
-      split: the images to evaluate on.
-      images: how many of them, from the beginning of the split; 0 for all.
-      keep_best: keep the weights with the best figure in ``weights_best.npz``, beside those of the
-        last step. Scores on this split are then scores of weights that were chosen on it.
+      every: the number of steps between two evaluations, of which one follows the last step; 0 for
+        no evaluations.
+      split: the split to evaluate on.
+      images: the number of its first images that are evaluated; 0 for all.
+      keep_best: whether to also keep the weights with the best figure, in ``weights_best.npz``.
+        Their scores on this split are then scores of weights that were chosen on it.
     """
 
     room: ClassVar[str] = "wsss_jax.training.evaluators"
 
     figure: ClassVar[str]
-    """Name of the figure that `keep_best` compares; larger is better."""
+    """The name of the figure that `keep_best` compares; larger is better."""
 
     every: int = 0
     split: str = "val"
@@ -45,21 +46,23 @@ class Evaluator(Settings, abc.ABC):
         """Checks the values.
 
         Raises:
-          UserError: a number is negative, or nothing is evaluated from which the best is kept.
+          UserError: a number is negative, or the best weights are kept without evaluations.
         """
         for name in ("every", "images"):
             if getattr(self, name) < 0:
-                raise UserError(f"expected {name} of 0 or more, found {getattr(self, name)}")
+                raise UserError(
+                    f"expected {name} of 0 or more, found {getattr(self, name)}: change it"
+                )
         if self.keep_best and not self.every:
             raise UserError("expected every above 0 with keep_best, found 0: set every")
 
     def count(self, source: Source) -> int:
-        """How many of the split's images are evaluated."""
+        """Returns the number of the split's images that are evaluated."""
         return min(self.images, len(source)) if self.images else len(source)
 
     @abc.abstractmethod
     def check(self, method: Method) -> None:
-        """Refuses a method that cannot be evaluated.
+        """Checks that the method can be evaluated.
 
         Raises:
           UserError: the method does not predict what is evaluated.
@@ -67,16 +70,16 @@ class Evaluator(Settings, abc.ABC):
 
     @abc.abstractmethod
     def check_source(self, source: Source) -> None:
-        """Refuses data that lacks what the evaluation needs.
+        """Checks that the data has what the evaluation needs.
 
         Raises:
-          UserError: an image has no ground truth, say.
+          UserError: something is missing, such as the ground truth of an image.
         """
 
     @abc.abstractmethod
     def prepare(self, method: Method, source: Source) -> Evaluate:
-        """The function that evaluates; called once, so that nothing is compiled twice.
+        """Returns the function that evaluates; it is called once, so nothing is compiled twice.
 
-        With several processes each of them calls the function, with its own copy of the variables,
+        If there are several processes, each calls the function with its own copy of the variables
         and gets the same figures.
         """

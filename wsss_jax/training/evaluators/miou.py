@@ -1,4 +1,4 @@
-"""Mean intersection over union of logits, or of activation maps at the best threshold."""
+"""The mean intersection over union of logits, or of activation maps at the best threshold."""
 
 import dataclasses
 import functools
@@ -28,25 +28,26 @@ from wsss_jax.scoring.confusion import (
 from wsss_jax.scoring.score_files import THRESHOLDS
 from wsss_jax.training.evaluators.base import Evaluate, Evaluator
 
-_LEAST_MULTIPLE = 32  # of padded sides: few shapes, few programs
+_LEAST_MULTIPLE = 32  # Padded sides are multiples of it, so that few programs are compiled.
 _BUCKETS = 4
-_BATCH_PIXELS = 1 << 19  # that a device gets at once, unless it is one image
+_BATCH_PIXELS = 1 << 19  # the pixels of a device's batch, unless one image has more
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Miou(Evaluator):
-    """mIoU against the split's ground truth, at the images' own size, without flip or CRF.
+    """Measures the mIoU at the size of the images, without flips or a CRF.
 
-    Of ``logits`` the network finds the classes itself. Of ``cam`` only maps of the classes that the
-    image has compete, each divided by its maximum, as seeds are made; the background's threshold is
-    the best one on the evaluated images (an oracle), and told.
+    With ``logits``, the network predicts the classes. With ``cam``, only the maps of the image's
+    classes compete, each divided by its maximum, as for seeds. The threshold of the background is
+    then the best one on the evaluated images (an oracle), which is reported.
 
     Attributes:
-      output: what is evaluated.
-      upsample: ``corners``: maps are upsampled with their corners aligned with the image's;
-        ``direct``: half-pixel, as the infer_cam stage of AffinityNet's and SSENet's recipes.
-      protocol: whether a class that is neither predicted nor there counts 0 (``strict``) or is left
-        out (``present``).
+      output: the prediction of the method that is evaluated.
+      upsample: ``corners`` upsamples maps with corners aligned with those of the image, and
+        ``direct`` with half-pixel centers, as in the infer_cam stage of AffinityNet's and SSENet's
+        recipes.
+      protocol: whether a class that is neither predicted nor present counts as 0 (``strict``) or is
+        left out (``present``).
     """
 
     figure: ClassVar[str] = "miou"
@@ -56,7 +57,7 @@ class Miou(Evaluator):
     protocol: Protocol = "strict"
 
     def check(self, method: Method) -> None:
-        """Refuses a method that does not predict `output`; see `Evaluator`."""
+        """Checks that the method predicts `output`; see `Evaluator`."""
         if self.output not in method.outputs:
             raise UserError(
                 f"expected output to be one of {', '.join(method.outputs)}, which the method"
@@ -64,7 +65,7 @@ class Miou(Evaluator):
             )
 
     def check_source(self, source: Source) -> None:
-        """Refuses a split without ground truth; see `Evaluator`."""
+        """Checks that the split has ground truth; see `Evaluator`."""
         for position in range(self.count(source)):
             if source[position]["segmentation"] is None:
                 raise UserError(
@@ -73,7 +74,7 @@ class Miou(Evaluator):
                 )
 
     def prepare(self, method: Method, source: Source) -> Evaluate:
-        """See `Evaluator`."""
+        """Returns the function that evaluates; see `Evaluator`."""
         positions = range(jax.process_index(), self.count(source), jax.process_count())
         predict = _predictor(method, self.output)
         return functools.partial(self._figures, method, source, positions, predict)
@@ -86,7 +87,7 @@ class Miou(Evaluator):
         predict: Callable[[PyTree, np.ndarray, np.ndarray], jax.Array],
         variables: PyTree,
     ) -> dict[str, float]:
-        # Each process works on its own devices, for the numbers of batches may differ.
+        # Each process works on its own devices, because the numbers of batches can differ.
         own = jax.tree.map(lambda array: array.addressable_data(0), variables)
         weights = jax.device_put(own, replicated(data_mesh(jax.local_devices())))
         levels = 1 if self.output == "logits" else len(THRESHOLDS)
@@ -106,7 +107,7 @@ class Miou(Evaluator):
     def _confusions(
         self, method: Method, record: Record, maps: Float[np.ndarray, "h w k"]
     ) -> Int64[np.ndarray, "t n n"]:
-        """Confusion matrices of one image, one per threshold; of logits there is one."""
+        """Returns the confusion matrices of an image, one per threshold, or a single for logits."""
         classes = method.num_classes
         assert record["segmentation"] is not None
         truth = decode_mask(record["segmentation"], record["id"], classes)
@@ -141,7 +142,7 @@ def _predictor(
 def _batches(
     method: Method, source: Source, positions: range
 ) -> Iterator[tuple[tuple[int, ...], tuple[int, Size]]]:
-    """(positions, (rows, padded size)) of every batch: the same at every evaluation."""
+    """Yields (positions, (rows, padded size)) of every batch, the same at every evaluation."""
     sizes = {position: source.sizes[position] for position in positions}
     if method.backbone.exact_padding:
         common = math.lcm(*method.backbone.tap_strides.values())
@@ -163,7 +164,7 @@ def _batches(
 def _canvas(
     source: Source, batch: tuple[int, ...], shape: tuple[int, Size]
 ) -> tuple[np.ndarray, np.ndarray, list[Record]]:
-    """Images at the top left of a padded batch, masks of them, and their records."""
+    """Returns images at the top left of a padded batch, their valid masks and their records."""
     rows, size = shape
     images, valid = np.zeros((rows, *size, 3), np.uint8), np.zeros((rows, *size), bool)
     records = [source[position] for position in batch]
