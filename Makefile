@@ -26,10 +26,10 @@ compare: $(VENV)/.installed-demo  ## all methods on generated images in one tabl
 	    --configs cam_shapes,ssenet_shapes,seam_shapes,pss_shapes,ecsnet_shapes,seg_shapes $(ARGS)
 
 test: $(VENV)/.installed-test  ## the quick tests (ARGS="tests/losses/test_losses.py -k hardest" for a part)
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-all: $(VENV)/.installed-test  ## all tests, the slow ones too
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "" $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "" $(ARGS)
 
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint  ## style, format, types and directions of imports
 	$(BIN)/ruff check .
