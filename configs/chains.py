@@ -1,4 +1,4 @@
-"""What the recipes of whole chains share: from trained maps to a segmentation network."""
+"""The shared part of the recipes of whole chains, from trained maps to a segmentation network."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from configs import common
 from wsss_jax.stages.base import Stage
 
 CHOSEN = "from:threshold"
-"""As an alpha: the background that meets the maps at the threshold chosen without ground truth."""
+"""The alpha whose background equals the threshold that is chosen without ground truth."""
 
 
 def with_affinities(
@@ -27,24 +27,24 @@ def with_affinities(
 ) -> None:
     """Adds the chain of AffinityNet after `c.train`: seeds, dense CRF, AffinityNet, walk, network.
 
-    Everything is made for the images of ``c.train.split`` (setting that of one stage sets all) and
-    scored on train, which is a part of it; the segmentation network is scored on val, where the
-    seeds are too. The threshold of the seeds is the best on train; beside it stands the one that
-    needs no ground truth.
+    Everything is made for the images of ``c.train.split`` (setting it for one stage sets it for
+    all) and scored on train, which is a part of it. The seeds and the masks of the segmentation
+    network are also scored on val. The threshold of the seeds is the best one on train; the score
+    with the threshold that needs no ground truth is reported for comparison.
 
     Args:
       c: the recipe so far.
       affinity: the training stage of AffinityNet.
       segmentation: the training stage of the network.
-      walk: settings of the random walk.
-      test: scales and the like of the network's masks.
-      maps: settings of the maps; what is not named is as in AffinityNet's program.
-      alphas: backgrounds of the CRF, ascending; each result is scored, the first and the last make
-        AffinityNet's labels.
-      alpha_unit: what they are multiples of, a number or `CHOSEN`.
-      bilateral: widths and weight of the CRF's bilateral kernel; see the stage.
-      relabel: the network's masks of the training images, kept to their labels, are made and scored
-        too; settings that differ from `test`. None: they are not.
+      walk: the settings of the random walk.
+      test: the settings of the network's masks, such as scales.
+      maps: the settings of the maps that differ from AffinityNet's program.
+      alphas: the exponents of the CRF's backgrounds, ascending. Each result is scored, and the
+        first and the last make AffinityNet's labels.
+      alpha_unit: the factor of `alphas`, a number or `CHOSEN`.
+      bilateral: the widths and the weight of the CRF's bilateral kernel; see the stage.
+      relabel: if not None, the network's masks of the training images, restricted to the
+        image-level labels, are also made and scored, with these settings that differ from `test`.
     """
     split = c.train.get_ref("split")
     seeds = _seeds(c, maps)
@@ -79,17 +79,17 @@ def with_boundaries(
     maps: Mapping[str, Any] = common.PSA_MAPS,
     relabel: Mapping[str, Any] | None = None,
 ) -> None:
-    """Adds the chain of IRNet after `c.train`: seeds, sure labels, IRNet, walk, network.
+    """Adds the chain of IRNet after `c.train`: seeds, certain labels, IRNet, walk, network.
 
     Scores are those of `with_affinities`.
 
     Args:
       c: the recipe so far.
-      labels: settings of the stage ``irn_labels`` that differ from the published ones.
+      labels: the settings of the stage ``irn_labels`` that differ from the published ones.
       irnet: the training stage of IRNet.
       segmentation: the training stage of the network.
-      walk: settings of the random walk.
-      test: scales and the like of the network's masks.
+      walk: the settings of the random walk.
+      test: the settings of the network's masks, such as scales.
       maps, relabel: as in `with_affinities`.
     """
     split = c.train.get_ref("split")
@@ -105,7 +105,7 @@ def with_boundaries(
 
 
 def _seeds(c: Any, maps: Mapping[str, Any]) -> tuple[str, ...]:
-    """Adds maps and their scores; returns the names of the stages so far."""
+    """Adds maps and their scores, and returns the names of the stages so far."""
     split = c.train.get_ref("split")
     common.cams(c, {"cam": split, "cam_val": "val"}, maps)
     common.seed_scores(c, "cam")
@@ -123,7 +123,7 @@ def _walked_and_segmented(
     test: Mapping[str, Any],
     relabel: Mapping[str, Any] | None,
 ) -> tuple[str, ...]:
-    """Adds the walk along what `network` says and all after it; returns the stages' names."""
+    """Adds the walk with the stage `network` and all stages after it, and returns their names."""
     needs = dict(checkpoint=network, cams="cam") | _chosen(walk.get("alpha"))
     c.walk = Stage.defaults("random_walk", needs=needs, split=c.train.get_ref("split"), **walk)
     c.eval_walk = common.score(c, "walk", "train")
@@ -144,21 +144,21 @@ def _walked_and_segmented(
 
 
 def _chosen(alpha: object) -> dict[str, str]:
-    """What a stage needs for this alpha."""
+    """Returns the needs of a stage for this alpha."""
     return {"threshold": "threshold"} if alpha == CHOSEN else {}
 
 
 def network_masks(checkpoint: str, test: Mapping[str, Any]) -> ConfigDict:
-    """Masks of val by the network of stage `checkpoint`; `test` are scales, CRF and the like.
+    """Returns the stage of the masks of val by the network of the stage `checkpoint`.
 
-    Unless it says otherwise there is no CRF.
+    `test` has its settings, such as scales; by default, there is no CRF.
     """
     fields: dict[str, Any] = dict(needs=dict(checkpoint=checkpoint), split="val")
     return Stage.defaults("predict", **(fields | dict(test)))
 
 
 def submission(c: Any, competition: str = "comp6") -> None:
-    """Adds masks of the test split and the server's archive before the report."""
+    """Adds masks of the test split and the archive for the server before the report."""
     c.masks_test = ConfigDict(c.masks_val.to_dict())
     c.masks_test.split = "test"
     c.submit = Stage.defaults(

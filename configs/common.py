@@ -1,4 +1,4 @@
-"""What the recipes share: the stages after a classifier."""
+"""The shared part of the recipes, mainly the stages after a classifier."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,24 +11,24 @@ from wsss_jax.stages.base import Stage
 from wsss_jax.training.evaluators.base import Evaluator
 
 PSA_MAPS: dict[str, Any] = dict(normalize="max", upsample="direct")
-"""How AffinityNet's program makes maps of what the network gives."""
+"""The settings with which AffinityNet's program makes maps."""
 SSENET_MAPS: dict[str, Any] = PSA_MAPS | dict(relu_each=True)
-"""SSENet's program drops negative responses at every scale, not in the sum."""
+"""The settings of SSENet's program, which drops negative responses at each scale before the sum."""
 SEAM_MAPS: dict[str, Any] = dict(normalize="min_max", upsample="corners")
-"""How SEAM's program makes maps."""
+"""The settings with which SEAM's program makes maps."""
 
 
 def training(**settings: Any) -> Any:
-    """A training stage.
+    """Returns a training stage.
 
-    It has an evaluator, ``val``, which is off: ``--config.STAGE.evaluators.val.every=200`` measures
+    It has an evaluator, ``val``, which is off. ``--config.STAGE.evaluators.val.every=200`` measures
     the mIoU on val while the network trains.
     """
     return Stage.defaults("train", evaluators=evaluators(settings["method"]["name"]), **settings)
 
 
 def evaluators(method: str) -> dict[str, ConfigDict]:
-    """An evaluator of what the method called `method` predicts, where it can be scored."""
+    """Returns an evaluator of the predictions of the method called `method`, if it has scores."""
     for output in ("cam", "logits"):
         if output in kind_of(Method, method).outputs:
             return {"val": Evaluator.defaults("miou", output=output, images=100)}
@@ -36,9 +36,9 @@ def evaluators(method: str) -> dict[str, ConfigDict]:
 
 
 def backbone_weights(c: Any, *stages: str) -> None:
-    """One file of ImageNet weights for several training stages.
+    """Makes several training stages share a file of ImageNet weights.
 
-    Setting ``init_weights`` of any of them, or ``--config.init_weights``, sets all.
+    Setting ``init_weights`` of any of them, or ``--config.init_weights``, sets it for all.
     """
     c.init_weights = FieldReference("")
     for stage in stages:
@@ -48,12 +48,12 @@ def backbone_weights(c: Any, *stages: str) -> None:
 def seeds_and_scores(c: Any, **maps: Any) -> None:
     """Adds the stages after training: CAMs of train and val, scores, masks, report.
 
-    The background threshold is the best one on train, as SSENet and SEAM choose it; val is scored
-    and the masks are made with that one. A number in place of ``oracle`` or ``from:...`` fixes it.
+    The background threshold is the best one on train, as in SSENet and SEAM. It is also used to
+    score val and to make the masks. A number in place of ``oracle`` or ``from:...`` fixes it.
 
     Args:
       c: the recipe so far.
-      **maps: settings of the maps that differ from `PSA_MAPS`.
+      **maps: the settings of the maps that differ from `PSA_MAPS`.
     """
     cams(c, {"cam_train": "train", "cam_val": "val"}, maps)
     seed_scores(c, "cam_train")
@@ -75,14 +75,14 @@ def seeds_and_scores(c: Any, **maps: Any) -> None:
 
 
 def change_maps(c: Any, **maps: Any) -> None:
-    """Changes settings of all stages that make maps."""
+    """Changes the settings of all stages that make maps."""
     for stage in c.stages:
         if c[stage].type == "infer_cam":
             c[stage].update(maps)
 
 
 def contrast_first(c: Any) -> None:
-    """A training stage without L_MAM before `c.train`, which starts from its weights."""
+    """Adds a training stage without L_MAM before `c.train`, which then starts from its weights."""
     weights = c.train.init_weights
     first: Any = ConfigDict(c.train.to_dict())
     c.train_rcm = first
@@ -97,9 +97,9 @@ def contrast_first(c: Any) -> None:
 
 
 def cams(c: Any, splits: Mapping[str, Any], maps: Mapping[str, Any]) -> None:
-    """Maps of the images of `splits`, by stage name, after `c.train`; splits may be references.
+    """Adds the maps of `splits`, which are splits or references to them by stage name.
 
-    What `maps` does not set is as in `PSA_MAPS`.
+    Settings that `maps` does not have are those of `PSA_MAPS`.
     """
     for name, split in splits.items():
         settings = PSA_MAPS | dict(maps)
@@ -109,14 +109,14 @@ def cams(c: Any, splits: Mapping[str, Any], maps: Mapping[str, Any]) -> None:
 
 
 def seed_scores(c: Any, train_cams: str) -> None:
-    """Scores of the maps on train (stage `train_cams`) and, with the threshold of those, on val."""
+    """Adds scores of the maps on train (stage `train_cams`) and, with their threshold, on val."""
     c.eval_cam_train = score(c, train_cams, "train", threshold="oracle")
     c.eval_cam_val = score(c, "cam_val", "val", threshold="from:train")
     c.eval_cam_val.needs.train = "eval_cam_train"
 
 
 def score(c: Any, pred: str, split: str, **settings: Any) -> Any:
-    """An evaluation with the protocol of all evaluations of the recipe, ``c.protocol``."""
+    """Returns an evaluation with the protocol that all evaluations share, ``c.protocol``."""
     if "protocol" not in c:
         c.protocol = FieldReference("strict")
     section = Stage.defaults("evaluate", needs=dict(pred=pred), split=split, **settings)
@@ -125,6 +125,6 @@ def score(c: Any, pred: str, split: str, **settings: Any) -> Any:
 
 
 def finish(c: Any, *stages: str) -> None:
-    """The order of the stages, and a report on all of them."""
+    """Sets the order of the stages and adds a report on all of them."""
     c.report = Stage.defaults("report", needs={name: name for name in stages})
     c.stages = (*stages, "report")

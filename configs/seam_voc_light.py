@@ -1,17 +1,21 @@
-"""SEAM with MobileNetV2 at small image sizes, from labels to a network: on a laptop.
+"""SEAM's whole chain with MobileNetV2 at small image sizes for a laptop.
 
     python -m wsss_jax.main --config configs/seam_voc_light.py --workdir runs/seam_voc_light \
         --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz
 
-Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. It
-differs from the published recipe, by choices made on train: SEAM's second image is half as large
-(published: 0.3), since a crop of 224 leaves too little of it; the maps have stride 8 on a backbone
-of 16, which is three times as fast as one of 8; CRF and walk start from the background that the
-threshold chosen without ground truth stands for, the CRF also from half and twice its power, as
-fixed powers fit some data and miss others; the CRF's kernel is narrower, as images are smaller; the
-walk follows strong affinities only (beta 16, published: 8) for twice as many steps. The
-segmentation network's crop, epochs, scales, CRF and second head were chosen with its score on val
-in sight.
+Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. The
+recipe differs from the published one by choices that were made on train:
+
+- SEAM's second image is half as large (published: 0.3), because 0.3 of a crop of 224 is too small.
+- The maps have stride 8 on a backbone of stride 16, which is three times as fast as stride 8.
+- The CRF and the walk start from the background of the threshold that is chosen without ground
+  truth, and the CRF also from half and twice its exponent, because fixed exponents do not fit all
+  data.
+- The CRF's kernel is narrower, because the images are smaller.
+- The walk only follows strong affinities (beta 16, published: 8), for twice as many steps.
+
+The segmentation network's crop, epochs, scales, CRF and second head were chosen by its score on
+val.
 """
 
 from typing import Any
@@ -44,9 +48,9 @@ def get_config() -> Any:
     segmentation = published.segmentation(backbone)
     segmentation.update(batch_size=16, epochs=15, steps=0, optimizer=optimizer)
     segmentation.augment.update(crop=256, scale=(0.75, 1.5))
-    # Labels are exact, pseudo masks are not: they say which animal it is.
+    # Unlike pseudo masks, labels are exact about which classes an image shows.
     segmentation.method.presence_weight = 1.0
-    # A short run: batch norm of the head has to follow quickly, that of the backbone stays.
+    # The run is short, so the head's batch norm has to follow quickly; the backbone's is frozen.
     segmentation.method.backbone.bn_momentum = 0.0
     segmentation.method.head.update(features=256, dilation=6, dropout=0.1, bn_momentum=0.02)
     crf: Any = dict(gaussian=(3, 3), bilateral=(50, 5, 4), iterations=10)
@@ -54,7 +58,7 @@ def get_config() -> Any:
         c,
         affinity=affinity,
         segmentation=segmentation,
-        # The walk's maps have stride 8; the CRF after it takes them to the outlines.
+        # The walk's maps have stride 8, and the CRF after it aligns them with outlines.
         walk=dict(alpha=chains.CHOSEN, beta=16.0, steps=128, crf=True, **crf),
         test=dict(scales=(0.75, 1.0, 1.25, 1.5), crf=True, **crf),
         maps=common.SEAM_MAPS,
@@ -63,6 +67,6 @@ def get_config() -> Any:
         bilateral=crf["bilateral"],
         relabel=dict(scales=(1.0, 1.5)),
     )
-    # From ImageNet so short a run is not enough: the network goes on from SEAM's backbone.
+    # So short a run is not enough from ImageNet weights; the network starts from SEAM's backbone.
     c.train_segmentation.needs.backbone = "train"
     return c

@@ -1,10 +1,10 @@
-"""The archive for PASCAL VOC's test server, from the network of `seam_voc`.
+"""The whole chain of `seam_voc`, followed by the archive for PASCAL VOC's test server.
 
     python -m wsss_jax.main --config configs/seam_voc_test.py --workdir runs/seam_voc_test \
         --config.data.root=DIR/VOCdevkit --config.init_weights=resnet38.npz
 
-Give the workdir of a finished `seam_voc` run and its overrides: what is done is not done again. The
-VOCdevkit needs the test images and ``ImageSets/Segmentation/test.txt``.
+With the workdir of a finished `seam_voc` run and the same overrides, finished stages are not run
+again. The VOCdevkit needs the test images and ``ImageSets/Segmentation/test.txt``.
 """
 
 from typing import Any

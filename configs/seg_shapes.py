@@ -1,8 +1,8 @@
-"""A segmentation network on the built-in data, trained on the exact masks: the upper bound.
+"""The upper bound on the built-in data, a segmentation network that is trained on the exact masks.
 
     python -m wsss_jax.main --config configs/seg_shapes.py --workdir runs/seg_shapes
 
-What the weakly supervised recipes of the same network can be compared with.
+Weakly supervised recipes with the same network can be compared with it.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
             features=128,
             dilation=2,
             dropout=0.1,
-            bn_momentum=0.05,  # a short run: the statistics have to follow quickly
+            bn_momentum=0.05,  # The run is short, so statistics have to follow quickly.
         ),
     )
     for split in ("train", "val"):

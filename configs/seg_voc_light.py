@@ -1,11 +1,11 @@
-"""The segmentation network of `seam_voc_light` trained on the true masks: its upper bound.
+"""The upper bound of `seam_voc_light`, its segmentation network trained on the true masks.
 
     python -m wsss_jax.main --config configs/seg_voc_light.py --workdir runs/seg_voc_light \
         --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz
 
-Two CPU cores suffice. Like that network it goes on from SEAM's backbone: given the workdir of a
-finished `seam_voc_light` run with the same values, it does not train SEAM again, and draws the
-report anew. `init_weights` are ImageNet weights under torchvision's names.
+Two CPU cores suffice. Like that network, it starts from SEAM's backbone. With the workdir of a
+finished `seam_voc_light` run with the same values, it does not train SEAM again, and only redraws
+the report. `init_weights` are ImageNet weights under torchvision's names.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""SSENet on the built-in data, a tiny network from scratch.
+"""SSENet on the built-in data, with a tiny network from scratch.
 
     python -m wsss_jax.main --config configs/ssenet_shapes.py --workdir runs/ssenet_shapes
 

@@ -1,11 +1,12 @@
-"""SSENet with MobileNetV2 at small image sizes: the seeds, on a laptop.
+"""SSENet's seeds with MobileNetV2 at small image sizes for a laptop.
 
     python -m wsss_jax.main --config configs/ssenet_voc_light.py --workdir runs/ssenet_voc_light \
         --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz
 
 Two CPU cores suffice. `init_weights` are ImageNet weights under torchvision's parameter names. The
-second image is half as large (published: 0.3), since a crop of 224 leaves too little of it. The
-equivariance loss counts five times, chosen on train: as published it hardly falls in a short run.
+second image is half as large (published: 0.3), because 0.3 of a crop of 224 is too small. The
+equivariance loss counts five times, which was chosen on train: with the published weight, it hardly
+falls in a short run.
 """
 
 from typing import Any

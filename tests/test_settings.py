@@ -95,10 +95,10 @@ def test_values_take_the_types_of_the_fields():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"stesp": 1}, "train.stesp is no setting of Outer; did you mean steps?"),
-        ({"zzz": 1}, "train.zzz is no setting of Outer (there are alpha, flip,"),
-        ({"classes": 3}, "train.classes is no setting"),
-        ({"inner": {"lwo": 1}}, "train.inner.lwo is no setting of Inner; did you mean low?"),
+        ({"stesp": 1}, "train.stesp is not a setting of Outer; did you mean steps?"),
+        ({"zzz": 1}, "train.zzz is not a setting of Outer (there are alpha, flip,"),
+        ({"classes": 3}, "train.classes is not a setting"),
+        ({"inner": {"lwo": 1}}, "train.inner.lwo is not a setting of Inner; did you mean low?"),
         ({"steps": 1.5}, "expected train.steps to be a whole number, found 1.5"),
         ({"steps": True}, "expected train.steps to be a whole number, found True"),
         ({"steps": "4"}, "expected train.steps to be a whole number, found '4'"),

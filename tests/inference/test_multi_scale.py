@@ -125,7 +125,9 @@ def test_mistakes_are_the_users(trained: Callable, tmp_path: Path):
     for scales in ((), (0.5, 0.0)):
         with pytest.raises(UserError, match="expected positive scales"):
             MultiScale(scales=scales)
-    with pytest.raises(UserError, match=r"normalise is no setting of .*; did you mean normalize"):
+    with pytest.raises(
+        UserError, match=r"normalise is not a setting of .*; did you mean normalize"
+    ):
         run_section(InferCam, context(tmp_path, TEN), {"split": "train", "normalise": "max"}, {})
     settings = ConfigDict(dict(split="train", normalize="softmax"))
     with pytest.raises(UserError, match="normalize to be one of 'min_max', 'max', found 'softmax'"):

@@ -140,7 +140,7 @@ def test_unknown_method_and_field_are_the_users_mistakes():
         Method.from_config(dict(name="saem", backbone=TINY), "train.method", num_classes=3)
     with pytest.raises(
         UserError,
-        match=r"train\.method\.small_scal is no setting of Seam; did you mean small_scale",
+        match=r"train\.method\.small_scal is not a setting of Seam; did you mean small_scale",
     ):
         Method.from_config(
             dict(name="seam", backbone=TINY, small_scal=0.5), "train.method", num_classes=3

@@ -195,8 +195,8 @@ def test_backbones_batch_norm_is_trained_where_asked_for():
     "fields, words",
     [
         (dict(head=dict(name="unet")), "method.head.name to be one of aspp, large_fov, v3plus"),
-        (dict(head=dict(name="aspp", features=3)), "head.features is no setting of Aspp"),
-        (dict(head=dict(name="aspp", outputs=3)), "head.outputs is no setting of Aspp"),
+        (dict(head=dict(name="aspp", features=3)), "head.features is not a setting of Aspp"),
+        (dict(head=dict(name="aspp", outputs=3)), "head.outputs is not a setting of Aspp"),
         (dict(ema=1.0), "below 1"),
         (dict(presence_weight=-1.0), "0 or more, found -1"),
     ],

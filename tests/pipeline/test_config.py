@@ -112,7 +112,7 @@ def test_sections_are_completed_and_every_setting_can_be_replaced(tmp_path: Path
     assert config.chosen.images == 500 and config.data.train_images > 0 and config.data.size == 64
     changed: Any = read_recipe(str(path), ["--config.chosen.images=7", "--config.data.seed=3"])
     assert (changed.chosen.images, changed.data.seed) == (7, 3)
-    with pytest.raises(UserError, match=r"chosen\.imagse is no setting .* did you mean images"):
+    with pytest.raises(UserError, match=r"chosen\.imagse is not a setting .* did you mean images"):
         path.write_text(path.read_text().replace("split='train'", "split='train', imagse=3"))
         load_config(str(path))
 

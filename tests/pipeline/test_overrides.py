@@ -183,7 +183,10 @@ def test_switches_and_the_last_of_several_values():
         ("work.scales=(1, 'x')", "--config.work.scales to be a tuple, each element a number"),
         ("work.limit=x", "expected --config.work.limit to be a number or None, found 'x'"),
         ("work.view=3", "to be a section with the settings of View, found '3'"),
-        ("work.view={'lwo': 1}", "--config.work.view.lwo is no setting of View; did you mean low?"),
+        (
+            "work.view={'lwo': 1}",
+            "--config.work.view.lwo is not a setting of View; did you mean low?",
+        ),
         ("work.views.near={'low': 'x'}", "--config.work.views.near.low to be a number, found 'x'"),
         ("work.type=tests.pipeline.nothing", "--config.work.type to be one of"),
         ("work=3", "--config.work to be a section"),

@@ -162,11 +162,11 @@ def test_sections_of_stages_that_are_not_listed_may_stay():
     config.stages = ("a",)
     assert general_settings(config).stages == ("a",)
     config.authors = ConfigDict({"author": "somebody"})
-    with pytest.raises(UserError, match=r"^authors is no setting of the recipe .*; remove"):
+    with pytest.raises(UserError, match=r"^authors is neither a setting of the recipe .*; remove"):
         general_settings(config)
     del config.authors
     config.sede = 1
-    with pytest.raises(UserError, match=r"sede is no setting .*; did you mean seed"):
+    with pytest.raises(UserError, match=r"sede is neither a setting .*; did you mean seed"):
         general_settings(config)
 
 

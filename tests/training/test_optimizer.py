@@ -159,7 +159,7 @@ def test_schedules():
             "'polynomial', 'cosine', 'constant', found 'polly'",
         ),
         (dict(lr=1.0, name="sdg"), "one of 'sgd', 'adamw', found 'sdg'; did you mean sgd"),
-        (dict(lr=1.0, poly_power=0.9), "train.optimizer.poly_power is no setting"),
+        (dict(lr=1.0, poly_power=0.9), "train.optimizer.poly_power is not a setting"),
         (dict(), r"expected train.optimizer.lr \(a number\), found none"),
         (dict(lr=-0.1), "expected lr of 0 or more, found -0.1"),
         (dict(lr=0.1, momentum=1.0), "expected momentum from 0 to below 1, found 1"),

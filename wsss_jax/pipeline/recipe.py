@@ -50,7 +50,7 @@ def general_settings(config: ConfigDict) -> Recipe:
         if key not in settings and not is_stage:
             near = nearest(key, (*settings, *names))
             raise UserError(
-                f"{key} is no setting of the recipe and no stage{near or '; remove it'}"
+                f"{key} is neither a setting of the recipe nor a stage{near or '; remove it'}"
             )
     if "stages" in config and not names:
         raise UserError("expected the config to name its stages: stages = ('train', ...)")

@@ -56,41 +56,41 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Base of frozen dataclasses whose fields are settings.
+    """The base class of frozen dataclasses whose fields are settings.
 
-    A base class of several kinds (of all methods, say) sets `room` to the package whose modules
-    hold one kind each. A section then names its kind under the key `key`: the name of a module in
-    that room, the dotted name of any importable module, or ``module:Class``.
+    The base class of several kinds, such as all methods, sets `room` to the package whose modules
+    have one kind each. A section then names its kind under the key `key`. The name is that of a
+    module in the room, the dotted name of any importable module, or ``module:Class``.
     """
 
     room: ClassVar[str] = ""
     key: ClassVar[str] = "name"
 
     def __post_init__(self) -> None:
-        """Refuses values that make no sense; a subclass that does calls its base classes' too.
+        """Checks the values; subclasses that override this also call that of their base classes.
 
         Raises:
-          UserError: one of the values makes no sense.
+          UserError: a value is out of its range.
         """
 
     @classmethod
     def from_config(cls: type[T], section: Section, where: str = "", **given: Any) -> T:
-        """The settings of a recipe's section; see `read`."""
+        """Reads the settings of a recipe's section; see `read`."""
         return read(cls, section, where, **given)
 
     @classmethod
     def defaults(cls, kind: str | None = None, /, **changed: Any) -> ConfigDict:
-        """A complete section; see `complete`. `kind` names a subclass where there are several."""
+        """Returns a complete section; see `complete`. `kind` names one of several subclasses."""
         return complete(cls, changed if kind is None else {cls.key: kind, **changed})
 
 
 def complete(cls: type, changed: Section, where: str = "") -> ConfigDict:
-    """The section that `read` reads the same as `changed`, with every setting in it.
+    """Completes the section `changed` with defaults, so that it has every setting.
 
     References (`FieldReference`) in `changed` stay references.
 
     Raises:
-      UserError: see `read`; but what only the class itself refuses is not found here.
+      UserError: as in `read`, except for values that the class itself refuses.
     """
     items = items_of(changed)
     found = {n: v.get() if isinstance(v, FieldReference) else v for n, v in items.items()}
@@ -107,23 +107,23 @@ def complete(cls: type, changed: Section, where: str = "") -> ConfigDict:
 
 
 def to_config(settings: Any) -> ConfigDict:
-    """The complete section that `read` turns into an equal object."""
+    """Returns the complete section that `read` turns into an equal object."""
     cls = type(settings)
     named = {key_of(cls): name_of(cls)} if room_of(cls) else {}
     return _section(named | {n: plain(getattr(settings, n)) for n in settings_of(cls)})
 
 
 def part(settings: Any, cls: type[T]) -> T:
-    """The settings that an object has from its base class `cls`, as an object of it.
+    """Returns the settings that an object has from its base class `cls`, as an object of `cls`.
 
-    It is what other processes are given: the class of `settings` may be of a module that imports
-    JAX, and they must not.
+    Other processes get this object, because the class of `settings` can be in a module that imports
+    JAX, which they must not import.
     """
     return cls(**{name: getattr(settings, name) for name in settings_of(cls)})
 
 
 def plain(value: Any) -> Any:
-    """A value as a recipe holds it: objects of settings become their sections."""
+    """Converts a value to that of a recipe, where sections stand for objects of settings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_config(value)
     if isinstance(value, Mapping):
@@ -134,8 +134,8 @@ def plain(value: Any) -> Any:
 
 
 def _section(values: dict[str, Any]) -> ConfigDict:
-    # Types are those of the class that reads the section. A `ConfigDict` would hold the type of
-    # the first value against all later ones, where several are allowed: a number or a reference.
+    # The class that reads the section checks types. A type-safe `ConfigDict` would only accept the
+    # type of the first value, even if several are allowed, such as a number or a reference.
     return ConfigDict(values, type_safe=False)
 
 

@@ -1,4 +1,4 @@
-"""The fields of a dataclass that are settings, and what their docstring says of them."""
+"""Finds the fields of a dataclass that are settings, and their descriptions in the docstring."""
 
 import dataclasses
 import inspect
@@ -10,19 +10,19 @@ _SUPPLIED = "supplied"
 
 
 def supplied(**options: Any) -> Any:
-    """A field that is no setting: the program supplies it (the number of classes, for instance)."""
+    """Returns a field that is not a setting, but supplied by the program, like `num_classes`."""
     return dataclasses.field(metadata={_SUPPLIED: True}, **options)
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One setting of a class.
+    """A setting of a class.
 
     Attributes:
       name: the key in a recipe.
       type: the annotation.
-      default: the value where a recipe says nothing; `dataclasses.MISSING` where it has to.
-      doc: the description in the class's docstring.
+      default: the default, or `dataclasses.MISSING` if a recipe has to set it.
+      doc: the description in the docstring of the class.
     """
 
     name: str
@@ -32,12 +32,12 @@ class Setting:
 
 
 def settings_of(cls: type) -> dict[str, Setting]:
-    """The settings of a dataclass (a Flax module is one, too), by name."""
+    """Returns the settings of a dataclass (Flax modules are dataclasses too), by name."""
     hints = typing.get_type_hints(cls)
     docs = _documented(cls)
     found = {}
     fields = dataclasses.fields(cls)
-    # Flax gives every module both; a name alone is a setting like others.
+    # Flax adds both fields to every module; in other classes, a name is a setting like others.
     given = {"parent", "name"} if "parent" in {field.name for field in fields} else set()
     for field in fields:
         if field.metadata.get(_SUPPLIED) or not field.init or field.name in given:
@@ -52,7 +52,7 @@ def settings_of(cls: type) -> dict[str, Setting]:
 
 
 def _documented(cls: type) -> dict[str, str]:
-    """Descriptions of fields, from the ``Attributes:`` of the docstrings of `cls` and its bases."""
+    """Returns descriptions of fields from ``Attributes:`` in the docstrings of `cls` and bases."""
     found: dict[str, str] = {}
     for one in reversed(cls.__mro__):
         doc = inspect.cleandoc(one.__dict__.get("__doc__") or "")

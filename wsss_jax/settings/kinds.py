@@ -1,4 +1,4 @@
-"""The kinds of a base class: one module each, in its room or anywhere else."""
+"""Finds the kinds of a base class, one per module, in its room or anywhere else."""
 
 import importlib
 import inspect
@@ -11,11 +11,13 @@ T = TypeVar("T")
 
 
 def kind_of(base: type[T], name: str, where: str = "") -> type[T]:
-    """The subclass of `base` called `name`, see `Settings`.
+    """Returns the subclass of `base` called `name`; see `Settings`.
+
+    A mistake inside the module raises its own exception.
 
     Raises:
-      UserError: there is no such module. A mistake inside the module is shown as itself.
-      TypeError: the module does not hold exactly one such class.
+      UserError: there is no such module.
+      TypeError: the module does not have exactly one such class.
     """
     room = room_of(base)
     path, _, class_name = name.partition(":")
@@ -38,7 +40,7 @@ def kind_of(base: type[T], name: str, where: str = "") -> type[T]:
 
 
 def kind_names(base: type) -> tuple[str, ...]:
-    """Names of the modules in the room of `base` that hold a kind of it, sorted."""
+    """Returns the sorted names of the modules in the room of `base` that have a kind of it."""
     room = room_of(base)
     package = importlib.import_module(room)
     names = [module.name for module in pkgutil.iter_modules(package.__path__)]
@@ -46,13 +48,13 @@ def kind_names(base: type) -> tuple[str, ...]:
 
 
 def _kinds_in(module_name: str, base: type[T]) -> list[type[T]] | None:
-    """The kinds of `base` that a module defines; None where there is no such module."""
+    """Returns the kinds of `base` that a module defines, or None if there is no such module."""
     if not all(part.isidentifier() for part in module_name.split(".")):
         return None
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # The module itself, or a package that it would be in; not something that it imports.
+        # The missing module is this one or a package of it, and not one that it imports.
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             return None
         raise
@@ -69,7 +71,7 @@ def _kinds_in(module_name: str, base: type[T]) -> list[type[T]] | None:
 
 
 def name_of(cls: type) -> str:
-    """What a section calls a kind: its module's name in its room, or a dotted name."""
+    """Returns the name of a kind in a section, which is dotted if it is outside of the room."""
     room = room_of(cls)
     if cls.__module__.startswith(f"{room}."):
         return cls.__module__.removeprefix(f"{room}.")
@@ -79,20 +81,20 @@ def name_of(cls: type) -> str:
 
 
 def room_of(cls: type) -> str:
-    """The package of the kinds of `cls`; empty where there is no choice. See `Settings`."""
+    """Returns the package of the kinds of `cls`, or "" if there are none; see `Settings`."""
     return getattr(cls, "room", "")
 
 
 def key_of(cls: type) -> str:
-    """The key under which a section names its kind."""
+    """Returns the key under which a section names its kind."""
     return getattr(cls, "key", "name")
 
 
 def is_base(cls: type) -> bool:
-    """Whether a class stands for all kinds of a room, and is none of them itself."""
+    """Returns whether a class is the base of the kinds of a room, and not a kind itself."""
     return "room" in vars(cls)
 
 
 def path_of(where: str, name: str) -> str:
-    """The path of a setting in a recipe, given that of its section."""
+    """Returns the path of a setting in a recipe, given the path of its section."""
     return f"{where}.{name}" if where else name

@@ -1,4 +1,4 @@
-"""Sections of a recipe become typed objects, strictly."""
+"""Reads sections of a recipe strictly into typed objects."""
 
 import dataclasses
 import types
@@ -15,22 +15,22 @@ from wsss_jax.settings.kinds import is_base, key_of, kind_names, kind_of, name_o
 
 T = TypeVar("T")
 Section = Mapping[str, Any] | ConfigDict
-"""A part of a recipe: values by name."""
+"""A part of a recipe, with values by name."""
 
 
 def read(cls: type[T], section: Section, where: str = "", **given: Any) -> T:
-    """An object of `cls` whose settings are those of a recipe's section.
+    """Returns an object of `cls` with the settings of a recipe's section.
 
     Args:
-      cls: a dataclass. One with a `room` stands for the kind that the section names.
-      section: values by name; what is not there has its default.
-      where: path of the section in the recipe, for messages.
-      **given: values of fields that are no settings, see `supplied`; those that the class does not
-        have are left out.
+      cls: a dataclass; one with a `room` stands for the kind that the section names.
+      section: the values by name; settings that it does not have get their defaults.
+      where: the path of the section in the recipe, for messages.
+      **given: the values of fields that are not settings (see `supplied`); those that the class
+        does not have are ignored.
 
     Raises:
-      UserError: an unknown key, a value of the wrong type or one that the class refuses, or a
-        setting without default that is missing.
+      UserError: a key is unknown, a value has the wrong type or the class refuses it, or a setting
+        without a default is missing.
     """
     kind, values = typed(cls, items_of(section), where)
     fields = {field.name for field in dataclasses.fields(kind)}  # pyright: ignore
@@ -42,14 +42,14 @@ def read(cls: type[T], section: Section, where: str = "", **given: Any) -> T:
 
 
 def items_of(section: Section) -> dict[str, Any]:
-    """The values of a section by name, its references as such."""
+    """Returns the values of a section by name, where references stay references."""
     if isinstance(section, ConfigDict):
         return dict(section.items(preserve_field_references=True))  # pyright: ignore
     return dict(section)
 
 
 def typed(cls: type[T], values: dict[str, Any], where: str) -> tuple[type[T], dict[str, Any]]:
-    """The kind of `cls` that the values name, and those of its settings that they hold."""
+    """Returns the kind of `cls` that the values name, and the settings in the values."""
     values = {n: v.get() if isinstance(v, FieldReference) else v for n, v in values.items()}
     if room_of(cls):
         name = values.pop(key_of(cls), None)
@@ -75,16 +75,16 @@ def typed(cls: type[T], values: dict[str, Any], where: str) -> tuple[type[T], di
 def _unknown(cls: type, name: str, known: tuple[str, ...], where: str) -> str:
     near = nearest(name, known)
     listed = "" if near else f" (there are {', '.join(sorted(known)) or 'none'})"
-    return f"{path_of(where, name)} is no setting of {cls.__name__}{near}{listed}"
+    return f"{path_of(where, name)} is not a setting of {cls.__name__}{near}{listed}"
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:
-    """`value` as a value of the annotated type `hint`, or a refusal.
+    """Converts `value` to the annotated type `hint`.
 
-    Whole numbers stand for numbers, lists for tuples and mappings for dataclasses.
+    Whole numbers become numbers, lists become tuples, and mappings become dataclasses.
 
     Raises:
-      UserError: the value is of another type; `where` is its path in the recipe.
+      UserError: the value has another type; `where` is its path in the recipe.
     """
     matched, result = _match(value, hint, where)
     if not matched:
@@ -95,19 +95,19 @@ def convert(value: Any, hint: Any, where: str) -> Any:
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The annotations of which `hint` is the union; itself where it is none."""
+    """Returns the members of a union, or the annotation itself if it is not a union."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return typing.get_args(hint) if union else (hint,)
 
 
 def reader_of(hint: Any) -> Any:
-    """The dataclass among the alternatives of an annotation that reads a section, or None."""
+    """Returns the dataclass among the alternatives of an annotation, which reads a section."""
     classes = (one for one in alternatives(hint) if isinstance(one, type))
     return next((one for one in classes if dataclasses.is_dataclass(one)), None)
 
 
 def element_of(hint: Any) -> Any:
-    """What an annotation says of the values of a section with free names; None for nothing."""
+    """Returns the annotation of the values of a section with free names, or None if any fit."""
     for one in alternatives(hint):
         origin = typing.get_origin(one)
         if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -117,14 +117,14 @@ def element_of(hint: Any) -> Any:
 
 
 def choice(value: Any, hint: Any) -> str:
-    """As `wsss_jax.errors.nearest`, where the type `hint` is one of several words."""
+    """Returns `wsss_jax.errors.nearest` if the type `hint` is one of several words, or ""."""
     if typing.get_origin(hint) is typing.Literal and isinstance(value, str):
         return nearest(value, [str(choice) for choice in typing.get_args(hint)])
     return ""
 
 
 def _match(value: Any, hint: Any, where: str) -> tuple[bool, Any]:
-    """Whether `value` fits, and what it becomes."""
+    """Returns whether `value` fits, and the converted value."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True, value
@@ -179,7 +179,7 @@ def _match_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[bo
 
 
 def expected(hint: Any) -> str:
-    """An annotation in words: ``a whole number``, ``a tuple of numbers``, ``one of 'a', 'b'``."""
+    """Returns an annotation in words, such as ``a whole number`` or ``one of 'a', 'b'``."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     words = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
     if hint in words:

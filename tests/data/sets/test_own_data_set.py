@@ -140,9 +140,9 @@ def test_its_settings_are_read_strictly(folder: Path, capsys: pytest.CaptureFixt
     (folder / "recipe.py").write_text(wrong)
     for dry in ([], ["--dry_run"]):
         assert run(folder, *dry) == 2
-        assert "data.perod is no setting of Stripes; did you mean" in capsys.readouterr().err
+        assert "data.perod is not a setting of Stripes; did you mean" in capsys.readouterr().err
         assert not (folder / "run" / "train").exists()
-    with pytest.raises(UserError, match=r"data\.perod is no setting of Stripes; did you mean"):
+    with pytest.raises(UserError, match=r"data\.perod is not a setting of Stripes; did you mean"):
         DataSettings.from_config({"builder": "own_sets.stripes", "colors": "", "perod": 3}, "data")
     with pytest.raises(UserError, match=r"expected data\.colors \(text\), found none: set it"):
         DataSettings.from_config({"builder": "own_sets.stripes"}, "data")

@@ -234,7 +234,7 @@ def test_the_digest_follows_the_records(tmp_path):
         (dict(size=8), "val", r"data: expected size in 32\.\.1024, found 8"),
         (dict(size="large"), "val", "expected data.size to be a whole number, found 'large'"),
         (dict(seed=-1), "val", r"data: expected seed in 0\.\.4294967295, found -1"),
-        (dict(sise=64), "val", "data.sise is no setting of Shapes; did you mean size"),
+        (dict(sise=64), "val", "data.sise is not a setting of Shapes; did you mean size"),
     ],
 )
 def test_wrong_options_are_named(tmp_path, change, split, message):
