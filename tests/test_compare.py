@@ -147,7 +147,7 @@ def test_runs_go_on_past_a_failure_and_are_not_done_twice(
     assert read_json(workdir / "compare.json")["missing"] == [] and not begun
     command[2] = "--seeds=2"
     assert compare.main([*command, *TINY, "--table_only"]) == 0
-    assert "Missing: cam_shapes, seed 1: not begun" in capsys.readouterr().out
+    assert "Missing: cam_shapes, seed 1: not started" in capsys.readouterr().out
     assert compare.main([*command, *TINY, "--config.train.steps=3", "--table_only"]) == 2
     assert compare.main([*command, *TINY, "--config.train.steps=3"]) == 1
     assert "train.steps was 2, is now 3" in capsys.readouterr().err

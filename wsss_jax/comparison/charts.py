@@ -11,12 +11,12 @@ from wsss_jax.viz.line_chart import LineChart
 
 
 def scored_splits(comparison: Comparison) -> list[str]:
-    """The splits of which something was scored."""
+    """Returns the splits that have scores."""
     return [s for s in SPLITS if any(e.score(s) for e in comparison.entries)]
 
 
 def threshold_chart(comparison: Comparison, split: str) -> LineChart | None:
-    """mIoU by threshold of all recipes, the mean over the seeds; None where there are no maps."""
+    """Draws the mean mIoU of the seeds by threshold for all recipes, or None without maps."""
     found = [(place, e, e.curve(split)) for place, e in enumerate(comparison.entries, 1)]
     curves = [(e.label, place, *curve) for place, e, curve in found if curve is not None]
     bounds = [(e.label, e.score(split)) for e in comparison.entries if e.supervised]
@@ -25,7 +25,7 @@ def threshold_chart(comparison: Comparison, split: str) -> LineChart | None:
 
 
 def score_chart(comparison: Comparison, splits: Sequence[str]) -> BarChart:
-    """Mean, standard deviation and every seed of all recipes; several splits in groups."""
+    """Draws mean, standard deviation and every seed of all recipes, with a group per split."""
     groups = []
     for split in splits:
         bars = []

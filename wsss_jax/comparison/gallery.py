@@ -1,4 +1,4 @@
-"""The same images as every recipe of a comparison sees them."""
+"""Selects images for which the results of all recipes of a comparison are shown."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from wsss_jax.viz.colors import class_colors
 
 
 def shown_split(comparison: Comparison) -> str:
-    """The split whose images are shown: val, which nothing learned from, where all score it."""
+    """Returns the split whose images are shown, which is val (unseen images) if all score it."""
     for split in reversed(SPLITS):
         if all(split in entry.trials[0].scored for entry in comparison.entries):
             return split
@@ -20,13 +20,13 @@ def shown_split(comparison: Comparison) -> str:
 
 
 def make_gallery(comparison: Comparison, source: Source, split: str, count: int) -> list[Sample]:
-    """Best, median and worst images of `split`, `count` each, by the mean mIoU over the recipes.
+    """Returns the best, median and worst images of `split` by the mean mIoU over the recipes.
 
-    The views are image, ground truth and, for the first seed of each recipe, its map, or its mask
-    where it makes no maps. Upper bounds have no part in the order.
+    There are `count` of each. The views are the image, the ground truth and, for the first seed of
+    each recipe, its map, or its mask if it makes no maps. Upper bounds do not affect the order.
 
     Raises:
-      UserError: an image or a mask is broken.
+      UserError: an image or a mask is damaged.
     """
     rivals = [entry for entry in comparison.entries if not entry.supervised] or comparison.entries
     scores = [entry.trials[0].scored[split].per_image for entry in rivals]
@@ -51,7 +51,7 @@ def _sample(
     for entry, sample in zip(entries, made, strict=True):
         view = sample.view("heat") or sample.view("mask")
         if view is not None:
-            # The views of an image are told apart by their kind.
+            # The kind of a view distinguishes it from the others of the image.
             score = "" if sample.miou is None else f" {wording.percent(sample.miou)}"
             views.append(
                 View(entry.recipe, entry.label + score, f"{entry.label}: {view.alt}", view.picture)

@@ -21,14 +21,15 @@ def build_page(
     provenance: Mapping[str, str],
     no_pictures: str = "",
 ) -> str:
-    """The whole page as text, below 4 MB.
+    """Returns the whole page as text, below 4 MB.
 
     Args:
-      comparison: what was found; at least one entry.
-      samples: the gallery, of `split`; may be empty, `no_pictures` then says why.
-      classes: foreground class names in the order of their indices.
-      provenance: names and values for the foot of the page.
-      no_pictures: a sentence, see `samples`.
+      comparison: the comparison, with at least one entry.
+      samples: the images of the gallery, which can be empty.
+      split: the split of the gallery.
+      classes: the names of the foreground classes in the order of their indices.
+      provenance: names and values for the bottom of the page.
+      no_pictures: a sentence that says why the gallery is empty.
     """
     curves = [(s, chart) for s in SPLITS if (chart := threshold_chart(comparison, s)) is not None]
     scored = scored_splits(comparison)
@@ -55,7 +56,7 @@ def build_page(
 
 
 def title(comparison: Comparison) -> str:
-    """``CAM, SSENet and SEAM``; from four on their number."""
+    """Returns ``CAM, SSENet and SEAM``, or the number of methods if there are more than three."""
     rivals = [entry for entry in comparison.entries if not entry.supervised] or comparison.entries
     names = [entry.label for entry in rivals]
     if len(names) > 3:
@@ -65,7 +66,7 @@ def title(comparison: Comparison) -> str:
 
 
 def lede(comparison: Comparison) -> str:
-    """What was kept equal, in a sentence."""
+    """Returns a sentence about what all recipes share."""
     backbones = dict.fromkeys(e.trials[0].run.backbone for e in comparison.entries)
     same = f", the same backbone ({wording.backbone_name(next(iter(backbones)))})"
     counts = sorted({len(entry.trials) for entry in comparison.entries})
@@ -99,7 +100,7 @@ def _headline(comparison: Comparison, entry: Entry, split: str) -> wording.Headl
 
 
 def _folds(comparison: Comparison) -> list[Fold]:
-    """The values of the baseline, and of the others what differs."""
+    """Returns the values of the baseline and those in which the other recipes differ from it."""
     values = {entry.recipe: _values(entry) for entry in comparison.entries}
     first = values.get(comparison.baseline)
     folds = []
@@ -117,7 +118,7 @@ def _folds(comparison: Comparison) -> list[Fold]:
 
 
 def _values(entry: Entry) -> dict[str, Any]:
-    """Every value of the stages that are compared, by its full name."""
+    """Returns the values of the stages that are compared, by their full names."""
     trial = entry.trials[0]
     names = {e.stage.name for e in trial.scored.values()}
     names |= {stage.name for e in trial.scored.values() for stage in e.chain}

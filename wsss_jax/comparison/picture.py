@@ -1,4 +1,4 @@
-"""The comparison in a single picture, for a README or a slide."""
+"""Draws the comparison as a single picture, for a README or a slide."""
 
 from collections.abc import Sequence
 
@@ -17,11 +17,11 @@ _LEAST_CHARTS, _MOST_TILE = 380, 300
 
 
 def draw_picture(comparison: Comparison, samples: Sequence[Sample]) -> bytes:
-    """A PNG 1600 pixels wide: scores with every seed, threshold curves, one image of each group.
+    """Returns a PNG 1600 pixels wide with scores, threshold curves and an image of each group.
 
     Args:
-      comparison: what was found; at least one entry.
-      samples: the gallery; may be empty.
+      comparison: the comparison, with at least one entry.
+      samples: the images of the gallery, which can be empty.
     """
     groups = dict.fromkeys(sample.group for sample in samples)
     rows = [next(s for s in samples if s.group == group) for group in groups]
@@ -55,11 +55,11 @@ def _tile_height(sample: Sample, width: Pixels) -> Pixels:
 
 
 def _draw_sample(sheet: Sheet, sample: Sample, top: Pixels, tile: Pixels, height: Pixels) -> None:
-    """The views of a sample beneath their titles."""
+    """Draws the views of a sample below their titles."""
     for place, view in enumerate(sample.views):
         left = MARGIN + place * (tile + _TILE_GAP)
         name = f"{view.title} ({sample.group})" if place == 0 else view.title
         sheet.text(left, top + 12, wording.shortened(name, int(tile / 8)), 13.5, SOFT)
-        # As wide as it is drawn, so that it begins below its title.
+        # The picture has the width at which it is drawn, so that it starts below its title.
         wide = min(tile, height * view.picture.shape[1] / view.picture.shape[0])
         sheet.picture(view.picture, left, top + 20, wide, height)

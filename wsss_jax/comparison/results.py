@@ -1,4 +1,4 @@
-"""Reads the runs of a comparison and writes what they came to."""
+"""Reads the runs of a comparison and writes its results."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def collect(
     seeds: Sequence[int],
     failed: Mapping[Planned, str],
 ) -> Comparison:
-    """What is finished of `planned`; the others are named, with the reason in `failed`."""
+    """Reads the finished runs of `planned`, and names the others with their reasons in `failed`."""
     names = labels({recipe.name: recipe.method for recipe in recipes})
     found: dict[str, list[Trial]] = {recipe.name: [] for recipe in recipes}
     missing = []
@@ -37,7 +37,7 @@ def collect(
         if word == "finished":
             found[one.recipe.name].append(_read(one))
         else:
-            why = failed.get(one) or reason or ("not begun" if word == "new" else "not finished")
+            why = failed.get(one) or reason or ("not started" if word == "new" else "not finished")
             missing.append((one.recipe.name, one.seed, why))
     entries = tuple(Entry(name, names[name], tuple(done)) for name, done in found.items() if done)
     return Comparison(recipes[0].name, tuple(seeds), entries, tuple(missing))
@@ -51,9 +51,9 @@ def _read(one: Planned) -> Trial:
 
 
 def write(comparison: Comparison, config: ConfigDict, folder: Path, command: str) -> str:
-    """Writes compare.json, .md, .html and .png to `folder`; returns the text of the table.
+    """Writes compare.json, .md, .html and .png to `folder`, and returns the text of the table.
 
-    `config` is any of the recipes: they have the same data.
+    `config` is that of any recipe, because they have the same data.
     """
     stages = [s for e in comparison.entries for t in e.trials for s in t.run.stages]
     provenance = {
@@ -81,14 +81,14 @@ def write(comparison: Comparison, config: ConfigDict, folder: Path, command: str
 def _pictures(
     comparison: Comparison, config: ConfigDict, split: str
 ) -> tuple[list[Sample], tuple[str, ...], str]:
-    """The gallery, the classes, and why there are no pictures if so."""
+    """Returns the gallery, the classes, and a sentence that says why there are no images, or ""."""
     if not split:
-        return [], (), "The recipes have no split in common, so there are no pictures."
+        return [], (), "The recipes have no split in common, so there are no images."
     first = comparison.entries[0].trials[0].scored[split].stage.folder
     try:
         source = Context(config, first.parent, first.name, first).source(split)
         samples = make_gallery(comparison, source, split, _IMAGES_PER_GROUP)
     except UserError as error:
-        # The scores are worth a page even when the photographs have been moved away.
+        # The page shows the scores even if the photographs have been moved.
         return [], (), f"The images are left out: {error}"
     return samples, tuple(source.classes), ""

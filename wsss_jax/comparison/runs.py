@@ -1,4 +1,4 @@
-"""The runs of a comparison: which there are, how far each is, and running one."""
+"""Plans the runs of a comparison, finds their state, and runs them."""
 
 import contextlib
 import dataclasses
@@ -18,16 +18,23 @@ from wsss_jax.pipeline import graph, record
 from wsss_jax.pipeline.config import find_recipe, read_recipe, shipped_recipes
 from wsss_jax.stages.base import Context
 
-_COMPARED = ("infer_cam", "predict")  # of a recipe that scores both, the first
+_COMPARED = ("infer_cam", "predict")  # If a recipe scores both, the first is compared.
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A recipe with the values given on the command line; `method` is the last it trains for
-    what is compared, or "Upper bound" where that learns from the true masks.
+    """A recipe with the values of the command line.
 
-    `scored` maps train and val to the evaluations that are compared, `needed` are these and all
-    stages they are made from.
+    Attributes:
+      name: the name of its file.
+      path: its file.
+      overrides: the values of the command line.
+      stages: its stages in order.
+      scored: the evaluations that are compared, by split (train and val).
+      needed: the names of these evaluations and of all stages that they depend on.
+      method: the last method that is trained for what is compared, or "Upper bound" if it learns
+        from the true masks.
+      data: the settings of its data set as JSON.
     """
 
     name: str
@@ -40,13 +47,13 @@ class Recipe:
     data: str
 
     def config(self, seed: int) -> ConfigDict:
-        """The recipe with all values resolved."""
+        """Returns the recipe with all values resolved."""
         return read_recipe(str(self.path), (*self.overrides, f"--config.seed={seed}"))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Planned:
-    """A recipe with a seed, in a folder of its own; `only` are the stages to run."""
+    """A recipe with a seed, in its own folder; `only` are the stages to run."""
 
     recipe: Recipe
     seed: int
@@ -56,20 +63,20 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """The name of the run in messages."""
         return f"{self.recipe.name}, seed {self.seed}"
 
 
 def read_recipes(names: Sequence[str], overrides: Sequence[str]) -> tuple[Recipe, ...]:
-    """The recipes `names` (paths or shipped ones) with the flags ``--config.KEY=VALUE``.
+    """Reads the recipes `names` (paths or shipped ones) with the flags ``--config.KEY=VALUE``.
 
     Raises:
-      UserError: no such recipe, a value it does not have (the recipe is named), nothing to compare
-        in it, two of one name, or recipes on different data.
+      UserError: a recipe does not exist, lacks a value (the recipe is named) or has nothing to
+        compare, two recipes have the same name, or the recipes have different data.
     """
     if not names:
         shipped = ", ".join(shipped_recipes())
-        raise UserError(f"--configs is missing: recipes with commas between them, of {shipped}")
+        raise UserError(f"--configs is missing: name recipes with commas between them ({shipped})")
     recipes = []
     for name in names:
         path = find_recipe(name)
@@ -79,11 +86,13 @@ def read_recipes(names: Sequence[str], overrides: Sequence[str]) -> tuple[Recipe
             raise UserError(f"recipe {path.stem}: {error}") from error
     for place, recipe in enumerate(recipes):
         if recipe.name in [other.name for other in recipes[:place]]:
-            raise UserError(f"expected every recipe once, found {recipe.name} twice in --configs")
+            raise UserError(
+                f"expected every recipe once in --configs, found {recipe.name} twice: remove one"
+            )
         if recipe.data != recipes[0].data:
             raise UserError(
                 f"expected recipes on the same data, found {recipes[0].name} on {recipes[0].data}"
-                f" and {recipe.name} on {recipe.data}"
+                f" and {recipe.name} on {recipe.data}: compare them separately"
             )
     return tuple(recipes)
 
@@ -93,7 +102,10 @@ def _recipe(path: Path, overrides: tuple[str, ...]) -> Recipe:
     stages = graph.stages(config)
     scored = _compared(stages)
     if not scored:
-        raise UserError("expected it to score maps or masks of train or val, found no such stage")
+        raise UserError(
+            "expected stages that score maps or masks of train or val, found none: add evaluate"
+            " stages"
+        )
     needed = _with_makers(stages, set(scored.values()))
     return Recipe(
         name=path.stem,
@@ -108,7 +120,7 @@ def _recipe(path: Path, overrides: tuple[str, ...]) -> Recipe:
 
 
 def _compared(stages: Sequence[graph.Node]) -> dict[str, str]:
-    """The evaluations that are compared, by split: of the maps, else of a network's masks."""
+    """Returns the evaluations of maps by split or, if there are none, of a network's masks."""
     types = {stage.name: stage.type for stage in stages}
     for kind in _COMPARED:
         found: dict[str, str] = {}
@@ -129,7 +141,7 @@ def _method(trained: Sequence[graph.Node]) -> str:
 
 
 def _with_makers(stages: Sequence[graph.Node], names: set[str]) -> tuple[str, ...]:
-    for stage in reversed(stages):  # they are in order, so one pass suffices
+    for stage in reversed(stages):  # One pass suffices, because they are in order.
         if stage.name in names:
             names = names | set(stage.needs.values())
     return tuple(stage.name for stage in stages if stage.name in names)
@@ -138,9 +150,9 @@ def _with_makers(stages: Sequence[graph.Node], names: set[str]) -> tuple[str, ..
 def plan(
     recipes: Sequence[Recipe], seeds: Sequence[int], folder: Path, all_stages: bool
 ) -> tuple[Planned, ...]:
-    """Every recipe with every seed, all recipes with the first seed first.
+    """Plans every recipe with every seed, first all recipes with the first seed.
 
-    So a comparison that was stopped early still has all recipes.
+    A comparison that is stopped early therefore still has all recipes.
     """
     return tuple(
         Planned(
@@ -156,7 +168,7 @@ def plan(
 
 
 def state(planned: Planned) -> tuple[str, str]:
-    """``finished``, ``new``, ``begun`` or ``refused`` (with the reason), of what is compared."""
+    """Returns ``finished``, ``new``, ``begun`` or ``refused``, and the reason for the last one."""
     try:
         decisions = _decisions(planned)
     except UserError as error:
@@ -171,7 +183,7 @@ def state(planned: Planned) -> tuple[str, str]:
 
 
 def complete(planned: Planned) -> bool:
-    """Whether there is nothing left to run, not even of what is not compared."""
+    """Returns whether nothing is left to run, including stages that are not compared."""
     if state(planned)[0] != "finished":
         return False
     return all(d.action == "skip" for d in _decisions(planned) if d.node.name in planned.only)
@@ -183,7 +195,7 @@ def _decisions(planned: Planned) -> tuple[record.Decision, ...]:
     digests: dict[str, str | None] = {}
     if folder.is_dir():
         wanted = {split for s in stages if s.name in planned.only for split in s.stage.splits()}
-        # Images that have been moved away are taken as unchanged.
+        # Images that have been moved count as unchanged.
         with contextlib.suppress(UserError):
             context = Context(planned.config, folder, "", folder)
             digests = {split: context.source(split).digest for split in sorted(wanted)}
@@ -191,7 +203,7 @@ def _decisions(planned: Planned) -> tuple[record.Decision, ...]:
 
 
 def run(planned: Planned) -> str:
-    """Runs it to the end, its output is shown; returns why it failed, nothing if it did not."""
+    """Runs it to the end and shows its output; returns why it failed, or "" if it did not."""
     command = [
         *(sys.executable, "-m", "wsss_jax.main", f"--config={planned.recipe.path}"),
         *(f"--workdir={planned.workdir}", f"--only={','.join(planned.only)}"),
@@ -208,7 +220,7 @@ def run(planned: Planned) -> str:
 
 
 def _child(command: Sequence[str]) -> tuple[int, str]:
-    """Exit status and last line of a process; an interrupt is handed on and waited for."""
+    """Returns the exit status and the last line of a process; passes an interrupt on and waits."""
     last = ""
     process = subprocess.Popen(
         command,
@@ -216,14 +228,14 @@ def _child(command: Sequence[str]) -> tuple[int, str]:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        # Ctrl-C comes to this process alone, which hands on a single signal.
+        # Ctrl-C then only reaches this process, which passes a single signal on.
         start_new_session=True,
     )
     assert process.stdout is not None
     with process.stdout as output:
         try:
             for line in output:
-                # How to go on is told for the whole comparison.
+                # The comparison prints its own command for resuming.
                 if not line.startswith("to resume: "):
                     print(line, end="", flush=True)
                     last = line.strip() or last

@@ -1,4 +1,4 @@
-"""The table of a comparison, as Markdown and as JSON, and what is to be said about it."""
+"""Makes the table of a comparison as Markdown and JSON, with remarks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,38 +8,38 @@ from wsss_jax.report import wording
 
 
 def plus_minus(spread: Spread | None) -> str:
-    """``60.4 ± 1.6``, in percent; ``60.4`` for one seed."""
+    """Returns ``60.4 ± 1.6``, in percent, or ``60.4`` for one seed."""
     if spread is None:
         return "–"
     return " ".join(filter(None, (wording.percent(spread.mean), deviation(spread))))
 
 
 def deviation(spread: Spread) -> str:
-    """``± 1.6``: the standard deviation in percent; empty for one seed."""
+    """Returns ``± 1.6``, the standard deviation in percent, or "" for one seed."""
     return "" if spread.std is None else f"± {wording.percent(spread.std)}"
 
 
 def signed(gain: float) -> str:
-    """A difference in points: ``+2.1``."""
+    """Returns a difference in percentage points, such as ``+2.1``."""
     return f"{'+' if gain >= 0 else '−'}{abs(100 * gain):.1f}"
 
 
 def rate(per_second: float | None) -> str:
-    """``50.0``: images in a second."""
+    """Returns the number of images per second, such as ``50.0``."""
     return "–" if per_second is None else f"{per_second:.1f}"
 
 
 def gibibytes(count: int | None) -> str:
-    """``1.6 GiB``."""
+    """Returns a size such as ``1.6 GiB``."""
     return "–" if count is None else f"{count / 2**30:.1f} GiB"
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """What is to be known to read the table, a sentence each."""
+    """Returns sentences that explain the table."""
     first = next((e.label for e in comparison.entries if e.recipe == comparison.baseline), "")
     told = ["In percent: mean ± sample standard deviation over the seeds."]
     if first and len(comparison.seeds) > 1:
-        told.append(f"▲: above {first} by more than the standard deviation of either.")
+        told.append(f"▲: above {first} by more than the standard deviations of both.")
     if len(comparison.seeds) == 1:
         told.append("A single seed has no spread: differences may be chance.")
     for split in SPLITS:
@@ -53,14 +53,14 @@ def remarks(comparison: Comparison) -> list[str]:
 
 
 def _choices(comparison: Comparison, split: str) -> set[str]:
-    """How the thresholds of the maps of `split` came about."""
+    """Returns sentences that say how the thresholds of the maps of `split` were chosen."""
     scored = [e.trials[0].scored[split] for e in comparison.entries if e.curve(split) is not None]
     sentences = filter(None, map(wording.choice_sentence, scored))
     return {f"{split.capitalize()}: {s[0].lower()}{s[1:]}" for s in sentences}
 
 
 def markdown(comparison: Comparison) -> str:
-    """The table, a table by seed, and what is missing."""
+    """Returns the table, a table by seed, and the missing runs."""
     head = ["method", "recipe", "seeds", "train mIoU", "val mIoU"]
     head += [f"{split} {key}" for split in SPLITS for key in ("precision", "recall")]
     head += ["images seen", "images/s", "peak memory"]
@@ -90,14 +90,14 @@ def markdown(comparison: Comparison) -> str:
 
 
 def threshold(trial: Trial) -> str:
-    """The threshold of the maps, of both splits where they differ."""
+    """Returns the threshold of the maps, or those of both splits if they differ."""
     found = [trial.score(split, "threshold") for split in SPLITS]
     shown = dict.fromkeys(f"{value:.2f}" for value in found if value is not None)
     return " / ".join(shown) or "–"
 
 
 def time(trial: Trial) -> str:
-    """How long the trial's trainings took."""
+    """Returns the duration of all trainings of the trial."""
     return "–" if trial.seconds is None else " ".join(wording.duration(trial.seconds))
 
 
@@ -107,7 +107,7 @@ def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """All figures; scores are fractions 0…1."""
+    """Returns all figures for JSON; scores are fractions 0…1."""
     return {
         "baseline": comparison.baseline,
         "seeds": list(comparison.seeds),

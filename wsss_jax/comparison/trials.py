@@ -1,4 +1,4 @@
-"""What several recipes came to, with several seeds each."""
+"""The results of several recipes with several seeds each."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ SPLITS = ("train", "val")
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation of a figure; `std` is None for a single seed."""
+    """The mean and sample standard deviation of a figure; `std` is None for a single seed."""
 
     values: tuple[float, ...]
 
@@ -46,25 +46,25 @@ class Trial:
 
     @property
     def trainings(self) -> tuple[Training, ...]:
-        """The trainings that what is scored was made by."""
+        """The trainings on which the scores depend."""
         makers = {stage.name for e in self.scored.values() for stage in e.chain}
         return tuple(t for t in self.run.trainings if t.stage.name in makers)
 
     def score(self, split: str, key: str = "miou") -> float | None:
-        """A figure of the evaluation of `split`; None where there is none."""
+        """Returns a figure of the evaluation of `split`, or None if there is none."""
         evaluation = self.scored.get(split)
         value = None if evaluation is None else evaluation.stage.metrics.get(key)
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
     @property
     def seconds(self) -> float | None:
-        """Time of all trainings."""
+        """The time of all trainings."""
         times = [training.seconds for training in self.trainings]
         return math.fsum(t for t in times if t is not None) if any(times) else None
 
     @property
     def images_per_second(self) -> float | None:
-        """Rate of all trainings together, each with its share of the images."""
+        """The rate of all trainings together, weighted by their numbers of images."""
         images, seconds = 0.0, 0.0
         for training in self.trainings:
             rate, seen = training.images_per_second, _images_seen(training)
@@ -75,12 +75,12 @@ class Trial:
 
     @property
     def images_seen(self) -> int:
-        """Images of all trainings, each as often as it was shown."""
+        """The number of images in all steps of all trainings."""
         return sum(_images_seen(training) for training in self.trainings)
 
     @property
     def peak_memory(self) -> int | None:
-        """Bytes of the device, or of the process where the device does not tell."""
+        """The peak memory of the device in bytes, or of the process if that is unknown."""
         value = self.memory.get("device") or self.memory.get("process")
         return int(value) if isinstance(value, int | float) else None
 
@@ -92,7 +92,7 @@ def _images_seen(training: Training) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A recipe's finished trials (at least one), `label` its name among the others."""
+    """The finished trials of a recipe (at least one), with its label in the comparison."""
 
     recipe: str
     label: str
@@ -100,26 +100,26 @@ class Entry:
 
     @property
     def supervised(self) -> bool:
-        """Whether a network learned from the true masks: an upper bound, not a rival."""
+        """Whether a network learned from the true masks, which makes it an upper bound."""
         return any(t.stage.section.get("ground_truth") for t in self.trials[0].trainings)
 
     def spread(self, figure: Callable[[Trial], float | int | None]) -> Spread | None:
-        """A figure over the seeds that have it; None where none has."""
+        """Returns a figure over the seeds that have it, or None if none has it."""
         values = [figure(trial) for trial in self.trials]
         known = tuple(float(value) for value in values if value is not None)
         return Spread(known) if known else None
 
     def score(self, split: str, key: str = "miou") -> Spread | None:
-        """A score over the seeds."""
+        """Returns a score over the seeds."""
         return self.spread(lambda trial: trial.score(split, key))
 
     def curve(self, split: str) -> tuple[list[float], list[float]] | None:
-        """Thresholds and the mean mIoU there; None where masks are scored."""
+        """Returns the thresholds and their mean mIoU, or None if masks are scored."""
         found = [t.scored[split].stage.metrics for t in self.trials if split in t.scored]
         curves = [m["miou_curve"] for m in found if m.get("miou_curve")]
         if not curves:
             return None
-        shared = min(map(len, curves))  # some versions try more thresholds than others
+        shared = min(map(len, curves))  # Some versions try more thresholds than others.
         mean = np.array([curve[:shared] for curve in curves], np.float64).mean(0)
         return list(map(float, found[0]["thresholds"][:shared])), mean.tolist()
 
@@ -131,16 +131,20 @@ class Entry:
 
     @property
     def peak_memory(self) -> int | None:
-        """Of the seed that took most."""
+        """The largest peak memory of all seeds."""
         known = [trial.peak_memory for trial in self.trials]
         return max((value for value in known if value is not None), default=None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The recipes in their order, the first of all (`baseline`) maybe missing.
+    """The recipes in their order.
 
-    `missing` are recipe, seed and reason of the trials without a result.
+    Attributes:
+      baseline: the name of the first recipe, which `entries` can lack.
+      seeds: the seeds.
+      entries: the recipes with results.
+      missing: the recipe, seed and reason of each trial without a result.
     """
 
     baseline: str
@@ -149,14 +153,14 @@ class Comparison:
     missing: tuple[tuple[str, int, str], ...] = ()
 
     def gain(self, entry: Entry, split: str) -> float | None:
-        """How far the entry's mean mIoU lies above the baseline's; None for the baseline itself."""
+        """Returns the entry's mean mIoU minus the baseline's, or None for the baseline itself."""
         pair = self._pair(entry, split)
         return None if pair is None else pair[0].mean - pair[1].mean
 
     def better(self, entry: Entry, split: str) -> bool:
-        """Whether that is more than a standard deviation: of the entry and of the baseline.
+        """Returns whether this gain exceeds the standard deviations of both.
 
-        With a single seed of either nothing is certain; upper bounds are no rivals.
+        It is False for upper bounds, and if either has a single seed.
         """
         pair = self._pair(entry, split)
         if pair is None or entry.supervised or pair[0].std is None or pair[1].std is None:
@@ -172,9 +176,9 @@ class Comparison:
 
 
 def labels(methods: Mapping[str, str]) -> dict[str, str]:
-    """A name for each recipe: its method's as papers write it, where only one recipe has it.
+    """Returns a label for each recipe: the name of its method, if no other recipe has the method.
 
-    `methods` maps recipes to methods, or to "Upper bound" where the true masks are learned from.
+    `methods` maps recipes to methods, or to "Upper bound" if they learn from the true masks.
     """
     names = {recipe: wording.method_name(method) for recipe, method in methods.items()}
     every = list(names.values())

@@ -1,4 +1,4 @@
-"""The charts of a run: threshold curves, and what was recorded while training."""
+"""Draws the charts of a run: threshold curves, and the figures of trainings."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from wsss_jax.viz.line_chart import LineChart, Mark, Number, Series, smooth
 
 
 def threshold_chart(evaluation: Evaluation) -> LineChart | None:
-    """mIoU, precision and recall by threshold; None where masks were scored."""
+    """Draws mIoU, precision and recall by threshold, or returns None if masks were scored."""
     metrics = evaluation.stage.metrics
     if "miou_curve" not in metrics:
         return None
@@ -27,7 +27,7 @@ def threshold_chart(evaluation: Evaluation) -> LineChart | None:
     top = 100 * metrics["miou_curve"][best]
     marks = [Mark(thresholds[best], top, f"best {top:.1f} at {thresholds[best]:.2f}")]
     used = metrics.get("threshold")
-    # Thresholds are steps of 0.01; a used one beside the best is worth its own line.
+    # Thresholds have steps of 0.01. If the one that was used is not the best, it gets a line.
     if isinstance(used, int | float) and abs(used - thresholds[best]) > 1e-6:
         marks.append(Mark(used, None, f"used {used:.2f}"))
     return LineChart(
@@ -46,13 +46,13 @@ def miou_chart(
     curves: Sequence[tuple[str, int, Sequence[Number], Sequence[Number]]],
     note: str = "",
 ) -> LineChart | None:
-    """mIoU by threshold of several maps, each with its best; None where there are none.
+    """Draws the mIoU by threshold of several maps with their best values, or returns None.
 
     Args:
-      title: of the chart.
-      curves: name, shade, thresholds and mIoU in 0…1. Some versions try more thresholds than
-        others: short lines end early.
-      note: a sentence beneath the title.
+      title: the title of the chart.
+      curves: the name, shade, thresholds and mIoU in 0…1 of each line. Some versions try more
+        thresholds than others, so that lines can end early.
+      note: a sentence below the title.
     """
     if not curves:
         return None
@@ -71,7 +71,7 @@ def miou_chart(
 
 
 def miou_overview(evaluations: Sequence[Evaluation]) -> LineChart | None:
-    """The mIoU of all evaluations that tried thresholds, in one chart."""
+    """Draws the mIoU of all evaluations with thresholds in one chart."""
     found = [e for e in evaluations if "miou_curve" in e.stage.metrics]
     curves = [
         (wording.name(e), shade, e.stage.metrics["thresholds"], e.stage.metrics["miou_curve"])
@@ -81,7 +81,7 @@ def miou_overview(evaluations: Sequence[Evaluation]) -> LineChart | None:
 
 
 def training_charts(training: Training) -> list[LineChart]:
-    """Loss, mIoU while training, terms of the loss, learning rate and speed, where recorded."""
+    """Draws the recorded loss, mIoU, terms of the loss, learning rate and speed of a training."""
     keys = sorted({key for row in training.rows for key in row})
     loss, terms = ["loss"], [key for key in keys if key.startswith("loss/")]
     scores = [key for key in keys if key.endswith("/miou")]
@@ -106,7 +106,7 @@ def _loss_chart(training: Training, keys: Sequence[str]) -> LineChart | None:
 
 
 def _score_chart(training: Training, keys: Sequence[str]) -> LineChart | None:
-    """What evaluators measured during the training; each has its own steps."""
+    """Draws the figures of the evaluators, each of which has its own steps."""
     steps, columns = _columns(training, keys)
     series, marks = [], []
     for shade, (key, values) in enumerate(zip(keys, columns, strict=True), 4):
@@ -125,7 +125,7 @@ def _score_chart(training: Training, keys: Sequence[str]) -> LineChart | None:
         marks.append(Mark(at, top, told, shade))
     if not series:
         return None
-    if len(series) > 1:  # the legend says it
+    if len(series) > 1:  # The legend has the text.
         marks = [dataclasses.replace(mark, text="") for mark in marks]
     names = " and ".join(s.name for s in series)
     note = f"In percent, of {names}, measured during the training."
@@ -151,7 +151,7 @@ def _terms(training: Training, keys: Sequence[str]) -> LineChart | None:
 
 
 def loss_overview(trainings: Sequence[Training]) -> LineChart | None:
-    """The smoothed losses of all trainings in one chart; None where none was recorded."""
+    """Draws the smoothed losses of all trainings in one chart, or returns None without losses."""
     found = []
     for training in trainings:
         steps, (values,) = _columns(training, ["loss"])
@@ -170,7 +170,7 @@ def loss_overview(trainings: Sequence[Training]) -> LineChart | None:
 def _columns(
     training: Training, keys: Sequence[str]
 ) -> tuple[list[Number], list[list[Number | None]]]:
-    """The steps that have one of `keys`, and the finite values there for each of them."""
+    """Returns the steps that have one of `keys`, and the finite values of each key there."""
     rows = [row for row in training.rows if any(key in row for key in keys)]
     return [row["step"] for row in rows], [[_finite(row.get(key)) for row in rows] for key in keys]
 

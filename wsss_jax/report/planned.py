@@ -1,28 +1,28 @@
-"""A stage of a recipe, as far as a report has to know it."""
+"""The part of a recipe's stage that reports use."""
 
 from typing import Any, Protocol, runtime_checkable
 
 
 @runtime_checkable
 class PlannedStage(Protocol):
-    """What `wsss_jax.pipeline.graph.Node` has beside its typed settings."""
+    """The properties of `wsss_jax.pipeline.graph.Node` besides its typed settings."""
 
     @property
     def name(self) -> str:
-        """What the recipe calls it."""
+        """The name of the stage in the recipe."""
         ...
 
     @property
     def type(self) -> str:
-        """Its type."""
+        """The type of the stage."""
         ...
 
     @property
     def section(self) -> dict[str, Any]:
-        """Its part of the config."""
+        """The section of the stage in the config."""
         ...
 
     @property
     def needs(self) -> dict[str, str]:
-        """Names of stages, by the names of its inputs."""
+        """The names of the stages that it needs, by the names of its inputs."""
         ...

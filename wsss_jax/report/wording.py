@@ -1,4 +1,4 @@
-"""Names, numbers and sentences that the page and the picture share."""
+"""Makes the names, numbers and sentences that the page and the picture share."""
 
 import dataclasses
 import math
@@ -56,7 +56,7 @@ _CHOICE_SENTENCES = {
 
 @dataclasses.dataclass(frozen=True)
 class Headline:
-    """One large number: what it is, its value, unit, remarks; `score` in 0…1 where it is one."""
+    """A large number with its label, unit and a note; `score` is in 0…1 if it is a score."""
 
     label: str
     value: str
@@ -66,49 +66,49 @@ class Headline:
 
 
 def method_name(name: str) -> str:
-    """A method as papers write it."""
+    """Returns the name of a method as papers write it."""
     return _METHODS.get(name, name)
 
 
 def backbone_name(name: str) -> str:
-    """A backbone as papers write it."""
+    """Returns the name of a backbone as papers write it."""
     return _BACKBONES.get(name, name)
 
 
 def title(run: Run) -> str:
-    """The method's name, or the run's where there is no method."""
+    """Returns the name of the method, or of the run if there is no method."""
     return method_name(run.method) or run.name
 
 
 def name(evaluation: Evaluation) -> str:
-    """What was scored on which split: ``Seed · train``."""
+    """Returns what was scored and the split, such as ``Seed · train``."""
     return " · ".join(filter(None, (kind(evaluation), evaluation.split)))
 
 
 def protocols(evaluations: Iterable[Evaluation]) -> list[str]:
-    """Names of the protocols that were scored with."""
+    """Returns the names of the protocols of the scores."""
     return sorted({str(e.stage.metrics.get("protocol", "")) for e in evaluations} - {""})
 
 
 def protocol_sentences(evaluations: Iterable[Evaluation]) -> list[str]:
-    """How classes without a pixel are counted, a sentence for each protocol."""
+    """Returns a sentence for each protocol that says how classes without a pixel count."""
     return [_PROTOCOLS[name] for name in protocols(evaluations) if name in _PROTOCOLS]
 
 
 def kind(evaluation: Evaluation) -> str:
-    """What was scored: seed, pseudo masks, segmentation."""
+    """Returns what was scored, such as seed, pseudo masks or segmentation."""
     return _KINDS.get(evaluation.scored.type, evaluation.scored.name.replace("_", " "))
 
 
 def percent(value: object) -> str:
-    """A fraction as the field writes it: 52.3; a dash for what is no finite number."""
+    """Returns a fraction in percent, such as 52.3, or a dash if it is not a finite number."""
     if isinstance(value, int | float) and math.isfinite(value):
         return f"{100 * value:.1f}"
     return "–"
 
 
 def plain(value: Any) -> str:
-    """A value of a recipe as text."""
+    """Returns a value of a recipe as text."""
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or "none"
     if value is None or value in ("", {}):
@@ -117,17 +117,17 @@ def plain(value: Any) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """At most `length` characters, the last an ellipsis where some are left out."""
+    """Shortens a text to `length` characters, with an ellipsis at the end."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def count(amount: int | float, noun: str) -> str:
-    """``1 image``, ``1,464 images``."""
+    """Returns a number with its noun, such as ``1 image`` or ``1,464 images``."""
     return f"{amount:,} {noun}{'' if amount == 1 else 's'}"
 
 
 def duration(seconds: int | float) -> tuple[str, str]:
-    """A time span as value and unit: ("3:07", "min")."""
+    """Returns a time span as value and unit, such as ("3:07", "min")."""
     total = round(seconds)
     if total < 60:
         return f"{seconds:.1f}" if seconds < 10 else str(total), "s"
@@ -137,15 +137,15 @@ def duration(seconds: int | float) -> tuple[str, str]:
 
 
 def _trained(training: Training) -> str:
-    """The name of a training's method."""
+    """Returns the name of the method of a training."""
     method = training.stage.section.get("method")
     return str(method.get("name", "")) if isinstance(method, dict) else str(method or "")
 
 
 def threshold_note(evaluation: Evaluation) -> str:
-    """``threshold 0.21, fixed beforehand``, or what stands in a threshold's place; maybe empty."""
+    """Returns ``threshold 0.21, fixed beforehand``, or its replacement; "" if there is none."""
     if evaluation.scored.type == "predict":
-        return ""  # a network decides by itself, whatever its training masks were made with
+        return ""  # A network needs no threshold, even if its training masks did.
     threshold = evaluation.find("threshold")
     if isinstance(threshold, int | float):
         how = _threshold_choice(evaluation)
@@ -156,7 +156,7 @@ def threshold_note(evaluation: Evaluation) -> str:
         return f"threshold {high:g}, ignored down to {low:g}"
     if not alpha:
         return ""
-    # A CRF's result, or masks of one: its alphas may be multiples of another.
+    # The alphas of a CRF can be multiples of another one.
     crf = (stage for stage in evaluation.makers[:2] if stage.type == "crf")
     unit = next((stage.metrics.get("alpha_unit", 1.0) for stage in crf), 1.0)
     return f"background (1 − max)^{alpha * unit:.3g}"
@@ -168,7 +168,7 @@ def _threshold_choice(evaluation: Evaluation) -> str:
 
 
 def _taken_over(evaluation: Evaluation) -> str:
-    """The other split whose best threshold was taken over; empty where it was chosen otherwise."""
+    """Returns the other split whose best threshold is used, or "" if it was chosen differently."""
     origin = evaluation.threshold_from
     if origin is None or evaluation.find("threshold_choice") == "held_out":
         return ""
@@ -177,7 +177,7 @@ def _taken_over(evaluation: Evaluation) -> str:
 
 
 def choice_sentence(evaluation: Evaluation) -> str:
-    """How the threshold came about, as a sentence."""
+    """Returns a sentence that says how the threshold was chosen."""
     split, choice = _taken_over(evaluation), str(evaluation.find("threshold_choice", default=""))
     if split:
         return f"The threshold is the best one on split {split}, taken over unchanged."
@@ -189,7 +189,7 @@ def choice_sentence(evaluation: Evaluation) -> str:
 
 
 def scales_note(evaluation: Evaluation) -> str:
-    """``0.5, 1, 1.5, 2``; a dash where no network was applied at scales."""
+    """Returns scales such as ``0.5, 1, 1.5, 2``, or a dash if no network was applied."""
     scales = evaluation.find("scales")
     if not isinstance(scales, list | tuple):
         return "–"
@@ -197,28 +197,28 @@ def scales_note(evaluation: Evaluation) -> str:
 
 
 def flip_note(evaluation: Evaluation) -> str:
-    """Yes, no, or a dash where it is not known."""
+    """Returns whether flips were used: yes, no, or a dash if unknown."""
     flip = evaluation.find("flip")
     return "–" if flip is None else ("yes" if flip else "no")
 
 
 def crf_note(evaluation: Evaluation) -> str:
-    """Whether a dense CRF had a part in what was scored."""
+    """Returns whether a dense CRF was used for what was scored, as yes or no."""
     used = any(stage.type == "crf" or stage.section.get("crf") for stage in evaluation.makers)
     return "yes" if used else "no"
 
 
 def ground_truth_note(evaluation: Evaluation, run: Run) -> str:
-    """The folder of the masks that were compared with, or the builder that generated them."""
+    """Returns the folder of the ground-truth masks, or the builder that generated them."""
     folder = evaluation.find("ground_truth") or run.data.get("masks") or run.data.get("root")
     return str(folder or f"{run.data.get('builder', 'data')} (generated)")
 
 
 def leading(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """The evaluations that stand for a run, at most four.
+    """Returns the most important evaluations of a run, at most four.
 
-    Of several results of a stage the best is chosen, and of a long chain the first two and the last
-    two.
+    If a stage has several results, the best one counts. A long chain is represented by its first
+    two and last two evaluations.
     """
     best: dict[tuple[str, str], Evaluation] = {}
     for evaluation in evaluations:
@@ -231,7 +231,7 @@ def leading(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
 
 
 def headlines(run: Run) -> list[Headline]:
-    """The figures on top of the page, at most six."""
+    """Returns the figures at the top of the page, at most six."""
     found = []
     for evaluation in leading(run.evaluations):
         images = evaluation.stage.metrics.get("images")
@@ -250,7 +250,7 @@ def headlines(run: Run) -> list[Headline]:
     if any(times):
         value, unit = duration(sum(time or 0.0 for time in times))
         found.append(Headline("Training time", value, unit, _steps_note(run.trainings)))
-    # Of several trainings, the speed of the one that gives the report its title.
+    # If there are several trainings, this is the speed of the one that the report is named after.
     ranked = sorted(run.trainings, key=lambda t: _trained(t) != run.method)
     rate = next((t.images_per_second for t in ranked if t.images_per_second), None)
     if rate is not None:
@@ -262,7 +262,7 @@ def headlines(run: Run) -> list[Headline]:
 def _steps_note(trainings: tuple[Training, ...]) -> str:
     steps = [row["step"] for training in trainings for row in training.rows[-1:]]
     sections = [training.stage.section for training in trainings]
-    # A number of steps wins over the epochs.
+    # If a number of steps is set, the epochs have no effect.
     epochs = [None if section.get("steps") else section.get("epochs") for section in sections]
     parts = [count(sum(steps), "step")] if steps else []
     if len(trainings) == 1 and epochs[0]:
