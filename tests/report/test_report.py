@@ -158,7 +158,7 @@ def test_nothing_but_the_recipe(tmp_path):
     texts = " ".join(page.text)
     assert metrics["images_shown"] == 0 and page.open == []
     assert "No result yet from: train, cam, eval_cam, masks, eval_masks." in texts
-    for sentence in ("there are no pictures", "Nothing was evaluated", "No training figures"):
+    for sentence in ("there are no images", "Nothing was evaluated", "No training figures"):
         assert sentence in texts
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 

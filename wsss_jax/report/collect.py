@@ -1,4 +1,4 @@
-"""Reads what the stages of a run left in their folders; a missing part is an empty part."""
+"""Reads the results of a run from the folders of its stages; parts that are missing are empty."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ _READING_ORDER = ("infer_cam", "crf", "random_walk", "pseudo_labels", "predict")
 
 @dataclasses.dataclass(frozen=True)
 class StageResult:
-    """A stage's settings and outcome; `metrics` is empty when it has not finished.
+    """The settings and results of a stage; `metrics` is empty if it has not finished.
 
     `needs` maps input names to stage names, `upstream` names all stages it was made from, the
     nearest first; `seconds` and `device` say how long it took on what (None and empty where that
@@ -41,26 +41,26 @@ class StageResult:
 
     @property
     def finished(self) -> bool:
-        """Whether there is a result to show."""
+        """Whether the stage has a result."""
         return bool(self.metrics)
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A training stage and its rows of figures by step."""
+    """A training stage with its rows of figures by step."""
 
     stage: StageResult
     rows: list[dict[str, Any]]
 
     @property
     def seconds(self) -> float | None:
-        """Time the training took: of the whole stage, or its own record."""
+        """The duration of the training, from the whole stage or from its own record."""
         seconds = self.stage.seconds
         return _number(self.stage.metrics, "seconds") if seconds is None else seconds
 
     @property
     def images_per_second(self) -> float | None:
-        """Rate of the training: its record, or the middle one of its rows."""
+        """The rate of the training, from its record or as the median of its rows."""
         rate = _number(self.stage.metrics, "images_per_second")
         if rate is not None:
             return rate
@@ -88,16 +88,16 @@ class Evaluation:
 
     @property
     def makers(self) -> tuple[StageResult, ...]:
-        """What the output was made by; evaluations upstream only gave a threshold."""
+        """The stages that made the output; evaluations upstream only gave a threshold."""
         return tuple(stage for stage in self.chain if stage.type != "evaluate")
 
     @property
     def split(self) -> str:
-        """Name of the split the scores are of."""
+        """The split of the scores."""
         return str(self.find("split", default=""))
 
     def find(self, key: str, default: Any = None) -> Any:
-        """`key` from the evaluation's metrics or settings, else from the nearest stage upstream."""
+        """Finds `key` in the evaluation's metrics or settings, or the nearest stage upstream."""
         for stage in (self.stage, *self.makers):
             for values in (stage.metrics, stage.section):
                 if values.get(key) not in (None, ""):
@@ -105,13 +105,13 @@ class Evaluation:
         return default
 
     def folder(self, name: str) -> Path | None:
-        """The nearest upstream folder called `name` (``masks``, ``cams``)."""
+        """Returns the nearest upstream folder called `name`, such as ``masks`` or ``cams``."""
         folders = (stage.folder / name for stage in self.makers)
         return next((folder for folder in folders if folder.is_dir()), None)
 
     @property
     def threshold_from(self) -> StageResult | None:
-        """The evaluation whose best threshold was taken over (``from:NEED``), if one was."""
+        """The evaluation whose best threshold is used (``from:NEED``), if there is one."""
         for stage in (self.stage, *self.makers):
             setting = stage.section.get("threshold")
             if isinstance(setting, str) and setting.startswith("from:"):
@@ -122,7 +122,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """All that the report shows besides pictures."""
+    """Everything that the report shows except for images."""
 
     name: str
     method: str
@@ -135,12 +135,12 @@ class Run:
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """Names of the stages without a result."""
+        """The names of the stages without a result."""
         return tuple(stage.name for stage in self.stages if not stage.finished)
 
     @property
     def data_name(self) -> str:
-        """A short name of the data set: the folder of the images, or the builder."""
+        """A short name of the data set, from the folder of the images or the builder."""
         builder = str(self.data.get("builder") or "unknown data")
         parts = Path(str(self.data.get("root") or "")).parts
         named = [part for part in parts if part not in _DEVKIT]
@@ -152,7 +152,7 @@ class Run:
 def collect(
     stages: Iterable[PlannedStage], config: ConfigDict, workdir: Path, own_name: str
 ) -> Run:
-    """Reads the folders of the `stages` of `config` in `workdir` but the report's own.
+    """Reads the folders of the `stages` of `config` in `workdir`, except for the report's own.
 
     Args:
       stages: every one after the stages it needs.
@@ -208,7 +208,7 @@ def collect(
 
 
 def _main_training(results: dict[str, StageResult]) -> dict[str, Any]:
-    """Settings of the training whose network makes the maps, else the masks; else of the first."""
+    """Returns the settings of the training of the maps, or of the masks, or of the first one."""
     stages = results.values()
     makers = [s for kind in ("infer_cam", "predict") for s in stages if s.type == kind]
     trained = [
@@ -219,7 +219,7 @@ def _main_training(results: dict[str, StageResult]) -> dict[str, Any]:
 
 
 def _named(part: Any) -> dict[str, Any]:
-    """A part of the settings that may be given by its name alone."""
+    """Returns a part of the settings that can also be a bare name."""
     return part if isinstance(part, dict) else {"name": part or ""}
 
 

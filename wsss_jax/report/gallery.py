@@ -1,4 +1,4 @@
-"""The best, median and worst images of an evaluation, with what the run made of them."""
+"""Selects the best, median and worst images of an evaluation, with the run's maps and masks."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ GROUPS = {
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """A picture of a sample: `kind` is image, truth, heat or mask."""
+    """A picture of a sample, whose `kind` is image, truth, heat or mask."""
 
     kind: str
     title: str
@@ -39,7 +39,7 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Tag:
-    """A class in a sample: its index (1 … C), its IoU there, None where there is no mask."""
+    """A class in a sample, with its index (1 … C) and IoU, which is None if there is no mask."""
 
     name: str
     index: int
@@ -72,9 +72,9 @@ class Sample:
 
 
 def shown_evaluation(run: Run) -> Evaluation | None:
-    """The evaluation whose images are shown: of the latest masks, else of the latest maps.
+    """Returns the evaluation whose images are shown, of the latest masks or otherwise maps.
 
-    Where nothing was scored, for want of true masks, it is one without scores.
+    If nothing was scored, because there are no true masks, it has no scores.
     """
     with_pictures = [e for e in run.evaluations if e.folder("masks") or e.folder("cams")]
     if not with_pictures:
@@ -85,7 +85,7 @@ def shown_evaluation(run: Run) -> Evaluation | None:
 
 
 def _chains(run: Run) -> list[tuple[StageResult, ...]]:
-    """Each stage with all stages upstream of it, the nearest first."""
+    """Returns each stage with all stages upstream of it, the nearest first."""
     by_name = {stage.name: stage for stage in run.stages}
     return [(stage, *(by_name[name] for name in stage.upstream)) for stage in run.stages]
 
@@ -95,9 +95,9 @@ def _unscored(chain: tuple[StageResult, ...]) -> Evaluation:
 
 
 def choose(per_image: dict[str, float], count: int) -> list[tuple[str, str]]:
-    """Group and id of the `count` best, median and worst images; the very worst leads its group.
+    """Returns groups and ids of the `count` best, median and worst images, the worst one first.
 
-    No image is in two groups; with fewer than 3 · `count` images the groups are smaller. Ties are
+    No image is in two groups; with fewer than 3 · `count` images, the groups are smaller. Ties are
     broken by id.
     """
     order = sorted(per_image, key=lambda name: (-per_image[name], name))
@@ -111,7 +111,7 @@ def choose(per_image: dict[str, float], count: int) -> list[tuple[str, str]]:
 
 
 def map_folders(run: Run) -> tuple[Path, ...]:
-    """Where the run has activation maps, of whatever split."""
+    """Returns the folders of the run that have activation maps of any split."""
     folders = (stage.folder / "cams" for stage in run.stages if stage.type == "infer_cam")
     return tuple(folder for folder in folders if folder.is_dir())
 
@@ -119,7 +119,7 @@ def map_folders(run: Run) -> tuple[Path, ...]:
 def make_gallery(
     evaluation: Evaluation, source: Source, count: int, maps: Sequence[Path] = ()
 ) -> list[Sample]:
-    """The samples of `evaluation`, `count` a group; images of `source` that were not scored: none.
+    """Returns the samples of `evaluation`, `count` per group, without images that have no score.
 
     `maps`: folders of activation maps, shown where the evaluated masks were not made from maps.
 
@@ -191,7 +191,7 @@ def make_sample(
 
 
 def _cams(folder: Path | None, name: str, image: np.ndarray) -> Cams | None:
-    """The image's maps in float32; None where there are none of its size."""
+    """Returns the maps of an image in float32, or None if there are none of its size."""
     path = find_cams(folder, name) if folder else None
     if path is None:
         return None
@@ -229,7 +229,7 @@ def _iou(truth: np.ndarray | None, mask: np.ndarray | None, index: int) -> float
 
 
 def _fit(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "a b 3"]:
-    """Small enough for a page, large enough that outlines stay thin: by a whole number upwards."""
+    """Resizes a picture for a page, upward by whole factors so that outlines stay thin."""
     factor = _LONG_SIDE / max(image.shape[:2])
     if 1 <= factor < 2:
         return image

@@ -1,4 +1,4 @@
-"""The page of a run."""
+"""Builds the page of a run."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from wsss_jax.viz.colors import class_colors
 
 @dataclasses.dataclass(frozen=True)
 class ClassRow:
-    """A class in the table: its color, and its IoU and rates (None where they are not known)."""
+    """A class in the table with its color, and its IoU and rates, which are None if unknown."""
 
     name: str
     color: str
@@ -25,7 +25,7 @@ class ClassRow:
 
 @dataclasses.dataclass(frozen=True)
 class ClassTable:
-    """IoU of every class in `evaluations`, and `rates` (precision, recall) in the last of them."""
+    """The IoU of every class in `evaluations`, and `rates` (precision, recall) in the last one."""
 
     evaluations: tuple[Evaluation, ...]
     rates: tuple[str, ...]
@@ -50,14 +50,15 @@ def build_page(
     provenance: Mapping[str, str],
     no_pictures: str = "",
 ) -> str:
-    """The whole page as text, below 4 MB.
+    """Returns the whole page as text, below 4 MB.
 
     Args:
-      run: what the stages left behind.
-      samples: the gallery, of `evaluation`; may be empty, `no_pictures` then says why.
-      classes: foreground class names in the order of their indices.
-      provenance: names and values for the foot of the page.
-      no_pictures: a sentence, see `samples`.
+      run: the results of the stages.
+      samples: the images of the gallery, which can be empty.
+      evaluation: the evaluation of the gallery.
+      classes: the names of the foreground classes in the order of their indices.
+      provenance: names and values for the bottom of the page.
+      no_pictures: a sentence that says why the gallery is empty.
     """
     colors = page_colors(classes)
     named = dict(zip(("background", *classes), colors, strict=True))
@@ -94,18 +95,18 @@ def build_page(
 
 
 def page_colors(classes: Sequence[str]) -> list[str]:
-    """The colors of background and classes as style sheets write them."""
+    """Returns the colors of background and classes in the notation of style sheets."""
     return ["#" + bytes(row).hex() for row in class_colors(len(classes))]
 
 
 def fold(name: str, note: str, values: Mapping[str, Any]) -> Fold:
-    """The values of a section, nested ones by their full names."""
+    """Returns the values of a section, where nested ones have their full names."""
     shown = tuple((key, value) for key, value in flatten(dict(values)) if key != "type")
     return Fold(name, "" if note == name else note, shown)
 
 
 def _strip(samples: Sequence[Sample]) -> tuple[tuple[str, View], ...]:
-    """From label to mask in three pictures, with captions: of the best sample that has them."""
+    """Returns three captioned pictures, from label to mask, of the best sample that has them."""
     for sample in samples:
         captions = {"image": f"label “{', '.join(sample.labels)}”"}
         captions |= {"heat": "activation", "mask": "mask"}
@@ -117,7 +118,7 @@ def _strip(samples: Sequence[Sample]) -> tuple[tuple[str, View], ...]:
 
 
 def _class_table(run: Run, colors: Mapping[str, str]) -> ClassTable | None:
-    """The table of `wording.leading` evaluations; None where none has scores of classes."""
+    """Returns the table of `wording.leading` evaluations, or None without scores of classes."""
     shown = wording.leading([e for e in run.evaluations if e.stage.metrics.get("iou")])
     if not shown:
         return None

@@ -1,4 +1,4 @@
-"""The run in a single picture, for a README or a slide."""
+"""Draws the run as a single picture, for a README or a slide."""
 
 from collections.abc import Sequence
 
@@ -21,12 +21,12 @@ _CHARTS, _WORDS, _TILE_GAP = 460, 150, 12  # widths: column of charts, words bes
 
 
 def draw_picture(run: Run, samples: Sequence[Sample], classes: Sequence[str]) -> bytes:
-    """A PNG 1600 pixels wide: headline figures, curves, one image of each group.
+    """Returns a PNG 1600 pixels wide with headline figures, curves and an image of each group.
 
     Args:
-      run: what the stages left behind; curves that were not recorded are left out.
-      samples: the gallery; may be empty.
-      classes: foreground class names in the order of their indices.
+      run: the results of the stages; curves that were not recorded are left out.
+      samples: the images of the gallery, which can be empty.
+      classes: the names of the foreground classes in the order of their indices.
     """
     found = miou_overview(run.evaluations), loss_overview(run.trainings)
     charts = [chart for chart in found if chart is not None]
@@ -52,7 +52,7 @@ def draw_picture(run: Run, samples: Sequence[Sample], classes: Sequence[str]) ->
 
 
 def draw_header(sheet: Sheet, height: Pixels, title: str, data: str, line: str) -> None:
-    """The dark band on top: what was done on which data, and a line about it."""
+    """Draws the dark band at the top with the title, the data and a line about them."""
     sheet.fill(0, 0, WIDTH, height, NIGHT)
     sheet.picture(HEAT_COLORS[None], 0, height - 6, WIDTH, 6, stretch=True)
     right = sheet.text(MARGIN, 86, title, 48, "#ffffff", bold=True)
@@ -63,7 +63,7 @@ def draw_header(sheet: Sheet, height: Pixels, title: str, data: str, line: str) 
 def draw_card(
     sheet: Sheet, title: str, left: Pixels, top: Pixels, width: Pixels, height: Pixels
 ) -> None:
-    """An empty card with a title, beneath which 50 pixels from the top a chart finds its place."""
+    """Draws an empty card with a title; a chart has its place 50 pixels from the top."""
     sheet.card(left, top, width, height, CARD, LINE)
     sheet.text(left + 22, top + 34, title, 18, INK, bold=True)
 
@@ -71,13 +71,13 @@ def draw_card(
 def draw_chart(
     sheet: Sheet, chart: LineChart, left: Pixels, top: Pixels, width: Pixels, height: Pixels
 ) -> None:
-    """A chart on a card."""
+    """Draws a chart on a card."""
     draw_card(sheet, chart.title, left, top, width, height)
     draw_lines(sheet, chart.thinned(), left + 18, top + 50, width - 32, height - 60)
 
 
 def _picked(samples: Sequence[Sample]) -> list[Sample]:
-    """The first of each group; three of the list where there are no groups."""
+    """Returns the first sample of each group, or three samples if there are no groups."""
     groups = dict.fromkeys(sample.group for sample in samples)
     if len(groups) == 1:
         return list(samples[:3])
@@ -90,7 +90,7 @@ def _tile_width(rows: Sequence[Sample], left: Pixels) -> float:
 
 
 def _row_heights(rows: Sequence[Sample], left: Pixels) -> list[float]:
-    """Heights at which the pictures fill their columns."""
+    """Returns the heights at which the pictures fill their columns."""
     return [_tile_width(rows, left) / sample.shape for sample in rows]
 
 
@@ -142,7 +142,7 @@ def _draw_words(
         sheet.text(right + 6, base, "mIoU", 14, SOFT)
     for tag in sample.tags:
         base += 25
-        if base > top + height:  # a crowded image; the page has them all
+        if base > top + height:  # The image has many classes; the page shows all.
             break
         color = "#" + bytes(colors[tag.index]).hex()
         sheet.text(left, base, "●", 15, color)

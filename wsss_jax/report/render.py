@@ -1,4 +1,4 @@
-"""Pages from templates: everything that a page shows is inside its file."""
+"""Renders pages from templates; a page contains everything that it shows."""
 
 import base64
 import dataclasses
@@ -32,13 +32,13 @@ class Pictures:
     quality: int
 
     def uri(self, picture: UInt8[np.ndarray, "h w 3"], side: int | None = None) -> str:
-        """The picture as ``data:`` URI, its longer side at most `side` where that is given."""
+        """Returns the picture as ``data:`` URI; its longer side is at most `side`, if given."""
         factor = min(1.0, min(side or self.side, self.side) / max(picture.shape[:2]))
         if factor < 1.0:
             height, width = (max(1, round(n * factor)) for n in picture.shape[:2])
             picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
         file = io.BytesIO()
-        # Without chroma subsampling the colored outlines stay sharp.
+        # Without chroma subsampling, the colored outlines stay sharp.
         Image.fromarray(picture).save(file, "JPEG", quality=self.quality, subsampling=0)
         return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
@@ -55,11 +55,11 @@ _PICTURES = (
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A chart as a page shows it.
+    """A chart on a page.
 
-    `data` are the values that the page's script shows at the pointer, and `area` is the rectangle
-    of the plot within the SVG (left, top, width, height in percent); both are None where there is
-    nothing to read.
+    `data` has the values that the page's script shows at the pointer, and `area` is the rectangle
+    of the plot within the SVG (left, top, width, height in percent). Both are None if there are no
+    values to show.
     """
 
     title: str
@@ -107,11 +107,11 @@ def _short(value: int | float) -> float:
 
 
 def render(package: str, template: str, **values: Any) -> str:
-    """The page that a template of `package` makes of `values`, with pictures that keep it small.
+    """Renders a template of `package` with `values`.
 
-    The largest pictures are chosen that keep the page below 4 MB. Templates get `pictures` (see
-    `Pictures`), the module `wording`, and ``asset(NAME)`` for a file of style or script. Whatever
-    else they insert is escaped, and a name that does not exist is an error.
+    Pictures are as large as possible with a page below 4 MB. Templates get `pictures` (see
+    `Pictures`), the module `wording`, and ``asset(NAME)`` for a file of style or script. Everything
+    else that they insert is escaped, and a name that does not exist is an error.
     """
     page = ""
     for pictures in _PICTURES:
