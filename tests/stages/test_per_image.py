@@ -1,10 +1,6 @@
 """The phases of work on images: groups, overlap, memory, resuming, errors, interruption."""
 
 import functools
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -16,7 +12,6 @@ import pytest
 
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
-from wsss_jax.host.workers import worker_count
 from wsss_jax.progress import Progress
 from wsss_jax.stages import per_image
 from wsss_jax.stages.per_image import Done, ImageWork, groups_of, run_on_images
@@ -303,92 +298,3 @@ def test_an_interruption_keeps_what_is_finished(tmp_path: Path):
     assert len(kept) >= 8 and kept.items() <= whole.items()
     assert len(run(tmp_path / "resumed", 40).results) == 40 - len(kept) // 2
     assert content(tmp_path / "resumed") == whole
-
-
-_PROGRAM = """
-import functools, os, signal, sys, time
-from pathlib import Path
-
-def finish(position, paths):
-    if sys.argv[2:] == ["killed"] and position == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if sys.argv[2:] == ["wrong"] and position == 5:
-        raise ValueError("no such thing")
-    time.sleep(0.05)
-    part = paths[0].with_suffix(".part")
-    part.write_text(str(os.getpid()))
-    part.rename(paths[0])
-    return "jax" in sys.modules
-
-if __name__ == "__main__":
-    from wsss_jax.errors import UserError
-    from wsss_jax.progress import Progress
-    from wsss_jax.stages.per_image import ImageWork, run_on_images
-    work = ImageWork(
-        files=("made/{id}.txt",), prepare=lambda position: position, finish=finish, processes=2
-    )
-    ids = [f"toy{i}" for i in range(40)]
-    progress = functools.partial(Progress, label="toys", enabled=False)
-    print("begun", flush=True)
-    try:
-        done = run_on_images(ids, Path(sys.argv[1]), range(40), work, progress)
-    except UserError as error:
-        print(error)
-    else:
-        print(done.workers, sorted(done.results) == list(range(40)), set(done.results.values()))
-"""
-
-
-def program(folder: Path, *mode: str) -> subprocess.Popen[str]:
-    """Runs the program in its own group of processes, as a terminal does."""
-    (folder / "program.py").write_text(_PROGRAM)
-    return subprocess.Popen(
-        [sys.executable, str(folder / "program.py"), str(folder), *mode],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        start_new_session=True,
-    )
-
-
-def test_worker_processes_finish_images_and_import_no_jax(tmp_path: Path):
-    output, errors = program(tmp_path).communicate(timeout=120)
-    assert output == f"begun\n{worker_count(2, 40)} True {{False}}\n", errors
-    pids = {path.read_text() for path in (tmp_path / "made").iterdir()}
-    assert len(pids) == 2 and len(content(tmp_path / "made")) == 40
-
-
-def test_a_killed_process_is_told_in_one_line(tmp_path: Path):
-    output, errors = program(tmp_path, "killed").communicate(timeout=120)
-    assert (
-        "expected 2 processes to finish, found that one was killed" in output
-        and output.count("\n") == 2
-    ), errors
-
-
-def test_a_mistake_in_a_process_names_its_image(tmp_path: Path):
-    run = program(tmp_path, "wrong")
-    errors = run.communicate(timeout=120)[1]
-    assert run.returncode == 1 and errors.endswith("ValueError: no such thing\nimage toy5\n")
-    assert {"toy0.txt", "toy1.txt"} <= {path.name for path in (tmp_path / "made").iterdir()}
-
-
-def test_control_c_ends_the_processes_and_keeps_what_is_finished(tmp_path: Path):
-    run = program(tmp_path)
-    made = tmp_path / "made"
-    for _ in range(600):
-        if made.is_dir() and len(list(made.glob("*.txt"))) >= 2:
-            break
-        time.sleep(0.05)
-    os.killpg(run.pid, signal.SIGINT)
-    errors = run.communicate(timeout=60)[1]
-    assert "KeyboardInterrupt" in errors and "one was killed" not in errors
-    files = list(made.iterdir())
-    assert 2 <= len(files) < 40 and all(path.suffix == ".txt" for path in files)
-    for pid in {path.read_text() for path in files}:
-        assert not Path(f"/proc/{pid}").exists()
-    stamps = {path: path.stat().st_mtime_ns for path in files}
-    program(tmp_path).communicate(timeout=120)
-    assert len(list(made.iterdir())) == 40
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
