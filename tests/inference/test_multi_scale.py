@@ -132,3 +132,10 @@ def test_mistakes_are_the_users(trained: Callable, tmp_path: Path):
     settings = ConfigDict(dict(split="train", normalize="softmax"))
     with pytest.raises(UserError, match="normalize to be one of 'min_max', 'max', found 'softmax'"):
         run_section(InferCam, context(tmp_path, TEN), settings, {"checkpoint": folder})
+
+
+@pytest.mark.parametrize("name", ["max_pixels", "max_buckets", "batch_pixels"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_limits_that_leave_nothing_are_refused(name: str, value: int):
+    with pytest.raises(UserError, match=f"expected {name} of at least 1, found {value}"):
+        MultiScale(**{name: value})

@@ -181,6 +181,9 @@ def test_a_general_setting_that_a_recipe_leaves_out_can_be_set(tmp_path: Path):
     short = str(tmp_path / "short.py")
     assert general_settings(read_recipe(short)).seed == 0
     assert general_settings(read_recipe(short, ["--config.seed=3"])).seed == 3
+    for seed in ("-1", "99999999999"):
+        with pytest.raises(UserError, match=rf"expected a seed of 0 to 2147483647, found {seed}"):
+            general_settings(read_recipe(short, [f"--config.seed={seed}"]))
     with pytest.raises(UserError, match=r"expected --config\.seed to be a whole number, found 'x'"):
         read_recipe(short, ["--config.seed=x"])
 

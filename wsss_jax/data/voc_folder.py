@@ -127,8 +127,12 @@ def _choose_labels(
 ) -> Path | None:
     if labels not in ("", "xml", "masks"):
         path = Path(labels).expanduser()
-        if path.is_file():  # otherwise reading it says what is wrong
-            digest.update(b"labels" + path.read_bytes())
+        if not path.is_file():
+            raise UserError(
+                f"expected a file of labels at {path}, found no such file: set data.labels to a"
+                " label file (cls_labels.npy, .npz or .csv)"
+            )
+        digest.update(b"labels" + path.read_bytes())
         return path
     annotations = devkit / "Annotations"
     if labels != "masks" and (_find(devkit, (annotations.name,), ids, (".xml",), digest) or labels):

@@ -50,6 +50,19 @@ class PaddedShapes(Settings):
     max_buckets: int = 12
     batch_pixels: int = 1 << 19
 
+    def __post_init__(self) -> None:
+        """Checks the limits.
+
+        Raises:
+          UserError: one of them leaves nothing.
+        """
+        super().__post_init__()
+        for name in ("max_pixels", "max_buckets", "batch_pixels"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"expected {name} of at least 1, found {getattr(self, name)}: raise it"
+                )
+
     def scaled(self, size: Size, scale: float = 1.0) -> Size:
         """Returns (height, width) at a scale: rounded, at least 1, and at most `max_pixels`."""
         pixels = size[0] * size[1] * scale * scale

@@ -32,6 +32,18 @@ class Recipe(Settings):
     init_weights: str = ""
     protocol: Protocol = "strict"
 
+    def __post_init__(self) -> None:
+        """Checks the seed.
+
+        Raises:
+          UserError: random generators do not take it.
+        """
+        super().__post_init__()
+        if not 0 <= self.seed < 1 << 31:
+            raise UserError(
+                f"expected a seed of 0 to {(1 << 31) - 1}, found {self.seed}: change it"
+            )
+
 
 def general_settings(config: ConfigDict) -> Recipe:
     """Reads the general settings of a recipe, without the sections of stages.

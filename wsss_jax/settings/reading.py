@@ -1,6 +1,7 @@
 """Reads sections of a recipe strictly into typed objects."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -160,7 +161,9 @@ def _match_plain(value: Any, hint: Any) -> tuple[bool, Any]:
         whole = number and isinstance(value, int | np.integer)
         return whole, int(value) if whole else None
     if hint is float:
+        # No setting has a use for infinity, and a value that is no number passes comparisons.
         fits = number and isinstance(value, int | float | np.integer | np.floating)
+        fits = fits and math.isfinite(value)
         return fits, float(value) if fits else None
     return isinstance(value, hint), value
 

@@ -202,6 +202,12 @@ def test_labels_that_lack_ids(devkit: Devkit) -> None:
     assert "no such file" in devkit.refuse(labels=str(devkit.folder / "cls_labels.npy"))
 
 
+def test_a_label_file_that_is_not_there_is_refused_whatever_is_prepared(devkit: Devkit) -> None:
+    devkit.open()  # from masks: the records are ready
+    with pytest.raises(UserError, match="found no such file"):
+        devkit.open(labels=str(devkit.folder / "typo.csv"))
+
+
 def test_real_folder_is_read_as_it_is(shared: Path, tmp_path: Path) -> None:
     data = Voc2012(
         root=str(shared / "data/voc_animals"),
