@@ -125,9 +125,12 @@ def _value(hint: Any) -> str:
 def _plural(words: str) -> str:
     """``a tuple, each element a number`` in short: ``numbers``."""
     for one, many in (("a whole number", "whole numbers"), ("a number", "numbers")):
+        count = re.search(rf"\({one}(?:, {one})*\)", words)
+        if count:
+            words = words.replace(count[0], f"{count[0].count(one)} {many}")
         words = words.replace(f"a tuple, each element {one}", many)
         words = re.sub(rf"a tuple of (\d): {one}(?:, {one})*", rf"\1 {many}", words)
-    return words.replace("a tuple, each element text", "texts").replace("a tuple of 0: empty", "()")
+    return words.replace("a tuple, each element text", "texts")
 
 
 def _markdown(text: str) -> str:

@@ -65,6 +65,8 @@ class Outer(Settings):
       alpha: a number, or a reference.
       needs: names of stages.
       inner: a part.
+      size: two numbers, or none.
+      spans: pairs of numbers.
     """
 
     classes: int = supplied()
@@ -77,6 +79,8 @@ class Outer(Settings):
     flip: bool = True
     needs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     inner: Inner = Inner()
+    size: tuple[int, int] | tuple[()] = ()
+    spans: tuple[tuple[int, float], ...] = ()
 
 
 def outer(**changed: Any) -> Outer:
@@ -111,6 +115,11 @@ def test_values_take_the_types_of_the_fields():
         ({"scales": (1.0, "x")}, "train.scales to be a tuple"),
         ({"scales": "abc"}, "train.scales to be a tuple"),
         ({"pair": (1,)}, "train.pair to be a tuple of 2: a whole number, a number"),
+        (
+            {"size": 1},
+            "expected train.size to be (a whole number, a whole number) or (), found 1",
+        ),
+        ({"spans": 1}, "train.spans to be a tuple, each element (a whole number, a number), fo"),
         ({"alpha": (1,)}, "train.alpha to be a number or text"),
         ({"needs": {"a": 1}}, "train.needs.a to be text, found 1"),
         ({"inner": 3}, "train.inner to be a section with the settings of Inner, found 3"),

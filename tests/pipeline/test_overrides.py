@@ -8,8 +8,10 @@ import pytest
 from ml_collections import ConfigDict, FieldReference
 
 from wsss_jax.errors import UserError
+from wsss_jax.models.base import Backbone
+from wsss_jax.pipeline.config import read_recipe
 from wsss_jax.pipeline.overrides import replace
-from wsss_jax.settings import Settings, read
+from wsss_jax.settings import Settings, complete, read
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,8 @@ class Plain(Work):
       scales: of the image.
       names: of things.
       limit: a number, or none.
+      power: a power.
+      near, far: parts.
       flip: whether.
       needs: names of stages.
       view: a part.
@@ -63,6 +67,9 @@ class Plain(Work):
     scales: tuple[float, ...] = (0.5, 1.0)
     names: tuple[str, ...] = ("a",)
     limit: float | None = None
+    power: float = 2.0
+    near: View = View(high=0.5)
+    far: View = View()
     flip: bool = True
     needs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     view: View = View()
@@ -78,11 +85,16 @@ class Other(Work):
       flip: how often.
       steps: how many.
       beta: a power.
+      power: a power.
+      near, far: parts.
     """
 
     flip: int = 2
     steps: int = 9
     beta: float = 8.0
+    power: float = 3.0
+    near: View = View(high=0.75)
+    far: View = View(low=0.25)
 
 
 PLAIN, OTHER = f"{__name__}:Plain", f"{__name__}:Other"
@@ -198,9 +210,9 @@ def test_mistakes_name_the_path_as_it_was_typed(override: str, message: str):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_another_kind_keeps_what_both_have():
+def test_another_kind_keeps_what_both_have_and_the_recipe_changed():
     config = replaced("work.beta=4", f"work.type={OTHER}", "work.rate=2")
-    # `flip` is of another type there; the rest are its own defaults.
+    # `flip` is of another type there; `split` is shared; the rest are its own defaults.
     assert config.work.to_dict() == {
         "type": OTHER,
         "rate": 2.0,
@@ -208,7 +220,37 @@ def test_another_kind_keeps_what_both_have():
         "steps": 5,
         "flip": 2,
         "beta": 4.0,
+        "power": 3.0,
+        "near": {"low": 0.0, "high": 0.75},
+        "far": {"low": 0.25, "high": 1.0},
     }
     replace(config, ["--config.more.split=mine"], READERS)
     assert config.work.split == "mine"
     assert replaced(f"work.type={PLAIN}").to_dict() == recipe().to_dict()
+
+
+def test_another_kind_keeps_parts_that_the_recipe_changed():
+    config = recipe()
+    with config.work.unlocked():
+        config.work.far.high = 2.0
+    replace(config, [f"--config.work.type={OTHER}"], READERS)
+    assert config.work.far.to_dict() == {"low": 0.0, "high": 2.0}
+    assert config.work.near.to_dict() == {"low": 0.0, "high": 0.75}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_values_of_the_command_line_are_those_of_the_new_kind(order: int):
+    """Even where they are the defaults of the old kind, and in any order."""
+    given = ["work.power=2", f"work.type={OTHER}", "work.near.high=0.5"]
+    work = replaced(*given[::order]).work
+    assert (work.type, work.power, work.near.high) == (OTHER, 2.0, 0.5)
+    with pytest.raises(UserError, match=r"the config has no value work\.kind"):
+        replaced(*["work.kind=noise", f"work.type={OTHER}"][::order])
+
+
+def test_a_backbone_of_another_kind_has_its_own_defaults():
+    changed: Any = read_recipe(
+        "seam_shapes", ["--config.train.method.backbone.name=examples.token_contrast"]
+    )
+    backbone = changed.train.method.backbone
+    assert backbone.to_dict() == complete(Backbone, {"name": "examples.token_contrast"}).to_dict()

@@ -3,12 +3,34 @@
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from examples.token_contrast import SmallVit
 from wsss_jax import main
 from wsss_jax.errors import UserError
+from wsss_jax.ops.resize import resize_bilinear
 from wsss_jax.pipeline import graph
-from wsss_jax.pipeline.config import load_config
+from wsss_jax.pipeline.config import load_config, read_recipe
+
+
+class GridVit(SmallVit):
+    """A transformer that resizes its position embeddings."""
+
+    @nn.nowrap
+    def resize_param(
+        self, path: tuple[str, ...], array: np.ndarray, shape: tuple[int, ...]
+    ) -> np.ndarray:
+        """See `Backbone`."""
+        if path[-1] != "positions":
+            return array
+        return np.asarray(
+            resize_bilinear(jnp.asarray(array), (shape[1], shape[2]), align_corners=False)
+        )
+
 
 WRONG = [
     ("seam_shapes", "crf.alphas", (8.0, 0.0), "crf: expected alphas above 0"),
@@ -130,6 +152,56 @@ def test_confidence_is_asked_of_stages_that_tell_it():
         del c.train_irnet.needs.masks
         c.train_irnet.ground_truth = True
     with pytest.raises(UserError, match=r"expected needs\.masks, a stage that makes conf"):
+        graph.check(graph.stages(c))
+
+
+@pytest.mark.parametrize(
+    ("need", "override", "message"),
+    [
+        (
+            "backbone",
+            "backbone.name=examples.token_contrast",
+            "stage train_affinity: expected needs.backbone to name a stage whose backbone is that"
+            " of this one, with method.backbone.name='examples.token_contrast', found train, with"
+            " method.backbone.name='tiny': change method.backbone.name in one of the two, or name"
+            " another stage",
+        ),
+        (
+            "backbone",
+            "backbone.width=16",
+            "method.backbone.width=16, found train, with method",
+        ),
+        ("init", "name=cam", "whose network is that of this one, with method.name='affinity'"),
+    ],
+)
+def test_weights_of_another_network_are_refused_at_once(need: str, override: str, message: str):
+    stage = "train" if need == "init" else "train_affinity"
+    changed: Any = read_recipe("seam_shapes", [f"--config.{stage}.method.{override}"])
+    with changed.unlocked():
+        changed.train_affinity.needs = {"labels": "crf", need: "train"}
+    with pytest.raises(UserError) as error:
+        graph.check(graph.stages(changed))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("need", ["init", "backbone"])
+def test_settings_that_change_no_weights_may_differ(need: str):
+    c: Any = load_config("seam_shapes")
+    with c.unlocked():
+        second: Any = ConfigDict(c.train.to_dict())
+        c.second = second
+        second.needs = {need: "train"}
+        c.stages = (*c.stages, "second")
+        second.method.update(dtype="bfloat16", head_lr=3.0)
+        second.method.backbone.remat = True
+        graph.check(graph.stages(c))
+        for stage, grid in ((c.train, 6), (second, 12)):
+            stage.method.backbone = {"name": f"{__name__}:GridVit", "grid": grid}
+        del c.train_affinity.needs.backbone, c.train_segmentation.needs.backbone
+        graph.check(graph.stages(c))
+        second.method.backbone.name = "examples.token_contrast"  # It cannot resize them.
+        c.train.method.backbone.name = "examples.token_contrast"
+    with pytest.raises(UserError, match=r"method\.backbone\.grid=12, found train, .*grid=6: ch"):
         graph.check(graph.stages(c))
 
 

@@ -43,8 +43,9 @@ def replace(config: ConfigDict, overrides: Sequence[str], readers: Mapping[str, 
     """Replaces values of a recipe; the last of several values for one key counts.
 
     References stay references: setting a value that several stages share sets it for all of them.
-    If a section gets another kind, such as another method, it keeps the settings that both kinds
-    have, and the others get the defaults of the new kind.
+    If a section gets another kind, such as another method, it keeps the values of settings that
+    both kinds have if they differ from the defaults of the old kind. All other settings get the
+    defaults of the new kind.
 
     Args:
       config: the recipe.
@@ -55,17 +56,25 @@ def replace(config: ConfigDict, overrides: Sequence[str], readers: Mapping[str, 
     Raises:
       UserError: a key is unknown (the nearest one is named), or a value does not fit.
     """
-    waiting = {match["key"]: match for match in map(_matched, overrides)}
+    matches = map(_matched, overrides)
+    given = {match["key"]: "false" if match["off"] else match["text"] for match in matches}
+    waiting, done = tuple(given), []
     while waiting:
         refused: dict[str, _Unknown] = {}
-        for key, match in waiting.items():
+        for key in waiting:
             try:
-                _replace(config, key, "false" if match["off"] else match["text"], readers)
+                _replace(config, key, given[key], readers)
             except _Unknown as error:
                 refused[key] = error
+            else:
+                done.append(key)
         if len(refused) == len(waiting):
             raise next(iter(refused.values()))
-        waiting = {key: waiting[key] for key in refused}
+        waiting = tuple(refused)
+    # A change of a kind drops values that were the defaults of the old kind, or that the new kind
+    # does not have. Values of the command line are meant for the new kind, so they are set again.
+    for key in done:
+        _replace(config, key, given[key], readers)
 
 
 def _matched(override: str) -> re.Match[str]:
@@ -168,16 +177,32 @@ def _change_kind(section: ConfigDict, base: Any, name: str, where: str) -> None:
     kind = kind_of(base, name, where)
     settings = settings_of(kind)
     values: dict[str, Any] = dict(section.items(preserve_field_references=True))  # pyright: ignore
-    if kind is kind_of(base, values[key_of(base)], where):
+    old = kind_of(base, values[key_of(base)], where)
+    if kind is old:
         kept = values
     else:
-        kept = {n: v for n, v in values.items() if n in settings and _fits(v, settings[n].type)}
+        defaults = {n: setting.default for n, setting in settings_of(old).items()}
+        kept = {
+            n: v
+            for n, v in values.items()
+            if n in settings
+            and (isinstance(v, FieldReference) or n not in defaults or not _is(v, defaults[n]))
+            and _fits(v, settings[n].type)
+        }
     fresh = complete(base, {**kept, key_of(base): name}, where)
     with section.unlocked(), section.ignore_type():
-        for old in [n for n in section if n not in fresh]:
-            del section[old]
+        for gone in [n for n in section if n not in fresh]:
+            del section[gone]
         for new in [n for n in fresh if n not in section or n not in kept]:
             section[new] = fresh[new]
+
+
+def _is(value: Any, default: Any) -> bool:
+    """Returns whether a value of a recipe is the default, which can be an object of settings."""
+    if isinstance(value, ConfigDict):
+        given = plain(default)
+        return isinstance(given, ConfigDict) and value.to_dict() == given.to_dict()
+    return value == default
 
 
 def _fits(value: Any, hint: Any) -> bool:

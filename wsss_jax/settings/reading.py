@@ -192,17 +192,24 @@ def expected(hint: Any) -> str:
     if hint is None or hint is types.NoneType:
         return "None"
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(expected(one) for one in arguments)
+        return " or ".join(_brief(one) for one in arguments)
     if origin is typing.Literal:
         return f"one of {', '.join(map(repr, arguments))}"
     if origin is tuple:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return f"a tuple, each element {expected(arguments[0])}"
-        return (
-            f"a tuple of {len(arguments)}: {', '.join(expected(a) for a in arguments) or 'empty'}"
-        )
+            return f"a tuple, each element {_brief(arguments[0])}"
+        return f"a tuple of {len(arguments)}: {', '.join(map(_brief, arguments)) or 'empty'}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"a section, each value {expected(arguments[1])}"
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return f"a section with the settings of {hint.__name__}"
     return getattr(hint, "__name__", str(hint))
+
+
+def _brief(hint: Any) -> str:
+    """Returns a part of another annotation in words, where ``(a number, text)`` is a tuple."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is not tuple or Ellipsis in arguments:
+        return expected(hint)
+    words = ", ".join(map(_brief, arguments))
+    return f"({words},)" if len(arguments) == 1 else f"({words})"

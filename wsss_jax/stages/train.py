@@ -17,8 +17,9 @@ from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import check_divisible, data_mesh
 from wsss_jax.settings import name_of
-from wsss_jax.stages.base import Context, Needs, SplitSize, Stage, expect
+from wsss_jax.stages.base import Context, Need, Needs, SplitSize, Stage, expect
 from wsss_jax.stages.crf import expect_alpha
+from wsss_jax.stages.initial_weights import expect_same_network
 from wsss_jax.training.checkpoints import Checkpoints
 from wsss_jax.training.evaluation import Evaluations
 from wsss_jax.training.evaluators.base import Evaluator
@@ -145,6 +146,7 @@ class Train(TargetSettings, Stage):
         for name in ("init", "backbone"):
             if name in needs:
                 expect(needs, name, "weights.npz")
+                self._check_weights(name, needs[name])
         if "masks" in needs:
             expect(needs, "masks", "masks/")
         if self.least_confidence:
@@ -154,6 +156,12 @@ class Train(TargetSettings, Stage):
             expect(needs, "labels", "crf/")
             for alpha in self.affinity_alphas:
                 expect_alpha(needs, "labels", alpha)
+
+    def _check_weights(self, name: str, need: Need) -> None:
+        """Refuses weights of another network; those of a stage of another kind are unknown."""
+        if isinstance(need.stage, Train):
+            theirs, mine = (s.method_for(_ASSUMED_CLASSES) for s in (need.stage, self))
+            expect_same_network(name, need.name, theirs, mine)
 
     def check_data(self, ctx: Context) -> None:
         """Refuses a batch larger than the split, and evaluation without masks; see `Stage`."""

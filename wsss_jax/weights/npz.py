@@ -1,5 +1,6 @@
 """Saves and loads the weights of a network as one ``.npz`` with a float32 array per variable."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,7 @@ def load_weights(
         raise UserError(
             f"expected weights (.npz) in {path}, found a damaged file ({error}): train again"
         ) from error
-    if backbone is not None:
-        have = {n: _resized(backbone, n, v, want[n]) if n in want else v for n, v in have.items()}
-    wrong = [
-        name
-        for name in want.keys() | have.keys()
-        if name not in have or name not in want or want[name].shape != have[name].shape
-    ]
+    have, wrong = matched(have, want, backbone)
     if wrong:
         raise UserError(
             f"expected the weights of this {part or 'network'} in {path}, found those of another"
@@ -68,6 +63,31 @@ def load_weights(
     tree = traverse_util.unflatten_dict({**everything, **have}, sep="/")
     loaded = tree.pop("params")
     return loaded, {**variables, **tree}
+
+
+def matched(
+    have: Mapping[str, np.ndarray], want: Mapping[str, Any], backbone: Backbone | None
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Resizes the arrays of a file where the backbone can, and lists what still does not fit.
+
+    Args:
+      have: the arrays by name, such as ``params/backbone/conv1/kernel``.
+      want: what has the shapes of the network's variables, by the same names.
+      backbone: the network's backbone, or None to resize no array.
+
+    Returns:
+      The arrays, and the names that only one of the two has or whose shapes differ.
+    """
+    resized = dict(have)
+    if backbone is not None:
+        for name in have.keys() & want.keys():
+            resized[name] = _resized(backbone, name, have[name], want[name])
+    wrong = [
+        name
+        for name in want.keys() | resized.keys()
+        if name not in resized or name not in want or want[name].shape != resized[name].shape
+    ]
+    return resized, wrong
 
 
 def _resized(backbone: Backbone, name: str, array: np.ndarray, like: Any) -> np.ndarray:

@@ -1,0 +1,81 @@
+"""Refuses initial weights of another network before any stage runs."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from wsss_jax.errors import UserError
+from wsss_jax.methods.base import Method
+from wsss_jax.methods.variables import variable_shapes
+from wsss_jax.settings import key_of, name_of, settings_of
+from wsss_jax.weights.npz import matched
+
+
+def expect_same_network(need: str, found: str, theirs: Method, mine: Method) -> None:
+    """Checks that the weights of one training stage fit the network of another one.
+
+    Only the names and shapes of variables have to agree. So all settings that do not change these
+    may differ, and a backbone can resize position embeddings of another grid. No weights are
+    computed.
+
+    Args:
+      need: ``init`` for the weights of the whole network, ``backbone`` for those of the backbone.
+      found: the name of the stage that the need names.
+      theirs: the method of this stage.
+      mine: the method that starts from its weights.
+
+    Raises:
+      UserError: the networks have other variables.
+    """
+    changed = _changed(theirs.backbone, mine.backbone, "method.backbone")
+    if need == "init":
+        changed = _changed(theirs, mine, "method") | changed
+    if not changed:
+        return
+    part = "" if need == "init" else "backbone"
+    have = {name: _array(like) for name, like in _trained(theirs, part).items()}
+    _, wrong = matched(have, _variables(mine, part), mine.backbone)
+    if not wrong:
+        return
+    here = ", ".join(f"{key}={ours!r}" for key, (_, ours) in changed.items())
+    there = ", ".join(f"{key}={other!r}" for key, (other, _) in changed.items())
+    raise UserError(
+        f"expected needs.{need} to name a stage whose {part or 'network'} is that of this one, with"
+        f" {here}, found {found}, with {there}: change {' or '.join(changed)} in one of the two, or"
+        " name another stage"
+    )
+
+
+def _changed(theirs: Any, mine: Any, where: str) -> dict[str, tuple[Any, Any]]:
+    """Returns the settings that differ, or only the kind if that differs, with both values."""
+    if type(theirs) is not type(mine):
+        return {f"{where}.{key_of(type(mine))}": (name_of(type(theirs)), name_of(type(mine)))}
+    both = {n: (getattr(theirs, n), getattr(mine, n)) for n in settings_of(type(mine))}
+    return {
+        f"{where}.{name}": values
+        for name, values in both.items()
+        if values[0] != values[1] and name != "backbone"
+    }
+
+
+def _variables(method: Method, part: str) -> dict[str, Any]:
+    params, variables = variable_shapes(method)
+    return _flat({"params": params, **variables}, part)
+
+
+def _trained(method: Method, part: str) -> dict[str, Any]:
+    """Returns the shapes of the variables that a training stage saves."""
+    params, variables = variable_shapes(method)
+    saved = jax.eval_shape(lambda p: method.inference_params(p, method.init_extra(p)), params)
+    return _flat({"params": saved, **variables}, part)
+
+
+def _flat(tree: Any, part: str) -> dict[str, Any]:
+    flat: dict[str, Any] = traverse_util.flatten_dict(tree, sep="/")
+    return {name: v for name, v in flat.items() if not part or name.split("/")[1] == part}
+
+
+def _array(like: Any) -> np.ndarray:
+    return np.broadcast_to(np.zeros((), like.dtype), like.shape)  # It takes no memory.
