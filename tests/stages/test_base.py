@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from examples.token_contrast import SmallVit
 from wsss_jax import main
 from wsss_jax.errors import UserError
+from wsss_jax.methods.affinity import Affinity
 from wsss_jax.ops.resize import resize_bilinear
 from wsss_jax.pipeline import graph
 from wsss_jax.pipeline.config import load_config, read_recipe
@@ -125,6 +126,16 @@ WRONG = [
         "'polynomial', 'cosine', 'constant', found 'step'",
     ),
     ("seam_own_light", "pseudo_labels.needs.cams", "train", "stage pseudo_labels: .* cams/"),
+    ("seam_shapes", "train.steps", -3, "train: expected steps of 0 or more, found -3: change it"),
+    ("seam_shapes", "train.epochs", -1, "train: expected epochs of 0 or more, found -1"),
+    ("seam_shapes", "train.epochs", 0, "train: expected epochs or steps above 0, found 0 for both"),
+    ("seam_shapes", "train.batch_size", 0, "train: expected batch_size of 1 or more, found 0"),
+    ("seam_shapes", "train.log_every", 0, "train: expected log_every of 1 or more, found 0"),
+    ("seam_shapes", "train.image_every", -1, "train: expected image_every of 0 or more, found -1"),
+    ("seam_shapes", "train.checkpoint_every", -1, "expected checkpoint_every of 0 or more"),
+    ("seam_shapes", "train.keep", 0, "train: expected keep of 1 or more, found 0"),
+    ("seam_shapes", "train.num_threads", -1, "train: expected num_threads of 0 or more"),
+    ("seam_shapes", "train.prefetch", -1, "train: expected prefetch of 0 or more"),
 ]
 
 
@@ -231,4 +242,34 @@ def test_batches_larger_than_the_data_are_refused_before_the_first_training(
     assert main.main(command) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("error: stage train_affinity: expected a batch size of 1 to 6")
+    assert not (tmp_path / "run/train").exists()
+
+
+def test_the_split_of_an_evaluator_in_use_is_refused_by_a_dry_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "data"))
+    command = ["main", "--config=cam_shapes", f"--workdir={tmp_path / 'run'}", "--dry_run"]
+    command += ["--config.train.evaluators.val.split=vall"]
+    unused = "--config.train.evaluators.val.every=0"
+    assert main.main([*command, unused]) == 0
+    capsys.readouterr()
+    assert main.main([*command, "--config.train.evaluators.val.every=5"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: stage train: evaluators.val.split: expected a split of the data, found 'vall';"
+        " did you mean val?: change it"
+    ]
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry_run"]])
+def test_a_method_that_breaks_its_contract_is_shown_before_the_first_stage(
+    dry: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """AffinityNet is trained after other stages."""
+    monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(Affinity, "stride", lambda method, output: 2 * method.map_stride)
+    command = ["main", "--config=seam_shapes", f"--workdir={tmp_path / 'run'}", *dry]
+    command += ["--config.data.train_images=16", "--config.data.val_images=2"]
+    with pytest.raises(ValueError, match=r"Affinity\.predict: expected affinity of shape \[1, "):
+        main.main(command)
     assert not (tmp_path / "run/train").exists()

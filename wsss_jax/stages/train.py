@@ -14,6 +14,7 @@ from wsss_jax.data.loader import check_batch_size, training_batches
 from wsss_jax.errors import UserError, nearest
 from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.methods.base import Method
+from wsss_jax.methods.checks import check_method
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import check_divisible, data_mesh
 from wsss_jax.settings import name_of
@@ -37,6 +38,8 @@ from wsss_jax.weights.npz import load_weights, save_weights
 
 _NEEDS = ("init", "backbone", "masks", "labels")
 _ASSUMED_CLASSES = 20  # VOC's, where the data is not at hand
+_POSITIVE = ("batch_size", "log_every", "keep")
+_NOT_NEGATIVE = ("epochs", "steps", "image_every", "checkpoint_every", "num_threads", "prefetch")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,12 @@ class Train(TargetSettings, Stage):
           UserError: one of them makes no sense.
         """
         super().__post_init__()
+        for name in (*_POSITIVE, *_NOT_NEGATIVE):
+            least = int(name in _POSITIVE)
+            if getattr(self, name) < least:
+                raise UserError(
+                    f"expected {name} of {least} or more, found {getattr(self, name)}: change it"
+                )
         keeping = [name for name, one in self.evaluators.items() if one.keep_best]
         if len(keeping) > 1:
             raise UserError(
@@ -129,6 +138,8 @@ class Train(TargetSettings, Stage):
     def check(self, needs: Needs) -> None:
         """Refuses what cannot work; see `Stage`."""
         super().check(needs)
+        if not (self.steps or self.epochs):
+            raise UserError("expected epochs or steps above 0, found 0 for both: set one")
         for name in needs:
             if name not in _NEEDS:
                 raise UserError(
@@ -164,8 +175,10 @@ class Train(TargetSettings, Stage):
             expect_same_network(name, need.name, theirs, mine)
 
     def check_data(self, ctx: Context) -> None:
-        """Refuses a batch larger than the split, and evaluation without masks; see `Stage`."""
-        check_batch_size(self.batch_size, len(ctx.source(self.split)))
+        """Refuses a batch larger than the split and evaluation without masks; checks the method."""
+        source = ctx.source(self.split)
+        check_batch_size(self.batch_size, len(source))
+        check_method(self.method_for(len(source.classes)))
         for one in self._evaluated.values():
             one.check_source(ctx.source(one.split))
 
@@ -175,8 +188,15 @@ class Train(TargetSettings, Stage):
         size = sizes.get(self.split)
         if size is not None and asked:
             check_batch_size(self.batch_size, size.images)
+            for name, one in self._evaluated.items():
+                if one.split not in sizes:
+                    raise UserError(
+                        f"evaluators.{name}.split: expected a split of the data, found"
+                        f" {one.split!r}{nearest(one.split, sizes)}: change it"
+                    )
         classes = _ASSUMED_CLASSES if size is None else size.classes
         method = self.method_for(classes)
+        check_method(method)
         crop = self.augment.crop
         batch = method.batch_spec().shapes(self.batch_size, crop, classes)
         return [
