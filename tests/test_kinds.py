@@ -78,7 +78,7 @@ def kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_class_that_cannot_be_a_kind_says_why(module: str):
     assert settings.kind_of(Shape, f"{module}:Circle").__name__ == "Circle"
     assert settings.kind_of(Shape, f"{module}:Fixed").__name__ == "Fixed"
-    with pytest.raises(TypeError, match=r"^Square lacks area: a Shape has to define them$"):
+    with pytest.raises(TypeError, match=r"^Square lacks area: every Shape has to define that$"):
         settings.kind_of(Shape, f"{module}:Square")
     with pytest.raises(TypeError, match=r"^class Plain is no dataclass, so its height .*: decora"):
         settings.kind_of(Shape, f"{module}:Plain")

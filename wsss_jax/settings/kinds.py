@@ -89,7 +89,7 @@ def _check_definition(cls: type, base: type) -> None:
     """
     if inspect.isabstract(cls):
         lacking = ", ".join(sorted(cls.__abstractmethods__))
-        raise TypeError(f"{cls.__name__} lacks {lacking}: a {base.__name__} has to define them")
+        raise TypeError(f"{cls.__name__} lacks {lacking}: every {base.__name__} has to define that")
     own = [
         name
         for name, hint in inspect.get_annotations(cls).items()
