@@ -151,8 +151,6 @@ def _readings(text: str, hint: Any) -> Iterator[Any]:
         literal = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         literal = None
-        if float in hints and re.fullmatch(r"[+-]?(inf|nan)", text):
-            yield float(text)
     else:
         if not isinstance(literal, str):
             yield literal
