@@ -102,11 +102,9 @@ class Train(TargetSettings, Stage):
         """
         super().__post_init__()
         for name in (*_POSITIVE, *_NOT_NEGATIVE):
-            least = int(name in _POSITIVE)
-            if getattr(self, name) < least:
-                raise UserError(
-                    f"expected {name} of {least} or more, found {getattr(self, name)}: change it"
-                )
+            least, found = int(name in _POSITIVE), getattr(self, name)
+            if found < least:
+                raise UserError(f"expected {name} of {least} or more, found {found}: change it")
         keeping = [name for name, one in self.evaluators.items() if one.keep_best]
         if len(keeping) > 1:
             raise UserError(
