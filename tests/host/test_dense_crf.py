@@ -217,6 +217,8 @@ def test_wrong_arguments_are_refused():
         with pytest.raises(ValueError, match="widths above 0"):
             dense_crf(image, unary, **kernels, iterations=5)
         with pytest.raises(UserError, match="expected CRF widths above 0"):
+            CrfSettings(**changed)
+        with pytest.raises(UserError, match=r"expected (CRF widths above 0|bilateral .*nan)"):
             CrfSettings.from_config(changed)
     with pytest.raises(UserError, match="iterations of at least 0, found -1"):
         CrfSettings(iterations=-1)

@@ -124,7 +124,7 @@ def test_consistency_counts_from_its_start():
     assert float(before) == pytest.approx(float(half), rel=1e-5)
     assert float(after) == pytest.approx(float(half + rest), rel=1e-5) and rest > 0.01
     without = small_seam(er_weight=0.0, ecr_weight=0.0)
-    alone = jax.jit(jax.grad(without.loss, has_aux=True))(
+    alone = jax.jit(jax.grad(loss_function(without), has_aux=True))(
         params, state, a_batch(), KEY, jnp.int32(0)
     )[0]
     for found, expected, other in zip(*map(jax.tree.leaves, (early, alone, late)), strict=True):
