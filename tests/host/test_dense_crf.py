@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,12 +208,13 @@ def test_wrong_arguments_are_refused():
         DenseCrf(image, gaussian=(3, 3), bilateral=(80, 13, 10)).infer(unary[:-1], 10)
     with pytest.raises(ValueError, match="image with pixels"):
         infer(image[:0], unary[:0])
-    for changed in (
+    wrong: tuple[dict[str, Any], ...] = (
         {"gaussian": (0.0, 3.0)},
         {"bilateral": (80.0, -1.0, 10.0)},
         {"bilateral": (80.0, 13.0, -1.0)},
         {"bilateral": (80.0, math.nan, 1.0)},
-    ):
+    )
+    for changed in wrong:
         kernels: dict = {"gaussian": PSA.gaussian, "bilateral": PSA.bilateral} | changed
         with pytest.raises(ValueError, match="widths above 0"):
             dense_crf(image, unary, **kernels, iterations=5)

@@ -138,4 +138,4 @@ def test_mistakes_are_the_users(trained: Callable, tmp_path: Path):
 @pytest.mark.parametrize("value", [0, -1])
 def test_limits_that_leave_nothing_are_refused(name: str, value: int):
     with pytest.raises(UserError, match=f"expected {name} of at least 1, found {value}"):
-        MultiScale(**{name: value})
+        MultiScale.from_config({name: value})
