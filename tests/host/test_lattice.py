@@ -31,6 +31,7 @@ def test_splat_is_the_transpose_of_slice_and_the_filter_is_symmetric_and_positiv
     features = np.random.default_rng(0).random((2, 90)).astype(np.float32) * 4
     lattice = Lattice(features)
     np.testing.assert_array_equal(lattice.splat.toarray(), lattice.slice.toarray().T)
+    np.testing.assert_allclose(lattice.slice.toarray().sum(1), 1, rtol=1e-6)
     dense = np.stack([lattice.apply(row) for row in np.eye(90, dtype=np.float32)], 1)
     assert dense.min() >= 0 and (np.diag(dense) > 0).all()
     # Blurs along two axes do not quite commute where vertices are missing.
@@ -44,6 +45,14 @@ def test_far_away_points_do_not_meet_and_near_ones_weigh_most():
     assert first[0] > first[1] > first[2] > 0 and first[3] == 0
     # The last point is alone: the kernel, normalized, is its weight.
     assert kernel.apply(np.array([0, 0, 0, 1], np.float32))[3] == pytest.approx(2, rel=1e-6)
+
+
+def test_a_normalized_kernel_is_the_lattice_between_two_diagonal_matrices():
+    features = np.random.default_rng(1).random((2, 40)).astype(np.float32) * 4
+    unit = np.eye(40, dtype=np.float32)
+    kernel, lattice = NormalizedKernel(features, 3.0), Lattice(features).apply(unit)
+    norm = 1 / np.sqrt(lattice.sum(1))
+    np.testing.assert_allclose(kernel.apply(unit), 3 * norm[:, None] * lattice * norm, rtol=1e-4)
 
 
 def test_features_too_far_apart_are_refused():

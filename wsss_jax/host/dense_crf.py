@@ -23,7 +23,7 @@ Bilateral = tuple[Number, Number, Number]
 
 _SMALLEST = 1e-5
 _CACHED_SIZES = 8
-_TOGETHER = 8  # from this many labels on, one product for all of them is worth a transposition
+_TOGETHER = 4  # from this many planes on, one product for all is worth two transpositions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,7 +199,9 @@ class DenseCrf:
                 np.add(first.apply(plane), second.apply(plane), out=result)
         else:
             columns = cv2.transpose(planes)  # OpenCV works on blocks, several times faster
-            cv2.transpose(first.apply(columns) + second.apply(columns), dst=out)
+            sums = first.apply(columns)
+            sums += second.apply(columns)
+            cv2.transpose(sums, dst=out)
 
 
 def dense_crf(

@@ -96,7 +96,9 @@ class Lattice:
 
     Attributes:
       slice: the matrix from values of the vertices to values of the points [n, vertices].
-      splat: the transpose of `slice`, stored by vertices.
+      splat: the transpose of `slice`, which shares its memory. It adds the points to the vertices in
+        the points' order; reading them by vertices would take up to six times as long, because
+        vertices are few enough for a processor's cache and points are not.
       blurs: one matrix [vertices, vertices] for each axis.
 
     Raises:
@@ -114,9 +116,7 @@ class Lattice:
         bits = max(count - 1, 0).bit_length()
         keys, strides = _corner_keys(simplices, _KEY_BITS - bits)
         indices = np.empty((size, count), np.int32)
-        points = np.empty((size, count), np.int32)
-        weights = np.empty((size, count), np.float32)
-        starts, vertices, total = [], [], 0
+        vertices, total = [], 0
         for corner in range(size):
             # Key and point are sorted as one number, which groups the points of a vertex.
             order = keys[corner]
@@ -131,16 +131,12 @@ class Lattice:
             first = np.flatnonzero(new)
             number = np.arange(total, total + len(first), dtype=np.int32)
             indices[corner][at] = np.repeat(number, np.diff(first, append=count))
-            points[corner] = at
-            np.take(simplices.weight[corner], at, out=weights[corner], mode="clip")
-            starts.append(first + corner * count)
             vertices.append(order[first])
             total += len(first)
-        ends = np.concatenate([*starts, [size * count]]).astype(np.int32)
         rows = np.arange(0, size * count + 1, size, dtype=np.int32)
         by_point = (cv2.transpose(simplices.weight).ravel(), cv2.transpose(indices).ravel(), rows)
         self.slice = sp.csr_array(by_point, (count, total))
-        self.splat = sp.csr_array((weights.ravel(), points.ravel(), ends), (total, count))
+        self.splat = self.slice.T
         self.blurs = _blurs(vertices, strides)
 
     def apply(self, values: Float32[np.ndarray, "n *l"]) -> Float32[np.ndarray, "n *l"]:
@@ -218,8 +214,7 @@ class NormalizedKernel:
         self._lattice = lattice = Lattice(features)
         ones = np.ones(features.shape[1], np.float32)
         factor = np.float32(math.sqrt(weight)) / np.sqrt(lattice.apply(ones) + _EPSILON)
-        lattice.slice.data *= np.repeat(factor, len(features) + 1)
-        lattice.splat.data *= factor[lattice.splat.indices]
+        lattice.slice.data *= np.repeat(factor, len(features) + 1)  # and thereby that of `splat`
 
     def apply(self, values: Float32[np.ndarray, "n *l"]) -> Float32[np.ndarray, "n *l"]:
         """Filters, normalizes and weights values; see `Lattice.apply`."""
