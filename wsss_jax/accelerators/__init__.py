@@ -1,0 +1,1 @@
+"""Chips, topologies that need not be at hand, and what compiled programs cost on them."""

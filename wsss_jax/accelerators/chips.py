@@ -1,0 +1,47 @@
+"""What the chips can do at most.
+
+Sources: the tables of specifications of Google Cloud's TPU pages (v4, v5e, v5p, v6e), and NVIDIA's
+data sheets of the H100 SXM and the H200 SXM, without sparsity. Interconnects are those between the
+chips of a slice (ICI) or of a server (NVLink), in one direction, over all links of a chip; the
+tables state twice as much where they count both directions.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """The limits of a chip.
+
+    Attributes:
+      name: its usual name.
+      device_kind: the beginning of what JAX calls it (`jax.Device.device_kind`).
+      bf16_tflops: TFLOP/s of products in bfloat16.
+      hbm_gbps: the bandwidth of its memory in GB/s.
+      hbm_gib: its memory in GiB.
+      interconnect_gbps: what it can send to other chips, in GB/s.
+    """
+
+    name: str
+    device_kind: str
+    bf16_tflops: int
+    hbm_gbps: int
+    hbm_gib: int
+    interconnect_gbps: int
+
+
+V4 = Chip("v4", "TPU v4", 275, 1228, 32, 300)
+V5E = Chip("v5e", "TPU v5 lite", 197, 819, 16, 200)
+V5P = Chip("v5p", "TPU v5", 459, 2765, 95, 600)
+V6E = Chip("v6e", "TPU v6 lite", 918, 1640, 32, 400)
+H100 = Chip("H100", "NVIDIA H100", 989, 3350, 80, 450)
+H200 = Chip("H200", "NVIDIA H200", 989, 4800, 141, 450)
+
+CHIPS = (V4, V5E, V5P, V6E, H100, H200)
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """Returns the chip that JAX calls `device_kind`, or None for one that is not in `CHIPS`."""
+    fitting = [chip for chip in CHIPS if device_kind.startswith(chip.device_kind)]
+    # "TPU v5 lite" also begins like "TPU v5".
+    return max(fitting, key=lambda chip: len(chip.device_kind), default=None)
