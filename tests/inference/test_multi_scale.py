@@ -3,11 +3,20 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from tests.reference.drawn_networks import CLASSES, TEN, Images, Trained, context, trained_networks
+from tests.reference.drawn_networks import (
+    CLASSES,
+    TEN,
+    Images,
+    Trained,
+    context,
+    maps_of,
+    trained_networks,
+)
 from tests.toys.sections import run_section
 from wsss_jax.errors import UserError
 from wsss_jax.inference.multi_scale import (
@@ -34,7 +43,7 @@ SMALL = Images((24, 31), (45, 61))
 @pytest.mark.parametrize(
     ("backbone", "images", "settings"),
     [
-        ("tiny", ODD, dict(scales=(0.5, 1.3), max_buckets=2)),
+        ("tiny", ODD, dict(scales=(0.5, 1.3), max_buckets=1)),
         ("mobilenet_v2", SMALL, dict(scales=(1.0,), max_buckets=1)),
     ],
     ids=["tiny", "mobilenet_v2"],
@@ -46,7 +55,7 @@ def test_padded_batches_equal_single_images_at_exact_sizes(
     loaded = load_network(network_of.folder, CLASSES, "cam")
     shapes = set()
 
-    def spy(batch: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    def spy(batch: np.ndarray, valid: np.ndarray) -> jax.Array:
         shapes.add(batch.shape)
         return loaded.predict(batch, valid)
 
@@ -58,7 +67,7 @@ def test_padded_batches_equal_single_images_at_exact_sizes(
         maps = NetworkMaps(images, network, how, np.flatnonzero)
         seen = []
         everything = range(len(images))
-        for job, views in maps.on_device([maps.prepare(index) for index in everything]):
+        for job, views in maps_of(maps, everything):
             index, keys, total = job.position, views.channels, views.summed()
             seen.append(index)
             np.testing.assert_array_equal(keys, np.flatnonzero(images.label(index)))
@@ -67,8 +76,9 @@ def test_padded_batches_equal_single_images_at_exact_sizes(
             largest = np.abs(expected).max(initial=0)
             np.testing.assert_allclose(total, expected, rtol=0, atol=1e-4 * largest)
         assert sorted(seen) == list(everything)
-    # As many programs as buckets, for either number of copies of an image.
-    assert len(shapes) <= len(variants) * settings["max_buckets"]
+    # A program per bucket and scale, for either number of copies of an image.
+    programs = settings["max_buckets"] * len(settings["scales"])
+    assert len(shapes) <= len(variants) * programs
 
 
 def test_a_huge_image_is_looked_at_smaller(trained: Callable):
@@ -77,8 +87,8 @@ def test_a_huge_image_is_looked_at_smaller(trained: Callable):
     how = MultiScale(scales=(0.5, 2.0), max_pixels=12_000, batch_pixels=1)
     assert how.scaled((3000, 4000), 0.5) == how.scaled((3000, 4000), 2.0) == (95, 126)
     maps = NetworkMaps(images, network, how, lambda _: np.array([2]))
-    assert maps.buckets == ((96, 128),)
-    ((_, views),) = maps.on_device([maps.prepare(0)])
+    assert maps.plan.buckets == (((96, 128), (96, 128)),)
+    ((_, views),) = maps_of(maps, range(1))
     total = views.summed()
     assert views.channels.tolist() == [2] and total.shape == (1, 3000, 4000)
     assert np.isfinite(total).all() and total.std() > 0

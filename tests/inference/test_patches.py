@@ -7,7 +7,7 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
-from tests.reference.drawn_networks import CLASSES, Images, Trained, trained_networks
+from tests.reference.drawn_networks import CLASSES, Images, Trained, maps_of, trained_networks
 from wsss_jax.inference.multi_scale import MultiScale, Network, NetworkMaps, load_network
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv
@@ -49,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Tr
 def differences(network: Network, alone: Trained, how: MultiScale) -> list[float]:
     """Largest difference to maps that are computed image by image at exact sizes, of each image."""
     maps, found = NetworkMaps(ODD, network, how, np.flatnonzero), []
-    for job, views in maps.on_device([maps.prepare(index) for index in range(len(ODD))]):
+    for job, views in maps_of(maps, range(len(ODD))):
         total = views.summed()
         assert total.shape == (len(views.channels), *ODD.sizes[job.position])
         expected = alone.one_by_one("cam", ODD.pixels(job.position), views.channels, how)
@@ -65,9 +65,10 @@ def test_padded_transformers_equal_those_at_exact_sizes(name: str, trained: Call
     network = load_network(alone.folder, CLASSES, "cam")
     assert network.stride == 14
     for upsample in ("corners", "direct"):
-        how = MultiScale(scales=(0.5, 1.3), max_buckets=2, upsample=upsample)
-        buckets = NetworkMaps(ODD, network, how, np.flatnonzero).buckets
-        assert len(buckets) == 2 and all(side % 14 == 0 for size in buckets for side in size)
+        how = MultiScale(scales=(0.5, 1.3), max_buckets=1, upsample=upsample)
+        buckets = NetworkMaps(ODD, network, how, np.flatnonzero).plan.buckets
+        sides = [side for bucket in buckets for size in bucket for side in size]
+        assert len(buckets) == 1 and all(side % 14 == 0 for side in sides)
         assert max(differences(network, alone, how)) < 1e-5
 
 
@@ -75,7 +76,8 @@ def test_without_exact_padding_no_image_is_padded(trained: Callable):
     how = MultiScale(scales=(1.0,), max_buckets=1)
     alone = trained("cam", f"{__name__}:Mean")
     network = load_network(alone.folder, CLASSES, "cam")
-    assert set(NetworkMaps(ODD, network, how, np.flatnonzero).buckets) == set(ODD.sizes)
+    buckets = NetworkMaps(ODD, network, how, np.flatnonzero).plan.buckets
+    assert set(buckets) == {(size,) for size in ODD.sizes}
     assert max(differences(network, alone, how)) < 1e-5
     # The flag decides: with it the same network's maps are wrong.
     alone = trained("cam", f"{__name__}:Padded")
@@ -91,12 +93,12 @@ def test_sides_are_multiples_of_all_strides():
             exact_padding: ClassVar[bool] = True
             tap_strides = strides  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
-        ((height, width),) = how.buckets([(1, 1)], Strides())
+        (((height, width),),) = how.padded([((1, 1),)], Strides()).buckets
         assert height == width
         return height
 
-    assert multiple(conv3=4, conv6=8) == multiple(conv3=4, conv4=8, conv6=16) == 32
-    assert multiple(conv6=16) == multiple(conv6=32) == 32
-    assert multiple(conv6=14) == 42
-    assert multiple(conv3=4, conv6=14) == 56
+    assert multiple(conv3=4, conv6=8) == 8
+    assert multiple(conv3=4, conv4=8, conv6=16) == multiple(conv6=16) == 16
+    assert multiple(conv6=14) == 14
+    assert multiple(conv3=4, conv6=14) == 28
     assert multiple(conv6=48) == 48

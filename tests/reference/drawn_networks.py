@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 from wsss_jax.data.augment import resize_image
 from wsss_jax.data.source import Record
 from wsss_jax.files import write_json
-from wsss_jax.inference.multi_scale import MultiScale
+from wsss_jax.host.upsampling import ViewMaps
+from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, ViewJob
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.stages.base import Context
@@ -166,6 +167,12 @@ def trained_networks(
     return functools.cache(
         lambda name, backbone: Trained(tmp_path_factory.mktemp(name), name, backbone)
     )
+
+
+def maps_of(maps: NetworkMaps, positions: Iterable[int]) -> Iterator[tuple[ViewJob, ViewMaps]]:
+    """The maps of images, batch by batch as planned."""
+    for batch in maps.plan.batches(positions):
+        yield from maps.on_device(batch, [maps.prepare(one) for one in batch.positions])
 
 
 def context(folder: Path, images: Images, index: int = 0, count: int = 1) -> Given:

@@ -4,7 +4,7 @@ import functools
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ import pytest
 
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
+from wsss_jax.ops.buckets import Batch
 from wsss_jax.progress import Progress
 from wsss_jax.stages import per_image
-from wsss_jax.stages.per_image import Done, ImageWork, groups_of, run_on_images
+from wsss_jax.stages.per_image import Done, ImageWork, run_on_images
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUIET = functools.partial(Progress, label="toys", enabled=False)
 FILES = ("notes/{id}.txt", "sums/{id}.txt")
-SIZE = (1000, 2000)  # four of them are a group
+SIZE = (1000, 2000)
 
 
 def ids_of(count: int) -> list[str]:
@@ -60,8 +61,15 @@ def _count_from_zero() -> None:
         kind.alive = kind.most = 0
 
 
-def on_device(jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
-    """What a group's images share a batch with; the last one is ready first."""
+def fours(positions: Iterable[int]) -> list[Batch]:
+    """Batches of four neighbors."""
+    mine = tuple(positions)
+    return [Batch((SIZE,), 4, mine[start : start + 4]) for start in range(0, len(mine), 4)]
+
+
+def on_device(batch: Batch, jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
+    """What an image shares a batch with; the last one is ready first."""
+    assert tuple(job.position for job in jobs) == batch.positions
     for job in reversed(jobs):
         yield job.position, Task(job.position, [one.position for one in jobs])
 
@@ -75,7 +83,7 @@ def write(task: Task, paths: tuple[Path, ...]) -> int:
 
 def work(count: int, **changes: Any) -> ImageWork[int]:
     given: dict[str, Any] = dict(files=FILES, prepare=Job, finish=write)
-    given |= dict(on_device=on_device, sizes=[SIZE] * count)
+    given |= dict(plan=fours, on_device=on_device, sizes=[SIZE] * count)
     return ImageWork(**given | changes)
 
 
@@ -88,7 +96,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_groups_are_runs_of_images_and_results_go_by_position(tmp_path: Path):
+def test_batches_are_those_of_the_plan_and_results_go_by_position(tmp_path: Path):
     done = run(tmp_path, 10)
     groups = [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
     for group in groups:
@@ -101,17 +109,6 @@ def test_groups_are_runs_of_images_and_results_go_by_position(tmp_path: Path):
     assert again.kept == tuple(range(10)) and again.results == {}
     assert again.images_per_second is None
     assert run(tmp_path / "nothing", 0).results == {}
-
-
-def test_groups_hold_few_images_or_few_pixels():
-    small, large = (100, 100), (3000, 4000)
-    mine = range(1, 200, 2)
-    groups = groups_of(mine, [small] * 200)
-    assert [len(r) for r in groups] == [32, 32, 32, 4]
-    assert [i for r in groups for i in r] == list(mine)
-    sizes = [small, small, large, large, small, *[(2000, 2000)] * 3]
-    assert [list(r) for r in groups_of(range(8), sizes)] == [[0, 1], [2], [3], [4, 5], [6, 7]]
-    assert groups_of(range(0), []) == []
 
 
 def test_resuming_gives_the_same_bytes_and_keeps_what_is_there(tmp_path: Path):
@@ -128,13 +125,13 @@ def test_resuming_gives_the_same_bytes_and_keeps_what_is_there(tmp_path: Path):
     assert (resumed / "notes/toy1.txt").stat().st_mtime_ns == stamp
 
 
-def test_groups_without_a_missing_image_are_skipped(tmp_path: Path):
+def test_batches_without_a_missing_image_are_skipped(tmp_path: Path):
     run(tmp_path, 12, range(4, 8))
     groups: list[tuple[int, ...]] = []
 
-    def noted(jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
+    def noted(batch: Batch, jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
         groups.append(tuple(job.position for job in jobs))
-        return on_device(jobs)
+        return on_device(batch, jobs)
 
     run(tmp_path, 12, on_device=noted)
     assert groups == [(0, 1, 2, 3), (8, 9, 10, 11)]
@@ -154,20 +151,41 @@ def test_the_next_group_is_prepared_while_the_device_computes(tmp_path: Path):
         prepared[position].set()
         return Job(position)
 
-    def device(jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
+    def device(batch: Batch, jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
         following = range(jobs[-1].position + 1, min(jobs[-1].position + 5, 12))
         assert all(prepared[position].wait(20) for position in following)
-        return on_device(jobs)
+        return on_device(batch, jobs)
 
     assert len(run(tmp_path, 12, prepare=prepare, on_device=device).results) == 12
+
+
+def test_a_batch_starts_before_the_one_before_has_ended(tmp_path: Path):
+    """At most two batches are on the device, and their results are waited for in order."""
+    log: list[tuple[str, int]] = []
+
+    def device(batch: Batch, jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
+        number = batch.positions[0] // 4
+        log.append(("begun", number))
+
+        def results() -> Iterator[tuple[int, Task]]:
+            log.append(("awaited", number))
+            yield from on_device(batch, jobs)
+
+        return results()
+
+    assert len(run(tmp_path, 12, on_device=device).results) == 12
+    assert log == [
+        *(("begun", 0), ("begun", 1), ("awaited", 0)),
+        *(("begun", 2), ("awaited", 1), ("awaited", 2)),
+    ]
 
 
 def test_images_are_finished_while_the_device_computes(tmp_path: Path):
     begun = [threading.Event() for _ in range(3)]
 
-    def device(jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
+    def device(batch: Batch, jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
         begun[jobs[0].position // 4].set()
-        return on_device(jobs)
+        return on_device(batch, jobs)
 
     def finish(task: Task, paths: tuple[Path, ...]) -> int:
         following = min(task.position // 4 + 1, 2)
@@ -192,8 +210,8 @@ def test_few_images_are_in_memory_whatever_is_slow(
         wait("prepare")
         return Job(position)
 
-    def device(jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
-        for position, task in on_device(jobs):
+    def device(batch: Batch, jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
+        for position, task in on_device(batch, jobs):
             wait("device")
             yield position, task
 
@@ -202,8 +220,8 @@ def test_few_images_are_in_memory_whatever_is_slow(
         return write(task, paths)
 
     run(tmp_path, 40, prepare=prepare, on_device=device, finish=finish)
-    assert 4 < Job.most <= 3 * 4
-    assert 1 < Task.most <= 4 + 2  # a group's pixels; one waits for room, one has just been done
+    assert 4 < Job.most <= 4 * 4  # two batches on the device, one ahead, one on its way
+    assert 1 < Task.most <= 4 + 2  # 8 million pixels; one waits for room, one has just been done
 
 
 def test_large_images_are_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -220,7 +238,6 @@ def test_large_images_are_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     sizes = [(3000, 4000)] * 6
     assert len(run(tmp_path, 6, finish=finish, sizes=sizes).results) == 6
-    assert (tmp_path / "notes/toy3.txt").read_text() == "(3,)"
 
 
 def alone(position: int) -> Task:
@@ -280,14 +297,14 @@ def test_a_mistake_names_its_image(tmp_path: Path, phase: str, device: bool):
 
 def test_a_forgotten_image_is_no_success(tmp_path: Path):
     with pytest.raises(RuntimeError, match="tasks of 6 images, found 4"):
-        run(tmp_path, 6, on_device=lambda jobs: list(on_device(jobs))[:2])
+        run(tmp_path, 6, on_device=lambda batch, jobs: list(on_device(batch, jobs))[:2])
 
 
 def test_an_interruption_keeps_what_is_finished(tmp_path: Path):
-    def device(jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
-        if jobs[0].position == 8:
+    def device(batch: Batch, jobs: Sequence[Job]) -> Iterator[tuple[int, Task]]:
+        if jobs[0].position == 12:  # the first two batches have been waited for
             raise KeyboardInterrupt
-        return on_device(jobs)
+        return on_device(batch, jobs)
 
     run(tmp_path / "whole", 40)
     before = threading.active_count()

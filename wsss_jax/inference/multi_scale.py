@@ -7,8 +7,7 @@ are upsampled to the image's size and summed on the host.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +18,6 @@ from jaxtyping import Bool, Int, UInt8
 from wsss_jax.data.augment import resize_image
 from wsss_jax.data.images import decode_image
 from wsss_jax.data.source import Source
-from wsss_jax.data.threads import ahead
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_json, with_tuples
 from wsss_jax.host.host_memory import keep_freed_memory
@@ -27,12 +25,16 @@ from wsss_jax.host.upsampling import View, ViewMaps
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.models.base import Backbone
-from wsss_jax.ops.buckets import Batch, Size, batches, choose_buckets
+from wsss_jax.ops.buckets import Batch, Plan, Size, Sizes, choose_buckets
 from wsss_jax.ops.sharding import data_mesh, replicated, sharded
 from wsss_jax.settings import Settings
 from wsss_jax.weights.npz import load_weights
 
-_LEAST_MULTIPLE = 32  # padded sides are multiples of this; a coarse grid keeps the shapes few
+_PROGRAM_PIXELS = 2_000_000
+"""The pixels that a network runs through while one of its programs is compiled.
+
+On two CPU cores, these are 1 million for ResNet-50 and 7 million for MobileNetV2.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,12 +44,14 @@ class PaddedShapes(Settings):
     Attributes:
       max_pixels: the most pixels of a scaled image, which is made smaller otherwise. At scale 2, a
         photograph of 4000 x 3000 would need hundreds of gigabytes.
-      max_buckets: the largest number of padded shapes.
-      batch_pixels: the most padded pixels of a batch, unless it is one image.
+      max_buckets: the most groups of images of similar sizes. All images of a group are padded to
+        the same shape, which differs between scales. There are fewer groups where compiling more
+        programs would take longer than it saves.
+      batch_pixels: the most padded pixels of a batch on each device, unless it is one image.
     """
 
     max_pixels: int = 3_000_000
-    max_buckets: int = 12
+    max_buckets: int = 4
     batch_pixels: int = 1 << 19
 
     def __post_init__(self) -> None:
@@ -69,17 +73,27 @@ class PaddedShapes(Settings):
         factor = scale * min(1.0, (self.max_pixels / pixels) ** 0.5)
         return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
 
-    def buckets(self, sizes: Iterable[Size], backbone: Backbone) -> tuple[Size, ...]:
-        """Returns padded shapes for images of `sizes`, which all strides of the backbone divide.
+    def padded(
+        self, sizes: Sequence[Sizes], backbone: Backbone, copies: int = 1, devices: int = 1
+    ) -> Plan:
+        """Plans in which padded shapes and batches images run.
 
-        If the padding of the backbone is not exact, these are the sizes themselves, however many
-        there are.
+        All strides of the backbone divide the padded sides. If the padding of the backbone is not
+        exact, the shapes are the sizes themselves, however many there are.
+
+        Args:
+          sizes: the sizes of every image, at each scale.
+          backbone: the backbone of the network.
+          copies: how often each image is run at each scale: twice with a flipped copy.
+          devices: the number of devices.
         """
-        if not backbone.exact_padding:
-            return tuple(sorted(set(sizes)))
-        common = math.lcm(*backbone.tap_strides.values())
-        multiple = -(-_LEAST_MULTIPLE // common) * common
-        return choose_buckets(sizes, self.max_buckets, multiple)
+        if backbone.exact_padding:
+            multiple = math.lcm(*backbone.tap_strides.values())
+            program_pixels = _PROGRAM_PIXELS // copies
+            buckets = choose_buckets(sizes, self.max_buckets, multiple, program_pixels)
+        else:
+            buckets = tuple(sorted(set(sizes)))
+        return Plan(sizes, buckets, self.batch_pixels // copies, devices)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,20 +124,35 @@ class MultiScale(PaddedShapes):
         if not self.scales or min(self.scales) <= 0:
             raise UserError(f"expected positive scales, found {self.scales}: change scales")
 
+    @property
+    def copies(self) -> int:
+        """How often an image is run at each scale."""
+        return 2 if self.flip else 1
+
+    def plan(self, sizes: Sequence[Size], backbone: Backbone, devices: int = 1) -> Plan:
+        """Plans in which padded shapes and batches images of `sizes` run; see `padded`."""
+        scaled = {
+            size: tuple(self.scaled(size, scale) for scale in self.scales) for size in set(sizes)
+        }
+        return self.padded([scaled[size] for size in sizes], backbone, self.copies, devices)
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
     """A trained network on all local devices.
 
     Attributes:
-      predict: the function ``predict(images uint8, valid) -> maps``.
+      predict: the function ``predict(images uint8, valid) -> maps``, which does not wait for the
+        maps.
       stride: the image pixels per pixel of the maps.
       backbone: the backbone, which states to which shapes images may be padded.
+      devices: the number of devices that share a batch.
     """
 
-    predict: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    predict: Callable[[np.ndarray, np.ndarray], jax.Array]
     stride: int
     backbone: Backbone
+    devices: int = 1
 
 
 def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
@@ -154,29 +183,35 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
         outputs, in_shardings=(replicated(mesh), placement, placement), out_shardings=placement
     )
 
-    def predict(images: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    def predict(images: np.ndarray, valid: np.ndarray) -> jax.Array:
         short = -len(images) % mesh.devices.size
-        if short:  # every device gets the same number of images
-            images = np.concatenate([images, np.zeros((short, *images.shape[1:]), np.uint8)])
-            valid = np.concatenate([valid, np.zeros((short, *valid.shape[1:]), bool)])
-        return np.asarray(jitted(weights, images, valid))[: len(images) - short]
+        if not short:
+            return jitted(weights, images, valid)
+        # Every device gets the same number of images.
+        images = np.concatenate([images, np.zeros((short, *images.shape[1:]), np.uint8)])
+        valid = np.concatenate([valid, np.zeros((short, *valid.shape[1:]), bool)])
+        return jitted(weights, images, valid)[: len(images) - short]
 
-    return Network(predict, method.stride(output), method.backbone)
+    return Network(predict, method.stride(output), method.backbone, mesh.devices.size)
 
 
 @dataclasses.dataclass(frozen=True)
 class ViewJob:
-    """An image for a network: its position, the encoded and decoded image, and its channels."""
+    """An image for a network.
+
+    Attributes:
+      position: its position in the source.
+      encoded: its file.
+      size: its height and width.
+      scaled: the image at every scale; nothing if there are no `channels`.
+      channels: the channels of the network to keep.
+    """
 
     position: int
     encoded: bytes
-    image: UInt8[np.ndarray, "H W 3"]
+    size: Size
+    scaled: tuple[UInt8[np.ndarray, "_ _ 3"], ...]
     channels: Int[np.ndarray, " k"]
-
-    @property
-    def size(self) -> Size:
-        """The height and width."""
-        return self.image.shape[0], self.image.shape[1]
 
 
 class NetworkMaps:
@@ -197,51 +232,52 @@ class NetworkMaps:
         channels: Callable[[np.ndarray], Int[np.ndarray, " k"]],
     ):
         self._source, self._network, self._how, self._channels = source, network, how, channels
-        sizes = (how.scaled(size, scale) for size in set(source.sizes) for scale in how.scales)
-        self.buckets = how.buckets(sizes, network.backbone)
+        self.plan = how.plan(source.sizes, network.backbone, network.devices)
 
     def prepare(self, position: int) -> ViewJob:
-        """Reads and decodes an image.
+        """Reads and decodes an image and resizes it to all scales.
 
         Raises:
           UserError: the image is damaged.
         """
         record = self._source[position]
-        image = decode_image(record["image"], record["id"])
-        return ViewJob(position, record["image"], image, self._channels(record["label"]))
+        image, channels = (
+            decode_image(record["image"], record["id"]),
+            self._channels(record["label"]),
+        )
+        sizes = self.plan.sizes[position] if len(channels) else ()
+        scaled = tuple(resize_image(image, *size) for size in sizes)
+        height, width = image.shape[:2]
+        return ViewJob(position, record["image"], (height, width), scaled, channels)
 
-    def on_device(self, jobs: Sequence[ViewJob]) -> Iterator[tuple[ViewJob, ViewMaps]]:
-        """Runs images in common batches and yields each as soon as all its scales are done."""
+    def on_device(
+        self, batch: Batch, jobs: Sequence[ViewJob]
+    ) -> Iterator[tuple[ViewJob, ViewMaps]]:
+        """Starts to run a batch on the device; the iterator waits for the maps of its images."""
+        run = [job for job in jobs if len(job.channels)]
+        maps: list[jax.Array] = []
+        for scale, bucket in enumerate(batch.bucket if run else ()):
+            images = [job.scaled[scale] for job in run]
+            maps.append(self._network.predict(*place(images, bucket, batch.rows, self._how.flip)))
+        return self._results(jobs, run, maps)
+
+    def _results(
+        self, jobs: Sequence[ViewJob], run: Sequence[ViewJob], maps: Sequence[jax.Array]
+    ) -> Iterator[tuple[ViewJob, ViewMaps]]:
+        """Yields the maps of `jobs`; `maps` has the results of `run` at each scale."""
         how, stride = self._how, self._network.stride
-        copies = 2 if how.flip else 1
-        views: dict[int, list[View]] = {job.position: [] for job in jobs}
-        items: list[tuple[Size, tuple[ViewJob, Size]]] = []
+        on_host = [np.asarray(one) for one in maps]
+        rows = {job.position: row for row, job in enumerate(run)}
         for job in jobs:
-            if len(job.channels):
-                scaled = [how.scaled(job.size, scale) for scale in how.scales]
-                items += [(size, (job, size)) for size in scaled]
-            else:
-                yield job, self._maps(job, [])
-
-        def placed(batch: Batch[tuple[ViewJob, Size]]) -> tuple[Batch, np.ndarray, np.ndarray]:
-            images = [resize_image(job.image, *size) for job, size in batch.items]
-            return batch, *place(images, batch.bucket, batch.rows, how.flip)
-
-        groups = [[batch] for batch in batches(items, self.buckets, how.batch_pixels // copies)]
-        with ThreadPoolExecutor(1) as pool:
-            for ((batch, images, valid),) in ahead(pool, placed, groups, 1):
-                maps = self._network.predict(images, valid)
-                for row, (job, size) in enumerate(batch.items):
-                    height, width = (-(-side // stride) for side in size)
-                    for copy in range(copies):
-                        part = maps[copies * row + copy, :height, :width, job.channels]
-                        views[job.position].append(View(part, size, bool(copy)))
-                    if len(views[job.position]) == copies * len(how.scales):
-                        yield job, self._maps(job, views.pop(job.position))
-
-    def _maps(self, job: ViewJob, views: Sequence[View]) -> ViewMaps:
-        how = self._how
-        return ViewMaps(job.size, job.channels, tuple(views), how.upsample, how.relu_each)
+            views: list[View] = []
+            for scale, image in enumerate(job.scaled):
+                size = image.shape[0], image.shape[1]
+                height, width = (-(-side // stride) for side in size)
+                for copy in range(how.copies):
+                    row = how.copies * rows[job.position] + copy
+                    part = on_host[scale][row, :height, :width, job.channels]
+                    views.append(View(part, size, bool(copy)))
+            yield job, ViewMaps(job.size, job.channels, tuple(views), how.upsample, how.relu_each)
 
 
 def place(

@@ -21,7 +21,7 @@ from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.host.background import with_background
 from wsss_jax.inference.multi_scale import Network, PaddedShapes, place
-from wsss_jax.ops.buckets import Size, batches
+from wsss_jax.ops.buckets import Batch, Size
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.path_index import pair_offsets, paths
 from wsss_jax.ops.random_walk import random_walk
@@ -105,8 +105,8 @@ class Walks:
     ):
         self._source, self._cams, self._network = source, cams, network
         self._how, self._alpha = how, alpha
-        sizes = (how.scaled(size) for size in set(source.sizes))
-        self._buckets = how.buckets(sizes, network.backbone)
+        sizes = [(how.scaled(size),) for size in source.sizes]
+        self.plan = how.padded(sizes, network.backbone, devices=network.devices)
 
     def prepare(self, position: int) -> Prepared:
         """Decodes an image and makes its scores, averaged over blocks of the network's stride.
@@ -131,20 +131,18 @@ class Walks:
         scores = pooled(scores, self._network.stride)
         return Prepared(position, resize_image(image, *scaled), keys, scores, size)
 
-    def on_device(self, jobs: Sequence[Prepared]) -> Iterator[tuple[int, Walk]]:
-        """Runs the walks in common batches and yields the positions and scores of images."""
-        for job in jobs:
-            if not len(job.keys):  # there is only background, which a walk does not change
-                yield job.position, self._walk_of(job, job.scores)
-        items = ((job.walked, job) for job in jobs if len(job.keys))
-        for batch in batches(items, self._buckets, self._how.batch_pixels):
-            images, valid = place(
-                [job.image for job in batch.items], batch.bucket, batch.rows, flip=False
-            )
-            scores = [job.scores for job in batch.items]
-            walked = _walk(self._network, images, valid, scores, self._how)
-            for job, one in zip(batch.items, walked, strict=True):
-                yield job.position, self._walk_of(job, one)
+    def on_device(self, batch: Batch, jobs: Sequence[Prepared]) -> Iterator[tuple[int, Walk]]:
+        """Runs the walks of a batch and yields the positions and scores of its images."""
+        run = [job for job in jobs if len(job.keys)]
+        walked: dict[int, np.ndarray] = {}
+        if run:
+            (bucket,) = batch.bucket
+            images, valid = place([job.image for job in run], bucket, batch.rows, flip=False)
+            scores = [job.scores for job in run]
+            results = _walk(self._network, images, valid, scores, self._how)
+            walked = {job.position: one for job, one in zip(run, results, strict=True)}
+        for job in jobs:  # With background only, a walk changes nothing.
+            yield job.position, self._walk_of(job, walked.get(job.position, job.scores))
 
     def finish(self, walk: Walk, paths: tuple[Path, ...]) -> None:
         """Writes the result.
@@ -184,7 +182,7 @@ def _walk(
     scores: list[np.ndarray],
     settings: WalkSettings,
 ) -> list[Float32[np.ndarray, "labels h w"]]:
-    predicted = network.predict(images, valid)
+    predicted = np.asarray(network.predict(images, valid))
     map_valid = valid[:, :: network.stride, :: network.stride]
     # A power of two keeps the number of programs small; the added channels stay zero.
     channels = 1 << (max(map(len, scores)) - 1).bit_length()

@@ -1,87 +1,159 @@
-"""Chooses a few padded shapes for images of many sizes, so that few programs are compiled."""
+"""Plans batches of images of many sizes, so that few programs are compiled and little is padded.
+
+Images of similar sizes form a bucket. All of them are padded to the same shape, at every scale of
+the image at which a network runs, so that each bucket needs one program per scale.
+"""
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 Size = tuple[int, int]
-Item = TypeVar("Item")
+"""The height and width of an image, or of a padded shape."""
+Sizes = tuple[Size, ...]
+"""The sizes of an image at every scale, or the padded shapes of a bucket."""
+
+MOST_ROWS = 32
+"""The most images of a batch on a device, because jobs of small images take memory, too."""
+_MOST_SHAPES = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Batch(Generic[Item]):
-    """At most `rows` items whose images run together in a padded shape (height, width)."""
+class Batch:
+    """Images that run together.
 
-    bucket: Size
+    Attributes:
+      bucket: the padded shapes, one for every scale.
+      rows: the number of images that the program of the bucket takes.
+      positions: the images, at most as many as `rows`.
+    """
+
+    bucket: Sizes
     rows: int
-    items: tuple[Item, ...]
+    positions: tuple[int, ...]
 
 
-def choose_buckets(sizes: Iterable[Size], count: int, multiple: int) -> tuple[Size, ...]:
-    """Returns at most `count` shapes (height, width) that fit all `sizes` with little padding.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How images run: in which padded shapes, and which of them together.
 
-    Sides are multiples of `multiple`. Starting with one shape per size, the two shapes whose union
-    costs the fewest extra pixels over all images are merged until few enough are left. The result
-    depends only on the sizes and not on their order.
+    Attributes:
+      sizes: the sizes of all images, at every scale.
+      buckets: the buckets from `choose_buckets`; every image fits into one of them.
+      pixels: the most padded pixels of a batch on a device at any scale, unless it is one image.
+      devices: the number of devices, each of which gets the same number of images.
     """
 
-    def up(side: int) -> int:
-        return -(-side // multiple) * multiple
+    sizes: Sequence[Sizes]
+    buckets: tuple[Sizes, ...]
+    pixels: int
+    devices: int = 1
 
-    weight = Counter((up(h), up(w)) for h, w in sizes)
-    buckets = dict(sorted(weight.items()))
-    while len(buckets) > max(count, 1):
-        shapes = list(buckets)
-        _, first, second = min(
-            (_merge_cost(a, buckets[a], b, buckets[b]), a, b)
-            for i, a in enumerate(shapes)
-            for b in shapes[i + 1 :]
-        )
-        union = _union(first, second)
-        total = buckets.pop(first) + buckets.pop(second) + buckets.pop(union, 0)
-        buckets[union] = total
-        buckets = dict(sorted(buckets.items()))
-    return tuple(buckets)
+    def batches(self, positions: Iterable[int]) -> list[Batch]:
+        """Groups `positions` into batches, those of the largest bucket first, in their order.
+
+        The batches of a bucket are equally large, up to one image per device, so that few of their
+        rows stay empty.
+        """
+        groups: dict[Sizes, list[int]] = {}
+        found: dict[Sizes, Sizes] = {}
+        for position in positions:
+            sizes = self.sizes[position]
+            if sizes not in found:
+                found[sizes] = bucket_of(sizes, self.buckets)
+            groups.setdefault(found[sizes], []).append(position)
+        batches: list[Batch] = []
+        for bucket, group in sorted(groups.items(), reverse=True):
+            largest = max(height * width for height, width in bucket)
+            most = self.devices * min(max(self.pixels // largest, 1), MOST_ROWS)
+            count = -(-len(group) // most)
+            rows = -(-len(group) // (count * self.devices)) * self.devices
+            for start in range(0, len(group), rows):
+                batches.append(Batch(bucket, rows, tuple(group[start : start + rows])))
+        return batches
+
+    def padding(self) -> float:
+        """Returns the padded pixels per pixel of the images, which counts the empty rows."""
+        batches = self.batches(range(len(self.sizes)))
+        padded = sum(batch.rows * _area(batch.bucket) for batch in batches)
+        pixels = sum(map(_area, self.sizes))
+        return padded / pixels - 1 if pixels else 0.0
 
 
-def bucket_of(size: Size, buckets: Iterable[Size]) -> Size:
-    """Returns the bucket with the fewest pixels that `size` fits into.
+def choose_buckets(
+    sizes: Iterable[Sizes], count: int, multiple: int, program_pixels: int = 0
+) -> tuple[Sizes, ...]:
+    """Returns at most `count` buckets that fit all images with little padding.
 
-    Raises:
-      ValueError: `size` fits into no bucket.
-    """
-    fitting = [b for b in buckets if b[0] >= size[0] and b[1] >= size[1]]
-    if not fitting:
-        raise ValueError(f"expected a bucket for an image of {size}, found none large enough")
-    return min(fitting, key=lambda b: (b[0] * b[1], b))
-
-
-def batches(
-    items: Iterable[tuple[Size, Item]], buckets: Iterable[Size], pixels: int
-) -> Iterator[Batch[Item]]:
-    """Groups items into batches of one bucket each, small buckets first, keeping their order.
+    Starting with a bucket per size, the two buckets whose union costs the fewest extra pixels over
+    all images and scales are merged, until few enough are left and another merge would cost more
+    than it saves. The result depends only on the sizes and not on their order.
 
     Args:
-      items: items with the sizes of their images, each of which fits into one of the buckets.
-      buckets: the shapes from `choose_buckets`.
-      pixels: the most pixels in a batch, including padding; a single item may have more.
+      sizes: the sizes of every image. A size that many images have weighs more than others.
+      count: the most buckets.
+      multiple: the number whose multiples the padded sides are.
+      program_pixels: the pixels that a network could run through in the time in which one of its
+        programs is compiled.
     """
-    shapes = tuple(buckets)
-    groups: dict[Size, list[Item]] = {}
-    for size, item in items:
-        groups.setdefault(bucket_of(size, shapes), []).append(item)
-    for bucket, group in sorted(groups.items()):
-        rows = max(pixels // (bucket[0] * bucket[1]), 1)
-        for start in range(0, len(group), rows):
-            yield Batch(bucket, rows, tuple(group[start : start + rows]))
+    images = Counter(sizes)
+    if not images:
+        return ()
+    while True:
+        weights: Counter[Sizes] = Counter()
+        for own, number in images.items():
+            weights[tuple((_up(h, multiple), _up(w, multiple)) for h, w in own)] += number
+        if len(weights) <= max(_MOST_SHAPES, count):
+            break
+        multiple *= 2  # The search compares all pairs, so it begins with fewer sizes.
+    buckets = np.array(sorted(weights), np.int64)  # [n, scales, 2]
+    number = np.array([weight for _, weight in sorted(weights.items())], np.int64)
+    area = buckets.prod(2).sum(1)
+
+    def costs(i: int) -> np.ndarray:
+        """The extra pixels of merging bucket `i` with each of the others."""
+        union = np.maximum(buckets[i], buckets).prod(2).sum(1)
+        return (union - area[i]) * number[i] + (union - area) * number
+
+    cost = np.stack([costs(i) for i in range(len(buckets))])
+    never = np.iinfo(np.int64).max
+    np.fill_diagonal(cost, never)
+    saved = program_pixels * buckets.shape[1]
+    while len(buckets) > 1:
+        first, second = sorted(divmod(int(cost.argmin()), len(cost)))
+        if len(buckets) <= max(count, 1) and cost[first, second] > saved:
+            break
+        buckets[first] = np.maximum(buckets[first], buckets[second])
+        number[first] += number[second]
+        area[first] = buckets[first].prod(1).sum()
+        buckets, number, area = (np.delete(one, second, 0) for one in (buckets, number, area))
+        cost = np.delete(np.delete(cost, second, 0), second, 1)
+        cost[first] = cost[:, first] = costs(first)
+        cost[first, first] = never
+    return tuple(sorted({tuple((int(h), int(w)) for h, w in one) for one in buckets}))
 
 
-def _union(a: Size, b: Size) -> Size:
-    return max(a[0], b[0]), max(a[1], b[1])
+def bucket_of(sizes: Sizes, buckets: Iterable[Sizes]) -> Sizes:
+    """Returns the bucket with the fewest pixels that `sizes` fit into.
+
+    Raises:
+      ValueError: `sizes` fit into no bucket.
+    """
+    fitting = [
+        bucket
+        for bucket in buckets
+        if all(b[0] >= s[0] and b[1] >= s[1] for b, s in zip(bucket, sizes, strict=True))
+    ]
+    if not fitting:
+        raise ValueError(f"expected a bucket for an image of {sizes}, found none large enough")
+    return min(fitting, key=lambda bucket: (_area(bucket), bucket))
 
 
-def _merge_cost(a: Size, a_images: int, b: Size, b_images: int) -> int:
-    height, width = _union(a, b)
-    area = height * width
-    return (area - a[0] * a[1]) * a_images + (area - b[0] * b[1]) * b_images
+def _up(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple
+
+
+def _area(sizes: Sizes) -> int:
+    return sum(height * width for height, width in sizes)

@@ -44,8 +44,9 @@ class InferCam(MultiScale, PerImageStage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          ``images``; ``inferred``, the number that this run did; ``buckets``, the padded shapes;
-          and settings.
+          ``images``; ``inferred``, the number that this run did; ``buckets``, the padded
+          shapes of each bucket at the scales; ``padding``, the padded pixels per pixel of the
+          images; and settings.
 
         Raises:
           UserError: the network is missing, or does not predict `output`.
@@ -60,7 +61,10 @@ class InferCam(MultiScale, PerImageStage):
         work = ImageWork(
             files=("cams/{id}.npz",),
             prepare=maps.prepare,
-            on_device=lambda jobs: ((job.position, views) for job, views in maps.on_device(jobs)),
+            plan=maps.plan.batches,
+            on_device=lambda batch, jobs: (
+                (job.position, views) for job, views in maps.on_device(batch, jobs)
+            ),
             sizes=source.sizes,
             finish=finish,
         )
@@ -71,7 +75,8 @@ class InferCam(MultiScale, PerImageStage):
             "scales": list(self.scales),
             "flip": self.flip,
             "output": self.output,
-            "buckets": [list(bucket) for bucket in maps.buckets],
+            "buckets": [[list(size) for size in bucket] for bucket in maps.plan.buckets],
+            "padding": maps.plan.padding(),
         }
 
 

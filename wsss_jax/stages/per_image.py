@@ -1,9 +1,9 @@
 """The mechanism of all stages that make files for one image after the other.
 
-An image goes through three phases, which overlap. Host threads prepare it (read, decode), the main
-thread runs it on the device in a batch with others, and host threads or processes finish it
-(upsample, post-process, encode, write). While the device computes one group of images, the next
-group is being prepared and the previous images are being finished.
+An image goes through three phases, which overlap. Host threads prepare it (read, decode, resize),
+the main thread runs it on the device in a batch with others, and host threads or processes finish
+it (post-process, encode, write). While the device computes one batch, the next one waits for it,
+the following ones are being prepared, and the images before are being finished.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
@@ -20,13 +21,16 @@ from wsss_jax.data.source import Source
 from wsss_jax.data.threads import ahead, thread_count, thread_pool
 from wsss_jax.errors import UserError
 from wsss_jax.host.workers import process_pool, worker_count
+from wsss_jax.ops.buckets import Batch
 from wsss_jax.progress import Progress
 from wsss_jax.stages.base import Context, Stage
 
 Size = tuple[int, int]
 Result = TypeVar("Result")
 
-_GROUP_IMAGES, _GROUP_PIXELS = 32, 8_000_000
+_PIXELS = 8_000_000
+"""The most pixels of the images that are being prepared, or finished, at once."""
+_IN_FLIGHT = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,9 +43,10 @@ class ImageWork(Generic[Result]):
       finish: a function that takes the task of an image and writes the given paths, which are those
         of `files`, each of them whole or not at all. With `processes`, it must belong to a module
         that does not import JAX, and its arguments are pickled.
-      on_device: a function that takes the jobs of a group and yields the position and the task of
-        each image as soon as it has them; it runs in the main thread. If it is None, jobs are
-        tasks.
+      plan: a function that groups positions into batches for `on_device`.
+      on_device: a function that takes a batch and its jobs, starts to compute, and returns an
+        iterator, which waits for the positions and tasks of the images. The main thread calls both,
+        and starts a batch before it waits for the one before. If it is None, jobs are tasks.
       sizes: (height, width) of every image of the source, for `on_device`.
       processes: the number of processes in which `finish` runs, or 0 for one per core. If it is
         None, `finish` runs in threads.
@@ -50,7 +55,8 @@ class ImageWork(Generic[Result]):
     files: tuple[str, ...]
     prepare: Callable[[int], Any]
     finish: Callable[[Any, tuple[Path, ...]], Result]
-    on_device: Callable[[Sequence[Any]], Iterable[tuple[int, Any]]] | None = None
+    plan: Callable[[Iterable[int]], Iterable[Batch]] | None = None
+    on_device: Callable[[Batch, Sequence[Any]], Iterable[tuple[int, Any]]] | None = None
     sizes: Sequence[Size] = ()
     processes: int | None = None
 
@@ -90,10 +96,11 @@ def run_on_images(
     neither do the last bits of a result. After an exception, including Ctrl-C, the images that are
     being finished are completed, and the others are dropped.
 
-    The groups of `groups_of` bound the memory. At any time there are the jobs of the group on the
-    device and of the next one, and two tasks for each thread or process that finishes images.
-    Threads do not finish more pixels at once than a group may have. Without a device, there is one
-    more job for each thread or process.
+    At any time, there are the jobs of two batches on the device, those of the following batches,
+    and two tasks for each thread or process that finishes images. The following batches have at
+    most one image per thread and 8 million pixels, or are a single batch. Threads finish at most 8
+    million pixels at once, or one image. Without a device, there is one more job for each thread or
+    process.
 
     Args:
       ids: the ids of all images of the source.
@@ -133,7 +140,7 @@ def run_on_images(
         if len(pending) >= 2 * workers or work.processes is not None or not work.sizes:
             return len(pending) >= 2 * workers
         pixels = sum(math.prod(work.sizes[p]) for p in (position, *pending.values()))
-        return pixels > _GROUP_PIXELS
+        return pixels > _PIXELS
 
     with (
         progress(total=len(positions), initial=len(kept)) as bar,
@@ -153,25 +160,6 @@ def run_on_images(
     return Done(kept, results, workers, time.monotonic() - start)
 
 
-def groups_of(positions: range, sizes: Sequence[Size]) -> list[range]:
-    """Splits `positions` into groups of images that are on the device together.
-
-    A group has at most 32 images, and at most 8 million pixels unless it is a single image.
-
-    Args:
-      positions: the images of this process.
-      sizes: (height, width) of every image of the source.
-    """
-    found: list[range] = []
-    start = pixels = 0
-    for end, position in enumerate(positions):
-        pixels += math.prod(sizes[position])
-        if end > start and (end - start == _GROUP_IMAGES or pixels > _GROUP_PIXELS):
-            found.append(positions[start:end])
-            start, pixels = end, math.prod(sizes[position])
-    return [*found, positions[start:]] if positions else []
-
-
 def _tasks(
     ids: Sequence[str],
     positions: range,
@@ -186,18 +174,29 @@ def _tasks(
         with _named(ids[position]):
             return work.prepare(position)
 
-    if work.on_device is None:
+    if work.on_device is None or work.plan is None:
         for position, (job,) in zip(
             missing, ahead(readers, prepare, [[p] for p in missing], workers), strict=True
         ):
             yield position, job
         return
     wanted = set(missing)
-    groups = [group for group in groups_of(positions, work.sizes) if wanted.intersection(group)]
-    for jobs in ahead(readers, prepare, groups, 1):
-        for position, task in work.on_device(jobs):
-            if position in wanted:
-                yield position, task
+    batches = [one for one in work.plan(positions) if wanted.intersection(one.positions)]
+    images = max((len(one.positions) for one in batches), default=1)
+    pixels = max((math.prod(work.sizes[p]) for p in missing), default=1)
+    depth = max(min(_PIXELS // pixels, thread_count()) // images, 1)
+    begun: deque[Iterator[tuple[int, Any]]] = deque()
+
+    def ended() -> Iterator[tuple[int, Any]]:
+        return ((position, task) for position, task in begun.popleft() if position in wanted)
+
+    groups = ahead(readers, prepare, [one.positions for one in batches], depth)
+    for batch, jobs in zip(batches, groups, strict=True):
+        begun.append(iter(work.on_device(batch, jobs)))
+        if len(begun) == _IN_FLIGHT:
+            yield from ended()
+    while begun:
+        yield from ended()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The stage that makes masks with a segmentation network: ``masks/<id>.png``."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.host.dense_crf import CrfSettings
 from wsss_jax.host.logit_masks import LogitTask, write_logit_mask
+from wsss_jax.host.upsampling import ViewMaps
 from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, ViewJob, load_network
 from wsss_jax.settings import part
 from wsss_jax.stages.base import Context, Needs, expect_prediction
@@ -79,15 +80,17 @@ class Predict(MultiScale, CrfSettings, PerImageStage):
         maps = NetworkMaps(source, network, self, self._channels)
         crf = part(self, CrfSettings) if self.crf else None
 
-        def on_device(jobs: Sequence[ViewJob]) -> Iterator[tuple[int, LogitTask]]:
-            for job, logits in maps.on_device(jobs):
-                image = job.encoded if crf else b""
-                yield job.position, LogitTask(source.ids[job.position], logits, image, crf)
+        def task(job: ViewJob, logits: ViewMaps) -> LogitTask:
+            image = job.encoded if crf else b""
+            return LogitTask(source.ids[job.position], logits, image, crf)
 
         return ImageWork(
             files=("masks/{id}.png",),
             prepare=maps.prepare,
-            on_device=on_device,
+            plan=maps.plan.batches,
+            on_device=lambda batch, jobs: (
+                (job.position, task(job, logits)) for job, logits in maps.on_device(batch, jobs)
+            ),
             sizes=source.sizes,
             finish=write_logit_mask,
             processes=self.workers if self.crf else None,

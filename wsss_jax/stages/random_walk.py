@@ -76,6 +76,7 @@ class RandomWalk(WalkSettings, CrfSettings, PerImageStage):
         work = ImageWork(
             files=("walk/{id}.npz",),
             prepare=walks.prepare,
+            plan=walks.plan.batches,
             on_device=walks.on_device,
             sizes=source.sizes,
             finish=walks.finish,

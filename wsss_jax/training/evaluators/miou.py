@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import jax
@@ -15,7 +15,7 @@ from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.source import Record, Source
 from wsss_jax.errors import UserError
 from wsss_jax.methods.base import Method
-from wsss_jax.ops.buckets import Size, bucket_of, choose_buckets
+from wsss_jax.ops.buckets import Batch, Plan, Sizes, choose_buckets
 from wsss_jax.ops.max_norm import EPSILON
 from wsss_jax.ops.resize import interpolation_matrix
 from wsss_jax.ops.sharding import data_mesh, replicated, sharded
@@ -28,7 +28,6 @@ from wsss_jax.scoring.confusion import (
 from wsss_jax.scoring.score_files import THRESHOLDS
 from wsss_jax.training.evaluators.base import Evaluate, Evaluator
 
-_LEAST_MULTIPLE = 32  # Padded sides are multiples of it, so that few programs are compiled.
 _BUCKETS = 4
 _BATCH_PIXELS = 1 << 19  # the pixels of a device's batch, unless one image has more
 
@@ -92,8 +91,8 @@ class Miou(Evaluator):
         weights = jax.device_put(own, replicated(data_mesh(jax.local_devices())))
         levels = 1 if self.output == "logits" else len(THRESHOLDS)
         total = np.zeros((levels, method.num_classes + 1, method.num_classes + 1), np.int64)
-        for batch, bucket in _batches(method, source, positions):
-            images, valid, records = _canvas(source, batch, bucket)
+        for batch in _batches(method, source, positions):
+            images, valid, records = _canvas(source, batch)
             maps = np.asarray(predict(weights, images, valid))
             for row, record in enumerate(records):
                 total += self._confusions(method, record, maps[row])
@@ -139,35 +138,23 @@ def _predictor(
     return jax.jit(predict, in_shardings=(placed, split, split), out_shardings=split)
 
 
-def _batches(
-    method: Method, source: Source, positions: range
-) -> Iterator[tuple[tuple[int, ...], tuple[int, Size]]]:
-    """Yields (positions, (rows, padded size)) of every batch, the same at every evaluation."""
-    sizes = {position: source.sizes[position] for position in positions}
+def _batches(method: Method, source: Source, positions: range) -> list[Batch]:
+    """Returns the batches of `positions`, the same at every evaluation."""
+    sizes: list[Sizes] = [(size,) for size in source.sizes]
+    seen = [sizes[position] for position in positions]
     if method.backbone.exact_padding:
-        common = math.lcm(*method.backbone.tap_strides.values())
-        multiple = -(-_LEAST_MULTIPLE // common) * common
-        buckets = choose_buckets(sizes.values(), _BUCKETS, multiple)
+        multiple = math.lcm(*method.backbone.tap_strides.values())
+        buckets = choose_buckets(seen, _BUCKETS, multiple)
     else:
-        buckets = tuple(set(sizes.values()))
-    groups: dict[Size, list[int]] = {}
-    for position, size in sizes.items():
-        groups.setdefault(bucket_of(size, buckets), []).append(position)
-    devices = jax.local_device_count()
-    for bucket, group in sorted(groups.items()):
-        rows = max(_BATCH_PIXELS // (bucket[0] * bucket[1]), 1) * devices
-        rows = min(rows, -(-len(group) // devices) * devices)
-        for start in range(0, len(group), rows):
-            yield tuple(group[start : start + rows]), (rows, bucket)
+        buckets = tuple(set(seen))
+    return Plan(sizes, buckets, _BATCH_PIXELS, jax.local_device_count()).batches(positions)
 
 
-def _canvas(
-    source: Source, batch: tuple[int, ...], shape: tuple[int, Size]
-) -> tuple[np.ndarray, np.ndarray, list[Record]]:
+def _canvas(source: Source, batch: Batch) -> tuple[np.ndarray, np.ndarray, list[Record]]:
     """Returns images at the top left of a padded batch, their valid masks and their records."""
-    rows, size = shape
-    images, valid = np.zeros((rows, *size, 3), np.uint8), np.zeros((rows, *size), bool)
-    records = [source[position] for position in batch]
+    shape = (batch.rows, *batch.bucket[0])
+    images, valid = np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool)
+    records = [source[position] for position in batch.positions]
     for row, record in enumerate(records):
         image = decode_image(record["image"], record["id"])
         height, width = image.shape[:2]
