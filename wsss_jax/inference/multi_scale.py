@@ -9,11 +9,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Int, PyTree, UInt8
 
 from wsss_jax.data.augment import resize_image
 from wsss_jax.data.images import decode_image
@@ -155,6 +156,18 @@ class Network:
     devices: int = 1
 
 
+def prediction(method: Method, output: str, mesh: Mesh) -> Any:
+    """Returns the jitted function ``(weights, images, valid) -> maps`` of a network on `mesh`."""
+
+    def outputs(weights: PyTree, images: Array, valid: Array) -> Array:
+        return method.predict(weights, images, valid)[output]
+
+    placement = sharded(mesh)
+    return jax.jit(
+        outputs, in_shardings=(replicated(mesh), placement, placement), out_shardings=placement
+    )
+
+
 def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
     """Loads the network of a training stage's folder for one of the method's predictions, `output`.
 
@@ -174,14 +187,7 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
     params, variables = load_weights(checkpoint / "weights.npz", *shapes)
     mesh = data_mesh(jax.local_devices())
     weights = jax.device_put({"params": params, **variables}, replicated(mesh))
-    placement = sharded(mesh)
-
-    def outputs(weights, images, valid):
-        return method.predict(weights, images, valid)[output]
-
-    jitted = jax.jit(
-        outputs, in_shardings=(replicated(mesh), placement, placement), out_shardings=placement
-    )
+    jitted = prediction(method, output, mesh)
 
     def predict(images: np.ndarray, valid: np.ndarray) -> jax.Array:
         short = -len(images) % mesh.devices.size

@@ -5,9 +5,12 @@ maps the first and last pixels onto each other. The other convention (half-pixel
 areas. `jax.image.resize` has no corner-aligned mode, and it blurs when it makes images smaller.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from wsss_jax.host.interpolation import interpolation_matrix, linear_weights
@@ -31,15 +34,28 @@ def _valid_matrix(
 
 def _multiply(matrix: np.ndarray, x: Array, axis: int) -> Array:
     """Applies `matrix` along axis 1 or 2, as two gathers where that is exact and faster."""
+    product = functools.partial(_product, matrix, axis)
     used = matrix != 0
-    if jax.default_backend() == "cpu" and used.sum(1).max() <= 2:
-        row = np.arange(len(matrix))
-        low, high = used.argmax(1), matrix.shape[1] - 1 - used[:, ::-1].argmax(1)
-        shape = [-1 if a == axis else 1 for a in range(x.ndim)]
-        low_weight = matrix[row, low].reshape(shape)
-        high_weight = np.where(high > low, matrix[row, high], 0).reshape(shape)
-        return jnp.take(x, low, axis) * low_weight + jnp.take(x, high, axis) * high_weight
-    highest = jax.lax.Precision.HIGHEST
+    if used.sum(1).max() > 2:
+        return product(x)
+    # The program's platform decides, which need not be that of this machine.
+    return lax.platform_dependent(
+        x, cpu=functools.partial(_two_gathers, matrix, axis), default=product
+    )
+
+
+def _two_gathers(matrix: np.ndarray, axis: int, x: Array) -> Array:
+    used = matrix != 0
+    row = np.arange(len(matrix))
+    low, high = used.argmax(1), matrix.shape[1] - 1 - used[:, ::-1].argmax(1)
+    shape = [-1 if a == axis else 1 for a in range(x.ndim)]
+    low_weight = matrix[row, low].reshape(shape)
+    high_weight = np.where(high > low, matrix[row, high], 0).reshape(shape)
+    return jnp.take(x, low, axis) * low_weight + jnp.take(x, high, axis) * high_weight
+
+
+def _product(matrix: np.ndarray, axis: int, x: Array) -> Array:
+    highest = lax.Precision.HIGHEST
     if axis == 2:
         return jnp.einsum("ow,bhwc->bhoc", matrix, x, precision=highest)
     b, h, w, c = x.shape
@@ -111,7 +127,7 @@ def resize_bilinear(
         )
         for axis in (0, 1)
     )
-    highest = jax.lax.Precision.HIGHEST
+    highest = lax.Precision.HIGHEST
     result = jnp.einsum("bih,bhwc->biwc", rows, result, precision=highest)
     result = jnp.einsum("bjw,biwc->bijc", columns, result, precision=highest)
     return result.astype(x.dtype)
@@ -143,12 +159,12 @@ def resized_mean(
         interpolation_matrix(n, m, align_corners).mean(0, dtype=np.float32)
         for n, m in zip(x.shape[2:], size, strict=True)
     )
-    return jnp.einsum("bchw,h,w->bc", x, rows, columns, precision=jax.lax.Precision.HIGHEST)
+    return jnp.einsum("bchw,h,w->bc", x, rows, columns, precision=lax.Precision.HIGHEST)
 
 
 def _last_axis(x: Array, matrix: np.ndarray) -> Array:
     flat = x.reshape(-1, x.shape[-1])
-    product = jnp.matmul(flat, matrix.T, precision=jax.lax.Precision.HIGHEST)
+    product = jnp.matmul(flat, matrix.T, precision=lax.Precision.HIGHEST)
     return product.reshape(*x.shape[:-1], len(matrix))
 
 

@@ -1,6 +1,7 @@
 """The training step over all devices, for every method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from wsss_jax.methods.base import Method, Step
+from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.ops.sharding import replicated, sharded
-from wsss_jax.training.optimizer import assign_rules, join, split_frozen
+from wsss_jax.training.optimizer import OptimizerSettings, assign_rules, join, split_frozen
 from wsss_jax.types import Batch, TrainState
 
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
@@ -25,6 +27,14 @@ def init_state(
     mesh: Mesh,
 ) -> TrainState:
     """Returns the state before the first step, replicated over the devices of `mesh`."""
+    build = _first_state(method, optimizer, params, seed)
+    return jax.jit(build, out_shardings=replicated(mesh))(params, variables)
+
+
+def _first_state(
+    method: Method, optimizer: optax.GradientTransformation, params: PyTree, seed: int
+) -> Callable[[PyTree, PyTree], TrainState]:
+    """Returns the function that makes the first state from (parameters, other variables)."""
     rules = assign_rules(params, method.param_rules())
 
     def build(params: PyTree, variables: PyTree) -> TrainState:
@@ -38,7 +48,30 @@ def init_state(
             rng=jax.random.key(seed),
         )
 
-    return jax.jit(build, out_shardings=replicated(mesh))(params, variables)
+    return build
+
+
+def lower_train_step(
+    method: Method,
+    optimizer: OptimizerSettings,
+    batch: Mapping[str, jax.ShapeDtypeStruct],
+    mesh: Mesh,
+) -> jax.stages.Lowered:
+    """Lowers the step of `make_train_step` from shapes alone, for devices that may not be at hand.
+
+    Args:
+      method: the method to train.
+      optimizer: the settings of the optimizer.
+      batch: the shapes of a global batch; see `BatchSpec.shapes`.
+      mesh: the devices.
+    """
+    params, variables = variable_shapes(method)
+    rules = assign_rules(params, method.param_rules())
+    transformation = optimizer.transformation(rules, 1)
+    build = _first_state(method, transformation, params, 0)
+    state = jax.eval_shape(build, params, variables)
+    step: Any = make_train_step(method, transformation, params, mesh)
+    return step.lower(state, dict(batch))
 
 
 def step_of(state: TrainState, batch: Batch) -> Step:

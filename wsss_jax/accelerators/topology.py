@@ -1,0 +1,106 @@
+"""The devices of a TPU slice that is only named, for which libtpu compiles without any TPU.
+
+Compiling needs no device. So that other programs may use the TPUs of this machine, if it has any,
+nothing here touches them.
+"""
+
+import os
+import re
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from wsss_jax.accelerators.chips import V4, V5E, V5P, V6E, Chip
+from wsss_jax.errors import UserError, nearest
+
+EXAMPLES = "v5e:2x4, v6e:4x4, v4:2x2x1 (a v4-8), v5p:2x2x2"
+
+_AXES = {V4.name: 3, V5E.name: 2, V5P.name: 3, V6E.name: 2}
+_CHIPS = {chip.name: chip for chip in (V4, V5E, V5P, V6E)}
+_ENVIRONMENT = {
+    # Without these, libtpu asks a metadata server what machine this is, and complains if there is
+    # none.
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    # Only a program that uses TPUs needs them for itself.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_LOG_DIR": "disabled",
+}
+
+
+def chip_of_topology(name: str) -> Chip:
+    """Returns the kind of chip of the topology `name`.
+
+    Raises:
+      UserError: the name is not of the form ``v5e:2x4``, or the kind is unknown.
+    """
+    return _CHIPS[_parsed(name)[0]]
+
+
+def without_devices() -> None:
+    """Makes JAX leave the accelerators of this machine alone; call it before JAX uses any device.
+
+    Variables that the user has set are kept, except for the platform.
+    """
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    jax.config.update("jax_platforms", "cpu")
+
+
+def topology_devices(name: str) -> list[Any]:
+    """Returns the devices of the topology `name`, such as ``v5e:2x4``, to compile for.
+
+    Raises:
+      UserError: the name is malformed, there is no such chip or no slice of this size, or libtpu is
+        not installed.
+    """
+    chip, axes = _parsed(name)
+    options: dict[str, Any] = {}
+    if chip == V4.name:
+        options["chip_config_name"] = "megacore"  # Its two cores are one device, as on a TPU VM.
+    if set(axes) == {1}:
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    sides = f"{chip}:{'x'.join(map(str, axes))}"
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=sides, **options)
+    except jax.errors.JaxRuntimeError as error:
+        why = " ".join(str(error).split())
+        raise UserError(
+            f"expected a topology that libtpu knows, such as {EXAMPLES}, found {name!r} ({why}):"
+            " change --topology"
+        ) from error
+    except RuntimeError as error:
+        if "not installed" not in str(error):
+            raise
+        raise UserError(
+            "expected libtpu, the compiler for TPUs, for --topology, found none: run"
+            " pip install 'wsss-jax[tpu]'"
+        ) from error
+    return list(found.devices)
+
+
+def _parsed(name: str) -> tuple[str, tuple[int, ...]]:
+    form = re.fullmatch(r"([a-z]\w*):(\d+(?:x\d+)*)", name.strip().lower())
+    if not form:
+        raise UserError(
+            f"expected a topology as CHIP:SIDES, such as {EXAMPLES}, found {name!r}: change"
+            " --topology"
+        )
+    chip, sides = form[1], tuple(map(int, form[2].split("x")))
+    if chip not in _CHIPS:
+        raise UserError(
+            f"expected a topology of {', '.join(_CHIPS)}, such as {EXAMPLES}, found the chip"
+            f" {chip!r}{nearest(chip, _CHIPS)}: change --topology"
+        )
+    if len(sides) != _AXES[chip] or not all(sides):
+        raise UserError(
+            f"expected {_AXES[chip]} sides above 0 for {chip}, such as {EXAMPLES}, found {name!r}:"
+            " change --topology"
+        )
+    return chip, sides
