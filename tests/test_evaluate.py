@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.reference.confusion import confusion_scores
 from tests.toys.scored_folders import CLASSES, IDS, draw_folders, expected_confusion, read_png
 from wsss_jax import evaluate
 from wsss_jax.data.formats.cam_files import write_irn_cams, write_seam_cams
 from wsss_jax.data.images import encode_mask
-from wsss_jax.scoring.confusion import confusion_scores
 
 
 @pytest.fixture

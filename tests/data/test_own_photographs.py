@@ -58,7 +58,7 @@ def test_optional_masks(devkit: Devkit) -> None:
 def test_suffixes_in_upper_case(devkit: Devkit) -> None:
     devkit.image(IDS[0]).rename(devkit.image(IDS[0]).with_suffix(".JPG"))
     devkit.mask(IDS[0]).rename(devkit.mask(IDS[0]).with_suffix(".PNG"))
-    assert devkit.open().ids == list(IDS)
+    assert list(devkit.open().ids) == list(IDS)
 
 
 def test_an_unknown_class_says_where_names_come_from(devkit: Devkit) -> None:

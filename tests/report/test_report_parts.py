@@ -1,11 +1,13 @@
 """What the report is made of: groups of samples, charts, headlines, colors."""
 
 import dataclasses
+import random
 
 import numpy as np
 import pytest
 
 from tests.toys.made_up_run import make_run
+from wsss_jax.data.columns import sorted_positions
 from wsss_jax.report import wording
 from wsss_jax.report.charts import loss_overview, training_charts
 from wsss_jax.report.collect import Evaluation, StageResult, Training, collect
@@ -32,15 +34,29 @@ def _collected(folder):
     ],
 )
 def test_groups_do_not_overlap(count, per_group, groups):
-    values = {f"i{number:02d}": number / 30 for number in range(count)}
-    chosen = choose(values, per_group)
+    names = [f"i{number:02d}" for number in range(count)]
+    random.Random(0).shuffle(names)
+    values = {name: int(name[1:]) / 30 for name in names}
+    unscored = ["a", *names, "z"]
+    scores = np.array([np.nan, *values.values(), np.nan])
+    chosen = choose(scores, sorted_positions(unscored), per_group)
     assert "".join(group[0] for group, _ in chosen) == groups
-    names = [name for _, name in chosen]
+    names = [unscored[position] for _, position in chosen]
     assert len(set(names)) == len(names)
     if count == 30:
         assert names[0] == "i29" and names[8] == "i00"
         middle = sorted(values[name] for name in names[4:8])
         assert middle[0] <= np.median(list(values.values())) <= middle[-1]
+
+
+def test_ties_are_broken_by_id():
+    ids = ["d", "b", "a", "c"]
+    chosen = choose(np.array([0.5, 0.5, 0.5, 0.5]), sorted_positions(ids), 1)
+    assert [(group, ids[position]) for group, position in chosen] == [
+        ("best", "a"),
+        ("median", "b"),
+        ("worst", "d"),
+    ]
 
 
 def test_class_colors_differ():
@@ -70,7 +86,7 @@ def test_headlines_of_a_long_chain(tmp_path):
         stage = dataclasses.replace(found.stages[1], name=kind, type=kind)
         metrics = {"miou": miou, "split": split}
         evaluation = dataclasses.replace(found.evaluations[0].stage, metrics=metrics)
-        return Evaluation(evaluation, (stage,), {})
+        return Evaluation(evaluation, (stage,))
 
     chain = [("infer_cam", "train", 0.5), ("infer_cam", "val", 0.4), ("crf", "train", 0.56)]
     chain += [("crf", "train", 0.6), ("random_walk", "train", 0.62), ("predict", "val", 0.64)]
@@ -95,7 +111,7 @@ def test_backgrounds_are_told_as_they_were(tmp_path):
 
     def note(*chain: StageResult, **scores: float) -> str:
         stage = dataclasses.replace(found.evaluations[0].stage, metrics=scores, section={})
-        return wording.threshold_note(Evaluation(stage, chain, {}))
+        return wording.threshold_note(Evaluation(stage, chain))
 
     crf = made("crf", alpha_unit=2.5)
     assert note(crf, alpha=0.5) == "background (1 − max)^1.25"

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsss_jax.scoring.confusion import confusion_matrix, confusion_scores, threshold_confusions
+from tests.reference.confusion import confusion_matrix, confusion_scores, counts_of
+from wsss_jax.scoring.confusion import class_counts, class_scores, image_miou, threshold_counts
 
 
 def draw_labels(seed: int, shape: tuple[int, int], num_classes: int) -> np.ndarray:
@@ -11,14 +12,6 @@ def draw_labels(seed: int, shape: tuple[int, int], num_classes: int) -> np.ndarr
     labels = rng.integers(0, num_classes + 1, shape).astype(np.uint8)
     labels[rng.random(shape) < 0.1] = 255
     return labels
-
-
-def naive_confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
-    matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    for p, t in zip(prediction.ravel(), truth.ravel(), strict=True):
-        if t != 255:
-            matrix[t, p] += 1
-    return matrix
 
 
 def naive_curve(
@@ -34,17 +27,18 @@ def naive_curve(
         dense = np.full((num_classes + 1, *truth.shape), -np.inf, np.float32)
         dense[0] = threshold
         dense[keys + 1] = scores
-        matrices.append(naive_confusion(dense.argmax(0), truth, num_classes))
+        matrices.append(confusion_matrix(dense.argmax(0), truth, num_classes))
     return np.stack(matrices)
 
 
-def test_matrix_of_a_hand_made_example():
+def test_counts_of_a_hand_made_example():
     truth = np.array([[0, 1, 1], [2, 255, 2]], np.uint8)
     prediction = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
     expected = [[1, 0, 0], [0, 1, 1], [1, 0, 1]]
-    matrix = confusion_matrix(prediction, truth, num_classes=2)
-    assert matrix.dtype == np.int64
-    np.testing.assert_array_equal(matrix, expected)
+    np.testing.assert_array_equal(confusion_matrix(prediction, truth, num_classes=2), expected)
+    counts = class_counts(prediction, truth, num_classes=2)
+    assert counts.dtype == np.int64
+    np.testing.assert_array_equal(counts, [[1, 1, 1], [1, 2, 2], [2, 1, 2]])
 
 
 def test_scores_of_a_hand_made_example():
@@ -69,23 +63,23 @@ def test_scores_of_a_hand_made_example():
 
 def test_an_unknown_protocol_is_refused():
     with pytest.raises(Exception, match="lenient"):
-        confusion_scores(np.zeros((2, 2), np.int64), "lenient")  # pyright: ignore
+        class_scores(np.zeros((3, 2), np.int64), "lenient")  # pyright: ignore
 
 
 @pytest.mark.parametrize("protocol", ["strict", "present"])
 def test_nothing_to_score_gives_zeros(protocol):
-    scores = confusion_scores(np.zeros((3, 3), np.int64), protocol)
+    scores = class_scores(np.zeros((3, 3), np.int64), protocol)
     assert scores["miou"] == 0 and scores["pixel_accuracy"] == 0
 
 
 def test_class_indices_out_of_range_are_refused():
     zeros = np.zeros((2, 2), np.uint8)
     with pytest.raises(ValueError, match="expected prediction up to class index 2, found 3"):
-        confusion_matrix(zeros + 3, zeros, num_classes=2)
+        class_counts(zeros + 3, zeros, num_classes=2)
     with pytest.raises(ValueError, match="expected truth up to class index 2, found 4"):
-        confusion_matrix(zeros, zeros + 4, num_classes=2)
+        class_counts(zeros, zeros + 4, num_classes=2)
     # Where the truth is ignored the prediction does not matter.
-    assert confusion_matrix(zeros + 3, zeros + 255, num_classes=2).sum() == 0
+    assert class_counts(zeros + 3, zeros + 255, num_classes=2).sum() == 0
 
 
 def test_counts_do_not_overflow_32_bits():
@@ -95,12 +89,14 @@ def test_counts_do_not_overflow_32_bits():
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 9), st.integers(1, 5))
-def test_matrix_equals_counting_and_sums_to_the_counted_pixels(seed, height, width, num_classes):
+def test_counts_equal_counting_and_sums_to_the_counted_pixels(seed, height, width, num_classes):
     truth = draw_labels(seed, (height, width), num_classes)
     prediction = draw_labels(seed + 1, (height, width), num_classes) % (num_classes + 1)
+    counts = class_counts(prediction, truth, num_classes)
     matrix = confusion_matrix(prediction, truth, num_classes)
-    np.testing.assert_array_equal(matrix, naive_confusion(prediction, truth, num_classes))
-    assert matrix.sum() == (truth != 255).sum()
+    np.testing.assert_array_equal(counts, counts_of(matrix))
+    assert counts[1].sum() == counts[2].sum() == (truth != 255).sum()
+    assert image_miou(counts) == confusion_scores(matrix, "present")["miou"]
 
 
 @settings(deadline=None)
@@ -144,32 +140,46 @@ def test_one_pass_equals_the_loop_over_thresholds(seed, present, dtype, coarse, 
         scores = (np.round(scores.astype(np.float32) * 4) / 4).astype(dtype)
         thresholds = [round(4 * t) / 4 for t in thresholds]
     truth = draw_labels(seed, shape, num_classes)
-    fast = threshold_confusions(scores, keys, truth, thresholds, num_classes)
-    np.testing.assert_array_equal(fast, naive_curve(scores, keys, truth, thresholds, num_classes))
-    assert (fast.sum((1, 2)) == (truth != 255).sum()).all()
+    fast = threshold_counts(scores, keys, truth, thresholds, num_classes)
+    matrices = naive_curve(scores, keys, truth, thresholds, num_classes)
+    np.testing.assert_array_equal(fast, counts_of(matrices))
+    assert (fast[:, 1:].sum(-1) == (truth != 255).sum()).all()
 
 
 def test_a_score_equal_to_the_threshold_is_background():
     scores = np.full((1, 1, 1), 0.5, np.float32)
     truth = np.ones((1, 1), np.uint8)
-    below, equal = threshold_confusions(scores, np.array([0]), truth, [0.499, 0.5], num_classes=1)
-    np.testing.assert_array_equal(below, [[0, 0], [0, 1]])
-    np.testing.assert_array_equal(equal, [[0, 0], [1, 0]])
+    below, equal = threshold_counts(scores, np.array([0]), truth, [0.499, 0.5], num_classes=1)
+    np.testing.assert_array_equal(below, [[0, 1], [0, 1], [0, 1]])
+    np.testing.assert_array_equal(equal, [[0, 0], [0, 1], [1, 0]])
 
 
 def test_thresholds_are_compared_in_float32():
     # 0.1 is not exact: float32(0.1) > float64 0.1, and the published programs compare in float32.
     scores = np.full((1, 1, 1), 0.1, np.float32)
-    matrix = threshold_confusions(
+    counts = threshold_counts(
         scores, np.array([0]), np.zeros((1, 1), np.uint8), [0.1], num_classes=1
     )
-    assert matrix[0, 0, 0] == 1
+    assert counts[0, 0, 0] == 1
 
 
-def test_scores_of_a_stack_are_those_of_each_matrix():
+def test_scores_of_a_stack_are_those_of_each():
     stack = np.random.default_rng(0).integers(0, 9, (5, 3, 3))
     together = confusion_scores(stack, "present")
     for index, matrix in enumerate(stack):
         alone = confusion_scores(matrix, "present")
         for name, values in alone.items():
             np.testing.assert_array_equal(together[name][index], values)
+
+
+def test_classes_beyond_255_are_counted():
+    rng = np.random.default_rng(0)
+    keys = np.array([4, 300, 254, 255])
+    scores = rng.random((4, 9, 8)).astype(np.float32)
+    truth = rng.choice([0, 5, 255, 256, 301], (9, 8)).astype(np.uint16)
+    counts = threshold_counts(scores, keys, truth, [0.3, 0.8], 400, ignore=65535)
+    for found, threshold in zip(counts, np.float32([0.3, 0.8]), strict=True):
+        labels = np.where(scores.max(0) > threshold, keys[scores.argmax(0)] + 1, 0)
+        parts = (labels[labels == truth], truth, labels)
+        expected = [np.bincount(part.ravel(), minlength=401) for part in parts]
+        np.testing.assert_array_equal(found, expected)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from tests.reference.confusion import confusion_matrix, confusion_scores
 from tests.toys.sections import run_section
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.formats.crf_files import read_crf, read_crf_mask, write_crf
@@ -18,7 +19,6 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.host.cam_crf import CamTask, refine_cams
 from wsss_jax.host.dense_crf import PSA, CrfSettings, dense_crf, score_unary
-from wsss_jax.scoring.confusion import confusion_matrix, confusion_scores
 from wsss_jax.stages.base import Context, Stage
 from wsss_jax.stages.crf import Crf
 from wsss_jax.stages.evaluate import Evaluate

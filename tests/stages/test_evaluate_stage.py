@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from tests.reference.confusion import confusion_scores
 from tests.toys.scored_folders import (
     CLASSES,
     IDS,
@@ -22,7 +23,6 @@ from wsss_jax.data.confidence import write_confidence
 from wsss_jax.data.formats.cam_files import write_seam_cams
 from wsss_jax.errors import UserError
 from wsss_jax.scoring import score_files
-from wsss_jax.scoring.confusion import confusion_scores
 from wsss_jax.stages.base import Context
 from wsss_jax.stages.evaluate import Evaluate
 
@@ -160,13 +160,13 @@ def test_only_the_first_process_scores(folders: Path):
 def test_an_empty_cam_file_is_all_background(tmp_path: Path):
     truth = np.array([[0, 1, 255]], np.uint8)
     write_seam_cams(tmp_path / "a.npy", np.zeros(0, np.int64), np.zeros((0, 1, 3), np.float32))
-    confusion = score_files.score_cams(tmp_path / "a.npy", truth, 1, [0.1]).confusion
-    np.testing.assert_array_equal(confusion, [[[1, 0], [1, 0]]])
+    counts = score_files.score_cams(tmp_path / "a.npy", truth, 1, [0.1]).classes
+    np.testing.assert_array_equal(counts, [[[1, 0], [1, 1], [2, 0]]])
 
 
 def test_nothing_to_score_is_refused():
     with pytest.raises(UserError, match="empty list"):
-        score_files.score_images([], lambda _: score_files.Counts(np.zeros((1, 2, 2), np.int64)))
+        score_files.score_images([], lambda _: score_files.Counts(np.zeros((1, 3, 2), np.int64)))
 
 
 def test_the_surer_pixels_of_masks_are_scored_alone(

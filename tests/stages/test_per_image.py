@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -87,9 +87,17 @@ def work(count: int, **changes: Any) -> ImageWork[int]:
     return ImageWork(**given | changes)
 
 
-def run(folder: Path, count: int, positions: range | None = None, **changes: Any) -> Done[int]:
-    every = range(count) if positions is None else positions
-    return run_on_images(ids_of(count), folder, every, work(count, **changes), QUIET)
+class Ran(NamedTuple):
+    done: Done
+    results: dict[int, int]
+
+
+def run(folder: Path, count: int, positions: range | None = None, **changes: Any) -> Ran:
+    every, found = range(count) if positions is None else positions, {}
+    task = work(count, **changes)
+    done = run_on_images(ids_of(count), folder, every, task, QUIET, found.__setitem__)
+    assert done.made == len(found)
+    return Ran(done, found)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -97,16 +105,16 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_batches_are_those_of_the_plan_and_results_go_by_position(tmp_path: Path):
-    done = run(tmp_path, 10)
+    done, results = run(tmp_path, 10)
     groups = [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
     for group in groups:
         for position in group:
             assert (tmp_path / f"notes/toy{position}.txt").read_text() == str(group)
             assert (tmp_path / f"sums/toy{position}.txt").read_text() == str(sum(group))
-    assert done.kept == () and done.results == {i: i for i in range(10)}
+    assert not len(done.kept) and results == {i: i for i in range(10)}
     assert done.images_per_second is not None and done.images_per_second > 0
-    again = run(tmp_path, 10)
-    assert again.kept == tuple(range(10)) and again.results == {}
+    again, results = run(tmp_path, 10)
+    assert again.kept.tolist() == list(range(10)) and results == {}
     assert again.images_per_second is None
     assert run(tmp_path / "nothing", 0).results == {}
 
@@ -119,8 +127,8 @@ def test_resuming_gives_the_same_bytes_and_keeps_what_is_there(tmp_path: Path):
         (resumed / name).parent.mkdir(parents=True, exist_ok=True)
         (resumed / name).write_bytes(whole[name])
     stamp = (resumed / "notes/toy1.txt").stat().st_mtime_ns
-    done = run(resumed, 10)
-    assert done.kept == (1,)  # the others lack one of their files
+    done = run(resumed, 10).done
+    assert done.kept.tolist() == [1]  # the others lack one of their files
     assert content(resumed) == whole
     assert (resumed / "notes/toy1.txt").stat().st_mtime_ns == stamp
 

@@ -38,11 +38,14 @@ if __name__ == "__main__":
     progress = functools.partial(Progress, label="toys", enabled=False)
     print("begun", flush=True)
     try:
-        done = run_on_images(ids, Path(sys.argv[1]), range(40), work, progress)
+        found = {}
+        done = run_on_images(
+            ids, Path(sys.argv[1]), range(40), work, progress, found.__setitem__
+        )
     except UserError as error:
         print(error)
     else:
-        print(done.workers, sorted(done.results) == list(range(40)), set(done.results.values()))
+        print(done.workers, sorted(found) == list(range(40)), set(found.values()))
 """
 
 

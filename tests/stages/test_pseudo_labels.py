@@ -14,7 +14,7 @@ from tests.toys.sections import run_section
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.images import VOC_PALETTE
 from wsss_jax.errors import UserError
-from wsss_jax.scoring.confusion import confusion_matrix, threshold_confusions
+from wsss_jax.scoring.confusion import class_counts, threshold_counts
 from wsss_jax.stages.base import Context
 from wsss_jax.stages.pseudo_labels import (
     Background,
@@ -85,7 +85,7 @@ def test_a_mask_scores_what_the_threshold_curve_says(seed, count, threshold):
     truth = np.random.default_rng(seed).integers(0, 4, SHAPE).astype(np.uint8)
     mask = label_map(keys, cam, Background(threshold=threshold))
     np.testing.assert_array_equal(
-        confusion_matrix(mask, truth, 3), threshold_confusions(cam, keys, truth, [threshold], 3)[0]
+        class_counts(mask, truth, 3), threshold_counts(cam, keys, truth, [threshold], 3)[0]
     )
     assert set(np.unique(mask)) <= {0, *(keys + 1)}  # no class but the image's own
 

@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.toys.sections import run_section
-from wsss_jax.data.formats.cam_files import write_cams
+from wsss_jax.data.formats.cam_files import CamFolder, write_cams
 from wsss_jax.data.formats.walk_files import Walk, read_walk, write_walk
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.source import Record
@@ -214,7 +214,7 @@ def test_processes_share_the_images(inputs: dict[str, Path], done: Path, tmp_pat
 
 
 def test_a_huge_image_is_walked_on_smaller(inputs: dict[str, Path]):
-    cams = {"image_0": inputs["cams"] / "cams" / "image_0.npz"}
+    cams = CamFolder(inputs["cams"] / "cams", ["image_0"])
     network = Network(lambda images, valid: images, stride=8, backbone=Tiny())
     walks = Walks(Images(), cams, network, WalkSettings(max_pixels=5000), alpha=4.0)
     ready = walks.prepare(0)

@@ -11,13 +11,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
+from tests.reference.confusion import confusion_matrix, confusion_scores
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.images import encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.pipeline import graph
-from wsss_jax.scoring.confusion import confusion_matrix, confusion_scores
 from wsss_jax.stages.base import Context
 from wsss_jax.training.metrics import MetricWriter
 

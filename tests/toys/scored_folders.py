@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.reference.confusion import confusion_matrix
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.images import encode_mask
-from wsss_jax.scoring.confusion import confusion_matrix
 
 CLASSES = ("cat", "dog", "cow")
 IDS = [f"image{i}" for i in range(6)]

@@ -4,10 +4,15 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import Float64
+
 from wsss_jax.comparison.trials import SPLITS, Comparison, Entry
+from wsss_jax.data.columns import sorted_positions
 from wsss_jax.data.source import Source
 from wsss_jax.report import wording
 from wsss_jax.report.gallery import Sample, View, choose, make_sample
+from wsss_jax.scoring.image_scores import read_image_scores
 from wsss_jax.viz.colors import class_colors
 
 
@@ -28,24 +33,32 @@ def make_gallery(comparison: Comparison, source: Source, split: str, count: int)
     Raises:
       UserError: an image or a mask is damaged.
     """
-    rivals = [entry for entry in comparison.entries if not entry.supervised] or comparison.entries
-    scores = [entry.trials[0].scored[split].per_image for entry in rivals]
-    position = {name: index for index, name in enumerate(source.ids)}
-    known = [name for name in scores[0] if name in position and all(name in s for s in scores)]
-    means = {name: math.fsum(s[name] for s in scores) / len(scores) for name in known}
+    order = sorted_positions(source.ids)
+    folders = [entry.trials[0].scored[split].stage.folder for entry in comparison.entries]
+    scores = np.stack([read_image_scores(folder, source.ids, order) for folder in folders])
+    rivals = scores[[not entry.supervised for entry in comparison.entries]]
+    rivals = rivals if len(rivals) else scores
+    sums = map(math.fsum, rivals.T)  # NaN if one of them has no score
+    means = np.fromiter(sums, np.float64, len(source)) / len(rivals)
     return [
-        _sample(comparison.entries, source, split, position[name], group, means[name])
-        for group, name in choose(means, count)
+        _sample(comparison.entries, source, split, position, group, means[position], scores)
+        for group, position in choose(means, order, count)
     ]
 
 
 def _sample(
-    entries: Sequence[Entry], source: Source, split: str, index: int, group: str, mean: float
+    entries: Sequence[Entry],
+    source: Source,
+    split: str,
+    index: int,
+    group: str,
+    mean: float,
+    scores: Float64[np.ndarray, "entries n"],
 ) -> Sample:
     record, colors = source[index], class_colors(len(source.classes))
     made = [
-        make_sample(entry.trials[0].scored[split], record, source.classes, colors, group)
-        for entry in entries
+        make_sample(entry.trials[0].scored[split], record, source.classes, colors, group, score)
+        for entry, score in zip(entries, scores[:, index], strict=True)
     ]
     views = [view for view in made[0].views if view.kind in ("image", "truth")]
     for entry, sample in zip(entries, made, strict=True):
@@ -58,4 +71,4 @@ def _sample(
             )
     present = {name for sample in made for name in sample.labels}
     tags = tuple(dataclasses.replace(tag, iou=None) for tag in made[0].tags if tag.name in present)
-    return Sample(made[0].id, group, mean, made[0].labels, tags, tuple(views))
+    return Sample(made[0].id, group, float(mean), made[0].labels, tags, tuple(views))

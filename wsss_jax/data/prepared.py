@@ -22,14 +22,18 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from filelock import FileLock
+from jaxtyping import Int32
 
+from wsss_jax.data.columns import Names, Size, Sizes
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
-from wsss_jax.files import read_json
+from wsss_jax.files import read_bytes, read_json
 from wsss_jax.progress import Progress
 
 # TFDS keeps the records of a shard in memory while it writes them.
 _RECORDS_PER_SHARD = 512
+
+_IDS, _SIZES = "ids.txt", "sizes.npy"
 
 # They are recognized by their text, because array_record wraps system errors in RuntimeErrors.
 _FIXABLE = {
@@ -55,7 +59,7 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       masks: whether the records have masks.
     """
 
-    VERSION = tfds.core.Version("1.1.0")  # Version 1.0.0 did not have the sizes of images.
+    VERSION = tfds.core.Version("1.2.0")  # Before 1.2.0, ids and sizes were in metadata.json.
 
     def __init__(
         self,
@@ -68,13 +72,11 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         masks: bool,
     ):
         self.split = re.sub(r"\W", "_", split)
-        self.ids, self.classes, self.masks = list(ids), tuple(classes), masks
-        self._sizes: list[tuple[int, int]] = []
+        self.ids, self.classes, self.masks = ids, tuple(classes), masks
+        self._sizes = np.zeros((len(ids), 2), np.int32)
         self.advance: Callable[[], None] = lambda: None
         """A function that is called after each record is written."""
-        self._metadata = tfds.core.MetadataDict(
-            ids=self.ids, sizes=self._sizes, classes=self.classes, masks=masks, digest=""
-        )
+        self._metadata = _Metadata(ids, self._sizes, classes=self.classes, masks=masks, digest="")
         config = tfds.core.BuilderConfig(name=f"{self.split}-{fingerprint[:16]}")
         with _quiet():
             super().__init__(data_dir=folder, config=config, file_format="array_record")
@@ -113,7 +115,7 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 _digest(digest, record)
                 self.advance()
                 example = dict(record)
-                self._sizes.append(record["size"])
+                self._sizes[position] = record["size"]
                 del example["size"]
                 if not self.masks:
                     del example["segmentation"]
@@ -122,6 +124,21 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             self._metadata["digest"] = digest.hexdigest()
 
         return {self.split: [lambda start=start: shard(start) for start in starts]}
+
+
+class _Metadata(tfds.core.MetadataDict):
+    """Metadata of which `ids` and `sizes` are files of their own, which are read in no time."""
+
+    def __init__(self, ids: Sequence[str], sizes: Int32[np.ndarray, "n 2"], **others: Any):
+        super().__init__(**others)
+        self._ids, self._sizes = ids, sizes
+
+    def save_metadata(self, data_dir: Any) -> None:
+        """Writes the metadata; TFDS calls it."""
+        super().save_metadata(data_dir)
+        with open(Path(data_dir) / _IDS, "w", encoding="utf-8", newline="") as file:
+            file.writelines(f"{name}\n" for name in self._ids)
+        np.save(Path(data_dir) / _SIZES, self._sizes)
 
 
 def prepare(builder: RecordBuilder) -> "PreparedSource":
@@ -160,8 +177,8 @@ class PreparedSource:
     def __init__(self, folder: Path):
         self.folder = folder
         metadata = read_json(folder / "metadata.json")
-        self.ids: list[str] = metadata["ids"]
-        self.sizes = [(height, width) for height, width in metadata["sizes"]]
+        self.ids: Sequence[str] = Names(read_bytes(folder / _IDS))
+        self.sizes: Sequence[Size] = Sizes(np.load(folder / _SIZES))
         self.classes: tuple[str, ...] = tuple(metadata["classes"])
         self.digest: str = metadata["digest"]
         encoded = ("image", "segmentation") if metadata["masks"] else ("image",)

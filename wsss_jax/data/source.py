@@ -1,5 +1,6 @@
 """The contract of data sources, which give random access to the records of a split."""
 
+from collections.abc import Sequence
 from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
@@ -35,8 +36,8 @@ class Source(Protocol):
       digest: a digest that changes with the content of the records.
     """
 
-    ids: list[str]
-    sizes: list[tuple[int, int]]
+    ids: Sequence[str]
+    sizes: Sequence[tuple[int, int]]
     classes: tuple[str, ...]
     digest: str
 

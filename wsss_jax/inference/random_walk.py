@@ -5,7 +5,7 @@ Images are run in a few padded shapes, as in `wsss_jax.inference.multi_scale`.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from wsss_jax.data.augment import resize_image
-from wsss_jax.data.formats.cam_files import image_and_cams
+from wsss_jax.data.formats.cam_files import CamFolder, image_and_cams
 from wsss_jax.data.formats.walk_files import Walk, write_walk
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
@@ -88,7 +88,7 @@ class Walks:
 
     Args:
       source: the images.
-      cams: the CAM file of each image, by its id.
+      cams: the CAM files of the images.
       network: the network from `load_network` for affinities or boundaries, as the settings say.
       how: the settings.
       alpha: the exponent of the background (1 − max)^alpha that takes part in the walk, or None for
@@ -98,7 +98,7 @@ class Walks:
     def __init__(
         self,
         source: Source,
-        cams: Mapping[str, Path],
+        cams: CamFolder,
         network: Network,
         how: WalkSettings,
         alpha: float | None,

@@ -1,7 +1,6 @@
 """Reads the results of a run from the folders of its stages; parts that are missing are empty."""
 
 import dataclasses
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -72,14 +71,10 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Scores of the output of `scored`; `chain` are all stages upstream, the nearest first.
-
-    `per_image` maps ids to mIoU in 0…1 (empty where it was not recorded).
-    """
+    """Scores of the output of `scored`; `chain` are all stages upstream, the nearest first."""
 
     stage: StageResult
     chain: tuple[StageResult, ...]
-    per_image: dict[str, float]
 
     @property
     def scored(self) -> StageResult:
@@ -187,7 +182,7 @@ def collect(
         if stage.type == "train" and stage.finished
     )
     evaluations = tuple(
-        Evaluation(stage, tuple(results[name] for name in stage.upstream), _per_image(stage.folder))
+        Evaluation(stage, tuple(results[name] for name in stage.upstream))
         for stage in results.values()
         if stage.type == "evaluate" and "miou" in stage.metrics
     )
@@ -230,15 +225,6 @@ def _rank(kind: str) -> int:
 def _object(path: Path) -> dict[str, Any]:
     value = read_json(path) if path.is_file() else {}
     return value if isinstance(value, dict) else {}
-
-
-def _per_image(folder: Path) -> dict[str, float]:
-    values = _object(folder / "per_image.json")
-    return {
-        name: float(value)
-        for name, value in values.items()
-        if isinstance(value, int | float) and math.isfinite(value)
-    }
 
 
 def _number(values: dict[str, Any], key: str) -> float | None:

@@ -1,18 +1,21 @@
 """Selects the best, median and worst images of an evaluation, with the run's maps and masks."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float64, Int, UInt8
 
+from wsss_jax.data.columns import sorted_positions
 from wsss_jax.data.formats.cam_files import Cams, find_cams, read_cams
 from wsss_jax.data.images import IGNORE, decode_image, decode_mask
 from wsss_jax.data.source import Record, Source
 from wsss_jax.report.collect import Evaluation, Run, StageResult
 from wsss_jax.scoring.confusion import strongest
+from wsss_jax.scoring.image_scores import read_image_scores
 from wsss_jax.viz.colors import class_colors, paint_mask
 from wsss_jax.viz.overlay import cam_overlay
 
@@ -91,23 +94,31 @@ def _chains(run: Run) -> list[tuple[StageResult, ...]]:
 
 
 def _unscored(chain: tuple[StageResult, ...]) -> Evaluation:
-    return Evaluation(chain[0], chain, {})
+    return Evaluation(chain[0], chain)
 
 
-def choose(per_image: dict[str, float], count: int) -> list[tuple[str, str]]:
-    """Returns groups and ids of the `count` best, median and worst images, the worst one first.
+def choose(
+    scores: Float64[np.ndarray, " n"], order: Int[np.ndarray, " n"], count: int
+) -> list[tuple[str, int]]:
+    """Returns groups and positions of the `count` best, median and worst images, worst one first.
 
     No image is in two groups; with fewer than 3 · `count` images, the groups are smaller. Ties are
     broken by id.
+
+    Args:
+      scores: the score of each image, or NaN if it has none.
+      order: the positions of the images in the order of their ids; see `sorted_positions`.
+      count: the number of images in a group.
     """
-    order = sorted(per_image, key=lambda name: (-per_image[name], name))
-    count = min(count, max(1, len(order) // 3))
-    best, rest = order[:count], order[count:]
+    ranked = order[(-scores[order]).argsort(kind="stable")]  # NaN comes last
+    ranked = ranked[: len(scores) - int(np.isnan(scores).sum())]
+    count = min(count, max(1, len(ranked) // 3))
+    best, rest = ranked[:count], ranked[count:]
     worst, rest = rest[max(0, len(rest) - count) :], rest[: max(0, len(rest) - count)]
     start = max(0, (len(rest) - count) // 2)
     median = rest[start : start + count]
     groups = (("best", best), ("median", median), ("worst", worst[::-1]))
-    return [(group, name) for group, names in groups for name in names]
+    return [(group, int(position)) for group, found in groups for position in found]
 
 
 def map_folders(run: Run) -> tuple[Path, ...]:
@@ -126,18 +137,24 @@ def make_gallery(
     Raises:
       UserError: an image or mask is broken.
     """
-    position = {name: index for index, name in enumerate(source.ids)}
-    known = {name: value for name, value in evaluation.per_image.items() if name in position}
-    chosen = choose(known, count)
+    order = sorted_positions(source.ids)
+    scores = read_image_scores(evaluation.stage.folder, source.ids, order)
+    chosen = choose(scores, order, count)
     if not chosen:
-        folders = [f for f in (evaluation.folder("masks"), evaluation.folder("cams")) if f]
-        made = {path.stem for folder in folders for path in folder.iterdir()}
-        chosen = [("sample", name) for name in source.ids if name in made][: 3 * count]
+        made = (p for p, name in enumerate(source.ids) if _is_made(evaluation, name))
+        chosen = [("sample", position) for position in itertools.islice(made, 3 * count)]
     colors = class_colors(len(source.classes))
     return [
-        make_sample(evaluation, source[position[name]], source.classes, colors, group, maps)
-        for group, name in chosen
+        make_sample(
+            evaluation, source[position], source.classes, colors, group, scores[position], maps
+        )
+        for group, position in chosen
     ]
+
+
+def _is_made(evaluation: Evaluation, name: str) -> bool:
+    masks, cams = evaluation.folder("masks"), evaluation.folder("cams")
+    return bool(masks and (masks / f"{name}.png").is_file()) or bool(cams and find_cams(cams, name))
 
 
 def make_sample(
@@ -146,11 +163,12 @@ def make_sample(
     classes: Sequence[str],
     colors: UInt8[np.ndarray, "n 3"],
     group: str,
+    score: float,
     maps: Sequence[Path] = (),
 ) -> Sample:
     """An image with what `evaluation` scored there; `colors` as of `class_colors`.
 
-    `maps` as of `make_gallery`.
+    `score` is its mIoU, or NaN if it has none; `maps` as of `make_gallery`.
 
     Raises:
       UserError: the image or a mask is broken.
@@ -187,7 +205,8 @@ def make_sample(
         painted = paint_mask(small, _fit_mask(mask, small), colors)
         made = ", ".join(tag.name for tag in tags if (mask == tag.index).any()) or "background only"
         views.append(View("mask", "Mask", f"Predicted mask of {name}: {made}", painted))
-    return Sample(name, group, evaluation.per_image.get(name), names, tags, tuple(views))
+    miou = None if np.isnan(score) else float(score)
+    return Sample(name, group, miou, names, tags, tuple(views))
 
 
 def _cams(folder: Path | None, name: str, image: np.ndarray) -> Cams | None:

@@ -66,7 +66,7 @@ def boundary_scores(
     Args:
       counts: sums of `boundary_counts` over the images.
       protocol: absent classes count as 0 under ``strict``; under ``present`` they are NaN and left
-        out of the mean, as in `confusion_scores`.
+        out of the mean, as in `class_scores`.
     """
     undefined = 0.0 if protocol == "strict" else np.nan
     full = np.full(len(counts), undefined)

@@ -47,13 +47,12 @@ def evaluate(
     stage_output = pred / ("cams" if of_maps else "masks")  # `pred` may be a stage's folder
     pred = stage_output if stage_output.is_dir() else pred
     find = find_cams if of_maps else _find_mask
-    found = {image_id: find(pred, image_id) for image_id in ids}
-    if not of_maps and not any(found.values()) and any(find_cams(pred, name) for name in ids):
+    missing = [image_id for image_id in ids if not find(pred, image_id)]
+    if not of_maps and len(missing) == len(ids) and any(find_cams(pred, name) for name in ids):
         raise UserError(
             f"expected masks (.png) in {pred}, found CAM files: add --threshold or --curve to score"
             " them"
         )
-    missing = [image_id for image_id, path in found.items() if path is None]
     check_all_found("CAM file" if of_maps else "mask (.png)", missing, len(ids), pred)
     no_truth = [image_id for image_id in ids if not _find_mask(gt, image_id)]
     check_all_found("mask (.png)", no_truth, len(ids), gt)
@@ -65,22 +64,22 @@ def evaluate(
     def score_one(image_id: str) -> score_files.Counts:
         path = gt / f"{image_id}.png"
         truth = decode_mask(read_bytes(path), str(path), num_classes)
-        prediction = found[image_id]
+        prediction = find(pred, image_id)
         assert prediction is not None
         if of_maps:
             return score_files.score_cams(prediction, truth, num_classes, [*thresholds, *extra])
         return score_files.score_mask(prediction, truth, num_classes, ignore_as_background)
 
     with Progress(len(ids), "evaluate") as progress:
-        scored = score_files.score_images(ids, score_one, progress.update)
+        counts = score_files.score_images(ids, score_one, lambda _: progress.update())
     result = {"images": len(ids)}
     chosen = -1
     if curve:
-        result |= score_files.curve(scored.confusion[: len(thresholds)], thresholds, protocol)
+        result |= score_files.curve(counts.classes[: len(thresholds)], thresholds, protocol)
         if threshold is None:
             chosen = thresholds.index(result["best_threshold"])
     names = ("background", *classes)
-    return result | score_files.summary(scored.confusion[chosen], names, protocol, scored.boundary)
+    return result | score_files.summary(counts.classes[chosen], names, protocol, counts.boundary)
 
 
 def _find_mask(folder: Path, image_id: str) -> Path | None:

@@ -1,31 +1,33 @@
 """Scores prediction files against ground truth, for the evaluation stage and the command line.
 
 T is the number of thresholds, which is 1 for masks. There are n = C + 1 classes, the background
-first.
+first. Counts are those of `wsss_jax.scoring.confusion`.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Int64, UInt8
 
 from wsss_jax.data.confidence import CERTAIN, read_confidence
 from wsss_jax.data.formats.cam_files import read_cams
 from wsss_jax.data.images import decode_mask
-from wsss_jax.data.threads import thread_pool
+from wsss_jax.data.threads import ahead, thread_count, thread_pool
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_bytes
 from wsss_jax.scoring.boundary_iou import boundary_counts, boundary_scores
 from wsss_jax.scoring.confusion import (
     IGNORE,
     Protocol,
-    confusion_matrix,
-    confusion_scores,
-    threshold_confusions,
+    class_counts,
+    class_scores,
+    threshold_counts,
 )
+
+Image = TypeVar("Image")
 
 THRESHOLDS = tuple(i / 100 for i in range(100))
 """Background scores of the threshold curve. The published programs stop at 0.59, which is enough
@@ -40,49 +42,41 @@ PER_CLASS = ("iou", "precision", "recall", "fp_rate", "fn_rate")
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """The counts of one image: its confusion matrices, and `boundary_counts` for masks."""
+    """The counts of one or more images by class, and `boundary_counts` for masks."""
 
-    confusion: Int64[np.ndarray, "t n n"]
+    classes: Int64[np.ndarray, "t 3 n"]
     boundary: Int64[np.ndarray, "n 2"] | None = None
 
-
-@dataclasses.dataclass(frozen=True)
-class Scored:
-    """The counts over all images, and the mIoU of each image at each threshold.
-
-    The mIoU of an image is the mean over the classes in its ground truth or its prediction,
-    whatever the protocol is. Under `strict`, a perfect mask of two classes would only get 2/21.
-    """
-
-    confusion: Int64[np.ndarray, "t n n"]
-    boundary: Int64[np.ndarray, "n 2"] | None
-    image_miou: dict[str, Float64[np.ndarray, " t"]]
+    def __add__(self, other: "Counts") -> "Counts":
+        boundary = self.boundary
+        if boundary is not None and other.boundary is not None:
+            boundary = boundary + other.boundary
+        return Counts(self.classes + other.classes, boundary)
 
 
 def score_images(
-    ids: Sequence[str],
-    score_one: Callable[[str], Counts],
-    done: Callable[[], None] = lambda: None,
-) -> Scored:
-    """Sums `score_one(id)` over all ids in a thread pool and calls `done()` after every image.
+    images: Iterable[Image],
+    score_one: Callable[[Image], Counts],
+    done: Callable[[Counts], None] = lambda counts: None,
+) -> Counts:
+    """Sums `score_one(image)` over all images in a thread pool, which works a few images ahead.
+
+    Args:
+      images: the ids or the positions of the images.
+      score_one: a function that returns the counts of an image; it runs in threads.
+      done: a function that gets the counts of every image in order, in the caller's thread.
 
     Raises:
-      UserError: there are no ids.
+      UserError: there are no images.
     """
-    if not ids:
-        raise UserError("expected images to score, found an empty list: check the list")
-
-    image_miou = {}
-    confusion = boundary = None
+    total = None
     with thread_pool() as pool:
-        for image_id, counts in zip(ids, pool.map(score_one, ids), strict=True):
-            confusion = counts.confusion if confusion is None else confusion + counts.confusion
-            if counts.boundary is not None:
-                boundary = counts.boundary if boundary is None else boundary + counts.boundary
-            image_miou[image_id] = confusion_scores(counts.confusion, "present")["miou"]
-            done()
-    assert confusion is not None
-    return Scored(confusion, boundary, image_miou)
+        for (counts,) in ahead(pool, score_one, ([one] for one in images), 2 * thread_count()):
+            total = counts if total is None else total + counts
+            done(counts)
+    if total is None:
+        raise UserError("expected images to score, found an empty list: check the list")
+    return total
 
 
 def score_mask(
@@ -94,8 +88,8 @@ def score_mask(
 ) -> Counts:
     """Returns the counts of one mask file.
 
-    If the file of its `confidence` is given, the confusion matrix of all pixels is followed by
-    those of the pixels that reach each of `CONFIDENCES`.
+    If the file of its `confidence` is given, the counts of all pixels are followed by those
+    of the pixels that reach each of `CONFIDENCES`.
 
     Raises:
       UserError: the file is missing or damaged, its size differs from that of `truth`, or it has an
@@ -117,10 +111,10 @@ def score_mask(
         return counts
     sure = read_confidence(confidence, truth.shape)
     parts = [
-        confusion_matrix(prediction, np.where(sure < least * CERTAIN, IGNORE, truth), num_classes)
+        class_counts(prediction, np.where(sure < least * CERTAIN, IGNORE, truth), num_classes)
         for least in CONFIDENCES
     ]
-    return Counts(np.stack([counts.confusion[0], *parts]), counts.boundary)
+    return Counts(np.stack([counts.classes[0], *parts]), counts.boundary)
 
 
 def mask_counts(
@@ -128,7 +122,7 @@ def mask_counts(
 ) -> Counts:
     """Returns the counts of one label map; pixels where `truth` is 255 are not scored."""
     return Counts(
-        confusion_matrix(prediction, truth, num_classes)[None],
+        class_counts(prediction, truth, num_classes)[None],
         boundary_counts(prediction, truth, num_classes),
     )
 
@@ -139,7 +133,7 @@ def score_cams(
     num_classes: int,
     thresholds: Sequence[float],
 ) -> Counts:
-    """Returns the confusion matrices of one CAM file at all thresholds.
+    """Returns the counts of one CAM file at all thresholds.
 
     Raises:
       UserError: the file is missing or damaged, or its size differs from that of `truth`.
@@ -148,7 +142,7 @@ def score_cams(
     if len(keys) == 0:  # every pixel is background; a file without maps may not know its size
         cam = np.zeros((0, *truth.shape), np.float32)
     check_size(path, cam.shape[1:], truth)
-    return Counts(threshold_confusions(cam, keys, truth, thresholds, num_classes))
+    return Counts(threshold_counts(cam, keys, truth, thresholds, num_classes))
 
 
 def check_size(path: Path, shape: tuple[int, ...], truth: UInt8[np.ndarray, "h w"]) -> None:
@@ -162,21 +156,21 @@ def check_size(path: Path, shape: tuple[int, ...], truth: UInt8[np.ndarray, "h w
 
 
 def summary(
-    confusion: Int64[np.ndarray, "n n"],
+    counts: Int64[np.ndarray, "3 n"],
     names: Sequence[str],
     protocol: Protocol,
     boundary: Int64[np.ndarray, "n 2"] | None = None,
 ) -> dict[str, Any]:
-    """Returns the scores of one confusion matrix as JSON: fractions 0…1, or None if undefined.
+    """Returns the scores of the counts as JSON: fractions 0…1, or None if undefined.
 
     Args:
-      confusion: pixel counts with the ground truth in the rows.
+      counts: pixel counts by class.
       names: the names of the n classes, the background first.
-      protocol: the protocol for absent classes; see `confusion_scores`.
+      protocol: the protocol for absent classes; see `class_scores`.
       boundary: sums of `boundary_counts`, which add ``boundary_miou`` and, per class,
         ``boundary_iou``.
     """
-    scores = confusion_scores(confusion, protocol)
+    scores = class_scores(counts, protocol)
     per_class = {
         name: {key: _number(scores[key][index]) for key in PER_CLASS}
         for index, name in enumerate(names)
@@ -197,10 +191,10 @@ def summary(
 
 
 def curve(
-    confusions: Int64[np.ndarray, "t n n"], thresholds: Sequence[float], protocol: Protocol
+    counts: Int64[np.ndarray, "t 3 n"], thresholds: Sequence[float], protocol: Protocol
 ) -> dict[str, Any]:
     """Returns scores over thresholds as JSON; the lowest best mIoU gives `best_threshold`."""
-    scores = confusion_scores(confusions, protocol)
+    scores = class_scores(counts, protocol)
     return {
         "thresholds": list(thresholds),
         "miou_curve": scores["miou"].tolist(),
@@ -211,21 +205,21 @@ def curve(
 
 
 def by_confidence(
-    confusions: Int64[np.ndarray, "t n n"], protocol: Protocol
+    counts: Int64[np.ndarray, "t 3 n"], protocol: Protocol
 ) -> list[dict[str, float | None]]:
-    """Returns the scores of the pixels above each confidence, from the matrices of `score_mask`.
+    """Returns the scores of the pixels above each confidence, from the counts of `score_mask`.
 
     Returns:
       JSON for each of `CONFIDENCES`: the confidence ``least``, the share ``kept`` of the scored
       pixels that reach it, and their ``miou``, which is None if there are no such pixels.
     """
-    every, *parts = confusions
-    scored = max(int(every.sum()), 1)
+    every, *parts = counts
+    scored = max(int(every[1].sum()), 1)
     return [
         {
             "least": least,
-            "kept": int(part.sum()) / scored,
-            "miou": float(confusion_scores(part, protocol)["miou"]) if part.any() else None,
+            "kept": int(part[1].sum()) / scored,
+            "miou": float(class_scores(part, protocol)["miou"]) if part.any() else None,
         }
         for least, part in zip(CONFIDENCES, parts, strict=True)
     ]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from wsss_jax.data.formats.cam_files import all_cams
+from wsss_jax.data.formats.cam_files import CamFolder
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.host.cam_crf import CamTask, refine_cams
@@ -82,7 +82,7 @@ class Crf(CrfSettings, PerImageStage):
         done = self.on_images(ctx, source, work, "CRF")
         return {
             "images": len(source),
-            "refined": len(done.results),
+            "refined": done.made,
             "workers": done.workers,
             "images_per_second": done.images_per_second,
             "alphas": list(self.alphas),
@@ -96,7 +96,7 @@ def cam_tasks(source: Source, stage: Path) -> Callable[[int], CamTask]:
     Raises:
       UserError: CAM files are missing.
     """
-    cams = all_cams(stage / "cams", source.ids)
+    cams = CamFolder(stage / "cams", source.ids)
 
     def prepare(position: int) -> CamTask:
         name = source.ids[position]

@@ -6,22 +6,25 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
-from wsss_jax.data.formats.cam_files import all_cams
+from wsss_jax.data.formats.cam_files import CamFolder
 from wsss_jax.data.formats.crf_files import read_crf_mask
 from wsss_jax.data.images import decode_mask
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
-from wsss_jax.files import check_all_found, write_json
+from wsss_jax.files import check_all_found
 from wsss_jax.scoring import score_files
-from wsss_jax.scoring.confusion import Protocol, confusion_scores
+from wsss_jax.scoring.confusion import Protocol, class_scores, image_miou
+from wsss_jax.scoring.image_scores import ImageScores, image_scores
 from wsss_jax.scoring.tables import class_table, confidence_table
 from wsss_jax.stages.base import Context, Needs, Stage
 from wsss_jax.stages.crf import expect_alpha
 from wsss_jax.stages.references import best_threshold, named_need
 
-ScoreOne = Callable[[str, Sequence[float]], score_files.Counts]
+ScoreOne = Callable[[int, Sequence[float]], score_files.Counts]
+"""A function that scores the image at a position, at the given thresholds if it has maps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Evaluate(Stage):
 
     Attributes:
       split: the split whose images are scored.
-      protocol: ``strict`` or ``present``; see `confusion_scores`.
+      protocol: ``strict`` or ``present``; see `class_scores`.
       ignore_as_background: whether a predicted 255 in a mask counts as background; otherwise it is
         refused.
       alpha: the α whose result of a crf stage is scored.
@@ -100,50 +103,58 @@ class Evaluate(Stage):
         """
         if ctx.process_index != 0:
             return {}
-        source = ctx.source(self.split)
-        protocol = self.protocol
-        names = ("background", *source.classes)
-        folder = inputs["pred"]
-        result: dict[str, Any]
-        if (folder / "masks").is_dir():
-            score_one = _mask_scorer(folder, source, self.ignore_as_background)
-            scored = _score(ctx, source.ids, score_one, ())
-            result, column = {}, 0
-            if len(scored.confusion) > 1:
-                result["by_confidence"] = score_files.by_confidence(scored.confusion, protocol)
-        elif (folder / "crf").is_dir():
-            alpha = self._alpha_of(folder.name)
-            scored = _score(ctx, source.ids, _crf_scorer(folder / "crf", source, alpha), ())
-            result, column = {"alpha": alpha}, 0
-        elif (folder / "cams").is_dir():
-            choice = _parse_choice(self.threshold, inputs)
-            score_one = _cam_scorer(folder / "cams", source)
-            scored, result, column = self._score_maps(ctx, source, score_one, choice, inputs)
-        else:
-            raise UserError(
-                f"expected crf/, masks/ or cams/ in {folder}, found none: run its stage"
-            )
-
-        confusion = scored.confusion[column]
-        result |= score_files.summary(confusion, names, protocol, scored.boundary)
-        result |= {"images": len(scored.image_miou), "protocol": protocol, "split": self.split}
-        per_image = {name: float(miou[column]) for name, miou in scored.image_miou.items()}
-        write_json(ctx.stage_dir / "per_image.json", per_image)
-        chosen = (
-            f", threshold {result['threshold']:.2f} ({choice.name})"
-            if "threshold" in result
-            else ""
-        )
+        with image_scores(ctx.stage_dir) as each:
+            result, chosen = self._scores(ctx, inputs, each)
         compared: Any = result.get("compared", {})
         for name, other in compared.items():
             chosen += f"; at {other['threshold']:.2f} ({name}) mIoU {100 * other['miou']:.2f}"
         ctx.log(
-            f"{result['split']}: {result['images']} images, {protocol}{chosen}\n"
+            f"{result['split']}: {result['images']} images, {self.protocol}{chosen}\n"
             + class_table(result)
         )
         if "by_confidence" in result:
             ctx.log("only the more certain pixels\n" + confidence_table(result["by_confidence"]))
         return result
+
+    def _scores(
+        self, ctx: Context, inputs: Mapping[str, Path], each: ImageScores
+    ) -> tuple[dict[str, Any], str]:
+        """Returns the result, and how the threshold was chosen; `each` gets every image."""
+        source = ctx.source(self.split)
+        protocol, folder = self.protocol, inputs["pred"]
+        names = ("background", *source.classes)
+        positions = np.arange(len(source))
+        result: dict[str, Any]
+        column, chosen = 0, ""
+        if (folder / "masks").is_dir():
+            score_one = _mask_scorer(folder, source, self.ignore_as_background)
+            counts = _score(ctx, positions, score_one, (), each)
+            result = {}
+            if len(counts.classes) > 1:
+                result["by_confidence"] = score_files.by_confidence(counts.classes, protocol)
+        elif (folder / "crf").is_dir():
+            alpha = self._alpha_of(folder.name)
+            score_one = _crf_scorer(folder / "crf", source, alpha)
+            counts = _score(ctx, positions, score_one, (), each)
+            result = {"alpha": alpha}
+        elif (folder / "cams").is_dir():
+            choice = _parse_choice(self.threshold, inputs)
+            score_one = _cam_scorer(folder / "cams", source)
+            held_out = positions[:0]
+            if choice.name == "held_out":
+                held_out, positions = _split_off(positions, self.held_out_images, ctx.seed)
+            counts, result, column = self._score_maps(
+                ctx, (held_out, positions), score_one, choice, inputs, each
+            )
+            chosen = f", threshold {result['threshold']:.2f} ({choice.name})"
+        else:
+            raise UserError(
+                f"expected crf/, masks/ or cams/ in {folder}, found none: run its stage"
+            )
+        each.write(source.ids, positions, column)
+        result |= score_files.summary(counts.classes[column], names, protocol, counts.boundary)
+        result |= {"images": len(positions), "protocol": protocol, "split": self.split}
+        return result, chosen
 
     def _alpha_of(self, stage: str) -> float:
         """Returns the α whose result of the crf stage is meant.
@@ -161,39 +172,53 @@ class Evaluate(Stage):
     def _score_maps(
         self,
         ctx: Context,
-        source: Source,
+        positions: tuple[np.ndarray, np.ndarray],
         score_one: ScoreOne,
         choice: _Choice,
         inputs: Mapping[str, Path],
-    ) -> tuple[score_files.Scored, dict[str, Any], int]:
-        """Returns scores at all thresholds, the metrics of maps, and the chosen position."""
+        each: ImageScores,
+    ) -> tuple[score_files.Counts, dict[str, Any], int]:
+        """Returns counts at all thresholds, the metrics of maps, and the chosen position.
+
+        The threshold is chosen on the first of `positions` if there are any, and the scores are
+        those of the second.
+        """
         grid = score_files.THRESHOLDS
-        ids = source.ids
+        held_out, scored = positions
         best = None
-        if choice.name == "held_out":
-            held_out, ids = _split_off(ids, self.held_out_images, ctx.seed)
+        if len(held_out):
             sample = _score(ctx, held_out, score_one, grid)
-            best = score_files.curve(sample.confusion, grid, self.protocol)["best_threshold"]
+            best = score_files.curve(sample.classes, grid, self.protocol)["best_threshold"]
         extra = () if choice.value is None else (choice.value,)
         others = {name: _fixed(setting, inputs) for name, setting in sorted(self.compare.items())}
-        scored = _score(ctx, ids, score_one, (*grid, *extra, *others.values()))
-        result = score_files.curve(scored.confusion[: len(grid)], grid, self.protocol)
+        counts = _score(ctx, scored, score_one, (*grid, *extra, *others.values()), each)
+        result = score_files.curve(counts.classes[: len(grid)], grid, self.protocol)
         if best is not None:
-            result |= {"best_threshold": best, "held_out_images": len(source.ids) - len(ids)}
+            result |= {"best_threshold": best, "held_out_images": len(held_out)}
         threshold = result["best_threshold"] if choice.value is None else choice.value
         result |= {"threshold": threshold, "threshold_choice": choice.name}
         for number, (name, value) in enumerate(others.items(), len(grid) + len(extra)):
-            miou = float(confusion_scores(scored.confusion[number], self.protocol)["miou"])
+            miou = float(class_scores(counts.classes[number], self.protocol)["miou"])
             result.setdefault("compared", {})[name] = {"threshold": value, "miou": miou}
-        return scored, result, len(grid) if extra else grid.index(threshold)
+        return counts, result, len(grid) if extra else grid.index(threshold)
 
 
 def _score(
-    ctx: Context, ids: Sequence[str], score_one: ScoreOne, thresholds: Sequence[float]
-) -> score_files.Scored:
-    with ctx.progress(len(ids), ctx.stage) as progress:
+    ctx: Context,
+    positions: Int[np.ndarray, " n"],
+    score_one: ScoreOne,
+    thresholds: Sequence[float],
+    each: ImageScores | None = None,
+) -> score_files.Counts:
+    with ctx.progress(len(positions), ctx.stage) as progress:
+
+        def done(counts: score_files.Counts) -> None:
+            if each is not None:
+                each.add(image_miou(counts.classes))
+            progress.update()
+
         return score_files.score_images(
-            ids, lambda image_id: score_one(image_id, thresholds), progress.update
+            map(int, positions), lambda position: score_one(position, thresholds), done
         )
 
 
@@ -201,12 +226,11 @@ def _mask_scorer(folder: Path, source: Source, lenient: bool) -> ScoreOne:
     masks, sure = folder / "masks", folder / CONFIDENCE_FOLDER
     missing = [name for name in source.ids if not (masks / f"{name}.png").is_file()]
     check_all_found("mask (.png)", missing, len(source.ids), masks)
-    truth = _truth_reader(source)
     known = sure.is_dir()
 
-    def score_one(image_id: str, thresholds: Sequence[float]) -> score_files.Counts:
-        name = f"{image_id}.png"
-        true, confidence = truth(image_id), sure / name if known else None
+    def score_one(position: int, thresholds: Sequence[float]) -> score_files.Counts:
+        name = f"{source.ids[position]}.png"
+        true, confidence = _truth(source, position), sure / name if known else None
         return score_files.score_mask(masks / name, true, len(source.classes), lenient, confidence)
 
     return score_one
@@ -215,10 +239,9 @@ def _mask_scorer(folder: Path, source: Source, lenient: bool) -> ScoreOne:
 def _crf_scorer(folder: Path, source: Source, alpha: float) -> ScoreOne:
     missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
     check_all_found("CRF result", missing, len(source.ids), folder)
-    truth = _truth_reader(source)
 
-    def score_one(image_id: str, thresholds: Sequence[float]) -> score_files.Counts:
-        path, true = folder / f"{image_id}.npz", truth(image_id)
+    def score_one(position: int, thresholds: Sequence[float]) -> score_files.Counts:
+        path, true = folder / f"{source.ids[position]}.npz", _truth(source, position)
         mask = read_crf_mask(path, alpha, len(source.classes))
         score_files.check_size(path, mask.shape, true)
         return score_files.mask_counts(mask, true, len(source.classes))
@@ -227,28 +250,22 @@ def _crf_scorer(folder: Path, source: Source, alpha: float) -> ScoreOne:
 
 
 def _cam_scorer(folder: Path, source: Source) -> ScoreOne:
-    found = all_cams(folder, source.ids)
-    truth = _truth_reader(source)
+    cams = CamFolder(folder, source.ids)
 
-    def score_one(image_id: str, thresholds: Sequence[float]) -> score_files.Counts:
-        true = truth(image_id)
-        return score_files.score_cams(found[image_id], true, len(source.classes), thresholds)
+    def score_one(position: int, thresholds: Sequence[float]) -> score_files.Counts:
+        path, true = cams[source.ids[position]], _truth(source, position)
+        return score_files.score_cams(path, true, len(source.classes), thresholds)
 
     return score_one
 
 
-def _truth_reader(source: Source) -> Callable[[str], np.ndarray]:
-    position = {image_id: index for index, image_id in enumerate(source.ids)}
-
-    def read(image_id: str) -> np.ndarray:
-        segmentation = source[position[image_id]]["segmentation"]
-        if segmentation is None:
-            raise UserError(
-                f"expected a ground-truth mask of {image_id}, found none: score a split with masks"
-            )
-        return decode_mask(segmentation, f"ground truth of {image_id}", len(source.classes))
-
-    return read
+def _truth(source: Source, position: int) -> UInt8[np.ndarray, "h w"]:
+    segmentation, name = source[position]["segmentation"], source.ids[position]
+    if segmentation is None:
+        raise UserError(
+            f"expected a ground-truth mask of {name}, found none: score a split with masks"
+        )
+    return decode_mask(segmentation, f"ground truth of {name}", len(source.classes))
 
 
 def _fixed(setting: float | str, inputs: Mapping[str, Path]) -> float:
@@ -280,12 +297,13 @@ def _need_of(setting: float | str, needs: Collection[str]) -> str | None:
     return need
 
 
-def _split_off(ids: Sequence[str], count: int, seed: int) -> tuple[list[str], list[str]]:
-    """Returns `count` ids drawn with `seed`, and the other ids, both in the given order."""
-    if not 0 < count < len(ids):
-        raise UserError(
-            f"expected held_out_images from 1 to {len(ids) - 1} of {len(ids)}, found {count}"
-        )
-    drawn = set(np.random.default_rng(seed).choice(len(ids), count, replace=False).tolist())
-    held_out = [name for index, name in enumerate(ids) if index in drawn]
-    return held_out, [name for index, name in enumerate(ids) if index not in drawn]
+def _split_off(
+    positions: Int[np.ndarray, " n"], count: int, seed: int
+) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]:
+    """Returns `count` positions drawn with `seed`, and the others, both in the given order."""
+    total = len(positions)
+    if not 0 < count < total:
+        raise UserError(f"expected held_out_images from 1 to {total - 1} of {total}, found {count}")
+    drawn = np.zeros(total, bool)
+    drawn[np.random.default_rng(seed).choice(total, count, replace=False)] = True
+    return positions[drawn], positions[~drawn]

@@ -71,7 +71,7 @@ class InferCam(MultiScale, PerImageStage):
         done = self.on_images(ctx, source, work, "maps")
         return {
             "images": len(source),
-            "inferred": len(done.results),
+            "inferred": done.made,
             "scales": list(self.scales),
             "flip": self.flip,
             "output": self.output,

@@ -50,7 +50,7 @@ class IrnLabels(HardLabels, PerImageStage):
         done = self.on_images(ctx, source, work, "labels")
         return {
             "images": len(source),
-            "labeled": len(done.results),
+            "labeled": done.made,
             "images_per_second": done.images_per_second,
             "foreground": self.foreground,
             "background": self.background,

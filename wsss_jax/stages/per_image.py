@@ -12,10 +12,13 @@ import functools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Int
 
 from wsss_jax.data.source import Source
 from wsss_jax.data.threads import ahead, thread_count, thread_pool
@@ -62,25 +65,25 @@ class ImageWork(Generic[Result]):
 
 
 @dataclasses.dataclass(frozen=True)
-class Done(Generic[Result]):
+class Done:
     """The outcome of `run_on_images`.
 
     Attributes:
       kept: the positions of the images that were finished before.
-      results: what `ImageWork.finish` returned for the other images, by position.
+      made: the number of the other images.
       workers: the number of threads or processes that finished images.
       seconds: the time that the work took.
     """
 
-    kept: tuple[int, ...]
-    results: Mapping[int, Result]
+    kept: Int[np.ndarray, " n"]
+    made: int
     workers: int
     seconds: float
 
     @property
     def images_per_second(self) -> float | None:
         """The speed, or None if nothing was left to do."""
-        return len(self.results) / self.seconds if self.results else None
+        return self.made / self.seconds if self.made else None
 
 
 def run_on_images(
@@ -89,7 +92,8 @@ def run_on_images(
     positions: range,
     work: ImageWork[Result],
     progress: Callable[..., Progress],
-) -> Done[Result]:
+    gather: Callable[[int, Result], object] = lambda position, result: None,
+) -> Done:
     """Makes the files of `positions` that are missing from `folder`.
 
     The images that share a batch on the device never depend on which files exist already, and so
@@ -109,31 +113,41 @@ def run_on_images(
       work: the work on each image.
       progress: a function that opens a progress bar for ``total`` images of which ``initial`` are
         done.
+      gather: a function that gets the position of each image and what `ImageWork.finish` returned
+        for it, in the caller's thread.
 
     Raises:
       UserError: `work` raised it, or a process was killed. Other exceptions of `work` get a note
         with the id of the image.
     """
     start = time.monotonic()
-    paths = {p: tuple(folder / name.format(id=ids[p]) for name in work.files) for p in positions}
-    kept = tuple(p for p in positions if all(path.is_file() for path in paths[p]))
-    missing = sorted(set(positions).difference(kept))
+
+    def paths(position: int) -> tuple[Path, ...]:
+        return tuple(folder / name.format(id=ids[position]) for name in work.files)
+
+    wanted = np.zeros(len(ids), bool)
+    for position in positions:
+        wanted[position] = not all(path.is_file() for path in paths(position))
+    count = int(wanted.sum())
     for name in work.files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
     if work.processes is None:
         workers, finishers = thread_count(), thread_pool()
     else:
-        workers = worker_count(work.processes, len(missing))
+        workers = worker_count(work.processes, count)
         finishers = process_pool(workers)
-    results: dict[int, Result] = {}
+    made = 0
     pending: dict[Future[Result], int] = {}
 
     def collect(block: bool) -> None:
+        nonlocal made
         done = wait(pending, None if block else 0, FIRST_COMPLETED).done
         for future in [one for one in pending if one in done]:  # in the order of submission
             position = pending.pop(future)
             with _named(ids[position]):
-                results[position] = future.result()
+                result = future.result()
+            gather(position, result)
+            made += 1
             bar.update()
 
     def full(position: int) -> bool:
@@ -143,27 +157,28 @@ def run_on_images(
         return pixels > _PIXELS
 
     with (
-        progress(total=len(positions), initial=len(kept)) as bar,
+        progress(total=len(positions), initial=len(positions) - count) as bar,
         thread_pool() as readers,
         finishers as pool,
     ):
-        with contextlib.closing(_tasks(ids, positions, missing, work, readers, workers)) as tasks:
+        with contextlib.closing(_tasks(ids, positions, wanted, work, readers, workers)) as tasks:
             for position, task in tasks:
                 collect(block=False)
                 while pending and full(position):
                     collect(block=True)
-                pending[pool.submit(work.finish, task, paths[position])] = position
+                pending[pool.submit(work.finish, task, paths(position))] = position
         while pending:
             collect(block=True)
-    if len(results) != len(missing):
-        raise RuntimeError(f"expected the tasks of {len(missing)} images, found {len(results)}")
-    return Done(kept, results, workers, time.monotonic() - start)
+    if made != count:
+        raise RuntimeError(f"expected the tasks of {count} images, found {made}")
+    own = np.arange(len(ids))[positions.start : positions.stop : positions.step]
+    return Done(own[~wanted[own]], made, workers, time.monotonic() - start)
 
 
 def _tasks(
     ids: Sequence[str],
     positions: range,
-    missing: Sequence[int],
+    wanted: Bool[np.ndarray, " n"],
     work: ImageWork[Any],
     readers: Executor,
     workers: int,
@@ -175,20 +190,19 @@ def _tasks(
             return work.prepare(position)
 
     if work.on_device is None or work.plan is None:
-        for position, (job,) in zip(
-            missing, ahead(readers, prepare, [[p] for p in missing], workers), strict=True
-        ):
-            yield position, job
+        missing = np.flatnonzero(wanted)
+        jobs = ahead(readers, prepare, ([int(p)] for p in missing), workers)
+        for position, (job,) in zip(missing, jobs, strict=True):
+            yield int(position), job
         return
-    wanted = set(missing)
-    batches = [one for one in work.plan(positions) if wanted.intersection(one.positions)]
+    batches = [one for one in work.plan(positions) if wanted[[*one.positions]].any()]
     images = max((len(one.positions) for one in batches), default=1)
-    pixels = max((math.prod(work.sizes[p]) for p in missing), default=1)
+    pixels = max((math.prod(work.sizes[int(p)]) for p in np.flatnonzero(wanted)), default=1)
     depth = max(min(_PIXELS // pixels, thread_count()) // images, 1)
     begun: deque[Iterator[tuple[int, Any]]] = deque()
 
     def ended() -> Iterator[tuple[int, Any]]:
-        return ((position, task) for position, task in begun.popleft() if position in wanted)
+        return ((position, task) for position, task in begun.popleft() if wanted[position])
 
     groups = ahead(readers, prepare, [one.positions for one in batches], depth)
     for batch, jobs in zip(batches, groups, strict=True):
@@ -225,9 +239,14 @@ class PerImageStage(Stage):
     split: str
 
     def on_images(
-        self, ctx: Context, source: Source, work: ImageWork[Result], label: str
-    ) -> Done[Result]:
+        self,
+        ctx: Context,
+        source: Source,
+        work: ImageWork[Result],
+        label: str,
+        gather: Callable[[int, Result], object] = lambda position, result: None,
+    ) -> Done:
         """Does this process's share with `run_on_images`; the progress bar shows `label`."""
         mine = range(ctx.process_index, len(source), ctx.process_count)
         progress = functools.partial(ctx.progress, label=f"{label} of {self.split}")
-        return run_on_images(source.ids, ctx.stage_dir, mine, work, progress)
+        return run_on_images(source.ids, ctx.stage_dir, mine, work, progress, gather)

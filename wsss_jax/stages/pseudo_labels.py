@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER, confidence, write_confidence
-from wsss_jax.data.formats.cam_files import all_cams, read_cams
+from wsss_jax.data.formats.cam_files import CamFolder, read_cams
 from wsss_jax.data.formats.crf_files import read_crf
 from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.data.source import Source
-from wsss_jax.data.threads import thread_pool
+from wsss_jax.data.threads import ahead, thread_count, thread_pool
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, check_all_found
 from wsss_jax.host.background import power_background
@@ -49,7 +49,7 @@ def label_map(
 ) -> UInt8[np.ndarray, "h w"]:
     """Returns the class indices of score maps: 0 background, key + 1 foreground, 255 ignore.
 
-    As in `threshold_confusions`, the strongest class wins where its score is *above* that of the
+    As in `threshold_counts`, the strongest class wins where its score is *above* that of the
     background, so the mask has the score that the threshold curve shows.
     """
     winner, score = strongest(cam, keys)
@@ -169,10 +169,16 @@ class PseudoLabels(PerImageStage):
             prepare=lambda position: source.ids[position],
             finish=finish,
         )
-        done = self.on_images(ctx, source, work, "masks")
-        counts = sum(done.results.values(), np.zeros(IGNORE + 1, np.int64))
+        counts = np.zeros(IGNORE + 1, np.int64)
+
+        def count(_: int, pixels: np.ndarray) -> None:
+            counts[:] += pixels
+
+        done = self.on_images(ctx, source, work, "masks", count)
         with thread_pool() as pool:
-            counts = sum(pool.map(kept, done.kept), counts)
+            positions = ([int(position)] for position in done.kept)
+            for (pixels,) in ahead(pool, kept, positions, 2 * thread_count()):
+                counts += pixels
         shares = counts / max(counts.sum(), 1)
         names = {index + 1: name for index, name in enumerate(source.classes)}
         names |= {0: "background", IGNORE: "ignore"}
@@ -245,10 +251,10 @@ def _pixels(mask: UInt8[np.ndarray, "h w"]) -> Int[np.ndarray, " values"]:
 
 def _cam_reader(folder: Path, source: Source, background: Background) -> _Reader:
     """Returns a function that makes the mask of an image's maps, after finding all files."""
-    found = all_cams(folder, source.ids)
+    cams = CamFolder(folder, source.ids)
 
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        keys, cam = read_cams(found[image_id], len(source.classes))
+        keys, cam = read_cams(cams[image_id], len(source.classes))
         return label_map(keys, cam, background), label_confidence(cam, background)
 
     return read

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
-from wsss_jax.data.formats.cam_files import all_cams
+from wsss_jax.data.formats.cam_files import CamFolder
 from wsss_jax.data.source import Source
 from wsss_jax.host.dense_crf import CrfSettings
 from wsss_jax.host.walk_masks import MaskTask, write_mask
@@ -70,7 +70,7 @@ class RandomWalk(WalkSettings, CrfSettings, PerImageStage):
         alpha = resolved_alpha(self.alpha, "alpha", inputs)
         walks_too = self.network == "affinity"
         source = ctx.source(self.split)
-        cams = all_cams(inputs["cams"] / "cams", source.ids)
+        cams = CamFolder(inputs["cams"] / "cams", source.ids)
         network = load_network(inputs["checkpoint"], len(source.classes), self.network)
         walks = Walks(source, cams, network, self, alpha if walks_too else None)
         work = ImageWork(
@@ -83,11 +83,12 @@ class RandomWalk(WalkSettings, CrfSettings, PerImageStage):
         )
         walked = self.on_images(ctx, source, work, "random walk")
         masks = self.on_images(ctx, source, self._masks(ctx, source), "masks")
-        count = len(walked.results)
         return {
             "images": len(source),
-            "walked": count,
-            "images_per_second": count / (walked.seconds + masks.seconds) if count else None,
+            "walked": walked.made,
+            "images_per_second": walked.made / (walked.seconds + masks.seconds)
+            if walked.made
+            else None,
             "network": self.network,
             **({"alpha": alpha} if walks_too else {"threshold": self.threshold}),
             "beta": self.beta,

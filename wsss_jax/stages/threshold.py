@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from wsss_jax.data.formats.cam_files import all_cams, image_and_cams
+from wsss_jax.data.formats.cam_files import CamFolder, image_and_cams
 from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError
 from wsss_jax.ops.contrast import color_separation
@@ -61,10 +61,10 @@ class Threshold(Stage):
         drawn = np.random.default_rng(ctx.seed).choice(len(source), count, replace=False)
         folder = inputs["cams"] / "cams"
         indices = sorted(map(int, drawn))
-        found = all_cams(folder, [source.ids[index] for index in indices])
+        cams = CamFolder(folder, [source.ids[index] for index in indices])
 
         def separation(index: int) -> np.ndarray:
-            record, path = source[index], found[source.ids[index]]
+            record, path = source[index], cams[source.ids[index]]
             image, keys, cam = image_and_cams(
                 record["image"], record["id"], path, len(source.classes)
             )

@@ -24,7 +24,7 @@ def devkit(tmp_path: Path) -> Devkit:
 
 def test_records(devkit: Devkit) -> None:
     source = devkit.open()
-    assert source.ids == list(IDS)
+    assert list(source.ids) == list(IDS)
     assert source.classes == VOC_CLASSES and len(VOC_CLASSES) == 20
     assert isinstance(source, Source)
     for index, name in enumerate(IDS):
@@ -42,7 +42,7 @@ def test_records(devkit: Devkit) -> None:
 
 @pytest.mark.parametrize("root", [".", "VOCdevkit", "VOCdevkit/VOC2012"])
 def test_root_may_be_any_level(devkit: Devkit, root: str) -> None:
-    assert devkit.open(root=str(devkit.folder / root)).ids == list(IDS)
+    assert list(devkit.open(root=str(devkit.folder / root)).ids) == list(IDS)
 
 
 def test_lists_of_paths_and_blank_lines(devkit: Devkit) -> None:
@@ -52,7 +52,7 @@ def test_lists_of_paths_and_blank_lines(devkit: Devkit) -> None:
         "",
         f"  {IDS[0]}  1",
     )
-    assert devkit.open("train_aug").ids == [IDS[2], IDS[0]]
+    assert list(devkit.open("train_aug").ids) == [IDS[2], IDS[0]]
 
 
 def test_masks_come_from_the_augmented_folder_first(devkit: Devkit) -> None:
@@ -88,7 +88,7 @@ def test_test_split_needs_no_masks_and_no_labels(devkit: Devkit) -> None:
     devkit.image("2008_000001").write_bytes(jpeg(9))
     devkit.list("test", IDS[0], "2008_000001")
     source = devkit.open("test")
-    assert source.ids == [IDS[0], "2008_000001"]
+    assert list(source.ids) == [IDS[0], "2008_000001"]
     assert shown(source) == [set(), set()]
     assert source[0]["segmentation"] is None
     labels = devkit.labels(f"{IDS[0]},cat")

@@ -15,9 +15,9 @@ are read without executing them, and written so that old versions of NumPy and P
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, UInt8
@@ -204,13 +204,30 @@ def _foreign(path: Path, found: str) -> UserError:
     )
 
 
-def all_cams(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
-    """Finds the CAM file of each id.
+class CamFolder:
+    """The CAM files of many images in a folder; ``[image_id]`` is the path of one of them.
+
+    Paths are made when they are asked for, because those of a million images would fill memory.
+
+    Args:
+      folder: the folder.
+      ids: the ids of the images.
 
     Raises:
       UserError: some ids have no CAM file.
     """
-    found = {image_id: find_cams(folder, image_id) for image_id in ids}
-    missing = [image_id for image_id, path in found.items() if path is None]
-    check_all_found("CAM file", missing, len(ids), folder)
-    return {image_id: path for image_id, path in found.items() if path is not None}
+
+    def __init__(self, folder: Path, ids: Iterable[str]):
+        self._folder = folder
+        count, missing = 0, []
+        for image_id in ids:
+            count += 1
+            if find_cams(folder, image_id) is None:
+                missing.append(image_id)
+        check_all_found("CAM file", missing, count, folder)
+
+    def __getitem__(self, image_id: str) -> Path:
+        path = find_cams(self._folder, image_id)
+        if path is None:
+            check_all_found("CAM file", [image_id], 1, self._folder)
+        return cast(Path, path)

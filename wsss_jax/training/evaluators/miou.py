@@ -21,9 +21,9 @@ from wsss_jax.ops.resize import interpolation_matrix
 from wsss_jax.ops.sharding import data_mesh, replicated, sharded
 from wsss_jax.scoring.confusion import (
     Protocol,
-    confusion_matrix,
-    confusion_scores,
-    threshold_confusions,
+    class_counts,
+    class_scores,
+    threshold_counts,
 )
 from wsss_jax.scoring.score_files import THRESHOLDS
 from wsss_jax.training.evaluators.base import Evaluate, Evaluator
@@ -95,18 +95,18 @@ class Miou(Evaluator):
             images, valid, records = _canvas(source, batch)
             maps = np.asarray(predict(weights, images, valid))
             for row, record in enumerate(records):
-                total += self._confusions(method, record, maps[row])
+                total += self._counts(method, record, maps[row])
         if jax.process_count() > 1:
             total = np.asarray(multihost_utils.process_allgather(total)).sum(0)
-        scores = confusion_scores(total, self.protocol)["miou"]
+        scores = class_scores(total, self.protocol)["miou"]
         best = int(scores.argmax())
         figures = {"miou": float(scores[best])}
         return figures if levels == 1 else figures | {"threshold": float(THRESHOLDS[best])}
 
-    def _confusions(
+    def _counts(
         self, method: Method, record: Record, maps: Float[np.ndarray, "h w k"]
-    ) -> Int64[np.ndarray, "t n n"]:
-        """Returns the confusion matrices of an image, one per threshold, or a single for logits."""
+    ) -> Int64[np.ndarray, "t 3 n"]:
+        """Returns the pixel counts of an image at every threshold, or only once for logits."""
         classes = method.num_classes
         assert record["segmentation"] is not None
         truth = decode_mask(record["segmentation"], record["id"], classes)
@@ -119,11 +119,11 @@ class Miou(Evaluator):
         if self.output == "logits":
             logits = rows @ np.moveaxis(low, -1, 0) @ columns.T
             prediction = logits.argmax(0).astype(np.uint8)
-            return confusion_matrix(prediction, truth, classes)[None]
+            return class_counts(prediction, truth, classes)[None]
         keys = np.flatnonzero(record["label"] > 0)
         planes = np.maximum(rows @ np.moveaxis(low, -1, 0)[keys] @ columns.T, 0)
         planes /= planes.max((1, 2), keepdims=True) + EPSILON
-        return threshold_confusions(planes, keys, truth, THRESHOLDS, classes)
+        return threshold_counts(planes, keys, truth, THRESHOLDS, classes)
 
 
 def _predictor(
