@@ -162,16 +162,20 @@ def _again(images: int, classes: int, folder: Path) -> None:
 
 
 def _loader(images: int, classes: int, folder: Path) -> None:
-    data = DataSettings.from_config(recipe(images, classes, folder).data, "data")
+    section: Any = recipe(images, classes, folder).data
+    data = DataSettings.from_config(section, "data")
     batches = training_batches(
-        data.open("train"), batch_size=16, augment=Augment(crop=SIDE, long_side=None), seed=0
+        data.open("train"),
+        batch_size=16,
+        augment=Augment(crop=SIDE, long_side=(SIDE, SIDE)),
+        seed=0,
     )
     for _ in range(100):
         next(batches)
 
 
 # Each part needs the results of the parts before it.
-PARTS: dict[str, tuple[str, Callable[[int, int, Path], None]]] = {
+PARTS: dict[str, tuple[str, Callable[..., None]]] = {
     "prepare": ("preparing the data set; linking maps", _stage("maps")),
     "loader": ("training loader: 100 batches of 16", _loader),
     "threshold": ("threshold", _stage("threshold")),
@@ -228,7 +232,8 @@ def main() -> None:
     parser.add_argument("--one", choices=PARTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measured(options.one, *options.images, *options.classes, options.folder)))
+        (images,), (classes,) = options.images, options.classes
+        print(json.dumps(measured(options.one, images, classes, options.folder)))
         return
     print(tables.machine(len(os.sched_getaffinity(0)), "numpy", "tensorflow-datasets", "grain"))
     names = ("part", "classes", "images", "peak MB", "bytes per further image", "ms per image")

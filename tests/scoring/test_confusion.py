@@ -178,7 +178,7 @@ def test_classes_beyond_255_are_counted():
     scores = rng.random((4, 9, 8)).astype(np.float32)
     truth = rng.choice([0, 5, 255, 256, 301], (9, 8)).astype(np.uint16)
     counts = threshold_counts(scores, keys, truth, [0.3, 0.8], 400, ignore=65535)
-    for found, threshold in zip(counts, np.float32([0.3, 0.8]), strict=True):
+    for found, threshold in zip(counts, np.array([0.3, 0.8], np.float32), strict=True):
         labels = np.where(scores.max(0) > threshold, keys[scores.argmax(0)] + 1, 0)
         parts = (labels[labels == truth], truth, labels)
         expected = [np.bincount(part.ravel(), minlength=401) for part in parts]

@@ -30,16 +30,22 @@ class Source(Protocol):
     """The records of a split in the order of its list; threads can share it, and it can be pickled.
 
     Attributes:
-      ids: the ids of the records.
-      sizes: the heights and widths of the images, which are available without reading an image.
       classes: the names of the foreground classes.
       digest: a digest that changes with the content of the records.
     """
 
-    ids: Sequence[str]
-    sizes: Sequence[tuple[int, int]]
     classes: tuple[str, ...]
     digest: str
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The ids of the records."""
+        ...
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """The heights and widths of the images, which are available without reading an image."""
+        ...
 
     def __len__(self) -> int: ...
 
