@@ -36,7 +36,7 @@ def test_a_step_at_the_published_crop(
     assert main.main(command) == 0, capsys.readouterr().err
 
     method = Method.from_config(recipe.train.method.to_dict(), num_classes=20)
-    params, _ = init_variables(method, recipe.seed, recipe.train.augment.crop)
+    params, _ = init_variables(method, recipe.seed)
     rules = assign_rules(params, method.param_rules())
     before: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
     for stage in stages:

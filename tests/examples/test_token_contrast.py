@@ -47,7 +47,7 @@ def make(**fields: Any) -> Any:
 
 @functools.cache
 def initial() -> Any:
-    return init_variables(make(), 0, light_methods.CROP)[0]
+    return init_variables(make(), 0)[0]
 
 
 def batch_of(method: Method, seed: int = 0) -> dict[str, jax.Array]:

@@ -28,7 +28,7 @@ def make_batch(seed=0):
 
 @functools.cache
 def initial(name):
-    return init_variables(make(name), 0, CROP)
+    return init_variables(make(name), 0)
 
 
 def loss_and_grad(method, params, variables, batch):

@@ -34,7 +34,7 @@ def a_batch() -> dict[str, jax.Array]:
 
 def one_step(method: Seam) -> tuple[float, dict[str, float], dict[str, jax.Array], Any]:
     """Loss, terms, maps and gradient of the first step."""
-    params, state = init_variables(method, 0, 48)
+    params, state = init_variables(method, 0)
     step = jax.jit(jax.value_and_grad(loss_function(method), has_aux=True))
     (loss, aux), gradient = step(params, state, a_batch(), KEY, jnp.int32(0))
     return float(loss), {k: float(v) for k, v in aux.terms.items()}, aux.maps, gradient
@@ -115,7 +115,7 @@ def test_every_transform_trains(transform, standard):
 
 def test_consistency_counts_from_its_start():
     method = small_seam(consistency_start=3)
-    params, state = init_variables(method, 0, 48)
+    params, state = init_variables(method, 0)
     step = jax.jit(jax.value_and_grad(loss_function(method), has_aux=True))
     (before, aux), early = step(params, state, a_batch(), KEY, jnp.int32(2))
     (after, _), late = step(params, state, a_batch(), KEY, jnp.int32(3))

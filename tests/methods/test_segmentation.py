@@ -180,7 +180,7 @@ def test_backbones_batch_norm_is_trained_where_asked_for():
         rules = method.param_rules()
         first = next(rule for rule in rules if re.search(rule.pattern, path))
         assert first.frozen == is_frozen
-    params, variables = init_variables(trained, 0, 32)
+    params, variables = init_variables(trained, 0)
     batch = batch_of(32)
     for method, moves in ((trained, True), (frozen, False)):
         _, aux = jax.jit(loss_function(method))(

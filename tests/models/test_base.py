@@ -12,7 +12,7 @@ import pytest
 
 from tests.methods.test_methods import loss_and_grad, make_batch
 from tests.reference.golden_weights import draw
-from tests.toys.light_methods import CLASSES, CROP, make, names
+from tests.toys.light_methods import CLASSES, make, names
 from tests.toys.small_vit import SmallVit
 from tests.toys.toy_training import same, train
 from wsss_jax.errors import UserError
@@ -31,7 +31,7 @@ VIT = dict(name="tests.toys.small_vit", width=16, heads=2)
 
 @functools.cache
 def initial(name: str) -> Any:
-    return init_variables(make(name, VIT), 0, CROP)
+    return init_variables(make(name, VIT), 0)
 
 
 @pytest.mark.parametrize("name", [*kind_names(Backbone), "tests.toys.small_vit"])
@@ -85,7 +85,7 @@ def test_its_losses_are_finite_and_reach_every_trainable_parameter(name: str):
     # The crop has 3 × 3 patches, too few for IRNet's pairs.
     irnet = name == "irnet"
     method = make(name, VIT | dict(patch=7 if irnet else 14), **(dict(radius=2) if irnet else {}))
-    params, variables = init_variables(method, 0, CROP)
+    params, variables = init_variables(method, 0)
     (loss, _), grads = loss_and_grad(method, params, variables, make_batch())
     assert np.isfinite(loss) and loss > 0
     assert all(np.isfinite(grad).all() for grad in jax.tree.leaves(grads))
@@ -114,7 +114,7 @@ def test_its_predictions_ignore_padding(name: str):
 
 
 def test_it_is_trained(tmp_path: Path):
-    before, _ = init_variables(make("cam", VIT), 0, CROP)
+    before, _ = init_variables(make("cam", VIT), 0)
     state, _ = train(tmp_path, 2, make("cam", VIT))
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before, state.params)
     assert all(jax.tree.leaves(moved))
@@ -250,7 +250,7 @@ def test_its_weights_are_saved_and_loaded(tmp_path: Path):
     assert same(load_weights(path, *shapes), initial("seam"))
 
     finer = make("cam", dict(VIT, grid=8))
-    fresh = init_variables(finer, 1, CROP)
+    fresh = init_variables(finer, 1)
     with pytest.raises(UserError, match=r"weights of this backbone .* such as .*pos_embed"):
         load_weights(path, *fresh, "backbone")
     params, _ = load_weights(path, *fresh, "backbone", finer.backbone)
@@ -260,7 +260,7 @@ def test_its_weights_are_saved_and_loaded(tmp_path: Path):
     assert same(*inner)
     wider = make("cam", dict(VIT, width=32))
     with pytest.raises(UserError, match="weights of this backbone"):
-        load_weights(path, *init_variables(wider, 1, CROP), "backbone", wider.backbone)
+        load_weights(path, *init_variables(wider, 1), "backbone", wider.backbone)
 
 
 def test_golden_transformer(shared: Path):

@@ -46,7 +46,7 @@ WALK = dict(
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("inputs")
-    params, variables = init_variables(Method.from_config(METHOD, num_classes=4), 0, 64)
+    params, variables = init_variables(Method.from_config(METHOD, num_classes=4), 0)
     save_weights(folder / "train" / "weights.npz", params, variables)
     write_json(folder / "train" / "config.json", {"method": METHOD})
     for index, name in enumerate(Images.ids):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,7 @@ from wsss_jax.ops.sharding import data_mesh, global_batch
 from wsss_jax.progress import Progress
 from wsss_jax.settings import supplied
 from wsss_jax.training.checkpoints import Checkpoints
+from wsss_jax.training.compilations import compilations
 from wsss_jax.training.evaluation import Evaluations
 from wsss_jax.training.evaluators.base import Evaluator
 from wsss_jax.training.loop import Run, Schedule, fit
@@ -156,26 +158,25 @@ def train(
     """A run as the stage has it; of the checkpoints two are kept."""
     method = method or Toy()
     masked: Any = lambda split: Masked()  # noqa: E731
-    params, variables = init_variables(method, 0, CROP)
     checkpoints = Checkpoints(folder / "checkpoints")
-    run = Run(
-        method=method,
-        optimizer=optimizer,
-        mesh=data_mesh(),
-        schedule=Schedule(steps, 1, image_every, checkpoint_every),
-        batch_size=BATCH,
-        batches=batches(steps),
-        checkpoints=checkpoints,
-        evaluations=Evaluations(evaluators, method, masked, folder),
-        folder=folder,
-        ids=Patches().ids,
-        log=log,
-        progress=lambda total, label, unit, initial: Bar(total, label, unit, initial, at or {}),
-    )
-    try:
+    with compilations() as compiled, closing(checkpoints):
+        params, variables = init_variables(method, 0)
+        run = Run(
+            method=method,
+            optimizer=optimizer,
+            mesh=data_mesh(),
+            schedule=Schedule(steps, 1, image_every, checkpoint_every),
+            batch_size=BATCH,
+            batches=batches(steps),
+            compilations=compiled,
+            checkpoints=checkpoints,
+            evaluations=Evaluations(evaluators, method, masked, folder),
+            folder=folder,
+            ids=Patches().ids,
+            log=log,
+            progress=lambda total, label, unit, initial: Bar(total, label, unit, initial, at or {}),
+        )
         return fit(run, params, variables, seed=0)
-    finally:
-        checkpoints.close()
 
 
 def same(a: Any, b: Any) -> bool:
@@ -187,7 +188,7 @@ def one_step(
     method: Any, optimizer: OptimizerSettings
 ) -> tuple[TrainState, TrainState, dict, dict]:
     """(state before, state after, metrics, batch) of a single step."""
-    params, variables = init_variables(method, 0, CROP)
+    params, variables = init_variables(method, 0)
     transform = optimizer.transformation(assign_rules(params, method.param_rules()), 10)
     mesh = data_mesh()
     state = init_state(method, transform, params, variables, 0, mesh)

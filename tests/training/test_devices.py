@@ -97,7 +97,7 @@ def by_hand(method, params, variables):
 found = {"devices": jax.device_count()}
 for case, fields in json.loads(sys.argv[2]).items():
     method = light_methods.make(**fields)
-    params, variables = init_variables(method, 0, CROP)
+    params, variables = init_variables(method, 0)
     alone = data_mesh(jax.devices()[:1])
     one, before, _ = train(method, params, variables, alone, 2)
     many, after, state = train(method, params, variables, data_mesh(), 3)

@@ -173,7 +173,7 @@ class Distance(Evaluator):
 
 
 def closeness(path: Path) -> float:
-    shapes = init_variables(Toy(), 0, CROP)
+    shapes = init_variables(Toy(), 0)
     params, others = load_weights(path, *shapes)
     figures = Distance().prepare(Toy(), Masked())({"params": params, **others})  # pyright: ignore
     return figures["closeness"]

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.toys.toy_training import CLASSES, CROP, Toy, same, tiny_cam
+from tests.toys.toy_training import CLASSES, Toy, same, tiny_cam
 from wsss_jax.errors import UserError
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.seam import Seam
@@ -47,7 +47,7 @@ def test_a_backbone_is_taken_over_alone(cam: Any, tmp_path: Path):
     )
     save_weights(tmp_path / "weights.npz", params, {})
     other = Seam(num_classes=CLASSES, backbone=cam.backbone)
-    fresh, variables = init_variables(other, 0, CROP)
+    fresh, variables = init_variables(other, 0)
     loaded, _ = load_weights(tmp_path / "weights.npz", fresh, variables, "backbone")
     assert same(loaded["backbone"], params["backbone"])
     assert loaded.keys() == fresh.keys()
@@ -60,7 +60,7 @@ def test_a_backbone_is_taken_over_alone(cam: Any, tmp_path: Path):
 
 
 def test_damaged_weights_are_refused(tmp_path: Path):
-    params, variables = init_variables(Toy(), 0, CROP)
+    params, variables = init_variables(Toy(), 0)
     path = tmp_path / "weights.npz"
     with pytest.raises(UserError, match="found no such file: train first"):
         load_weights(path, params, variables)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from wsss_jax.methods.base import Method
 
@@ -20,14 +20,17 @@ def variable_shapes(method: Method, crop: int = 64) -> tuple[PyTree, PyTree]:
     return variables.pop("params"), variables
 
 
-def init_variables(method: Method, seed: int, crop: int) -> tuple[PyTree, PyTree]:
+def init_variables(method: Method, seed: int) -> tuple[PyTree, PyTree]:
     """Draws the (parameters, other variables) of the method's network from `seed`.
 
-    `crop` is the side of the image with which shapes are inferred; see `variable_shapes`.
+    Like their shapes, they do not depend on the side of an image; see `variable_shapes`.
     """
-    arguments = jax.random.key(seed), jnp.zeros((1, crop, crop, 3), jnp.float32)
+
+    def draw(key: PRNGKeyArray) -> PyTree:
+        return method.model().init(key, jnp.zeros((1, 64, 64, 3)))
+
+    key = jax.random.key(seed)
     # It runs once; on a CPU, optimizing dozens of random generators takes far longer than that.
     options: Any = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-    init = jax.jit(method.model().init).lower(*arguments).compile(compiler_options=options)
-    variables = dict(init(*arguments))
+    variables = dict(jax.jit(draw).lower(key).compile(compiler_options=options)(key))
     return variables.pop("params"), variables

@@ -22,6 +22,7 @@ from wsss_jax.stages.base import Context, Need, Needs, SplitSize, Stage, expect
 from wsss_jax.stages.crf import expect_alpha
 from wsss_jax.stages.initial_weights import expect_same_network
 from wsss_jax.training.checkpoints import Checkpoints
+from wsss_jax.training.compilations import Compilations, compilations
 from wsss_jax.training.evaluation import Evaluations
 from wsss_jax.training.evaluators.base import Evaluator
 from wsss_jax.training.loop import Run, Schedule, fit
@@ -219,19 +220,27 @@ class Train(TargetSettings, Stage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          Steps, seconds and images per second, numbers of parameters, ``images`` and ``classes``;
-          of evaluators ``evaluations``, and ``best_step`` and ``best`` where weights are kept.
+          Steps, seconds and images per second, the seconds until the first step was done, the
+          numbers of programs that were compiled and that came from the cache, numbers of
+          parameters, ``images`` and ``classes``; of evaluators ``evaluations``, and ``best_step``
+          and ``best`` where weights are kept.
 
         Raises:
           UserError: weights or labels are missing, or a loss is not finite.
         """
+        with compilations() as compiled:
+            return self._train(ctx, inputs, compiled)
+
+    def _train(
+        self, ctx: Context, inputs: Mapping[str, Path], compiled: Compilations
+    ) -> dict[str, Any]:
         if jax.default_backend() == "cpu":
             keep_freed_memory()
         source = ctx.source(self.split)
         mesh = data_mesh()
         check_divisible(self.batch_size, mesh)
         method = self.method_for(len(source.classes))
-        params, variables = init_variables(method, ctx.seed, self.augment.crop)
+        params, variables = init_variables(method, ctx.seed)
         if self.init_weights:
             path = Path(self.init_weights).expanduser()
             params, variables = import_backbone(path, method.backbone, params, variables, ctx.log)
@@ -275,6 +284,7 @@ class Train(TargetSettings, Stage):
                 ),
                 batch_size=self.batch_size,
                 batches=batches,
+                compilations=compiled,
                 checkpoints=checkpoints,
                 evaluations=Evaluations(self.evaluators, method, ctx.source, ctx.stage_dir),
                 folder=ctx.stage_dir,

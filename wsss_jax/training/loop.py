@@ -1,31 +1,35 @@
 """The training loop for every method, with checkpoints, metrics and evaluations."""
 
 import dataclasses
+import functools
 import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.methods.base import Method
-from wsss_jax.ops.sharding import global_batch
 from wsss_jax.progress import Progress
 from wsss_jax.training.checkpoints import Checkpoints
+from wsss_jax.training.compilations import Compilations
 from wsss_jax.training.evaluation import Evaluations
 from wsss_jax.training.metrics import MetricWriter
 from wsss_jax.training.optimizer import OptimizerSettings, assign_rules
-from wsss_jax.training.signals import agreed, stop_requests
+from wsss_jax.training.placement import PlacedBatch, placed_ahead
+from wsss_jax.training.signals import StopRequests, stop_requests
 from wsss_jax.training.step import StepFunction, init_state, make_train_step, step_of
-from wsss_jax.types import TrainState
-from wsss_jax.viz.map_pictures import map_pictures
+from wsss_jax.types import Batch, TrainState
+from wsss_jax.viz.map_pictures import PICTURES, map_pictures
 
 STEPS_AHEAD = 2
 """The number of dispatched steps beyond the one whose figures the host waits for."""
@@ -51,6 +55,7 @@ class Run:
     schedule: Schedule
     batch_size: int
     batches: grain.DatasetIterator
+    compilations: Compilations
     checkpoints: Checkpoints
     evaluations: Evaluations
     folder: Path
@@ -69,26 +74,31 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
     rules = assign_rules(params, run.method.param_rules())
     optimizer = run.optimizer.transformation(rules, run.schedule.steps)
     state = init_state(run.method, optimizer, params, variables, seed, run.mesh)
-    restored = run.checkpoints.restore(state, run.batches, run.log)
-    start = 0
-    if restored is not None:
-        state, start = restored, int(restored.step)
-        run.log(f"resuming after step {start} of {run.schedule.steps}")
-    run.evaluations.resume(start)
-    step_fn = make_train_step(run.method, optimizer, params, run.mesh)
     main = jax.process_index() == 0
-    with (
-        MetricWriter(run.folder, enabled=main, resume_step=start if start else None) as writer,
-        stop_requests() as stop,
-        run.progress(run.schedule.steps, "training", unit="steps", initial=start) as bar,
-    ):
-        state, seconds = _loop(run, state, start, step_fn, writer, stop, bar)
+    with closing(placed_ahead(run.batches, run.mesh)) as batches:
+        restored = run.checkpoints.restore(state, batches, run.log)
+        start = 0
+        if restored is not None:
+            state, start = restored, int(restored.step)
+            run.log(f"resuming after step {start} of {run.schedule.steps}")
+        run.evaluations.resume(start)
+        step_fn = make_train_step(run.method, optimizer, params, run.mesh)
+        with (
+            MetricWriter(run.folder, enabled=main, resume_step=start if start else None) as writer,
+            stop_requests(run.mesh) as stop,
+            run.progress(run.schedule.steps, "training", unit="steps", initial=start) as bar,
+        ):
+            under_way = _UnderWay(run, writer, stop, bar)
+            state, seconds = _loop(run, state, start, step_fn, batches, under_way)
     run.checkpoints.wait()
     trained = (run.schedule.steps - start) * run.batch_size
     return state, {
         "steps": run.schedule.steps,
         "images_per_second": trained / seconds if trained else None,
         "seconds": seconds,
+        "seconds_to_first_step": under_way.seconds_to_first_step,
+        "compilations": run.compilations.compiled,
+        "compilations_from_cache": run.compilations.from_cache,
         **run.evaluations.figures(),
     }
 
@@ -98,41 +108,58 @@ def _loop(
     state: TrainState,
     start: int,
     step_fn: StepFunction,
-    writer: MetricWriter,
-    stop: list[str],
-    bar: Progress,
+    batches: "grain.DatasetIterator[PlacedBatch]",
+    under_way: "_UnderWay",
 ) -> tuple[TrainState, float]:
-    plan = run.schedule
-    draw_maps = jax.jit(lambda state, batch: run.method.loss(step_of(state, batch))[1].maps)
-    under_way = _UnderWay(run, writer, bar)
+    plan, stop = run.schedule, under_way.stop
+    draw_maps = jax.jit(functools.partial(first_maps, run.method))
     began = time.monotonic()
     if start < plan.steps:
         run.log("compiling the first step")
     for step in range(start + 1, plan.steps + 1):
-        host_batch = next(run.batches)
-        batch = global_batch(host_batch, run.mesh)
-        if plan.image_every and step % plan.image_every == 0 and jax.process_count() == 1:
-            writer.images(step, map_pictures(host_batch, draw_maps(state, batch)))
-        state, metrics = step_fn(state, batch)
-        under_way.add(step, metrics, host_batch["index"])
+        host, batch = next(batches)
         last = step == plan.steps
-        stopping = agreed(stop, ask=last or step % plan.log_every == 0)
-        saving = step % plan.checkpoint_every == 0 or last or bool(stopping)
+        maps = {}
+        if plan.image_every and step % plan.image_every == 0 and jax.process_count() == 1:
+            maps = draw_maps(state, batch)  # before the step, which donates the state
+        state, metrics = step_fn(state, batch)
+        answer = stop.ask() if last or step % plan.log_every == 0 else None
+        under_way.add(_Dispatched(step, host, metrics, maps, answer))
+        saving = last or step % plan.checkpoint_every == 0
         evaluators = run.evaluations.due(step, last)
         # Before a state is saved or evaluated, all figures up to its step must be finite.
         under_way.fetch(0 if saving or evaluators else STEPS_AHEAD)
+        if stopping := stop.agreed:
+            under_way.fetch(0)
         if last or stopping:
             under_way.write(step)
         if evaluators:
-            run.evaluations.run(evaluators, step, state, writer)
-        if saving:
-            run.checkpoints.save(state, run.batches)
-        bar.update(1)
+            run.evaluations.run(evaluators, step, state, under_way.writer)
+        if saving or stopping:
+            run.checkpoints.save(state, batches)
+        under_way.bar.update(1)
         if stopping:
             run.checkpoints.wait()
             raise Interrupted(f"stopped by {stopping} after step {step}; everything is saved")
     jax.block_until_ready(state.step)
     return state, time.monotonic() - began
+
+
+def first_maps(method: Method, state: TrainState, batch: Batch) -> dict[str, Array]:
+    """Returns the maps of a step's first images, for which nothing but the forward pass is run."""
+    maps = method.loss(step_of(state, batch))[1].maps
+    return {name: value[:PICTURES] for name, value in maps.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Dispatched:
+    """A dispatched step: its batch on the host, and what it will have found on the devices."""
+
+    step: int
+    batch: Mapping[str, np.ndarray]
+    metrics: Mapping[str, Array]
+    maps: Mapping[str, Array]
+    stop: Array | None
 
 
 class _UnderWay:
@@ -142,30 +169,47 @@ class _UnderWay:
     have been dispatched, so that the devices always have work.
     """
 
-    def __init__(self, run: Run, writer: MetricWriter, bar: Progress):
-        self._run, self._writer, self._bar = run, writer, bar
-        self._rate = run.optimizer.rate(run.schedule.steps)
-        self._steps: deque[tuple[int, dict[str, Array], np.ndarray]] = deque()
+    def __init__(self, run: Run, writer: MetricWriter, stop: StopRequests, bar: Progress):
+        self._run, self.writer, self.stop, self.bar = run, writer, stop, bar
+        # All rates at once and beforehand: a program for one of them would wait for the steps.
+        steps = jnp.arange(run.schedule.steps)
+        self._rates = np.asarray(jax.jit(jax.vmap(run.optimizer.rate(run.schedule.steps)))(steps))
+        self._steps: deque[_Dispatched] = deque()
         self._window: list[dict[str, float]] = []
         self._since = time.monotonic()
+        self.seconds_to_first_step: float | None = None
 
-    def add(self, step: int, metrics: dict[str, Array], indices: np.ndarray) -> None:
-        """Adds a step that was dispatched, with the images `indices`."""
-        self._steps.append((step, metrics, indices))
+    def add(self, dispatched: _Dispatched) -> None:
+        """Adds a step that was dispatched."""
+        self._steps.append(dispatched)
 
     def fetch(self, leave: int) -> None:
-        """Fetches the figures of all steps except for the last `leave`.
+        """Fetches what all steps except for the last `leave` found.
 
         Raises:
           UserError: a loss or a gradient is not finite.
         """
         while len(self._steps) > leave:
-            step, metrics, indices = self._steps.popleft()
-            figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            _check_finite(self._run, figures, step, indices)
+            one = self._steps.popleft()
+            figures = {name: float(value) for name, value in jax.device_get(one.metrics).items()}
+            if self.seconds_to_first_step is None:
+                self._tell_first_step()
+            _check_finite(self._run, figures, one.step, one.batch["index"])
             self._window.append(figures)
-            if step % self._run.schedule.log_every == 0:
-                self.write(step)
+            if one.maps:
+                self.writer.images(one.step, map_pictures(one.batch, one.maps))
+            if one.stop is not None:
+                self.stop.hear(one.stop)
+            if one.step % self._run.schedule.log_every == 0:
+                self.write(one.step)
+
+    def _tell_first_step(self) -> None:
+        found = self._run.compilations
+        self.seconds_to_first_step = time.monotonic() - found.began
+        self._run.log(
+            f"first step after {self.seconds_to_first_step:.1f} s (compiling {found.seconds:.1f} s:"
+            f" {found.compiled} programs compiled, {found.from_cache} from the cache)"
+        )
 
     def write(self, step: int) -> None:
         """Writes the means since the last row, as the row of `step`."""
@@ -175,10 +219,10 @@ class _UnderWay:
         now = time.monotonic()
         speed = len(self._window) * self._run.batch_size / max(now - self._since, 1e-9)
         self._since, self._window = now, []
-        lr = float(np.asarray(self._rate(step - 1)))
-        self._writer.scalars(step, {**mean, "lr": lr, "images_per_second": speed})
+        lr = float(self._rates[step - 1])
+        self.writer.scalars(step, {**mean, "lr": lr, "images_per_second": speed})
         figures = {"loss": mean["loss"], "images/s": speed, "memory": device_memory()}
-        self._bar.update(0, **figures)
+        self.bar.update(0, **figures)
 
 
 def _check_finite(run: Run, figures: dict[str, float], step: int, indices: np.ndarray) -> None:

@@ -1,28 +1,70 @@
 """Collects requests to stop, so that a run finishes its step and saves before it ends."""
 
+import functools
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool
+
+from wsss_jax.ops.sharding import replicated, sharded
+
+
+class StopRequests:
+    """The signals that ask to stop.
+
+    Several processes must stop after the same step. They ask each other with a small program on
+    the devices of `mesh`, whose answer is read when those of the steps before are.
+    """
+
+    def __init__(self, mesh: Mesh):
+        self._mesh = mesh
+        self._signals: list[str] = []
+        self._agreed = False
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal: a second SIGINT ends the process, others are only noted."""
+        del frame
+        if self._signals and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signals.append(signal.Signals(number).name)
+
+    def ask(self) -> Bool[Array, ""] | None:
+        """Asks all processes without waiting for the answer; None if there is only this one."""
+        if jax.process_count() == 1:
+            return None
+        own = np.full(len(self._mesh.local_devices), bool(self._signals))
+        return _any(self._mesh)(jax.make_array_from_process_local_data(sharded(self._mesh), own))
+
+    def hear(self, answer: Bool[Array, ""]) -> None:
+        """Waits for the answer to `ask`."""
+        self._agreed |= bool(answer)
+
+    @property
+    def agreed(self) -> str:
+        """The signal after which all processes stop, or ""."""
+        if jax.process_count() == 1:
+            return self._signals[0] if self._signals else ""
+        return "a signal" if self._agreed else ""
+
+
+@functools.cache
+def _any(mesh: Mesh) -> Any:
+    return jax.jit(jnp.any, out_shardings=replicated(mesh))
 
 
 @contextmanager
-def stop_requests() -> Iterator[list[str]]:
-    """Collects the names of SIGINT and SIGTERM instead of ending; a second SIGINT does end."""
-    requests: list[str] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        del frame
-        if requests and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        requests.append(signal.Signals(number).name)
-
+def stop_requests(mesh: Mesh) -> Iterator[StopRequests]:
+    """Collects SIGINT and SIGTERM instead of ending; a second SIGINT does end."""
+    requests = StopRequests(mesh)
     try:
-        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+        before = {n: signal.signal(n, requests.note) for n in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # This is not the main thread, so others handle the signals.
         yield requests
         return
@@ -31,16 +73,3 @@ def stop_requests() -> Iterator[list[str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def agreed(requests: list[str], ask: bool) -> str:
-    """Returns the signal that requests a stop, or "", with the same answer on all processes.
-
-    Several processes only ask each other if `ask` is set, because that costs a round trip.
-    """
-    if jax.process_count() == 1:
-        return requests[0] if requests else ""
-    if not ask:
-        return ""
-    anyone = multihost_utils.process_allgather(np.asarray(bool(requests)))
-    return "a signal" if bool(np.any(anyone)) else ""

@@ -8,7 +8,8 @@ from jaxtyping import Array, UInt8
 
 from wsss_jax.viz.overlay import cam_overlay
 
-_COUNT = 4
+PICTURES = 4
+"""The number of images of a batch that are shown."""
 
 
 def map_pictures(
@@ -20,15 +21,16 @@ def map_pictures(
 
     Args:
       batch: ``image`` uint8 [B, S, S, 3] and ``label`` [B, C].
-      maps: named maps [B, h, w, C], or with C + 1 channels of which the first is the background.
+      maps: named maps of all images or of the first `PICTURES`, [b, h, w, C], or with C + 1
+        channels of which the first is the background.
 
     Returns:
       ``image`` and one picture for each name in `maps`.
     """
-    images, labels = batch["image"][:_COUNT], batch["label"][:_COUNT]
+    images, labels = batch["image"][:PICTURES], batch["label"][:PICTURES]
     drawn = {"image": images}
     for name, value in maps.items():
-        value = np.asarray(value[:_COUNT], np.float32)
+        value = np.asarray(value, np.float32)[:PICTURES]
         shown = value[..., value.shape[-1] - labels.shape[-1] :] * labels[:, None, None, :]
         heat = np.maximum(shown, 0).max(-1)
         heat = heat / (heat.max((1, 2), keepdims=True) + 1e-5)
