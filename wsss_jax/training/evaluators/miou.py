@@ -90,7 +90,7 @@ class Miou(Evaluator):
         own = jax.tree.map(lambda array: array.addressable_data(0), variables)
         weights = jax.device_put(own, replicated(data_mesh(jax.local_devices())))
         levels = 1 if self.output == "logits" else len(THRESHOLDS)
-        total = np.zeros((levels, method.num_classes + 1, method.num_classes + 1), np.int64)
+        total = np.zeros((levels, 3, method.num_classes + 1), np.int64)
         for batch in _batches(method, source, positions):
             images, valid, records = _canvas(source, batch)
             maps = np.asarray(predict(weights, images, valid))
