@@ -5,7 +5,6 @@ step it leaves what the other side starts from: ``weights.npz`` under PyTorch's 
 and ``twin.json``.
 """
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -23,10 +22,8 @@ from wsss_jax.weights.import_weights import torch_names
 def export(folder: Path, made: Any, options: Any) -> None:
     """Writes the state before the first step, and what is trained how.
 
-    ``twin.json`` has the method's and the backbone's fields (`training.described`), the rules of
-    the parameters, and the recipe's optimizer.
+    ``twin.json`` is what `training.twin` says, and whether the convolutions have half precision.
     """
-    described = training.described(made.method)
     everything = {"params": made.params, **made.variables}
     names = torch_names(everything, made.method.backbone)
     arrays = {}
@@ -35,17 +32,8 @@ def export(folder: Path, made: Any, options: Any) -> None:
         arrays[names[path]] = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
     np.savez(folder / "weights.npz", **arrays)
     np.savez(folder / "batch.npz", **jax.device_get(made.batch))
-    rules = {
-        names[f"params/{path}"]: {"lr": rule.lr, "decay": rule.decay, "frozen": rule.frozen}
-        for path, rule in made.rules.items()
-    }
-    twin = {
-        **described,
-        "rules": rules,
-        "optimizer": dataclasses.asdict(made.optimizer),
-        "num_classes": training.NUM_CLASSES,
-        "half": options.dtype == "bfloat16",
-    }
+    twin = training.twin(made.method, made.optimizer, made.params, made.variables)
+    twin["half"] = options.dtype == "bfloat16"
     (folder / "twin.json").write_text(json.dumps(twin))
 
 

@@ -46,6 +46,10 @@ class Cam(Classifier):
         cam = self.fc8(self.dropout(self.backbone(self.normalize(images, valid))[-1]))
         return F.multilabel_soft_margin_loss(cam.float().mean((2, 3)), labels)
 
+    def maps(self, x: Tensor) -> Tensor:
+        """Maps of the classes at the network's stride."""
+        return F.relu(self.fc8(self.backbone(x)[-1]))
+
 
 class Seam(Classifier):
     def __init__(
@@ -77,6 +81,10 @@ class Seam(Classifier):
         features = self.f9(torch.cat([resize(x, size), *sides], 1)).float()
         revised = pixel_correlation(features, pixel_correlation_input(cam.detach()))
         return resize(cam, full), resize(revised, full)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Revised maps of the classes at the size of `x`."""
+        return self(x)[1][:, 1:]
 
     def loss(self, images: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
         """Classification, equivariance and cross-supervision over two scales."""

@@ -93,11 +93,44 @@ def serve_steps(step: Step) -> None:
             start = time.perf_counter()
             losses.append(step())
             seconds.append(time.perf_counter() - start)
-        unit = 2**30 if sys.platform == "darwin" else 2**20
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-        return {"seconds": seconds, "losses": losses, "peak_gib": peak}
+        return {"seconds": seconds, "losses": losses, "peak_gib": peak_gib()}
 
     serve(answer)
+
+
+def emit(**found: Any) -> None:
+    """Says what a measurement has found so far; `gpu` collects it."""
+    print(json.dumps(found), flush=True)
+
+
+def seconds_per_call(
+    call: Callable[[], object], wait: Callable[[], object], turn: float, turns: int = 5
+) -> list[float]:
+    """Seconds of a call in each of several turns, within which the host waits for nothing.
+
+    Args:
+      call: starts the work, and returns before the device has done it.
+      wait: waits for the end of all that was started.
+      turn: seconds of a turn, which has at least one call.
+      turns: how many there are, after two calls and one more that nobody measures.
+    """
+
+    def measured(calls: int) -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        wait()
+        return (time.perf_counter() - start) / calls
+
+    measured(2)
+    calls = max(1, round(turn / measured(1)))
+    return [measured(calls) for _ in range(turns)]
+
+
+def peak_gib() -> float:
+    """The most memory that this process has held so far."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def limit_threads(threads: int) -> None:

@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
+from tests.toys.compiler import FLAGS
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the time of tests goes into compiling programs that run once: half of it with these, which
 # processes that tests start inherit.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 from jaxtyping import install_import_hook
 

@@ -14,7 +14,7 @@ import pytest
 
 from wsss_jax.accelerators.chips import CHIPS, V5E, V5P, chip_of
 from wsss_jax.accelerators.compiled import ProgramCost, sent_bytes
-from wsss_jax.accelerators.hlo import Collective, Module
+from wsss_jax.accelerators.hlo import Collective, Instruction, Module
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 N = 256
@@ -183,6 +183,18 @@ def test_the_text_of_a_tpu_program():
     outside = whole + 7 * whole + (whole + 2 * 64 * 128) + whole
     inside = whole + 7 * whole + whole
     assert module.off_chip_share() == pytest.approx(outside / (outside + inside))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "called"),
+    [
+        ("to_apply=%add, frontend_attributes={inner=%no}", ("add",)),
+        ("kind=kLoop, calls=%fused_computation.1, metadata={}", ("fused_computation.1",)),
+        ("branch_computations={%one, %two.3}, sharding={replicated}", ("one", "two.3")),
+    ],
+)
+def test_what_an_instruction_calls(attributes: str, called: tuple[str, ...]):
+    assert Instruction("x", "f32[]", "call", (), attributes).called() == called
 
 
 def test_text_without_an_entry_is_refused():

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import training, worker
+from benchmarks import gpu, training, worker
+from benchmarks.gpu_plan import plan
 from wsss_jax.data.images import encode_mask
 from wsss_jax.pipeline.config import shipped_recipes
 
@@ -21,22 +22,25 @@ STEPS = ("--batch=2", "--crop=32", "--warmup=1", "--steps=1")
 TOY: dict[str, tuple[str, ...]] = {
     "dense_crf": ("--root=VOC2012", "--images=1"),
     "input_pipeline": ("--root=VOC2012", "--batch_size=2", "--images=2", "--rounds=1", "--crop=32"),
+    "gpu": ("--toy",),
     "random_walk": ("--height=9", "--width=11", "--doublings=3", "--rounds=1"),
-    "recipe_steps": ("--recipes", "seam_shapes", *STEPS),
     "train_step": ("--recipes", "cam_shapes", "--rounds=1", *STEPS),
 }
 # What these programs start.
 WORKERS = {"jax_worker", "pydensecrf_worker", "torch_random_walk", "torch_worker"}
+WORKERS |= {"gpu_jax", "gpu_torch", "gpu_whole"}
 
 
-def run(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    name: str, *arguments: str, folder: Path, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(REPOSITORY / "benchmarks" / f"{name}.py"), *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
     )
 
 
@@ -124,15 +128,35 @@ def test_random_walk_beside_pytorch(folder: Path):
     assert found and float(found[1]) < 1e-5
 
 
-def test_recipe_steps(folder: Path):
-    (row,) = table(run("recipe_steps", *TOY["recipe_steps"], folder=folder))
-    assert (row["recipe"], row["batch"], row["crop"]) == ("`seam_shapes`", "2", "32")
-    assert positive(row["images/s"]) and float(row["peak GiB"]) > 0
+def test_gpu(folder: Path):
+    name = "jax seam_voc bfloat16 batch 8"
+    done = run("gpu", *TOY["gpu"], "--only", "environment", name, folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = run("gpu", *TOY["gpu"], "--only", "environment", name, folder=folder)
+    assert again.returncode == 0 and again.stdout == ""  # both are finished
+    (row,) = table(run("gpu", "--table", "gpu.jsonl", folder=folder))
+    assert (row["measurement"], row["batch"], row["crop"]) == (f"`{name}`", "2", "32")
+    assert all(positive(row[column]) for column in ("images/s", "TFLOP/s", "first step, s"))
+    assert float(row["peak GiB"]) > 0
+    (record,) = (one for one in gpu.read(folder / "gpu.jsonl") if one["name"] == name)
+    assert record["program"]["flops"] > 0
 
 
-def test_a_recipe_that_fails_is_no_success(folder: Path):
-    done = run("recipe_steps", "--recipes", "no_such_recipe", folder=folder)
-    assert done.returncode == 1 and "no_such_recipe` | failed" in done.stdout
+@pytest.mark.slow
+def test_everything_on_a_gpu_beside_pytorch(folder: Path):
+    python = other_python("WSSS_TORCH_PYTHON", "torch")
+    out = folder / "everything.jsonl"
+    arguments = (*TOY["gpu"], "--out", str(out), f"--torch-python={python}")
+    run("gpu", *arguments, folder=folder, timeout=3000)
+    known = gpu.latest(gpu.read(out))
+    # A CPU does not tell what fits into its memory, so no batch can fill it.
+    expected = {one.name for one in plan(True, out)} - {"jax seam_voc bfloat16 batch fill"}
+    assert {
+        name: one.get("said") for name, one in known.items() if one["status"] != "finished"
+    } == {}
+    assert set(known) == expected
+    printed = run("gpu", "--table", str(out), folder=folder).stdout
+    assert "not measured" not in printed.partition("### Targets")[2]
 
 
 def test_train_step(folder: Path):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.reference.golden_weights import drawn_variables
+from tests.toys.compiler import HAS_EMITTER_SWITCH
 from tests.toys.steps import loss_function
 from wsss_jax.methods.seam import Seam
 from wsss_jax.models.tiny import Tiny
@@ -22,9 +23,10 @@ from wsss_jax.ops.pixel_correlation import pixel_correlation, pixel_correlation_
 
 E = np.float32(1e-5)
 COMPILERS = [
-    {"xla_backend_optimization_level": level, "xla_cpu_use_fusion_emitters": emitters}
+    {"xla_backend_optimization_level": level}
+    | ({"xla_cpu_use_fusion_emitters": emitters} if HAS_EMITTER_SWITCH else {})
     for level in (0, 3)
-    for emitters in (False, True)
+    for emitters in ((False, True) if HAS_EMITTER_SWITCH else (True,))
 ]
 
 

@@ -13,6 +13,7 @@ import pytest
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from tests.toys.compiler import QUICK
 from wsss_jax.data.augment import resize_image
 from wsss_jax.data.source import Record
 from wsss_jax.files import write_json
@@ -130,13 +131,8 @@ class Trained:
                 jax.ShapeDtypeStruct((1, *size, 3), np.uint8),
                 jax.ShapeDtypeStruct((1, *size), bool),
             )
-            # It runs twice: not worth optimizing.
-            options: Any = {
-                "xla_backend_optimization_level": 0,
-                "xla_cpu_use_fusion_emitters": False,
-            }
             lowered = jax.jit(self.method.predict).lower(self._shapes, *inputs)
-            self._programs[size] = lowered.compile(compiler_options=options)
+            self._programs[size] = lowered.compile(compiler_options=QUICK)
         valid = np.ones((1, *size), bool)
         return self._programs[size](self.weights, np.ascontiguousarray(image)[None], valid)
 

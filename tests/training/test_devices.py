@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.toys import light_methods
+from tests.toys.compiler import FLAGS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VARIANTS = {
@@ -139,18 +140,11 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What the program above measured; in a process of its own, for devices are counted once."""
-    flags = (
-        "--xla_force_host_platform_device_count=8",
-        # It compiles longer than it runs.
-        "--xla_backend_optimization_level=0",
-        "--xla_cpu_use_fusion_emitters=false",
-    )
+    flags = f"--xla_force_host_platform_device_count=8 {FLAGS}"  # it compiles longer than it runs
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path_factory.mktemp("network")), json.dumps(CASES)],
         cwd=REPOSITORY,
-        env=dict(
-            os.environ, XLA_FLAGS=" ".join(flags), JAX_PLATFORMS="cpu", PYTHONPATH=str(REPOSITORY)
-        ),
+        env=dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu", PYTHONPATH=str(REPOSITORY)),
         capture_output=True,
         text=True,
         timeout=600,
