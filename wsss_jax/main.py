@@ -15,6 +15,7 @@ from types import FrameType
 
 from wsss_jax import command_line
 from wsss_jax.command_line import Parser
+from wsss_jax.errors import UserError
 from wsss_jax.host.host_memory import share_one_heap
 from wsss_jax.pipeline import process
 from wsss_jax.pipeline.config import read_recipe, shipped_recipes
@@ -33,6 +34,11 @@ _EXAMPLES = (
         "what would be done, what it costs, and all settings",
         "--config seam_voc --workdir runs/seam --dry_run \\\n"
         "        --config.data.root=DIR/VOCdevkit",
+    ),
+    (
+        "whether its training fits on a TPU v5e-8, without having one",
+        "--config seam_voc --workdir runs/seam --dry_run --only train \\\n"
+        "        --topology v5e:2x4 --config.train.method.dtype=bfloat16",
     ),
     (
         "the seeds of a long recipe alone, with another batch size",
@@ -68,6 +74,14 @@ def _parser() -> Parser:
         " names) and everything that was made from them",
     )
     add("--dry_run", action="store_true", help="print the plan and all settings, change nothing")
+    add(
+        "--topology",
+        default="",
+        metavar="TPU",
+        help="with --dry_run: compile for a TPU slice that need not be at hand, such as v5e:2x4,"
+        " and tell whether the stages fit and how long they take at best (needs"
+        " pip install wsss-jax[tpu]; compiling takes minutes)",
+    )
     together = parser.add_argument_group("several processes that work together")
     add = together.add_argument
     add(
@@ -93,12 +107,23 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     share_one_heap()  # before the recipe, which imports JAX
+    if options.topology:
+        if not options.dry_run:
+            raise UserError("--topology only estimates: add --dry_run, or remove --topology")
+        from wsss_jax.accelerators.topology import topology_devices, without_devices
+
+        without_devices()
+        topology_devices(options.topology)  # before anything is printed
     config = read_recipe(options.config, options.overrides)
     workdir = options.workdir.expanduser().resolve()
     if options.dry_run:
         from wsss_jax.pipeline import dry_run
 
-        print(dry_run.describe(config, workdir, options.only, options.force))
+        print(dry_run.describe(config, workdir, options.only, options.force), flush=True)
+        if options.topology:
+            print(f"\non {options.topology}")
+            for line in dry_run.on_topology(config, options.only, options.topology):
+                print(f"  {line}".rstrip(), flush=True)
         return 0
     process.compilation_cache()
     process.join_processes(

@@ -155,6 +155,11 @@ HloModule jit_f, is_scheduled=true, replica_count=2, num_partitions=4
   ROOT %lt = pred[]{:T(512)} compare(%i.1, %limit), direction=LT
 }
 
+%inner (q: f32[8,128]) -> f32[8,128] {
+  %q = f32[8,128]{1,0:T(8,128)S(1)} parameter(0)
+  ROOT %permuted = f32[8,128]{1,0:T(8,128)S(1)} collective-permute(%q), source_target_pairs={{0,1}}
+}
+
 ENTRY %main (a: f32[8,128]) -> f32[8,128] {
   %a = f32[8,128]{1,0:T(8,128)} parameter(0)
   %zero = s32[]{:T(128)} constant(0)
@@ -163,6 +168,7 @@ ENTRY %main (a: f32[8,128]) -> f32[8,128] {
   %s = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)S(1)}) tuple(%zero, %copy-done)
   %while.1 = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)S(1)}) while(%s), condition=%condition, body=%body
   %y = f32[8,128]{1,0:T(8,128)S(1)} get-tuple-element(%while.1), index=1
+  %called = f32[8,128]{1,0:T(8,128)S(1)} call(%y), to_apply=%inner, frontend_attributes={a="b"}
   %gather = (f32[8,128], bf16[64,128]) all-gather-start(%y), dimensions={0}
   %done = bf16[64,128] all-gather-done(%gather)
   ROOT %negate = f32[8,128]{1,0:T(8,128)} negate(%y)
@@ -178,10 +184,11 @@ def test_the_text_of_a_tpu_program():
     assert module.collectives() == (
         Collective("all-gather", 1, 2 * 64 * 128),
         Collective("all-reduce", 7, 7 * whole),
+        Collective("collective-permute", 1, whole),
     )
     # Outside the chip: the copy reads, every round writes, and the last two write.
     outside = whole + 7 * whole + (whole + 2 * 64 * 128) + whole
-    inside = whole + 7 * whole + whole
+    inside = whole + 7 * whole + 2 * whole + whole
     assert module.off_chip_share() == pytest.approx(outside / (outside + inside))
 
 

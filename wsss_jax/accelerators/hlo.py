@@ -23,7 +23,9 @@ _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?(?P<name>[\w.\-]+) = (?P<rest>.*)$")
 _ARRAY = re.compile(
     r"\b(?P<dtype>pred|token|[a-z]+\d+\w*)\[(?P<shape>[\d,]*)\](?:\{[^}]*S\((?P<space>\d+)\)[^}]*\})?"
 )
-_CALLED = re.compile(r"\b(?:calls|to_apply|branch_computations)=(?:\{([^}]*)\}|%?([\w.\-]+))")
+_CALLED = re.compile(
+    r"\b(?:calls|to_apply|(?:true|false|branch)_computations?)=(?:\{([^}]*)\}|%?([\w.\-]+))"
+)
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"),
     *("partition-id", "replica-id", "while", "conditional", "call", "optimization-barrier"),
@@ -58,10 +60,8 @@ class Instruction:
 
     def called(self) -> tuple[str, ...]:
         """Returns the names of the computations that it calls, except for those of loops."""
-        found = _CALLED.findall(self.attributes)
-        return tuple(
-            name.strip(" %") for several, one in found for name in (one or several).split(",")
-        )
+        found = (many or one for many, one in _CALLED.findall(self.attributes))
+        return tuple(name.strip(" %") for names in found for name in names.split(","))
 
 
 @dataclasses.dataclass(frozen=True)

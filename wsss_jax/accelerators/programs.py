@@ -25,7 +25,8 @@ class DeviceProgram:
     Attributes:
       name: what it does, such as ``training step``.
       lower: a function that lowers it for a number of images over all devices.
-      images: the number of images of an execution.
+      images: the number of images of an execution, counting every scale and flip.
+      asked: the number of images that the recipe asks for, which `devices` might not share equally.
       executions: how often the stage runs it, or None if that is not known.
       devices: the number of devices that run it together.
       growing: whether memory should be known for other numbers of images, too.
@@ -35,7 +36,8 @@ class DeviceProgram:
     name: str
     lower: Callable[[int], jax.stages.Lowered]
     images: int
-    executions: float | None
+    asked: int
+    executions: int | None
     devices: int
     growing: bool = False
     remarks: tuple[str, ...] = ()
@@ -61,11 +63,15 @@ class Compiler:
       key: what the costs depend on besides the program, such as the topology.
       folder: the folder of the costs, or None to keep none.
       log: a function that prints progress.
+
+    Attributes:
+      last_seconds: the time that the last program took that was compiled here.
     """
 
     def __init__(self, key: str, folder: Path | None, log: Callable[[str], None]):
         self._key, self._folder, self._log = f"{key} {_versions()}", folder, log
         self._known: dict[str, ProgramCost | TooLarge] = {}
+        self.last_seconds = 0.0
 
     def cost(self, label: str, lowered: jax.stages.Lowered) -> ProgramCost | TooLarge:
         """Returns the cost of a program, which `label` names in messages."""
@@ -90,11 +96,12 @@ class Compiler:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             found = TooLarge(_needed(str(error)))
-        self._log(f"compiled {label} in {time.monotonic() - start:.0f} s")
+        self.last_seconds = time.monotonic() - start
+        self._log(f"compiled {label} in {self.last_seconds:.0f} s")
         return found
 
 
-def most_images(peaks: Sequence[tuple[int, int]], limit: float) -> int | None:
+def most_images(peaks: Sequence[tuple[int, int]], limit: int | float) -> int | None:
     """Returns the most images per device whose peak memory is at most `limit` bytes.
 
     Memory is taken to be affine in the number of images.

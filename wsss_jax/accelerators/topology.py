@@ -42,13 +42,15 @@ def chip_of_topology(name: str) -> Chip:
 
 
 def without_devices() -> None:
-    """Makes JAX leave the accelerators of this machine alone; call it before JAX uses any device.
+    """Prepares JAX for topologies alone; call it before JAX uses any device of this machine.
 
     Variables that the user has set are kept, except for the platform.
     """
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     jax.config.update("jax_platforms", "cpu")
+    # JAX's cache keeps what is compiled for a topology but cannot read it.
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 def topology_devices(name: str) -> list[Any]:

@@ -5,13 +5,15 @@ Images are run in a few padded shapes, as in `wsss_jax.inference.multi_scale`.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from wsss_jax.data.augment import resize_image
@@ -27,6 +29,8 @@ from wsss_jax.ops.path_index import pair_offsets, paths
 from wsss_jax.ops.random_walk import random_walk
 
 _NOTHING = 1e-5
+ASSUMED_LABELS = 4
+"""The labels of most batches: the background and up to three classes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -205,6 +209,35 @@ def _walk(
     planes = np.asarray(walked).transpose(0, 3, 1, 2)
     ends = [one.shape for one in scores]  # the batch may have empty rows after them
     return [plane[:k, :h, :w] for plane, (k, h, w) in zip(planes, ends, strict=False)]
+
+
+def walk_lowering(
+    settings: WalkSettings, size: Size, stride: int, device: Any
+) -> Callable[[int], jax.stages.Lowered]:
+    """Returns the function that lowers the walk of so many images of a padded `size` for `device`.
+
+    The walk has `ASSUMED_LABELS` labels, background included.
+    """
+    boundary = settings.network == "boundary"
+    offsets = tuple(path.offset for path in paths()) if boundary else pair_offsets()
+    placed = SingleDeviceSharding(device)
+
+    def lower(images: int) -> jax.stages.Lowered:
+        shape = (images, *(-(-side // stride) for side in size))
+        scores, affinity = (
+            jax.ShapeDtypeStruct((*shape, last), jnp.float32, sharding=placed)
+            for last in (ASSUMED_LABELS, len(offsets))
+        )
+        return random_walk.lower(
+            scores,
+            affinity,
+            offsets=offsets,
+            beta=settings.beta,
+            steps=settings.steps,
+            valid=jax.ShapeDtypeStruct(shape, jnp.bool_, sharding=placed),
+        )
+
+    return lower
 
 
 @jax.jit

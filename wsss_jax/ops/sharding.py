@@ -46,6 +46,11 @@ def check_divisible(batch_size: int, mesh: Mesh) -> None:
         )
 
 
+def shardable(batch_size: int, mesh: Mesh) -> int:
+    """Returns the smallest batch of at least `batch_size` images that can be sharded equally."""
+    return -(-batch_size // mesh.devices.size) * mesh.devices.size
+
+
 def global_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
     """Returns global, sharded arrays from this process's part of a batch."""
     placement = sharded(mesh)

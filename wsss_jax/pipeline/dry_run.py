@@ -1,16 +1,19 @@
 """Describes what a command would do, with details from its stages and the resolved recipe."""
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from ml_collections import ConfigDict
 
+from wsss_jax.accelerators.topology import chip_of_topology, topology_devices
 from wsss_jax.data.prepared import PreparedSource
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError
 from wsss_jax.files import flatten
-from wsss_jax.pipeline import graph, record, run
+from wsss_jax.pipeline import graph, process, record, run, topology_report
 from wsss_jax.pipeline.config import readers
 from wsss_jax.pipeline.differences import differences
 from wsss_jax.stages.base import SplitSize, Stage
@@ -23,7 +26,7 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
       UserError: the config is wrong, or its batch cannot be sharded over the devices.
     """
     nodes = run.checked(config, only)
-    sizes, digests, remarks = _data(config, nodes)
+    sizes, digests, remarks = data_of(config, nodes)
     plain = json.loads(config.to_json_best_effort())
     decisions = record.decide(nodes, plain, digests, workdir, only, force)
     lines = [f"workdir {workdir}" + ("" if workdir.exists() else " (new)")]
@@ -64,7 +67,34 @@ def _different(config: ConfigDict) -> list[str]:
     ]
 
 
-def _data(
+def on_topology(config: ConfigDict, only: tuple[str, ...], topology: str) -> Iterator[str]:
+    """Yields lines about what the stages cost on a TPU topology; see `topology_report.report`.
+
+    Splits that are not at hand have the published numbers of images.
+
+    Raises:
+      UserError: there is no such topology, or libtpu is not installed.
+    """
+    target = topology_report.Target(
+        topology, topology_devices(topology), chip_of_topology(topology)
+    )
+    nodes = run.checked(config, only)
+    sizes, _, _ = data_of(config, nodes)
+    published = DataSettings.from_config(cast(Any, config.data), "data").published
+    wanted = dict.fromkeys(split for node in nodes for split in node.stage.splits())
+    for split in wanted:
+        if split not in sizes and split in published:
+            sizes[split] = SplitSize(*published[split])
+            yield f"{split}: {sizes[split].images:,} images (published; the data was not found)"
+    cache = process.cache_folder() / "topologies"
+    yield from topology_report.report(nodes, sizes, only, target, _log, cache)
+
+
+def _log(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def data_of(
     config: ConfigDict, nodes: tuple[graph.Node, ...]
 ) -> tuple[dict[str, SplitSize], dict[str, str | None], dict[str, str]]:
     """Returns the sizes of the splits that are available, their digests, and remarks on all."""
@@ -82,7 +112,9 @@ def _data(
         sizes[split] = SplitSize(len(builder.ids), len(builder.classes))
         remarks[split] = f"{len(builder.ids):,} images"
         if Path(builder.data_dir).exists():
-            digests[split] = PreparedSource(Path(builder.data_dir)).digest
+            prepared = PreparedSource(Path(builder.data_dir))
+            digests[split] = prepared.digest
+            sizes[split] = sizes[split]._replace(image_sizes=prepared.sizes)
         else:
             remarks[split] += ", to be prepared on the first run"
     return sizes, digests, remarks

@@ -40,8 +40,7 @@ def compilation_cache() -> None:
     settings = jax.config.values
     if settings["jax_compilation_cache_dir"] or not settings["jax_enable_compilation_cache"]:
         return
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "wsss_jax" / "xla" / _machine()
+    folder = cache_folder() / "xla" / _machine()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # The home is read-only, so there is no cache.
@@ -49,6 +48,11 @@ def compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def cache_folder() -> Path:
+    """Returns the folder for what can be computed again, ``$XDG_CACHE_HOME/wsss_jax``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wsss_jax"
 
 
 def _machine() -> str:

@@ -9,12 +9,14 @@ import abc
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
@@ -72,10 +74,14 @@ def _open(data: str, split: str) -> Source:
 
 
 class SplitSize(NamedTuple):
-    """The number of images in a split, and of foreground classes."""
+    """The number of images in a split, and of foreground classes.
+
+    `image_sizes` are the (height, width) of every image, or empty if they are not known yet.
+    """
 
     images: int
     classes: int
+    image_sizes: Sequence[tuple[int, int]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +174,22 @@ class Stage(Settings, abc.ABC):
           UserError: the stage cannot run on this machine or with this data.
         """
         del sizes, asked
+        return []
+
+    def programs(
+        self, sizes: Mapping[str, SplitSize], needs: Needs, mesh: Mesh
+    ) -> list[DeviceProgram]:
+        """Returns the programs that it runs on the devices of `mesh`, by default none.
+
+        They are lowered from shapes alone, so that a dry run can tell what they cost on devices
+        that are not at hand.
+
+        Args:
+          sizes: the sizes of the available splits, by name.
+          needs: the stages that it needs.
+          mesh: the devices of all processes.
+        """
+        del sizes, needs, mesh
         return []
 
     @abc.abstractmethod

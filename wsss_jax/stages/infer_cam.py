@@ -6,12 +6,21 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float
 
+from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.host.upsampling import ViewMaps
 from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, load_network
-from wsss_jax.stages.base import Context, Needs, expect_prediction
+from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
+from wsss_jax.stages.network_programs import (
+    image_sizes,
+    local_mesh,
+    network_programs,
+    padded_shapes,
+    trained_method,
+)
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
 
 _EPSILON = 1e-5  # as in the published programs
@@ -39,6 +48,19 @@ class InferCam(MultiScale, PerImageStage):
         """Refuses what cannot work; see `Stage`."""
         super().check(needs)
         expect_prediction(needs, self.output, "output")
+
+    def programs(
+        self, sizes: Mapping[str, SplitSize], needs: Needs, mesh: Mesh
+    ) -> list[DeviceProgram]:
+        """The network in every padded shape; see `Stage`."""
+        size = sizes.get(self.split)
+        method = trained_method(needs, size)
+        if method is None:
+            return []
+        local, processes = local_mesh(mesh)
+        plan = self.plan(image_sizes(size), method.backbone, local.devices.size)
+        shapes = padded_shapes(plan, self.copies, size, processes)
+        return network_programs(method, self.output, shapes, size, local)
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.

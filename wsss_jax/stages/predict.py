@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from jax.sharding import Mesh
 
+from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.host.dense_crf import CrfSettings
@@ -14,7 +16,14 @@ from wsss_jax.host.logit_masks import LogitTask, write_logit_mask
 from wsss_jax.host.upsampling import ViewMaps
 from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, ViewJob, load_network
 from wsss_jax.settings import part
-from wsss_jax.stages.base import Context, Needs, expect_prediction
+from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
+from wsss_jax.stages.network_programs import (
+    image_sizes,
+    local_mesh,
+    network_programs,
+    padded_shapes,
+    trained_method,
+)
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
 
 
@@ -45,6 +54,19 @@ class Predict(MultiScale, CrfSettings, PerImageStage):
         """Refuses what cannot work; see `Stage`."""
         super().check(needs)
         expect_prediction(needs, "logits")
+
+    def programs(
+        self, sizes: Mapping[str, SplitSize], needs: Needs, mesh: Mesh
+    ) -> list[DeviceProgram]:
+        """The network in every padded shape; see `Stage`."""
+        size = sizes.get(self.split)
+        method = trained_method(needs, size)
+        if method is None:
+            return []
+        local, processes = local_mesh(mesh)
+        plan = self.plan(image_sizes(size), method.backbone, local.devices.size)
+        shapes = padded_shapes(plan, self.copies, size, processes)
+        return network_programs(method, "logits", shapes, size, local)
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.

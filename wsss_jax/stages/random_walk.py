@@ -10,15 +10,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from jax.sharding import Mesh
+
+from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
 from wsss_jax.data.formats.cam_files import CamFolder
 from wsss_jax.data.source import Source
 from wsss_jax.host.dense_crf import CrfSettings
 from wsss_jax.host.walk_masks import MaskTask, write_mask
 from wsss_jax.inference.multi_scale import load_network
-from wsss_jax.inference.random_walk import Walks, WalkSettings
+from wsss_jax.inference.random_walk import (
+    ASSUMED_LABELS,
+    Walks,
+    WalkSettings,
+    walk_lowering,
+)
 from wsss_jax.settings import part
-from wsss_jax.stages.base import Context, Needs, expect_prediction
+from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
+from wsss_jax.stages.network_programs import (
+    image_sizes,
+    local_mesh,
+    network_programs,
+    padded_shapes,
+    size_remarks,
+    trained_method,
+)
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
 from wsss_jax.stages.references import check_alpha, resolved_alpha
 
@@ -56,6 +72,34 @@ class RandomWalk(WalkSettings, CrfSettings, PerImageStage):
         super().check(needs)
         check_alpha(self.alpha, "alpha", needs)
         expect_prediction(needs, self.network, "network")
+
+    def programs(
+        self, sizes: Mapping[str, SplitSize], needs: Needs, mesh: Mesh
+    ) -> list[DeviceProgram]:
+        """The network in every padded shape, and the walks after it; see `Stage`."""
+        size = sizes.get(self.split)
+        method = trained_method(needs, size)
+        if method is None:
+            return []
+        local, processes = local_mesh(mesh)
+        scaled = [(self.scaled(one),) for one in image_sizes(size)]
+        plan = self.padded(scaled, method.backbone, devices=local.devices.size)
+        shapes = padded_shapes(plan, 1, size, processes)
+        networks = network_programs(method, self.network, shapes, size, local)
+        stride, device = method.stride(self.network), local.devices.flat[0]
+        walks = [
+            DeviceProgram(
+                name=f"walk at {one.size[0]} x {one.size[1]}, {ASSUMED_LABELS} labels (assumed)",
+                lower=walk_lowering(self, one.size, stride, device),
+                images=one.images,
+                asked=one.images,
+                executions=one.executions,
+                devices=1,
+                remarks=size_remarks(size),
+            )
+            for one in shapes
+        ]
+        return [*networks, *walks]
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.

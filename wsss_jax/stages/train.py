@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
+from jax.sharding import Mesh
 
+from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.affinity_labels import AffinityLabels
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.loader import check_batch_size, training_batches
@@ -16,7 +18,7 @@ from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.checks import check_method
 from wsss_jax.methods.variables import init_variables
-from wsss_jax.ops.sharding import check_divisible, data_mesh
+from wsss_jax.ops.sharding import check_divisible, data_mesh, shardable
 from wsss_jax.settings import name_of
 from wsss_jax.stages.base import Context, Need, Needs, SplitSize, Stage, expect
 from wsss_jax.stages.crf import expect_alpha
@@ -32,13 +34,15 @@ from wsss_jax.training.optimizer import (
     parameter_count,
     split_frozen,
 )
+from wsss_jax.training.step import lower_train_step
 from wsss_jax.training.step_cost import describe_step
 from wsss_jax.training.targets import TargetSettings
 from wsss_jax.weights.import_weights import import_backbone
 from wsss_jax.weights.npz import load_weights, save_weights
 
 _NEEDS = ("init", "backbone", "masks", "labels")
-_ASSUMED_CLASSES = 20  # VOC's, where the data is not at hand
+ASSUMED_CLASSES = 20
+"""The number of VOC's classes, where the data is not at hand."""
 _POSITIVE = ("batch_size", "log_every", "keep")
 _NOT_NEGATIVE = ("epochs", "steps", "image_every", "checkpoint_every", "num_threads", "prefetch")
 
@@ -170,7 +174,7 @@ class Train(TargetSettings, Stage):
     def _check_weights(self, name: str, need: Need) -> None:
         """Refuses weights of another network; those of a stage of another kind are unknown."""
         if isinstance(need.stage, Train):
-            theirs, mine = (s.method_for(_ASSUMED_CLASSES) for s in (need.stage, self))
+            theirs, mine = (s.method_for(ASSUMED_CLASSES) for s in (need.stage, self))
             expect_same_network(name, need.name, theirs, mine)
 
     def check_data(self, ctx: Context) -> None:
@@ -193,7 +197,7 @@ class Train(TargetSettings, Stage):
                         f"evaluators.{name}.split: expected a split of the data, found"
                         f" {one.split!r}{nearest(one.split, sizes)}: change it"
                     )
-        classes = _ASSUMED_CLASSES if size is None else size.classes
+        classes = ASSUMED_CLASSES if size is None else size.classes
         method = self.method_for(classes)
         check_method(method)
         crop = self.augment.crop
@@ -205,6 +209,34 @@ class Train(TargetSettings, Stage):
             f"batch        {self.batch_size} images of {crop} x {crop} on {jax.device_count()}"
             " device(s)",
             *describe_step(method, self.optimizer, batch),
+        ]
+
+    def programs(
+        self, sizes: Mapping[str, SplitSize], needs: Needs, mesh: Mesh
+    ) -> list[DeviceProgram]:
+        """The training step; see `Stage`."""
+        size = sizes.get(self.split)
+        classes = ASSUMED_CLASSES if size is None else size.classes
+        method = self.method_for(classes)
+        batch_size = shardable(self.batch_size, mesh)
+        steps = self.steps
+        if not steps and size is not None:
+            steps = dataclasses.replace(self, batch_size=batch_size).steps_for(size.images)
+
+        def lower(images: int) -> jax.stages.Lowered:
+            batch = method.batch_spec().shapes(images, self.augment.crop, classes)
+            return lower_train_step(method, self.optimizer, batch, mesh)
+
+        return [
+            DeviceProgram(
+                name=f"training step, crop {self.augment.crop}, {method.dtype}",
+                lower=lower,
+                images=batch_size,
+                asked=self.batch_size,
+                executions=steps or None,
+                devices=mesh.devices.size,
+                growing=True,
+            )
         ]
 
     def _length(self, size: SplitSize | None) -> str:

@@ -8,6 +8,7 @@ a module in `wsss_jax.data.sets` or by the dotted name of a module elsewhere.
 import abc
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,6 +32,9 @@ class DataSettings(Settings, abc.ABC):
     room: ClassVar[str] = "wsss_jax.data.sets"
     key: ClassVar[str] = "builder"
     location: ClassVar[frozenset[str]] = frozenset({"data_dir"})
+
+    published: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    """The numbers of images and of classes of splits, for estimates without the data."""
 
     data_dir: str = ""
 

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
@@ -40,6 +40,14 @@ class Voc2012(DataSettings):
     """
 
     location: ClassVar[frozenset[str]] = DataSettings.location | {"root", "labels", "classes"}
+
+    published: ClassVar[Mapping[str, tuple[int, int]]] = {
+        "train": (1464, 20),
+        "train_aug": (10582, 20),
+        "trainval": (2913, 20),
+        "val": (1449, 20),
+        "test": (1456, 20),
+    }
 
     root: str = ""
     labels: str = ""

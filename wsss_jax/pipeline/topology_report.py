@@ -1,0 +1,94 @@
+"""What the stages of a recipe cost on a TPU topology that need not be at hand."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wsss_jax.accelerators.chips import Chip
+from wsss_jax.accelerators.estimate import Estimate, duration, estimate, lines, total
+from wsss_jax.accelerators.programs import Compiler
+from wsss_jax.ops.sharding import data_mesh
+from wsss_jax.pipeline.graph import Node
+from wsss_jax.stages.base import Need, SplitSize
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """The devices to compile for.
+
+    Attributes:
+      name: the name of the topology.
+      devices: its devices, at hand or not.
+      chip: the kind of chip.
+    """
+
+    name: str
+    devices: Sequence[Any]
+    chip: Chip
+
+    def line(self) -> str:
+        """Returns a line about the chips."""
+        chip = self.chip
+        return (
+            f"{self.name}: {len(self.devices)} chips, each with {chip.bf16_tflops} TFLOP/s in"
+            f" bfloat16, {chip.usable_gib:g} GiB at {chip.hbm_gbps} GB/s, and"
+            f" {chip.interconnect_gbps} GB/s to other chips"
+        )
+
+
+def estimates(
+    nodes: Sequence[Node],
+    sizes: Mapping[str, SplitSize],
+    only: Sequence[str],
+    target: Target,
+    log: Callable[[str], None],
+    cache: Path | None,
+) -> Iterator[tuple[str, list[Estimate]]]:
+    """Yields the name of each stage that runs programs on devices, with their estimates.
+
+    Args:
+      nodes: all stages of the recipe.
+      sizes: the sizes of the splits, by name.
+      only: the names of the stages to estimate, or nothing for all.
+      target: the devices to compile for.
+      log: a function that prints progress.
+      cache: the folder of costs that are known already, or None.
+    """
+    mesh = data_mesh(list(target.devices))
+    compiler = Compiler(target.name, cache, log)
+    named = {node.name: Need(node.name, node.stage) for node in nodes}
+    for node in nodes:
+        if only and node.name not in only:
+            continue
+        needs = {name: named[other] for name, other in node.needs.items()}
+        programs = node.stage.programs(sizes, needs, mesh)
+        if programs:
+            yield node.name, [estimate(node.name, one, target.chip, compiler) for one in programs]
+
+
+def report(
+    nodes: Sequence[Node],
+    sizes: Mapping[str, SplitSize],
+    only: Sequence[str],
+    target: Target,
+    log: Callable[[str], None],
+    cache: Path | None,
+) -> Iterator[str]:
+    """Yields the lines of the report as soon as they are known; see `estimates`."""
+    yield target.line()
+    sums: dict[str, float | None] = {}
+    for name, found in estimates(nodes, sizes, only, target, log, cache):
+        yield ""
+        yield name
+        for one in found:
+            yield from (f"  {line}" for line in lines(name, one))
+        sums[name] = total(found)
+    known = [seconds for seconds in sums.values() if seconds is not None]
+    yield ""
+    yield (
+        f"at best {duration(sum(known))} on {target.name}, without the work of hosts (reading,"
+        " dense CRF, scores)"
+    )
+    for name, seconds in sums.items():
+        yield f"  {name}: {'unknown' if seconds is None else duration(seconds)}"

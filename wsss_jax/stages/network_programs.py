@@ -1,0 +1,108 @@
+"""The programs of stages that run the network of a training stage on images of many sizes."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from wsss_jax.accelerators.programs import DeviceProgram
+from wsss_jax.inference.multi_scale import prediction
+from wsss_jax.methods.base import Method
+from wsss_jax.methods.variables import variable_shapes
+from wsss_jax.ops.buckets import Plan, Size
+from wsss_jax.ops.sharding import data_mesh, shardable
+from wsss_jax.stages.base import Needs, SplitSize
+from wsss_jax.stages.train import ASSUMED_CLASSES, Train
+
+ASSUMED_SIZE: Size = (375, 500)
+"""The size of most of VOC's images, where those of the data are not at hand."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A padded shape with the number of images that run in it together, and how often they do."""
+
+    size: Size
+    images: int
+    executions: int | None
+
+
+def trained_method(needs: Needs, size: SplitSize | None) -> Method | None:
+    """Returns the method of the need ``checkpoint``, or None if its stage is of another kind."""
+    stage = needs["checkpoint"].stage
+    classes = ASSUMED_CLASSES if size is None else size.classes
+    return stage.method_for(classes) if isinstance(stage, Train) else None
+
+
+def local_mesh(mesh: Mesh) -> tuple[Mesh, int]:
+    """Returns the devices of one process, which shares images with the others, and their number."""
+    devices = list(mesh.devices.flat)
+    processes = {device.process_index for device in devices}
+    first = min(processes)
+    return data_mesh([one for one in devices if one.process_index == first]), len(processes)
+
+
+def image_sizes(size: SplitSize | None) -> Sequence[Size]:
+    """Returns the sizes of a split's images, all of them `ASSUMED_SIZE` if they are not known."""
+    if size is None:
+        return (ASSUMED_SIZE,)
+    return size.image_sizes or (ASSUMED_SIZE,) * size.images
+
+
+def padded_shapes(plan: Plan, copies: int, size: SplitSize | None, processes: int) -> list[Shape]:
+    """Returns the shapes in which a process runs its share of a split, with `copies` of an image.
+
+    How often it does is unknown if the number of images is.
+    """
+    counts = Counter(
+        (shape, batch.rows * copies)
+        for batch in plan.batches(range(0, len(plan.sizes), processes))
+        for shape in batch.bucket
+    )
+    return [
+        Shape(shape, images, None if size is None else count)
+        for (shape, images), count in sorted(counts.items())
+    ]
+
+
+def network_programs(
+    method: Method, output: str, shapes: Sequence[Shape], size: SplitSize | None, mesh: Mesh
+) -> list[DeviceProgram]:
+    """Returns the programs that predict `output` in `shapes`, on the devices of one process."""
+    jitted = prediction(method, output, mesh)
+    params, variables = variable_shapes(method)
+    weights = {"params": params, **variables}
+    return [
+        DeviceProgram(
+            name=f"{output} at {one.size[0]} x {one.size[1]}, {method.dtype}",
+            lower=_lowering(jitted, weights, one.size),
+            images=shardable(one.images, mesh),
+            asked=one.images,
+            executions=one.executions,
+            devices=mesh.devices.size,
+            remarks=size_remarks(size),
+        )
+        for one in shapes
+    ]
+
+
+def size_remarks(size: SplitSize | None) -> tuple[str, ...]:
+    """Returns what is assumed about the sizes of images."""
+    if size is not None and size.image_sizes:
+        return ()
+    return (f"images of {ASSUMED_SIZE[0]} x {ASSUMED_SIZE[1]} (assumed)",)
+
+
+def _lowering(jitted, weights: Mapping, size: Size):
+    def lower(images: int) -> jax.stages.Lowered:
+        shape = (images, *size)
+        return jitted.lower(
+            weights,
+            jax.ShapeDtypeStruct((*shape, 3), jnp.uint8),
+            jax.ShapeDtypeStruct(shape, jnp.bool_),
+        )
+
+    return lower
