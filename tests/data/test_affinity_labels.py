@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsss_jax.data.affinity_labels import AffinityLabels, block_means
+from wsss_jax.data.affinity_labels import AffinityLabels
 from wsss_jax.data.augment import Augment
+from wsss_jax.data.block_means import block_means
 from wsss_jax.data.formats.crf_files import write_crf
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError

@@ -30,7 +30,7 @@ def tell(task):
 if __name__ == "__main__":
     if sys.argv[1] == "loaded":
         finishing = [cam_crf.refine_cams, hard_labels.label_cams]
-        finishing += [logit_masks.write_logit_mask, walk_masks.write_mask]
+        finishing += [logit_masks.write_logit_mask, walk_masks.write_walk_and_mask]
         with process_pool(1) as pool:
             for function in finishing:  # another process finds it by importing its module
                 pool.submit(isinstance, function, int).result()

@@ -9,8 +9,8 @@ import pytest
 
 from tests.reference.golden_weights import drawn_variables
 from tests.toys.steps import loss_function
+from wsss_jax.data.block_means import block_means
 from wsss_jax.data.formats.walk_files import Walk
-from wsss_jax.inference.random_walk import pooled
 from wsss_jax.losses.pair_affinity import pair_losses
 from wsss_jax.methods.affinity import Affinity
 from wsss_jax.models.base import Backbone
@@ -148,7 +148,7 @@ def test_golden_affinities_and_walk(shared):
     affinity = np.asarray(feature_affinity(features) * pairs)
     found = affinity[0, :12, 4:10].reshape(72, 34).T
     np.testing.assert_allclose(found, golden["aff"], rtol=1e-4)
-    scores = pooled(golden["cam"].transpose(2, 0, 1), 8).transpose(1, 2, 0)
+    scores = block_means(golden["cam"].transpose(2, 0, 1), 8).transpose(1, 2, 0)
     walked = random_walk(scores[None], affinity, offsets=pair_offsets(), beta=8.0, steps=64)
     np.testing.assert_allclose(walked[0], golden["rw"], atol=1e-4)
     planes = np.asarray(walked)[0].transpose(2, 0, 1)

@@ -19,6 +19,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.host.cam_crf import CamTask, refine_cams
 from wsss_jax.host.dense_crf import PSA, CrfSettings, dense_crf, score_unary
+from wsss_jax.ops.mean_field import DeviceMeanField
 from wsss_jax.stages.base import Context, Stage
 from wsss_jax.stages.crf import Crf
 from wsss_jax.stages.evaluate import Evaluate
@@ -155,6 +156,53 @@ def test_results_are_those_of_the_crf_whatever_the_workers(workdir: Path):
     assert second["refined"] == 0 and second["images_per_second"] is None
     assert read_all(folder) == before
     assert (folder / "image1.npz").stat().st_mtime_ns == untouched
+
+
+def labels_of(workdir: Path, stage: str) -> list[np.ndarray]:
+    return [read_crf_mask(workdir / f"{stage}/crf/{name}.npz", 24) for name in IDS]
+
+
+def test_the_device_and_the_host_give_the_same_labels(workdir: Path):
+    host = run_stage(workdir, workers=1)
+    assert host["crf_device"] == "host"  # on a CPU, without a trial
+    assert "crf_images_per_second" not in host
+    device = run_stage(workdir, stage="device", workers=1, crf_device="device")
+    assert device["crf_device"] == "device" and device["refined"] == 5
+    for ours, expected in zip(*(labels_of(workdir, s) for s in ("device", "crf")), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    for index, name in enumerate(IDS):
+        q = read_crf(workdir / f"device/crf/{name}.npz", 4)[1]
+        np.testing.assert_allclose(q, expected_q(index, 4), atol=1 / 2048)
+
+
+def test_a_gpu_is_measured_beside_the_host(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Two images are refined by each, the last one by the faster."""
+    monkeypatch.setattr("wsss_jax.stages.crf_stage.jax.default_backend", lambda: "gpu")
+    monkeypatch.setattr("wsss_jax.stages.crf_stage._TRIAL", 2)
+    used: list[int] = []
+
+    class Counting(DeviceMeanField):
+        def __init__(self, kernels: Any):
+            super().__init__(kernels)
+            used.append(1)
+
+    monkeypatch.setattr("wsss_jax.stages.crf_stage.DeviceMeanField", Counting)
+    metrics = run_stage(workdir, workers=1)
+    speeds = metrics["crf_images_per_second"]
+    assert set(speeds) == {"host", "device"} and min(speeds.values()) > 0
+    faster = max(speeds, key=lambda way: speeds[way])
+    assert metrics["crf_device"] == faster and metrics["refined"] == metrics["images"] == 5
+    assert len(used) == (3 if faster == "device" else 2)
+    log = capsys.readouterr().out
+    assert f"{speeds['host']:.1f} on the host" in log and f"runs on the {faster}" in log
+    for index, ours in enumerate(labels_of(workdir, "crf")):
+        np.testing.assert_array_equal(
+            ours, np.array([0, *(keys_of(index) + 1)])[expected_q(index, 24).argmax(0)]
+        )
+    again = run_stage(workdir, workers=1)  # nothing is left to measure
+    assert again["refined"] == 0 and "crf_images_per_second" not in again
 
 
 def test_backgrounds_can_follow_a_threshold(workdir: Path):

@@ -18,6 +18,7 @@ from tests.stages.test_random_walk_stage import (
     scores_of,
 )
 from tests.toys.sections import run_section
+from wsss_jax.data.block_means import block_means
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.formats.walk_files import read_walk
 from wsss_jax.data.images import decode_image, decode_mask
@@ -27,7 +28,6 @@ from wsss_jax.host.cam_crf import CamTask
 from wsss_jax.host.dense_crf import IRN, dense_crf, label_unary
 from wsss_jax.host.hard_labels import HardLabels, label_cams, sure_labels
 from wsss_jax.host.interpolation import interpolation_matrix
-from wsss_jax.inference.random_walk import pooled
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.ops.pair_affinity import boundary_affinity
@@ -138,7 +138,7 @@ def one_by_one(inputs: dict[str, Path], index: int) -> np.ndarray:
     valid = np.ones(image.shape[:3], bool)
     maps: Any = jax.jit(method.predict)({"params": params, **variables}, image, valid)
     affinity, offsets = boundary_affinity(maps["boundary"][..., 0])
-    scores = pooled(scores_of(index), 4).transpose(1, 2, 0)[None] * (1 - maps["boundary"])
+    scores = block_means(scores_of(index), 4).transpose(1, 2, 0)[None] * (1 - maps["boundary"])
     walked = random_walk(scores, affinity, offsets=offsets, beta=10.0, steps=16)[0]
     planes = np.asarray(walked).transpose(2, 0, 1)
     rows, columns = (

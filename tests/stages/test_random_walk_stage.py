@@ -6,11 +6,13 @@ from typing import Any
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from tests.toys.sections import run_section
+from wsss_jax.data.block_means import block_means
 from wsss_jax.data.formats.cam_files import CamFolder, write_cams
 from wsss_jax.data.formats.walk_files import Walk, read_walk, write_walk
 from wsss_jax.data.images import decode_image, decode_mask
@@ -19,7 +21,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.host.interpolation import interpolation_matrix
 from wsss_jax.inference.multi_scale import Network
-from wsss_jax.inference.random_walk import Walks, WalkSettings, pooled
+from wsss_jax.inference.random_walk import Walks, WalkSettings
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.models.tiny import Tiny
@@ -116,7 +118,7 @@ def one_by_one(inputs: dict[str, Path], index: int) -> np.ndarray:
     valid = np.ones(image.shape[:3], bool)
     affinity = jax.jit(method.predict)({"params": params, **variables}, image, valid)["affinity"]
     maps = scores_of(index)
-    scores = pooled(np.concatenate([(1 - maps.max(0, keepdims=True)) ** 4, maps]), 8)
+    scores = block_means(np.concatenate([(1 - maps.max(0, keepdims=True)) ** 4, maps]), 8)
     scores = scores.transpose(1, 2, 0)[None]
     walked = random_walk(scores, affinity, offsets=pair_offsets(), beta=2.0, steps=16)
     return np.asarray(walked)[0].transpose(2, 0, 1)
@@ -154,7 +156,7 @@ def test_a_mask_without_its_confidence_is_made_again(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     (tmp_path / "confidence/image_3.png").unlink()
-    assert run_section(RandomWalk, context(tmp_path), ConfigDict(SETTINGS), inputs)["walked"] == 0
+    assert run_section(RandomWalk, context(tmp_path), ConfigDict(SETTINGS), inputs)["walked"] == 1
     assert files(tmp_path) == whole
 
 
@@ -179,7 +181,7 @@ def test_the_background_can_follow_a_threshold(inputs: dict[str, Path], done: Pa
 
 def test_the_walk_goes_somewhere(inputs: dict[str, Path], done: Path):
     maps = scores_of(0)
-    before = pooled(np.concatenate([(1 - maps.max(0, keepdims=True)) ** 4, maps]), 8)
+    before = block_means(np.concatenate([(1 - maps.max(0, keepdims=True)) ** 4, maps]), 8)
     after = read_walk(done / "walk" / "image_0.npz").scores
     assert np.abs(before - after)[:, :9, 4:-4].max() > 0.1
 
@@ -201,7 +203,7 @@ def test_finished_images_are_kept_and_results_do_not_depend_on_them(
         (tmp_path / name).write_bytes(whole[name])
     stamp = (tmp_path / "masks/image_3.png").stat().st_mtime_ns
     metrics = run_section(RandomWalk, context(tmp_path), ConfigDict(SETTINGS), inputs)
-    assert metrics["walked"] == 4 and files(tmp_path) == whole
+    assert metrics["walked"] == 5 and files(tmp_path) == whole
     assert (tmp_path / "masks/image_3.png").stat().st_mtime_ns == stamp
 
 
@@ -215,7 +217,7 @@ def test_processes_share_the_images(inputs: dict[str, Path], done: Path, tmp_pat
 
 def test_a_huge_image_is_walked_on_smaller(inputs: dict[str, Path]):
     cams = CamFolder(inputs["cams"] / "cams", ["image_0"])
-    network = Network(lambda images, valid: images, stride=8, backbone=Tiny())
+    network = Network(lambda images, valid: jnp.asarray(images), stride=8, backbone=Tiny())
     walks = Walks(Images(), cams, network, WalkSettings(max_pixels=5000), alpha=4.0)
     ready = walks.prepare(0)
     assert (ready.size, ready.walked, ready.scores.shape) == ((104, 120), (66, 76), (3, 9, 10))
@@ -240,7 +242,7 @@ def test_final_crf(inputs: dict[str, Path], done: Path, tmp_path: Path):
 
 def test_pooling_counts_the_image_alone():
     scores = np.random.default_rng(0).random((2, 11, 8)).astype(np.float32)
-    means = pooled(scores, 4)
+    means = block_means(scores, 4)
     assert means.shape == (2, 3, 2)
     np.testing.assert_allclose(means[1, 0, 1], scores[1, :4, 4:].mean(), rtol=1e-6)
     np.testing.assert_allclose(means[0, 2, 0], scores[0, 8:, :4].mean(), rtol=1e-6)

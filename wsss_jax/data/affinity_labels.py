@@ -4,9 +4,10 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 
 from wsss_jax.data.augment import Placement
+from wsss_jax.data.block_means import block_means
 from wsss_jax.data.formats.crf_files import read_crf
 from wsss_jax.data.images import IGNORE
 from wsss_jax.data.source import Record
@@ -68,16 +69,3 @@ class AffinityLabels:
         low, high = labels
         label = np.where(high == 0, 0, np.where(low != 0, low, IGNORE))
         return np.where(known, label, IGNORE).astype(np.uint8)
-
-
-def block_means(planes: Float32[np.ndarray, "k h w"], stride: int) -> Float32[np.ndarray, "k p q"]:
-    """Averages planes over blocks of `stride` × `stride` pixels.
-
-    The last blocks of a side that `stride` does not divide are smaller.
-    """
-    k, h, w = planes.shape
-    if h % stride or w % stride:
-        planes = np.pad(planes, ((0, 0), (0, -h % stride), (0, -w % stride)))
-    blocks = planes.reshape(k, -(-h // stride), stride, -(-w // stride), stride)
-    pixels = [np.minimum(stride, n - np.arange(0, n, stride)) for n in (h, w)]
-    return blocks.sum((2, 4)) / np.outer(*pixels).astype(np.float32)

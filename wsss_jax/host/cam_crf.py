@@ -8,7 +8,13 @@ import numpy as np
 from wsss_jax.data.formats.cam_files import image_and_cams
 from wsss_jax.data.formats.crf_files import write_crf
 from wsss_jax.host.background import with_background
-from wsss_jax.host.dense_crf import CrfSettings, crf_of, score_unary
+from wsss_jax.host.dense_crf import (
+    CrfSettings,
+    HostMeanField,
+    MakeMeanField,
+    crf_of,
+    score_unary,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +33,7 @@ def refine_cams(
     alpha_unit: float,
     task: CamTask,
     paths: tuple[Path, ...],
+    mean_field: MakeMeanField = HostMeanField,
 ) -> None:
     """Writes the results of CRFs that start from the maps and their background.
 
@@ -37,7 +44,7 @@ def refine_cams(
         CRF do not fit the image.
     """
     image, keys, scores = image_and_cams(task.image, task.image_id, task.cams, task.num_classes)
-    crf = crf_of(image, task.image_id, how)
+    crf = crf_of(image, task.image_id, how, mean_field)
     results = {}
     for multiple in alphas:
         unary = score_unary(with_background(scores, multiple * alpha_unit))

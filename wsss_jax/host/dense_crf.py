@@ -3,11 +3,12 @@
 Source: Krähenbühl, Koltun: Efficient Inference in Fully Connected CRFs (NeurIPS 2011). There is a
 kernel over position and one over position and color, with Potts compatibility and symmetric
 normalization. It runs on one core with NumPy and SciPy and without JAX, because images are shared
-between processes.
+between processes. Only the mean-field updates can also run elsewhere, see `MeanField`.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -100,6 +101,52 @@ def label_unary(
     return np.where(hit, -np.log(confidence), -np.log(other)).astype(np.float32)
 
 
+Kernels = tuple[NormalizedKernel, NormalizedKernel]
+MeanField = Callable[[Float32[np.ndarray, "l n"], int], Float32[np.ndarray, "l n"]]
+"""Computes the message of the last of some mean-field updates from the negative unary.
+
+The message Σ weight · K̂ Q may have any mean over the labels, which the softmax ignores. Where all
+labels are equal it is exactly 0; otherwise ties would be unstable.
+"""
+
+
+MakeMeanField = Callable[[Kernels], MeanField]
+"""Prepares the updates with the kernels of one image."""
+
+
+class HostMeanField:
+    """Mean-field updates with the kernels of one image, on one core of the host."""
+
+    def __init__(self, kernels: Kernels):
+        self._kernels = kernels
+
+    def __call__(
+        self, logits: Float32[np.ndarray, "l n"], iterations: int
+    ) -> Float32[np.ndarray, "l n"]:
+        """Returns the last message; see `MeanField`.
+
+        Q − 1/L sums to 0 over the labels, so the message of the last label follows from the others.
+        """
+        message, q = np.zeros_like(logits), np.empty_like(logits)
+        for _ in range(iterations):
+            _softmax(np.add(message, logits, out=q))
+            q -= np.float32(1 / len(q))
+            self._filter(q[:-1], message[:-1])
+            np.negative(message[:-1].sum(0), out=message[-1])
+        return message
+
+    def _filter(self, planes: Float32[np.ndarray, "l n"], out: Float32[np.ndarray, "l n"]) -> None:
+        first, second = self._kernels
+        if len(planes) < _TOGETHER:
+            for plane, result in zip(planes, out, strict=True):
+                np.add(first.apply(plane), second.apply(plane), out=result)
+        else:
+            columns = cv2.transpose(planes)  # OpenCV works on blocks, several times faster
+            sums = first.apply(columns)
+            sums += second.apply(columns)
+            cv2.transpose(sums, dst=out)
+
+
 class DenseCrf:
     """The CRF of one image, built once and used for any number of unaries.
 
@@ -114,6 +161,7 @@ class DenseCrf:
         the last messages bilinearly and add them to the full unary. This is about four times as
         fast. On ten VOC images, 99.3 % of the labels (97.1 % to 100 %) were those of the full CRF
         with `PSA`, and 99.1 % with `IRN`; the CRF itself changes 4 % of them.
+      mean_field: what makes the mean-field updates from the kernels of the image.
 
     Raises:
       ValueError: the image has no pixels, a width is not above 0 (or so small that the lattice
@@ -127,6 +175,7 @@ class DenseCrf:
         gaussian: Gaussian,
         bilateral: Bilateral,
         fast: bool = False,
+        mean_field: MakeMeanField = HostMeanField,
     ):
         widths, weights = (gaussian[0], *bilateral[:2]), (gaussian[1], bilateral[2])
         if image.size == 0:
@@ -145,9 +194,11 @@ class DenseCrf:
             bilateral = (bilateral[0] / 2, *bilateral[1:])
         color = image.reshape(-1, 3).T / np.float32(bilateral[1])
         features = np.concatenate([_position(*self._inner, bilateral[0]), color])
-        self._kernels = (
-            _gaussian_kernel(*self._inner, gaussian),
-            NormalizedKernel(features, bilateral[2]),
+        self._last_message = mean_field(
+            (
+                _gaussian_kernel(*self._inner, gaussian),
+                NormalizedKernel(features, bilateral[2]),
+            )
         )
 
     def infer(
@@ -175,33 +226,6 @@ class DenseCrf:
             logits = logits + _resized(message.reshape(inner.shape), self._size, cv2.INTER_LINEAR)
         q = _softmax(logits.reshape(len(logits), -1))
         return np.moveaxis(q.reshape(logits.shape), 0, 2)
-
-    def _last_message(
-        self, logits: Float32[np.ndarray, "l n"], iterations: int
-    ) -> Float32[np.ndarray, "l n"]:
-        """Returns Σ weight · K̂ Q of the last update minus its mean, which softmax ignores.
-
-        Q − 1/L sums to 0 over the labels, so the message of the last label follows from the others.
-        Where all labels are equal, the messages are exactly 0; otherwise ties would be unstable.
-        """
-        message, q = np.zeros_like(logits), np.empty_like(logits)
-        for _ in range(iterations):
-            _softmax(np.add(message, logits, out=q))
-            q -= np.float32(1 / len(q))
-            self._filter(q[:-1], message[:-1])
-            np.negative(message[:-1].sum(0), out=message[-1])
-        return message
-
-    def _filter(self, planes: Float32[np.ndarray, "l n"], out: Float32[np.ndarray, "l n"]) -> None:
-        first, second = self._kernels
-        if len(planes) < _TOGETHER:
-            for plane, result in zip(planes, out, strict=True):
-                np.add(first.apply(plane), second.apply(plane), out=result)
-        else:
-            columns = cv2.transpose(planes)  # OpenCV works on blocks, several times faster
-            sums = first.apply(columns)
-            sums += second.apply(columns)
-            cv2.transpose(sums, dst=out)
 
 
 def dense_crf(
@@ -253,13 +277,24 @@ def _softmax(logits: Float32[np.ndarray, "l n"]) -> Float32[np.ndarray, "l n"]:
     return logits
 
 
-def crf_of(image: UInt8[np.ndarray, "h w 3"], image_id: str, how: CrfSettings) -> DenseCrf:
+def crf_of(
+    image: UInt8[np.ndarray, "h w 3"],
+    image_id: str,
+    how: CrfSettings,
+    mean_field: MakeMeanField = HostMeanField,
+) -> DenseCrf:
     """Builds the CRF of an image.
 
     Raises:
       UserError: the settings do not fit the image; the message names it.
     """
     try:
-        return DenseCrf(image, gaussian=how.gaussian, bilateral=how.bilateral, fast=how.fast)
+        return DenseCrf(
+            image,
+            gaussian=how.gaussian,
+            bilateral=how.bilateral,
+            fast=how.fast,
+            mean_field=mean_field,
+        )
     except ValueError as error:
         raise UserError(f"CRF of image {image_id}: {error}") from error

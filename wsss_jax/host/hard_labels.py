@@ -16,7 +16,13 @@ from wsss_jax.data.images import IGNORE, encode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
 from wsss_jax.host.cam_crf import CamTask
-from wsss_jax.host.dense_crf import CrfSettings, crf_of, label_unary
+from wsss_jax.host.dense_crf import (
+    CrfSettings,
+    HostMeanField,
+    MakeMeanField,
+    crf_of,
+    label_unary,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +56,12 @@ class HardLabels(CrfSettings):
             raise UserError(f"expected a confidence inside 0…1, found {self.confidence}: change it")
 
 
-def label_cams(how: HardLabels, task: CamTask, paths: tuple[Path, ...]) -> None:
+def label_cams(
+    how: HardLabels,
+    task: CamTask,
+    paths: tuple[Path, ...],
+    mean_field: MakeMeanField = HostMeanField,
+) -> None:
     """Writes the labels of `sure_labels`.
 
     Raises:
@@ -58,7 +69,7 @@ def label_cams(how: HardLabels, task: CamTask, paths: tuple[Path, ...]) -> None:
         CRF do not fit the image.
     """
     image, keys, scores = image_and_cams(task.image, task.image_id, task.cams, task.num_classes)
-    labels = sure_labels(image, task.image_id, keys, scores, how)
+    labels = sure_labels(image, task.image_id, keys, scores, how, mean_field)
     with atomic_write(paths[0]) as file:
         file.write(encode_mask(labels))
 
@@ -69,6 +80,7 @@ def sure_labels(
     keys: Int[np.ndarray, " k"],
     scores: Float32[np.ndarray, "k h w"],
     how: HardLabels,
+    mean_field: MakeMeanField = HostMeanField,
 ) -> UInt8[np.ndarray, "h w"]:
     """Returns labels: 0 background, key + 1 foreground, and 255 where the two CRFs are not certain.
 
@@ -78,13 +90,14 @@ def sure_labels(
       keys: the foreground classes of the image; if there are none, every pixel is background.
       scores: the maps of these classes, 0…1.
       how: the settings.
+      mean_field: what makes the CRF's mean-field updates.
 
     Raises:
       UserError: the settings of the CRF do not fit the image.
     """
     if len(keys) == 0:
         return np.zeros(image.shape[:2], np.uint8)
-    crf = crf_of(image, image_id, how)
+    crf = crf_of(image, image_id, how, mean_field)
 
     def refined(threshold: float) -> np.ndarray:
         ground = np.full((1, *scores.shape[1:]), threshold, np.float32)

@@ -95,10 +95,11 @@ class Lattice:
     """A Gaussian filter over n points with `features` [d, n] in standard deviations.
 
     Attributes:
+      size: the numbers of points and of vertices.
       slice: the matrix from values of the vertices to values of the points [n, vertices].
-      splat: the transpose of `slice`, which shares its memory. It adds the points to the vertices in
-        the points' order; reading them by vertices would take up to six times as long, because
-        vertices are few enough for a processor's cache and points are not.
+      splat: the transpose of `slice`, which shares its memory. Its products add one point after the
+        other to the vertices, which fit into a processor's cache. If it were stored by vertices, a
+        product with many columns would take up to six times as long, because points do not fit.
       blurs: one matrix [vertices, vertices] for each axis.
 
     Raises:
@@ -135,6 +136,7 @@ class Lattice:
             total += len(first)
         rows = np.arange(0, size * count + 1, size, dtype=np.int32)
         by_point = (cv2.transpose(simplices.weight).ravel(), cv2.transpose(indices).ravel(), rows)
+        self.size = count, total
         self.slice = sp.csr_array(by_point, (count, total))
         self.splat = self.slice.T
         self.blurs = _blurs(vertices, strides)
@@ -207,15 +209,19 @@ def _blurs(
 
 
 class NormalizedKernel:
-    """The kernel ``weight · K̂``, where K̂ = n ⊙ K (n ⊙ ·) and n = 1/√(K 1), as one lattice."""
+    """The kernel ``weight · K̂``, where K̂ = n ⊙ K (n ⊙ ·) and n = 1/√(K 1), as one lattice.
+
+    Attributes:
+      lattice: the lattice, whose splat and slice include n and the weight.
+    """
 
     def __init__(self, features: Float32[np.ndarray, "d n"], weight: float | int):
         """Builds the lattice; `weight` is not negative."""
-        self._lattice = lattice = Lattice(features)
+        self.lattice = lattice = Lattice(features)
         ones = np.ones(features.shape[1], np.float32)
         factor = np.float32(math.sqrt(weight)) / np.sqrt(lattice.apply(ones) + _EPSILON)
         lattice.slice.data *= np.repeat(factor, len(features) + 1)  # and thereby that of `splat`
 
     def apply(self, values: Float32[np.ndarray, "n *l"]) -> Float32[np.ndarray, "n *l"]:
         """Filters, normalizes and weights values; see `Lattice.apply`."""
-        return self._lattice.apply(values)
+        return self.lattice.apply(values)

@@ -7,7 +7,13 @@ import numpy as np
 
 from wsss_jax.data.images import decode_image, encode_mask
 from wsss_jax.files import atomic_write
-from wsss_jax.host.dense_crf import CrfSettings, crf_of, score_unary
+from wsss_jax.host.dense_crf import (
+    CrfSettings,
+    HostMeanField,
+    MakeMeanField,
+    crf_of,
+    score_unary,
+)
 from wsss_jax.host.upsampling import ViewMaps
 
 
@@ -25,7 +31,9 @@ class LogitTask:
     crf: CrfSettings | None = None
 
 
-def write_logit_mask(task: LogitTask, paths: tuple[Path, ...]) -> None:
+def write_logit_mask(
+    task: LogitTask, paths: tuple[Path, ...], mean_field: MakeMeanField = HostMeanField
+) -> None:
     """Writes the mask of the highest mean logits, or of the most probable classes after the CRF.
 
     Raises:
@@ -33,7 +41,7 @@ def write_logit_mask(task: LogitTask, paths: tuple[Path, ...]) -> None:
     """
     scores = task.logits.summed() / np.float32(len(task.logits.views))
     if task.crf is not None:
-        crf = crf_of(decode_image(task.image, task.image_id), task.image_id, task.crf)
+        crf = crf_of(decode_image(task.image, task.image_id), task.image_id, task.crf, mean_field)
         scores = np.exp(scores - scores.max(0))
         unary = score_unary(scores / scores.sum(0))
         scores = np.moveaxis(crf.infer(np.moveaxis(unary, 0, 2), task.crf.iterations), 2, 0)

@@ -8,7 +8,8 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, get_context, parent_process
@@ -17,6 +18,13 @@ import cv2
 
 from wsss_jax.errors import UserError
 from wsss_jax.host.host_memory import keep_freed_memory
+
+
+def timed(function: Callable[..., object], *arguments: object) -> float:
+    """Calls `function` and returns the seconds that it took."""
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
 
 
 def worker_count(setting: int, tasks: int) -> int:

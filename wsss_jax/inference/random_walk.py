@@ -6,7 +6,6 @@ Images are run in a few padded shapes, as in `wsss_jax.inference.multi_scale`.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -17,8 +16,9 @@ from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from wsss_jax.data.augment import resize_image
+from wsss_jax.data.block_means import block_means
 from wsss_jax.data.formats.cam_files import CamFolder, image_and_cams
-from wsss_jax.data.formats.walk_files import Walk, write_walk
+from wsss_jax.data.formats.walk_files import Walk
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.host.background import with_background
@@ -28,7 +28,6 @@ from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.path_index import pair_offsets, paths
 from wsss_jax.ops.random_walk import random_walk
 
-_NOTHING = 1e-5
 ASSUMED_LABELS = 4
 """The labels of most batches: the background and up to three classes."""
 
@@ -76,6 +75,7 @@ class Prepared:
     """A prepared image, whose `scores` have the network's stride, a background (if any) first."""
 
     position: int
+    encoded: bytes
     image: UInt8[np.ndarray, "H W 3"]
     keys: Int32[np.ndarray, " k"]
     scores: Float32[np.ndarray, "labels h w"]
@@ -132,51 +132,29 @@ class Walks:
             for plane, score in zip(smaller, scores, strict=True):
                 cv2.resize(score, scaled[::-1], dst=plane, interpolation=area)
             scores = smaller
-        scores = pooled(scores, self._network.stride)
-        return Prepared(position, resize_image(image, *scaled), keys, scores, size)
+        scores = block_means(scores, self._network.stride)
+        image = resize_image(image, *scaled)
+        return Prepared(position, record["image"], image, keys, scores, size)
 
-    def on_device(self, batch: Batch, jobs: Sequence[Prepared]) -> Iterator[tuple[int, Walk]]:
-        """Runs the walks of a batch and yields the positions and scores of its images."""
+    def on_device(self, batch: Batch, jobs: Sequence[Prepared]) -> Iterator[tuple[Prepared, Walk]]:
+        """Starts the walks of a batch; the iterator waits for the scores of its images."""
         run = [job for job in jobs if len(job.keys)]
-        walked: dict[int, np.ndarray] = {}
+        walked = None
         if run:
             (bucket,) = batch.bucket
             images, valid = place([job.image for job in run], bucket, batch.rows, flip=False)
-            scores = [job.scores for job in run]
-            results = _walk(self._network, images, valid, scores, self._how)
-            walked = {job.position: one for job, one in zip(run, results, strict=True)}
-        for job in jobs:  # With background only, a walk changes nothing.
-            yield job.position, self._walk_of(job, walked.get(job.position, job.scores))
+            walked = _walk(self._network, images, valid, [job.scores for job in run], self._how)
+        return self._walks(jobs, walked)
 
-    def finish(self, walk: Walk, paths: tuple[Path, ...]) -> None:
-        """Writes the result.
-
-        If there is no background yet, scores are divided by their largest one at the image's size.
-        """
-        if self._how.network == "boundary":
-            scores = walk.scores
-            if len(scores):
-                scores = scores / max(float(walk.upsampled().max()), _NOTHING)
-            level = np.full((1, *scores.shape[1:]), self._how.threshold, np.float32)
-            walk = walk._replace(scores=np.concatenate([level, scores]))
-        write_walk(paths[0], walk)
-
-    def _walk_of(self, job: Prepared, scores: Float32[np.ndarray, "k h w"]) -> Walk:
-        return Walk(job.keys, scores, job.size, job.walked, self._network.stride)
-
-
-def pooled(scores: Float[np.ndarray, "k h w"], stride: int) -> Float32[np.ndarray, "k p q"]:
-    """Averages over blocks of `stride` × `stride` pixels, counting only pixels of the image.
-
-    The published program also counts zeros beyond the last row and column, which weakens the edge.
-    """
-    k, h, w = scores.shape
-    rows, columns = -(-h // stride), -(-w // stride)
-    canvas = np.zeros((k, rows * stride, columns * stride), np.float32)
-    canvas[:, :h, :w] = scores
-    sums = canvas.reshape(k, rows, stride, columns, stride).sum((2, 4))
-    pixels = (np.minimum(stride, side - stride * np.arange(-(-side // stride))) for side in (h, w))
-    return sums / np.outer(*pixels).astype(np.float32)
+    def _walks(
+        self, jobs: Sequence[Prepared], walked: Float[Array, "b h w c"] | None
+    ) -> Iterator[tuple[Prepared, Walk]]:
+        planes = iter(() if walked is None else np.asarray(walked).transpose(0, 3, 1, 2))
+        for job in jobs:
+            k, h, w = job.scores.shape
+            # With background only, a walk changes nothing.
+            scores = next(planes)[:k, :h, :w] if len(job.keys) else job.scores
+            yield job, Walk(job.keys, scores, job.size, job.walked, self._network.stride)
 
 
 def _walk(
@@ -185,30 +163,27 @@ def _walk(
     valid: Bool[np.ndarray, "b H W"],
     scores: list[np.ndarray],
     settings: WalkSettings,
-) -> list[Float32[np.ndarray, "labels h w"]]:
-    predicted = np.asarray(network.predict(images, valid))
-    map_valid = valid[:, :: network.stride, :: network.stride]
+) -> Float[Array, "b h w c"]:
+    """Starts the network and the walks; the scores of an image fill the first channels."""
+    predicted = network.predict(images, valid)
     # A power of two keeps the number of programs small; the added channels stay zero.
     channels = 1 << (max(map(len, scores)) - 1).bit_length()
     canvas = np.zeros((*predicted.shape[:3], channels), np.float32)
     for row, one in enumerate(scores):
         k, h, w = one.shape
         canvas[row, :h, :w, :k] = one.transpose(1, 2, 0)
-    affinity, offsets = predicted, pair_offsets()
+    affinity, start, offsets = predicted, canvas, pair_offsets()
     if settings.network == "boundary":
-        affinity, offsets = _of_paths(predicted[..., 0]), tuple(path.offset for path in paths())
-        canvas *= 1 - predicted
-    walked = random_walk(
-        canvas,
+        affinity, start = _of_paths(predicted[..., 0], canvas)
+        offsets = tuple(path.offset for path in paths())
+    return random_walk(
+        start,
         affinity,
         offsets=offsets,
         beta=settings.beta,
         steps=settings.steps,
-        valid=map_valid,
+        valid=valid[:, :: network.stride, :: network.stride],
     )
-    planes = np.asarray(walked).transpose(0, 3, 1, 2)
-    ends = [one.shape for one in scores]  # the batch may have empty rows after them
-    return [plane[:k, :h, :w] for plane, (k, h, w) in zip(planes, ends, strict=False)]
 
 
 def walk_lowering(
@@ -241,5 +216,8 @@ def walk_lowering(
 
 
 @jax.jit
-def _of_paths(boundary: Float[Array, "b h w"]) -> Float[Array, "b h w o"]:
-    return boundary_affinity(boundary)[0]
+def _of_paths(
+    boundary: Float[Array, "b h w"], scores: Float[Array, "b h w c"]
+) -> tuple[Float[Array, "b h w o"], Float[Array, "b h w c"]]:
+    """Returns the affinities of pairs, and the scores without those on a boundary."""
+    return boundary_affinity(boundary)[0], scores * (1 - boundary[..., None])

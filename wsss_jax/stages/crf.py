@@ -14,12 +14,13 @@ from wsss_jax.host.cam_crf import CamTask, refine_cams
 from wsss_jax.host.dense_crf import CrfSettings
 from wsss_jax.settings import part
 from wsss_jax.stages.base import Context, Needs
-from wsss_jax.stages.per_image import ImageWork, PerImageStage
+from wsss_jax.stages.crf_stage import CrfStage
+from wsss_jax.stages.per_image import ImageWork
 from wsss_jax.stages.references import check_alpha, resolved_alpha
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Crf(CrfSettings, PerImageStage):
+class Crf(CrfSettings, CrfStage):
     """Refines class activation maps with a dense CRF: ``crf/<id>.npz``.
 
     It reads ``cams/`` of the need ``cams``. As in PSA and SEAM, for each image and α the CRF starts
@@ -31,16 +32,13 @@ class Crf(CrfSettings, PerImageStage):
       alpha_unit: the factor of `alphas`; the products are the exponents of the background
         (1 − max)^α. It is a number, or ``from:NEED`` for the α that equals the threshold of that
         stage.
-      workers: the number of processes, or 0 for one per core.
     """
 
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"cams": ("cams/",)}
     outputs: ClassVar[tuple[str, ...]] = ("crf/",)
-    no_effect: ClassVar[frozenset[str]] = frozenset({"workers"})
 
     alphas: tuple[float, ...] = (4.0, 24.0)
     alpha_unit: float | str = 1.0
-    workers: int = 0
 
     def __post_init__(self) -> None:
         """Checks the exponents.
@@ -64,8 +62,8 @@ class Crf(CrfSettings, PerImageStage):
 
         Returns:
           ``images``; ``refined``, the number that this run did; ``workers`` and
-          ``images_per_second`` of this process (None if nothing was left to do); ``alphas``;
-          ``alpha_unit`` as a number.
+          ``images_per_second`` of this process (None if nothing was left to do); the metrics of
+          `CrfStage.on_images_with_crf`; ``alphas``; ``alpha_unit`` as a number.
 
         Raises:
           UserError: a CAM file is missing, damaged or of another size than its image.
@@ -79,12 +77,13 @@ class Crf(CrfSettings, PerImageStage):
             finish=refine,
             processes=self.workers,
         )
-        done = self.on_images(ctx, source, work, "CRF")
+        done, crf = self.on_images_with_crf(ctx, source, work, "CRF")
         return {
             "images": len(source),
             "refined": done.made,
             "workers": done.workers,
             "images_per_second": done.images_per_second,
+            **crf,
             "alphas": list(self.alphas),
             "alpha_unit": unit,
         }

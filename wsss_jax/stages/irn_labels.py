@@ -10,31 +10,27 @@ from wsss_jax.host.hard_labels import HardLabels, label_cams
 from wsss_jax.settings import part
 from wsss_jax.stages.base import Context
 from wsss_jax.stages.crf import cam_tasks
-from wsss_jax.stages.per_image import ImageWork, PerImageStage
+from wsss_jax.stages.crf_stage import CrfStage
+from wsss_jax.stages.per_image import ImageWork
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class IrnLabels(HardLabels, PerImageStage):
+class IrnLabels(HardLabels, CrfStage):
     """Makes the labels that IRNet learns from: ``masks/<id>.png``, 255 where they are not certain.
 
     It reads ``cams/`` of the need ``cams``. `wsss_jax.host.hard_labels` explains the labels.
-
-    Attributes:
-      workers: the number of processes, or 0 for one per core.
     """
 
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"cams": ("cams/",)}
     outputs: ClassVar[tuple[str, ...]] = ("masks/",)
-    no_effect: ClassVar[frozenset[str]] = frozenset({"workers"})
-
-    workers: int = 0
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.
 
         Returns:
           ``images``; ``labeled``, the number that this run did; ``images_per_second`` of this
-          process (None if nothing was left to do); and the settings.
+          process (None if nothing was left to do); the metrics of `CrfStage.on_images_with_crf`;
+          and the settings.
 
         Raises:
           UserError: a CAM file is missing, damaged or of another size than its image.
@@ -47,11 +43,12 @@ class IrnLabels(HardLabels, PerImageStage):
             finish=label,
             processes=self.workers,
         )
-        done = self.on_images(ctx, source, work, "labels")
+        done, crf = self.on_images_with_crf(ctx, source, work, "labels")
         return {
             "images": len(source),
             "labeled": done.made,
             "images_per_second": done.images_per_second,
+            **crf,
             "foreground": self.foreground,
             "background": self.background,
             "confidence": self.confidence,

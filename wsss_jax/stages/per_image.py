@@ -93,6 +93,7 @@ def run_on_images(
     work: ImageWork[Result],
     progress: Callable[..., Progress],
     gather: Callable[[int, Result], object] = lambda position, result: None,
+    at_most: int | None = None,
 ) -> Done:
     """Makes the files of `positions` that are missing from `folder`.
 
@@ -115,6 +116,7 @@ def run_on_images(
         done.
       gather: a function that gets the position of each image and what `ImageWork.finish` returned
         for it, in the caller's thread.
+      at_most: if given, the number of images after which the others are left for later.
 
     Raises:
       UserError: `work` raised it, or a process was killed. Other exceptions of `work` get a note
@@ -128,6 +130,10 @@ def run_on_images(
     wanted = np.zeros(len(ids), bool)
     for position in positions:
         wanted[position] = not all(path.is_file() for path in paths(position))
+    own = np.arange(len(ids))[positions.start : positions.stop : positions.step]
+    kept = own[~wanted[own]]
+    if at_most is not None:
+        wanted[np.flatnonzero(wanted)[at_most:]] = False
     count = int(wanted.sum())
     for name in work.files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +163,7 @@ def run_on_images(
         return pixels > _PIXELS
 
     with (
-        progress(total=len(positions), initial=len(positions) - count) as bar,
+        progress(total=len(positions), initial=len(kept)) as bar,
         thread_pool() as readers,
         finishers as pool,
     ):
@@ -171,8 +177,7 @@ def run_on_images(
             collect(block=True)
     if made != count:
         raise RuntimeError(f"expected the tasks of {count} images, found {made}")
-    own = np.arange(len(ids))[positions.start : positions.stop : positions.step]
-    return Done(own[~wanted[own]], made, workers, time.monotonic() - start)
+    return Done(kept, made, workers, time.monotonic() - start)
 
 
 def _tasks(
@@ -245,8 +250,9 @@ class PerImageStage(Stage):
         work: ImageWork[Result],
         label: str,
         gather: Callable[[int, Result], object] = lambda position, result: None,
+        at_most: int | None = None,
     ) -> Done:
         """Does this process's share with `run_on_images`; the progress bar shows `label`."""
         mine = range(ctx.process_index, len(source), ctx.process_count)
         progress = functools.partial(ctx.progress, label=f"{label} of {self.split}")
-        return run_on_images(source.ids, ctx.stage_dir, mine, work, progress, gather)
+        return run_on_images(source.ids, ctx.stage_dir, mine, work, progress, gather, at_most)

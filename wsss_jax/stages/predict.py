@@ -17,6 +17,7 @@ from wsss_jax.host.upsampling import ViewMaps
 from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, ViewJob, load_network
 from wsss_jax.settings import part
 from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
+from wsss_jax.stages.crf_stage import CrfStage
 from wsss_jax.stages.network_programs import (
     image_sizes,
     local_mesh,
@@ -24,11 +25,11 @@ from wsss_jax.stages.network_programs import (
     padded_shapes,
     trained_method,
 )
-from wsss_jax.stages.per_image import ImageWork, PerImageStage
+from wsss_jax.stages.per_image import ImageWork
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(MultiScale, CrfSettings, PerImageStage):
+class Predict(MultiScale, CrfSettings, CrfStage):
     """Makes masks with a segmentation network over scales and flips: ``masks/<id>.png``.
 
     It uses the network of the need ``checkpoint``. A pixel gets the class with the highest mean
@@ -37,17 +38,14 @@ class Predict(MultiScale, CrfSettings, PerImageStage):
     Attributes:
       crf: whether a dense CRF over all classes follows, on the softmax of the mean logits.
       iterations: the number of mean-field updates of the CRF, which is 1 in PSA and SEAM.
-      workers: the number of processes for the CRF, or 0 for one per core.
       known_labels: whether masks are restricted to the image-level labels and the background.
     """
 
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"checkpoint": ("weights.npz",)}
     outputs: ClassVar[tuple[str, ...]] = ("masks/",)
-    no_effect: ClassVar[frozenset[str]] = frozenset({"workers"})
 
     crf: bool = False
     iterations: int = 1
-    workers: int = 0
     known_labels: bool = False
 
     def check(self, needs: Needs) -> None:
@@ -72,18 +70,20 @@ class Predict(MultiScale, CrfSettings, PerImageStage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          ``images`` and settings.
+          ``images``, settings, and with a CRF the metrics of `CrfStage.on_images_with_crf`.
 
         Raises:
           UserError: for the same reasons as `work`.
         """
         source = ctx.source(self.split)
-        self.on_images(ctx, source, self.work(source, inputs["checkpoint"]), "masks")
+        work = self.work(source, inputs["checkpoint"])
+        _, crf = self.on_images_with_crf(ctx, source, work, "masks")
         return {
             "images": len(source),
             "scales": list(self.scales),
             "flip": self.flip,
             "crf": self.crf,
+            **crf,
         }
 
     def work(self, source: Source, checkpoint: Path) -> ImageWork[None]:

@@ -15,18 +15,20 @@ from jax.sharding import Mesh
 from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
 from wsss_jax.data.formats.cam_files import CamFolder
-from wsss_jax.data.source import Source
+from wsss_jax.data.formats.walk_files import Walk
 from wsss_jax.host.dense_crf import CrfSettings
-from wsss_jax.host.walk_masks import MaskTask, write_mask
+from wsss_jax.host.walk_masks import WalkTask, write_walk_and_mask
 from wsss_jax.inference.multi_scale import load_network
 from wsss_jax.inference.random_walk import (
     ASSUMED_LABELS,
+    Prepared,
     Walks,
     WalkSettings,
     walk_lowering,
 )
 from wsss_jax.settings import part
 from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
+from wsss_jax.stages.crf_stage import CrfStage
 from wsss_jax.stages.network_programs import (
     image_sizes,
     local_mesh,
@@ -35,12 +37,12 @@ from wsss_jax.stages.network_programs import (
     size_remarks,
     trained_method,
 )
-from wsss_jax.stages.per_image import ImageWork, PerImageStage
+from wsss_jax.stages.per_image import ImageWork
 from wsss_jax.stages.references import check_alpha, resolved_alpha
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RandomWalk(WalkSettings, CrfSettings, PerImageStage):
+class RandomWalk(WalkSettings, CrfSettings, CrfStage):
     """Spreads class activation maps with AffinityNet's or IRNet's random walk.
 
     It uses the network of the need ``checkpoint`` and the maps of the need ``cams``. A mask can
@@ -52,7 +54,6 @@ class RandomWalk(WalkSettings, CrfSettings, PerImageStage):
         equals the threshold of that stage.
       crf: whether a final dense CRF follows.
       iterations: the number of mean-field updates of the CRF, which is 1 in PSA.
-      workers: the number of processes for the CRF, or 0 for one per core.
     """
 
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -60,12 +61,10 @@ class RandomWalk(WalkSettings, CrfSettings, PerImageStage):
         "checkpoint": ("weights.npz",),
     }
     outputs: ClassVar[tuple[str, ...]] = ("masks/", "confidence/", "walk/")
-    no_effect: ClassVar[frozenset[str]] = frozenset({"workers"})
 
     alpha: float | str = 16.0
     crf: bool = False
     iterations: int = 1
-    workers: int = 0
 
     def check(self, needs: Needs) -> None:
         """Refuses what cannot work; see `Stage`."""
@@ -105,8 +104,8 @@ class RandomWalk(WalkSettings, CrfSettings, PerImageStage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          ``images``, ``walked`` (the number that this run did), ``images_per_second`` and the
-          settings.
+          ``images``, ``walked`` (the number that this run did), ``images_per_second``, the
+          settings, and with a CRF the metrics of `CrfStage.on_images_with_crf`.
 
         Raises:
           UserError: a CAM file is missing, damaged or of another size than its image.
@@ -117,42 +116,33 @@ class RandomWalk(WalkSettings, CrfSettings, PerImageStage):
         cams = CamFolder(inputs["cams"] / "cams", source.ids)
         network = load_network(inputs["checkpoint"], len(source.classes), self.network)
         walks = Walks(source, cams, network, self, alpha if walks_too else None)
+        threshold = None if walks_too else self.threshold
+        crf = part(self, CrfSettings) if self.crf else None
+
+        def task(job: Prepared, walk: Walk) -> WalkTask:
+            image = job.encoded if crf else b""
+            return WalkTask(source.ids[job.position], walk, threshold, image, crf)
+
         work = ImageWork(
-            files=("walk/{id}.npz",),
+            files=("walk/{id}.npz", "masks/{id}.png", CONFIDENCE_FOLDER + "/{id}.png"),
             prepare=walks.prepare,
             plan=walks.plan.batches,
-            on_device=walks.on_device,
+            on_device=lambda batch, jobs: (
+                (job.position, task(job, walk)) for job, walk in walks.on_device(batch, jobs)
+            ),
             sizes=source.sizes,
-            finish=walks.finish,
+            finish=write_walk_and_mask,
+            processes=self.workers if self.crf else None,
         )
-        walked = self.on_images(ctx, source, work, "random walk")
-        masks = self.on_images(ctx, source, self._masks(ctx, source), "masks")
+        done, crf_metrics = self.on_images_with_crf(ctx, source, work, "random walk")
         return {
             "images": len(source),
-            "walked": walked.made,
-            "images_per_second": walked.made / (walked.seconds + masks.seconds)
-            if walked.made
-            else None,
+            "walked": done.made,
+            "images_per_second": done.images_per_second,
             "network": self.network,
             **({"alpha": alpha} if walks_too else {"threshold": self.threshold}),
             "beta": self.beta,
             "steps": self.steps,
             "crf": self.crf,
+            **crf_metrics,
         }
-
-    def _masks(self, ctx: Context, source: Source) -> ImageWork[None]:
-        """Returns the work that makes masks and confidences from the walks."""
-        crf = part(self, CrfSettings) if self.crf else None
-
-        def prepare(position: int) -> MaskTask:
-            name = source.ids[position]
-            walk = ctx.stage_dir / "walk" / f"{name}.npz"
-            image = source[position]["image"] if crf else b""
-            return MaskTask(name, walk, len(source.classes), image, crf)
-
-        return ImageWork(
-            files=("masks/{id}.png", CONFIDENCE_FOLDER + "/{id}.png"),
-            prepare=prepare,
-            finish=write_mask,
-            processes=self.workers if self.crf else None,
-        )
