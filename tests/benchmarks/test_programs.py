@@ -24,6 +24,7 @@ TOY: dict[str, tuple[str, ...]] = {
     "input_pipeline": ("--root=VOC2012", "--batch_size=2", "--images=2", "--rounds=1", "--crop=32"),
     "gpu": ("--toy",),
     "random_walk": ("--height=9", "--width=11", "--doublings=3", "--rounds=1"),
+    "topologies": ("--recipes", "cam_shapes", "--topologies", "here", "--only", "train"),
     "train_step": ("--recipes", "cam_shapes", "--rounds=1", *STEPS),
 }
 # What these programs start.
@@ -157,6 +158,37 @@ def test_everything_on_a_gpu_beside_pytorch(folder: Path):
     assert set(known) == expected
     printed = run("gpu", "--table", str(out), folder=folder).stdout
     assert "not measured" not in printed.partition("### Targets")[2]
+
+
+def test_topologies(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    toy = (*TOY["topologies"], "--crop=16", "--file=costs.jsonl")
+    (one,) = table(done := run("topologies", *toy, "--batch=1", folder=folder))
+    assert (one["recipe"], one["topology"], one["images per chip"]) == ("`cam_shapes`", "here", "1")
+    assert all(positive(one[name]) for name in ("GFLOP per image", "GB per image", "ms per step"))
+    assert one["binds"] in ("memory", "arithmetic") and int(one["most images per chip"]) > 2
+    assert one["whole recipe"] == "–" and "compiling train, training step, crop 16" in done.stderr
+    # What a file has is not compiled again.
+    again = run("topologies", *toy, "--batch=1", folder=folder)
+    assert table(again) == [one] and again.stderr == ""
+
+
+@pytest.mark.slow
+def test_growth_of_a_training_step(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    toy = (*TOY["topologies"], "--crop=16", "--file=growth.jsonl")
+    growth = ("--growth", "--crops", "16", "--images", "1", "2", "--classes", "6", "1000")
+    done = run("topologies", *toy, *growth, folder=folder)
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if "| `cam_shapes` |" in line]
+    assert [row[0] for row in rows[:5]] == ["| 16", "| 1", "| 2", "| 6", "| 1,000"]
+    assert float(rows[4][6].replace(",", "")) > float(rows[3][6].replace(",", ""))  # GFLOP
+    # Nothing is exchanged by one device, and there are nine numbers of devices.
+    assert len(rows) == 14 and {row[2] for row in rows[5:]} == {"0"}
+
+
+def test_a_topology_that_cannot_be_meant_is_refused(folder: Path):
+    done = run("topologies", "--topologies=v5e-8", "--recipes=cam_shapes", folder=folder)
+    assert done.returncode == 1 and done.stderr.startswith("error: expected a topology as CHIP:")
 
 
 def test_train_step(folder: Path):

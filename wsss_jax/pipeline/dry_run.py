@@ -26,7 +26,7 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
       UserError: the config is wrong, or its batch cannot be sharded over the devices.
     """
     nodes = run.checked(config, only)
-    sizes, digests, remarks = data_of(config, nodes)
+    sizes, digests, remarks = _data(config, nodes)
     plain = json.loads(config.to_json_best_effort())
     decisions = record.decide(nodes, plain, digests, workdir, only, force)
     lines = [f"workdir {workdir}" + ("" if workdir.exists() else " (new)")]
@@ -79,22 +79,31 @@ def on_topology(config: ConfigDict, only: tuple[str, ...], topology: str) -> Ite
         topology, topology_devices(topology), chip_of_topology(topology)
     )
     nodes = run.checked(config, only)
-    sizes, _, _ = data_of(config, nodes)
-    published = DataSettings.from_config(cast(Any, config.data), "data").published
-    wanted = dict.fromkeys(split for node in nodes for split in node.stage.splits())
-    for split in wanted:
-        if split not in sizes and split in published:
-            sizes[split] = SplitSize(*published[split])
-            yield f"{split}: {sizes[split].images:,} images (published; the data was not found)"
+    sizes, assumed = sizes_of(config, nodes)
+    for split in assumed:
+        yield f"{split}: {sizes[split].images:,} images (published; the data was not found)"
     cache = process.cache_folder() / "topologies"
     yield from topology_report.report(nodes, sizes, only, target, _log, cache)
+
+
+def sizes_of(
+    config: ConfigDict, nodes: tuple[graph.Node, ...]
+) -> tuple[dict[str, SplitSize], tuple[str, ...]]:
+    """Returns the sizes of the splits that `nodes` read, and which of them are the published ones.
+
+    These are the splits that are not at hand; those whose size nobody published are missing.
+    """
+    sizes, _, remarks = _data(config, nodes)
+    published = DataSettings.from_config(cast(Any, config.data), "data").published
+    assumed = tuple(split for split in remarks if split not in sizes and split in published)
+    return sizes | {split: SplitSize(*published[split]) for split in assumed}, assumed
 
 
 def _log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def data_of(
+def _data(
     config: ConfigDict, nodes: tuple[graph.Node, ...]
 ) -> tuple[dict[str, SplitSize], dict[str, str | None], dict[str, str]]:
     """Returns the sizes of the splits that are available, their digests, and remarks on all."""
