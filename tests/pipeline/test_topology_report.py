@@ -81,7 +81,9 @@ def test_every_stage_with_a_network_is_told(found: dict):
     assert re.search(r"  cam at (48 x 64|64 x 48|64 x 64), float32: ", cam)
     assert "assumed" not in cam and "collectives  none" in cam
     assert re.search(r"  boundary at \d+ x \d+, float32: ", walk)
-    assert re.search(r"  walk at \d+ x \d+, 4 labels \(assumed\): \d+ images on one chip", walk)
+    assert re.search(
+        r"  walk at \d+ x \d+, 4 labels \(assumed\): \d+ images \(\d+ on each of 4", walk
+    )
     assert "unknown length" not in walk
 
 

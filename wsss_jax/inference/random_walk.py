@@ -6,13 +6,13 @@ Images are run in a few padded shapes, as in `wsss_jax.inference.multi_scale`.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
 
 from wsss_jax.data.augment import resize_image
@@ -27,6 +27,7 @@ from wsss_jax.ops.buckets import Batch, Size
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.path_index import pair_offsets, paths
 from wsss_jax.ops.random_walk import random_walk
+from wsss_jax.ops.sharding import sharded
 
 ASSUMED_LABELS = 4
 """The labels of most batches: the background and up to three classes."""
@@ -187,29 +188,29 @@ def _walk(
 
 
 def walk_lowering(
-    settings: WalkSettings, size: Size, stride: int, device: Any
+    settings: WalkSettings, size: Size, stride: int, mesh: Mesh
 ) -> Callable[[int], jax.stages.Lowered]:
-    """Returns the function that lowers the walk of so many images of a padded `size` for `device`.
+    """Returns the function that lowers the walk of so many images of a padded `size`.
 
-    The walk has `ASSUMED_LABELS` labels, background included.
+    As in a run, it starts where the network left its predictions, sharded over `mesh`. The walk has
+    `ASSUMED_LABELS` labels, background included.
     """
     boundary = settings.network == "boundary"
     offsets = tuple(path.offset for path in paths()) if boundary else pair_offsets()
-    placed = SingleDeviceSharding(device)
+    on_device = sharded(mesh)
 
     def lower(images: int) -> jax.stages.Lowered:
         shape = (images, *(-(-side // stride) for side in size))
-        scores, affinity = (
-            jax.ShapeDtypeStruct((*shape, last), jnp.float32, sharding=placed)
-            for last in (ASSUMED_LABELS, len(offsets))
-        )
         return random_walk.lower(
-            scores,
-            affinity,
+            # Only boundaries change the scores on the device before they walk.
+            jax.ShapeDtypeStruct(
+                (*shape, ASSUMED_LABELS), jnp.float32, sharding=on_device if boundary else None
+            ),
+            jax.ShapeDtypeStruct((*shape, len(offsets)), jnp.float32, sharding=on_device),
             offsets=offsets,
             beta=settings.beta,
             steps=settings.steps,
-            valid=jax.ShapeDtypeStruct(shape, jnp.bool_, sharding=placed),
+            valid=jax.ShapeDtypeStruct(shape, jnp.bool_),
         )
 
     return lower

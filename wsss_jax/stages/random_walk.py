@@ -26,6 +26,7 @@ from wsss_jax.inference.random_walk import (
     WalkSettings,
     walk_lowering,
 )
+from wsss_jax.ops.sharding import shardable
 from wsss_jax.settings import part
 from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
 from wsss_jax.stages.crf_stage import CrfStage
@@ -85,15 +86,15 @@ class RandomWalk(WalkSettings, CrfSettings, CrfStage):
         plan = self.padded(scaled, method.backbone, devices=local.devices.size)
         shapes = padded_shapes(plan, 1, size, processes)
         networks = network_programs(method, self.network, shapes, size, local)
-        stride, device = method.stride(self.network), local.devices.flat[0]
+        stride = method.stride(self.network)
         walks = [
             DeviceProgram(
                 name=f"walk at {one.size[0]} x {one.size[1]}, {ASSUMED_LABELS} labels (assumed)",
-                lower=walk_lowering(self, one.size, stride, device),
-                images=one.images,
+                lower=walk_lowering(self, one.size, stride, local),
+                images=shardable(one.images, local),
                 asked=one.images,
                 executions=one.executions,
-                devices=1,
+                devices=local.devices.size,
                 remarks=size_remarks(size),
             )
             for one in shapes
