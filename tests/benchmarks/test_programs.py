@@ -21,6 +21,7 @@ REPOSITORY = Path(training.__file__).resolve().parent.parent
 STEPS = ("--batch=2", "--crop=32", "--warmup=1", "--steps=1")
 TOY: dict[str, tuple[str, ...]] = {
     "dense_crf": ("--root=VOC2012", "--images=1"),
+    "growth": ("--folder=growth", "--images", "65", "130", "--parts", "loader"),
     "input_pipeline": ("--root=VOC2012", "--batch_size=2", "--images=2", "--rounds=1", "--crop=32"),
     "gpu": ("--toy",),
     "random_walk": ("--height=9", "--width=11", "--doublings=3", "--rounds=1"),
@@ -113,6 +114,13 @@ def test_input_pipeline(folder: Path):
     ours, plain = table(run("input_pipeline", *TOY["input_pipeline"], folder=folder))[::-1]
     assert ours["pipeline"].startswith("wsss_jax")
     assert positive(ours["images/s"]) and positive(plain["images/s"])
+
+
+def test_growth(folder: Path):
+    rows = table(run("growth", *TOY["growth"], folder=folder))
+    assert [row["images"] for row in rows] == ["65", "130"]
+    assert all(positive(row["peak MB"]) and positive(row["ms per image"]) for row in rows)
+    assert [row["bytes per further image"] == "" for row in rows] == [True, False]
 
 
 def test_random_walk(folder: Path):

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Run:
     checkpoints: Checkpoints
     evaluations: Evaluations
     folder: Path
-    ids: list[str]
+    ids: Sequence[str]
     log: Callable[[str], None]
     progress: Callable[..., Progress]
 
