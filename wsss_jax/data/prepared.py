@@ -30,8 +30,8 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import read_bytes, read_json
 from wsss_jax.progress import Progress
 
-# TFDS keeps the records of a shard in memory while it writes them, and every shard that is read stays
-# open, of which systems mostly allow 1,024.
+# TFDS keeps the records of a shard in memory while it writes them. Every shard that is read stays
+# open, and systems mostly allow 1,024 open files.
 _RECORDS_PER_SHARD, _MOST_SHARDS = 512, 512
 
 _IDS, _SIZES = "ids.txt", "sizes.npy"
