@@ -229,7 +229,7 @@ def _check_finite(run: Run, figures: dict[str, float], step: int, indices: np.nd
     # A finite loss can have a gradient that is not finite, which spoils the next parameters.
     if math.isfinite(figures["loss"]) and math.isfinite(figures["grad_norm"]):
         return
-    ids = ", ".join(run.ids[i] for i in indices)
+    ids = ", ".join(run.ids[int(i)] for i in indices)
     bad = [name for name, value in figures.items() if not math.isfinite(value)]
     latest = run.checkpoints.latest_step()
     saved = "there is no checkpoint yet" if latest is None else f"step {latest}"
