@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.formats.cam_files import write_cams
+from wsss_jax.data.source import Source
 from wsss_jax.host.upsampling import ViewMaps
 from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, load_network
 from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
@@ -77,20 +78,7 @@ class InferCam(MultiScale, PerImageStage):
         network = load_network(inputs["checkpoint"], len(source.classes), self.output)
         maps = NetworkMaps(source, network, self, channels=np.flatnonzero)
 
-        def finish(views: ViewMaps, paths: tuple[Path, ...]) -> None:
-            write_cams(paths[0], views.channels, normalized(views.summed(), self.normalize))
-
-        work = ImageWork(
-            files=("cams/{id}.npz",),
-            prepare=maps.prepare,
-            plan=maps.plan.batches,
-            on_device=lambda batch, jobs: (
-                (job.position, views) for job, views in maps.on_device(batch, jobs)
-            ),
-            sizes=source.sizes,
-            finish=finish,
-        )
-        done = self.on_images(ctx, source, work, "maps")
+        done = self.on_images(ctx, source, self.work(source, maps), "maps")
         return {
             "images": len(source),
             "inferred": done.made,
@@ -100,6 +88,23 @@ class InferCam(MultiScale, PerImageStage):
             "buckets": [[list(size) for size in bucket] for bucket in maps.plan.buckets],
             "padding": maps.plan.padding(),
         }
+
+    def work(self, source: Source, maps: NetworkMaps) -> ImageWork[None]:
+        """Returns the work that writes normalized maps of the images of `source`."""
+
+        def finish(views: ViewMaps, paths: tuple[Path, ...]) -> None:
+            write_cams(paths[0], views.channels, normalized(views.summed(), self.normalize))
+
+        return ImageWork(
+            files=("cams/{id}.npz",),
+            prepare=maps.prepare,
+            plan=maps.plan.batches,
+            on_device=lambda batch, jobs: (
+                (job.position, views) for job, views in maps.on_device(batch, jobs)
+            ),
+            sizes=source.sizes,
+            finish=finish,
+        )
 
 
 def normalized(total: Float[np.ndarray, "k h w"], kind: str) -> Float[np.ndarray, "k h w"]:
