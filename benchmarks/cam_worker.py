@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks import jax_worker, training, worker
 from wsss_jax.data.source import Record
 from wsss_jax.files import write_json
-from wsss_jax.inference.multi_scale import NetworkMaps, load_network
+from wsss_jax.inference.multi_scale import load_network
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.pipeline.config import load_config
 from wsss_jax.progress import Progress
@@ -90,7 +90,7 @@ def main() -> None:
     ]
     (folder / "images.json").write_text(json.dumps(images))
     network = load_network(checkpoint, len(source.classes), stage.output)
-    maps = NetworkMaps(source, network, stage, np.flatnonzero)
+    maps = stage.maps(source, network)
     work = stage.work(source, maps)
 
     def do(positions: range, out: Path) -> None:

@@ -58,9 +58,9 @@ class Plan:
         The batches of a bucket have the same number of rows, whichever images are asked for. If all
         are, they are equally large, up to one image per device, so that few rows stay empty.
         """
-        members = self._members(range(len(self.sizes)))
+        members = self.members()
         batches: list[Batch] = []
-        for bucket, group in sorted(self._members(positions).items(), reverse=True):
+        for bucket, group in sorted(self.members(positions).items(), reverse=True):
             largest = max(height * width for height, width in bucket)
             most = self.devices * min(max(self.pixels // largest, 1), MOST_ROWS)
             images = len(members[bucket])
@@ -70,10 +70,11 @@ class Plan:
                 batches.append(Batch(bucket, rows, tuple(group[start : start + rows])))
         return batches
 
-    def _members(self, positions: Iterable[int]) -> dict[Sizes, list[int]]:
+    def members(self, positions: Iterable[int] | None = None) -> dict[Sizes, list[int]]:
+        """Returns which of `positions`, by default of all images, belong to each bucket."""
         found: dict[Sizes, Sizes] = {}
         members: dict[Sizes, list[int]] = {}
-        for position in positions:
+        for position in range(len(self.sizes)) if positions is None else positions:
             sizes = self.sizes[position]
             if sizes not in found:
                 found[sizes] = bucket_of(sizes, self.buckets)
@@ -115,7 +116,7 @@ def choose_buckets(
             break
         multiple *= 2  # The search compares all pairs, so it begins with fewer sizes.
     buckets = np.array(sorted(weights), np.int64)  # [n, scales, 2]
-    number = np.array([weight for _, weight in sorted(weights.items())], np.int64)
+    number: Any = np.array([weight for _, weight in sorted(weights.items())], np.int64)
     area: Any = buckets.prod(2).sum(1)
 
     def costs(i: int) -> np.ndarray:
