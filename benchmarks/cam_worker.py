@@ -71,7 +71,7 @@ def main() -> None:
     spec = json.loads((folder / "spec.json").read_text())
     source, stage = Photographs(Path(spec["images"]), spec["count"]), stage_of(spec["recipe"])
     method = training.method_of(spec["recipe"], training.Options())
-    params, variables = init_variables(method, 0, 64)
+    params, variables = init_variables(method, 0)
     jax_worker.export_weights(folder, method, {"params": params, **variables})
     checkpoint = folder / "checkpoint"
     save_weights(checkpoint / "weights.npz", params, variables)

@@ -129,6 +129,7 @@ def _processor_seconds() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
+
 def emit(**found: Any) -> None:
     """Says what a measurement has found so far; `gpu` collects it."""
     print(json.dumps(found), flush=True)

@@ -78,7 +78,6 @@ class InferCam(MultiScale, PerImageStage):
         source = ctx.source(self.split)
         network = load_network(inputs["checkpoint"], len(source.classes), self.output)
         maps = self.maps(source, network)
-
         done = self.on_images(ctx, source, self.work(source, maps), "maps")
         return {
             "images": len(source),
@@ -101,15 +100,16 @@ class InferCam(MultiScale, PerImageStage):
     def work(self, source: Source, maps: NetworkMaps) -> ImageWork[None]:
         """Returns the work that writes normalized maps of the images of `source`."""
 
-        def finish(maps: ViewMaps | Reduced, paths: tuple[Path, ...]) -> None:
-            on_device = isinstance(maps, Reduced)
-            cam = maps.values if on_device else normalized(maps.summed(), self.normalize)
-            write_cams(paths[0], maps.channels, cam)
+        def finish(made: ViewMaps | Reduced, paths: tuple[Path, ...]) -> None:
+            on_device = isinstance(made, Reduced)
+            cam = made.values if on_device else normalized(made.summed(), self.normalize)
+            write_cams(paths[0], made.channels, cam)
 
         return ImageWork(
             files=("cams/{id}.npz",),
             prepare=maps.prepare,
             plan=maps.plan.batches,
+            # A generator expression calls `maps.on_device`, which starts the batch, at once.
             on_device=lambda batch, jobs: (
                 (job.position, views) for job, views in maps.on_device(batch, jobs)
             ),
