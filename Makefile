@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo compare test test-all lint docs docs-tables clean
+.PHONY: help demo compare test test-all lint costs docs docs-tables clean
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint  ## style, format, types a
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
+
+costs: $(VENV)/.installed-test  ## record the costs of programs (make costs REASON="Batch norm is folded")
+	$(BIN)/python -m tests.costs.record --reason "$(REASON)"
 
 docs-tables: $(VENV)/.installed-demo  ## the tables of settings in docs/settings.md
 	$(BIN)/python docs/make_tables.py

@@ -158,15 +158,21 @@ class IrNet(Method):
         inputs = jnp.pad(inputs, ((0, 0), *more, (0, 0)))
         seen = _rectangles(jnp.maximum(sizes, self.canvas), inputs)
 
+        views = [(inputs, seen)]
         if self.flip:
-            inputs = jnp.concatenate([inputs, _flipped(inputs, sizes[:, 1])])
-            seen = jnp.concatenate([seen, seen])
+            views.append((_flipped(inputs, sizes[:, 1]), seen))
+        # An image and its flipped copy are neighbors, so that they stay on the same device.
+        inputs, seen = (
+            jnp.stack(one, 1).reshape(-1, *one[0].shape[1:]) for one in zip(*views, strict=True)
+        )
         found: Any = self.model().apply(variables, inputs, seen)
-        count = len(valid)
-        found = {name: one[:, : size[0], : size[1]] for name, one in found.items()}
-        logits, displacement = found["boundary"][:count], found["displacement"][:count]
+        found = {
+            name: one.reshape(len(valid), len(views), *one.shape[1:])[:, :, : size[0], : size[1]]
+            for name, one in found.items()
+        }
+        logits, displacement = found["boundary"][:, 0], found["displacement"][:, 0]
         if self.flip:
-            flipped = _flipped(found["boundary"][count:], -(-sizes[:, 1] // stride))
+            flipped = _flipped(found["boundary"][:, 1], -(-sizes[:, 1] // stride))
             logits = (logits + flipped) / 2
         return {"boundary": jax.nn.sigmoid(logits), "displacement": displacement}
 

@@ -320,7 +320,7 @@ class Train(TargetSettings, Stage):
                 checkpoints=checkpoints,
                 evaluations=Evaluations(self.evaluators, method, ctx.source, ctx.stage_dir),
                 folder=ctx.stage_dir,
-                ids=source.ids,
+                ids=list(source.ids),
                 log=ctx.log,
                 progress=ctx.progress,
             )

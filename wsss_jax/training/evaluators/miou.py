@@ -140,13 +140,13 @@ def _predictor(
 
 def _batches(method: Method, source: Source, positions: range) -> list[Batch]:
     """Returns the batches of `positions`, the same at every evaluation."""
-    # All processes plan for all images that are evaluated.
-    sizes: list[Sizes] = [(source.sizes[one],) for one in range(positions.stop)]
+    sizes: list[Sizes] = [(size,) for size in source.sizes]
+    seen = [sizes[position] for position in positions]
     if method.backbone.exact_padding:
         multiple = math.lcm(*method.backbone.tap_strides.values())
-        buckets = choose_buckets(sizes, _BUCKETS, multiple)
+        buckets = choose_buckets(seen, _BUCKETS, multiple)
     else:
-        buckets = tuple(sorted(set(sizes)))
+        buckets = tuple(set(seen))
     return Plan(sizes, buckets, _BATCH_PIXELS, jax.local_device_count()).batches(positions)
 
 
