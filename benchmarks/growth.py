@@ -210,7 +210,8 @@ def measured(part: str, images: int, classes: int, folder: Path) -> dict[str, fl
     return {"bytes": _status("VmHWM") - before, "seconds": time.process_time() - start}
 
 
-def _in_a_process(part: str, images: int, classes: int, folder: Path) -> dict[str, float]:
+def in_a_process(part: str, images: int, classes: int, folder: Path) -> dict[str, float]:
+    """Returns the result of `measured` in a new process."""
     numbers = [f"--images={images}", f"--classes={classes}"]
     command = [sys.executable, __file__, f"--folder={folder}", "--one", part, *numbers]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
@@ -242,7 +243,7 @@ def main() -> None:
         for classes in options.classes:
             few, peak = 0, 0.0
             for images in options.images:
-                found = _in_a_process(part, images, classes, options.folder)
+                found = in_a_process(part, images, classes, options.folder)
                 slope = (found["bytes"] - peak) / (images - few) if few else None
                 few, peak = images, found["bytes"]
                 cells = [PARTS[part][0], classes, f"{images:,}", f"{peak / 1e6:.1f}"]

@@ -24,17 +24,21 @@ def export(folder: Path, made: Any, options: Any) -> None:
 
     ``twin.json`` is what `training.twin` says, and whether the convolutions have half precision.
     """
-    everything = {"params": made.params, **made.variables}
-    names = torch_names(everything, made.method.backbone)
+    export_weights(folder, made.method, {"params": made.params, **made.variables})
+    np.savez(folder / "batch.npz", **jax.device_get(made.batch))
+    twin = training.twin(made.method, made.optimizer, made.params, made.variables)
+    twin["half"] = options.dtype == "bfloat16"
+    (folder / "twin.json").write_text(json.dumps(twin))
+
+
+def export_weights(folder: Path, method: Any, everything: Any) -> None:
+    """Writes ``weights.npz`` in PyTorch's names and layout."""
+    names = torch_names(everything, method.backbone)
     arrays = {}
     for path, value in traverse_util.flatten_dict(everything, sep="/").items():
         array = np.asarray(value)
         arrays[names[path]] = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
     np.savez(folder / "weights.npz", **arrays)
-    np.savez(folder / "batch.npz", **jax.device_get(made.batch))
-    twin = training.twin(made.method, made.optimizer, made.params, made.variables)
-    twin["half"] = options.dtype == "bfloat16"
-    (folder / "twin.json").write_text(json.dumps(twin))
 
 
 def main() -> None:

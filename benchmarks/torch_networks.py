@@ -185,4 +185,60 @@ class ResNet38(nn.Module):
         return conv4, conv5, F.relu(self.bn7(x), inplace=True)
 
 
-BACKBONES = {"mobilenet_v2": MobileNetV2, "resnet38": ResNet38}
+class TorchvisionBlock(nn.Module):
+    """1×1, 3×3 and 1×1 convolution, each before batch norm; the stride is on the 3×3 layer."""
+
+    def __init__(self, inputs: int, width: int, stride: int, dilation: int, project: bool):
+        super().__init__()
+        self.conv1, self.bn1 = conv(inputs, width), nn.BatchNorm2d(width)
+        self.conv2 = conv(width, width, 3, stride=stride, dilation=dilation)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = conv(width, 4 * width), nn.BatchNorm2d(4 * width)
+        self.downsample = None
+        if project:
+            layer = conv(inputs, 4 * width, stride=stride)
+            self.downsample = nn.Sequential(layer, nn.BatchNorm2d(4 * width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
+
+
+class ResNet(nn.Module):
+    """ResNet-50 or ResNet-101 with torchvision's parameter names; layer4 has no stride of its own.
+
+    Frozen layers are those of the parameters' rules, and their gradients stop by themselves.
+    """
+
+    sides = (512, 1024)
+    channels = 2048
+    mean = (123.675, 116.28, 103.53)
+    std = (58.395, 57.12, 57.375)
+
+    def __init__(self, depth: int, output_stride: int, dilated: bool, frozen_layers: int):
+        super().__init__()
+        del frozen_layers
+        self.conv1, self.bn1 = conv(3, 64, 7, stride=2), nn.BatchNorm2d(64)
+        inputs, stride, dilation = 64, 4, 1
+        for layer, blocks in enumerate((3, 4, {50: 6, 101: 23}[depth], 3), 1):
+            step, first = 1 if layer == 1 else 2, dilation
+            if stride * step > output_stride:
+                step, dilation = 1, dilation * (step if dilated else 1)
+            stride *= step
+            width = 32 << layer
+            start = TorchvisionBlock(inputs, width, step, first, True)
+            inputs = 4 * width
+            rest = [TorchvisionBlock(inputs, width, 1, dilation, False) for _ in range(blocks - 1)]
+            self.add_module(f"layer{layer}", nn.Sequential(start, *rest))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.max_pool2d(x, 3, 2, 1)
+        conv4 = self.get_submodule("layer2")(self.get_submodule("layer1")(x))
+        conv5 = self.get_submodule("layer3")(conv4)
+        return conv4, conv5, self.get_submodule("layer4")(conv5)
+
+
+BACKBONES = {"mobilenet_v2": MobileNetV2, "resnet": ResNet, "resnet38": ResNet38}

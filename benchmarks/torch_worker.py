@@ -53,12 +53,8 @@ def build(twin: dict[str, Any]) -> Any:
     return method(twin["num_classes"], taps, **fields)
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    spec, twin = (json.loads((folder / f"{name}.json").read_text()) for name in ("spec", "twin"))
-    torch.set_num_threads(spec["threads"])
-    if spec["keep_memory"]:
-        keep_freed_memory()
+def load(folder: Path, twin: dict[str, Any]) -> Any:
+    """The network with the weights of ``weights.npz``."""
     network = build(twin)
     with np.load(folder / "weights.npz") as file:
         weights = {name: torch.from_numpy(file[name]) for name in file.files}
@@ -69,6 +65,16 @@ def main() -> None:
     if weights:
         raise ValueError(f"weights without a place: {sorted(weights)}")
     network.load_state_dict(state)
+    return network
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    spec, twin = (json.loads((folder / f"{name}.json").read_text()) for name in ("spec", "twin"))
+    torch.set_num_threads(spec["threads"])
+    if spec["keep_memory"]:
+        keep_freed_memory()
+    network = load(folder, twin)
     network.train().to(memory_format=torch.channels_last)
     sgd = twin["optimizer"]
     if sgd["name"] != "sgd":

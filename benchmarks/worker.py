@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -96,6 +97,37 @@ def serve_steps(step: Step) -> None:
         return {"seconds": seconds, "losses": losses, "peak_gib": peak_gib()}
 
     serve(answer)
+
+
+def serve_images(
+    do: Callable[[range, Path], None], folder: Path, known: Mapping[str, Any] | None = None
+) -> None:
+    """Does the images ``FIRST STOP`` that each line names; the results go to ``folder/cams``.
+
+    Answers with ``wall`` and ``processor`` seconds, ``peak_gib``, and what is `known` beforehand.
+    The results of a line are deleted when the next one comes, except those of ``FIRST STOP keep``.
+    """
+
+    def answer(line: str) -> dict[str, Any]:
+        first, stop, *keep = line.split()
+        out = folder if keep else folder.with_name(f"{folder.name}_timed")
+        shutil.rmtree(out, ignore_errors=True)
+        used, start = _processor_seconds(), time.perf_counter()
+        if int(stop) > int(first):
+            do(range(int(first), int(stop)), out)
+        return {
+            "wall": time.perf_counter() - start,
+            "processor": _processor_seconds() - used,
+            "peak_gib": peak_gib(),
+            **(known or {}),
+        }
+
+    serve(answer)
+
+
+def _processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 def emit(**found: Any) -> None:

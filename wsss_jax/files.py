@@ -66,8 +66,22 @@ def remove_unfinished(folder: Path) -> None:
 
     Nothing may be written there at the same time.
     """
-    for path in folder.rglob(f".*{_UNFINISHED}"):
-        path.unlink(missing_ok=True)
+    for path in files_below(folder):
+        if path.name.startswith(".") and path.name.endswith(_UNFINISHED):
+            path.unlink(missing_ok=True)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yields the paths of all files below `folder`, one by one; each may be deleted at once.
+
+    `Path.rglob` and `shutil.rmtree` hold the names of a whole folder in memory.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from files_below(Path(entry.path))
+            else:
+                yield Path(entry.path)
 
 
 def _plain(value: Any) -> Any:

@@ -20,15 +20,19 @@ from wsss_jax.pipeline.config import shipped_recipes
 REPOSITORY = Path(training.__file__).resolve().parent.parent
 STEPS = ("--batch=2", "--crop=32", "--warmup=1", "--steps=1")
 TOY: dict[str, tuple[str, ...]] = {
+    "cam_inference": ("--root=VOC2012", "--images=2", "--turn=1", "--repeat=1"),
     "dense_crf": ("--root=VOC2012", "--images=1"),
+    "growth": ("--folder=growth", "--images", "65", "130", "--parts", "loader"),
     "input_pipeline": ("--root=VOC2012", "--batch_size=2", "--images=2", "--rounds=1", "--crop=32"),
     "gpu": ("--toy",),
+    "padding": ("--root=VOC2012", "--lists=val"),
     "random_walk": ("--height=9", "--width=11", "--doublings=3", "--rounds=1"),
     "topologies": ("--recipes", "cam_shapes", "--topologies", "here", "--only", "train"),
     "train_step": ("--recipes", "cam_shapes", "--rounds=1", *STEPS),
 }
 # What these programs start.
 WORKERS = {"jax_worker", "pydensecrf_worker", "torch_random_walk", "torch_worker"}
+WORKERS |= {"cam_worker", "torch_cam_worker"}
 WORKERS |= {"gpu_jax", "gpu_torch", "gpu_whole"}
 
 
@@ -81,6 +85,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image = cv2.GaussianBlur(rng.integers(0, 256, (40, 48, 3), np.uint8), (0, 0), 3)
         cv2.imwrite(str(here / "VOC2012/JPEGImages" / f"{name}.jpg"), image)
         (here / "VOC2012/SegmentationClass" / f"{name}.png").write_bytes(encode_mask(mask))
+    (here / "VOC2012/ImageSets/Segmentation").mkdir(parents=True)
+    (here / "VOC2012/ImageSets/Segmentation/val.txt").write_text("2007_000001\n2007_000002\n")
     return here
 
 
@@ -93,6 +99,40 @@ def test_every_program_is_run_here():
     assert programs == set(TOY) | WORKERS
     started = "".join((REPOSITORY / "benchmarks" / f"{name}.py").read_text() for name in TOY)
     assert all(f'"{name}.py"' in started for name in WORKERS)
+
+
+def test_cam_inference(folder: Path):
+    done = run("cam_inference", *TOY["cam_inference"], "--recipes=cam_shapes", folder=folder)
+    first, second = table(done)
+    assert (first["recipe"], first["images"], first["time"]) == (
+        "cam_shapes",
+        "2",
+        "with compiling",
+    )
+    assert (second["images"], second["time"]) == ("1", "compiled")
+    assert all(positive(row["ours, images/s"]) and row["ratio"] == "–" for row in (first, second))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["cam_voc_light", "cam_irn_voc"])
+def test_cam_inference_beside_pytorch(folder: Path, recipe: str):
+    """The program compares the maps of both sides, and fails if they differ."""
+    python = other_python("WSSS_TORCH_PYTHON", "torch")
+    arguments = (*TOY["cam_inference"], f"--recipes={recipe}", f"--torch-python={python}")
+    done = run("cam_inference", *arguments, folder=folder)
+    assert all(positive(row["ratio"]) for row in table(done))
+    found = re.search(r"maps differ by (\S+) at most", done.stderr)
+    assert found and float(found[1]) < 5e-3
+
+
+def test_padding(folder: Path):
+    rows = table(run("padding", *TOY["padding"], "--recipes=cam_voc_light", folder=folder))
+    assert [row["stages"] for row in rows] == ["cam_train, cam_val"]
+    # 20 x 24, 40 x 48, 60 x 72 and 80 x 96 pixels in multiples of 16.
+    padded, pixels = 32 * 32 + 48 * 48 + 64 * 80 + 80 * 96, 7.5 * 40 * 48
+    assert rows[0]["padding"] == f"{100 * (padded / pixels - 1):.1f} %"
+    maps = 2 * 2 * 40 * 48  # two classes in half precision
+    assert rows[0]["summed on the device"] == f"{maps / 1024:.0f}"
 
 
 def test_dense_crf(folder: Path):
@@ -113,6 +153,13 @@ def test_input_pipeline(folder: Path):
     ours, plain = table(run("input_pipeline", *TOY["input_pipeline"], folder=folder))[::-1]
     assert ours["pipeline"].startswith("wsss_jax")
     assert positive(ours["images/s"]) and positive(plain["images/s"])
+
+
+def test_growth(folder: Path):
+    rows = table(run("growth", *TOY["growth"], folder=folder))
+    assert [row["images"] for row in rows] == ["65", "130"]
+    assert all(positive(row["peak MB"]) and positive(row["ms per image"]) for row in rows)
+    assert [row["bytes per further image"] == "" for row in rows] == [True, False]
 
 
 def test_random_walk(folder: Path):

@@ -63,7 +63,7 @@ def cost(lowered: jax.stages.Lowered) -> dict[str, float]:
         found |= {one.kind: one.count, f"{one.kind} bytes": one.bytes}
     donated = sum(one.donated for one in jax.tree.leaves(lowered.args_info))
     if donated:
-        header = compiled.as_text().partition("\n")[0]
+        header = str(compiled.as_text()).partition("\n")[0]
         found["donated, not reused"] = donated - header.count("-alias)")
     return found
 

@@ -1,9 +1,11 @@
 """Inference in a few padded shapes equals inference image by image at exact sizes."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -15,14 +17,15 @@ from tests.reference.drawn_networks import (
     Trained,
     context,
     maps_of,
+    network_maps,
+    summed,
     trained_networks,
 )
 from tests.toys.sections import run_section
 from wsss_jax.errors import UserError
+from wsss_jax.inference.device_sum import wanted
 from wsss_jax.inference.multi_scale import (
     MultiScale,
-    Network,
-    NetworkMaps,
     PaddedShapes,
     load_network,
 )
@@ -59,16 +62,17 @@ def test_padded_batches_equal_single_images_at_exact_sizes(
         shapes.add(batch.shape)
         return loaded.predict(batch, valid)
 
-    network = Network(spy, loaded.stride, loaded.backbone)
+    network = dataclasses.replace(loaded, predict=spy)
     assert network.stride == {"tiny": 8, "mobilenet_v2": 16}[backbone]
     variants = [dict(upsample="corners"), dict(upsample="direct", relu_each=True, flip=False)]
-    for variant in variants if backbone == "tiny" else variants[:1]:
+    variants += [one | dict(sum_on="device") for one in variants]
+    for variant in variants if backbone == "tiny" else variants[::2]:
         how = MultiScale(**settings, **variant, batch_pixels=1 << 14)
-        maps = NetworkMaps(images, network, how, np.flatnonzero)
+        maps = network_maps(images, network, how)
         seen = []
         everything = range(len(images))
         for job, views in maps_of(maps, everything):
-            index, keys, total = job.position, views.channels, views.summed()
+            index, keys, total = job.position, views.channels, summed(views)
             seen.append(index)
             np.testing.assert_array_equal(keys, np.flatnonzero(images.label(index)))
             assert total.shape == (len(keys), *images.sizes[index])
@@ -78,7 +82,7 @@ def test_padded_batches_equal_single_images_at_exact_sizes(
         assert sorted(seen) == list(everything)
     # A program per bucket and scale, for either number of copies of an image.
     programs = settings["max_buckets"] * len(settings["scales"])
-    assert len(shapes) <= len(variants) * programs
+    assert len(shapes) <= 2 * programs
 
 
 def test_a_huge_image_is_looked_at_smaller(trained: Callable):
@@ -86,10 +90,10 @@ def test_a_huge_image_is_looked_at_smaller(trained: Callable):
     network = load_network(trained("cam", "tiny").folder, CLASSES, "cam")
     how = MultiScale(scales=(0.5, 2.0), max_pixels=12_000, batch_pixels=1)
     assert how.scaled((3000, 4000), 0.5) == how.scaled((3000, 4000), 2.0) == (95, 126)
-    maps = NetworkMaps(images, network, how, lambda _: np.array([2]))
+    maps = network_maps(images, network, how, lambda _: np.array([2]))
     assert maps.plan.buckets == (((96, 128), (96, 128)),)
     ((_, views),) = maps_of(maps, range(1))
-    total = views.summed()
+    total = summed(views)
     assert views.channels.tolist() == [2] and total.shape == (1, 3000, 4000)
     assert np.isfinite(total).all() and total.std() > 0
 
@@ -118,6 +122,23 @@ def test_normalized_maps():
     np.testing.assert_allclose(shifted[0], np.array([[0, 1], [2, 4]]) / 4, atol=1e-5)
     assert not high[1].any() and not both[1].any()
     assert normalized(np.zeros((0, 4, 5), np.float32), "max").shape == (0, 4, 5)
+    # Beyond the image, a device has values that must not count.
+    larger = np.pad(total + 7, ((0, 0), (0, 1), (0, 2)), constant_values=99)
+    larger[:, 2, 0] = -5
+    inside = np.zeros((3, 4), bool)
+    inside[:2, :2] = True
+    for kind in ("max", "min_max"):
+        device = normalized(jnp.asarray(larger), kind, jnp.asarray(inside), jnp)
+        np.testing.assert_allclose(device[:, :2, :2], normalized(total + 7, kind), atol=1e-6)
+
+
+def test_a_device_gets_few_different_numbers_of_channels():
+    for most, slots in ((0, 2), (1, 2), (2, 2), (3, 8), (8, 8), (9, 20), (20, 20)):
+        images = wanted([np.arange(most), np.arange(1)], [(5, 7), (3, 2)], rows=3, of=20)
+        assert images.channels.shape == (3, slots)
+        assert images.channels[0, :most].tolist() == list(range(most))
+        assert images.counts.tolist() == [most, 1, 0]
+        assert images.sizes.tolist() == [[5, 7], [3, 2], [1, 1]]
 
 
 def test_mistakes_are_the_users(trained: Callable, tmp_path: Path):

@@ -7,8 +7,16 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
-from tests.reference.drawn_networks import CLASSES, Images, Trained, maps_of, trained_networks
-from wsss_jax.inference.multi_scale import MultiScale, Network, NetworkMaps, load_network
+from tests.reference.drawn_networks import (
+    CLASSES,
+    Images,
+    Trained,
+    maps_of,
+    network_maps,
+    summed,
+    trained_networks,
+)
+from wsss_jax.inference.multi_scale import MultiScale, Network, load_network
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv
 from wsss_jax.models.tiny import Tiny
@@ -48,9 +56,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Tr
 
 def differences(network: Network, alone: Trained, how: MultiScale) -> list[float]:
     """Largest difference to maps that are computed image by image at exact sizes, of each image."""
-    maps, found = NetworkMaps(ODD, network, how, np.flatnonzero), []
+    maps, found = network_maps(ODD, network, how), []
     for job, views in maps_of(maps, range(len(ODD))):
-        total = views.summed()
+        total = summed(views)
         assert total.shape == (len(views.channels), *ODD.sizes[job.position])
         expected = alone.one_by_one("cam", ODD.pixels(job.position), views.channels, how)
         largest = np.abs(expected).max(initial=1e-9)
@@ -66,7 +74,7 @@ def test_padded_transformers_equal_those_at_exact_sizes(name: str, trained: Call
     assert network.stride == 14
     for upsample in ("corners", "direct"):
         how = MultiScale(scales=(0.5, 1.3), max_buckets=1, upsample=upsample)
-        buckets = NetworkMaps(ODD, network, how, np.flatnonzero).plan.buckets
+        buckets = network_maps(ODD, network, how).plan.buckets
         sides = [side for bucket in buckets for size in bucket for side in size]
         assert len(buckets) == 1 and all(side % 14 == 0 for side in sides)
         assert max(differences(network, alone, how)) < 1e-5
@@ -76,7 +84,7 @@ def test_without_exact_padding_no_image_is_padded(trained: Callable):
     how = MultiScale(scales=(1.0,), max_buckets=1)
     alone = trained("cam", f"{__name__}:Mean")
     network = load_network(alone.folder, CLASSES, "cam")
-    buckets = NetworkMaps(ODD, network, how, np.flatnonzero).plan.buckets
+    buckets = network_maps(ODD, network, how).plan.buckets
     assert set(buckets) == {(size,) for size in ODD.sizes}
     assert max(differences(network, alone, how)) < 1e-5
     # The flag decides: with it the same network's maps are wrong.

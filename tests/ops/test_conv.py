@@ -1,5 +1,7 @@
 """The dense convolution against XLA's own, forward and backward."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +46,43 @@ def test_only_wide_kernels_get_a_product_of_matrices(channels, products):
     x, kernel = jnp.ones((1, 4, 4, channels)), jnp.ones((3, 3, channels, 128))
     gradient = jax.jit(jax.grad(lambda k: conv(x, k, padding=((1, 1), (1, 1))).sum()))
     assert gradient.lower(kernel).as_text().count("stablehlo.dot_general") == products
+
+
+@pytest.mark.parametrize(("outputs", "pixels"), [(3, 50), (6, 1000)])  # rows in blocks or in one
+@pytest.mark.parametrize(("size", "stride", "dilation", "padding"), CASES[:4])
+def test_products_per_tap_add_up(monkeypatch, size, stride, dilation, padding, pixels, outputs):
+    monkeypatch.setattr(module, "BLOCK_PIXELS", pixels)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 9, 12, 4), np.float32))
+    kernel = jnp.asarray(rng.standard_normal((size, size, 4, outputs), np.float32))
+    settings = (stride, dilation, padding)
+    y, backward = jax.vjp(lambda x, kernel: _plain(x, kernel, *settings), x, kernel)
+    to_x = jax.jit(lambda: module._input_gradient(x, kernel, y, *settings))()
+    to_kernel = jax.jit(lambda: module._product_per_tap(x, y, (size, size), *settings))()
+    for found, expected in zip((to_x, to_kernel), backward(y), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "pixels", "products"),
+    [
+        (256, 512, 1600, ["1600x256", "256x512"]),  # a product per tap for both gradients
+        (256, 512, 16, ["16x256", "2304x512"]),  # small maps: all taps in one product
+        (256, 256, 1600, ["256x256"]),  # only the kernel gradient
+        (256, 255, 1600, ["255x2304"]),
+    ],
+)
+def test_the_form_of_the_gradients_follows_the_size(inputs, outputs, pixels, products):
+    x = jnp.ones((1, 4, pixels // 4, inputs))
+    kernel = jnp.ones((3, 3, inputs, outputs))
+
+    def gradients(x, kernel):
+        return jax.grad(lambda *a: conv(*a, padding=((1, 1), (1, 1))).var(), (0, 1))(x, kernel)
+
+    text = jax.jit(gradients).lower(x, kernel).as_text()
+    found = re.findall(r"stablehlo.dot_general.*-> tensor<(\w+)xf32>", text)
+    assert found == products
+    assert text.count("stablehlo.convolution") == 3 - len(products)
 
 
 @pytest.mark.parametrize("outputs", [3, 6])  # fewer and more than the inputs: two ways round

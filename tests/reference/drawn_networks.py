@@ -17,8 +17,8 @@ from tests.toys.compiler import QUICK
 from wsss_jax.data.augment import resize_image
 from wsss_jax.data.source import Record
 from wsss_jax.files import write_json
-from wsss_jax.host.upsampling import ViewMaps
-from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, ViewJob
+from wsss_jax.host.upsampling import Reduced, ViewMaps
+from wsss_jax.inference.multi_scale import MultiScale, Network, NetworkMaps, ViewJob
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.stages.base import Context
@@ -165,7 +165,21 @@ def trained_networks(
     )
 
 
-def maps_of(maps: NetworkMaps, positions: Iterable[int]) -> Iterator[tuple[ViewJob, ViewMaps]]:
+def network_maps(
+    images: Images, network: Network, how: MultiScale, channels: Any = np.flatnonzero
+) -> NetworkMaps:
+    """Maps that are not reduced on the device."""
+    return NetworkMaps(images, network, how, channels, lambda total, inside: total)
+
+
+def summed(maps: ViewMaps | Reduced) -> np.ndarray:
+    """The sum of an image's maps, wherever it was made."""
+    return maps.values if isinstance(maps, Reduced) else maps.summed()
+
+
+def maps_of(
+    maps: NetworkMaps, positions: Iterable[int]
+) -> Iterator[tuple[ViewJob, ViewMaps | Reduced]]:
     """The maps of images, batch by batch as planned."""
     for batch in maps.plan.batches(positions):
         yield from maps.on_device(batch, [maps.prepare(one) for one in batch.positions])

@@ -75,6 +75,38 @@ def test_maps_do_not_depend_on_what_was_done_before(
     assert {p.name: p.read_bytes() for p in (tmp_path / "cams").iterdir()} == whole
 
 
+def test_a_device_sums_and_normalizes_to_the_same_maps(
+    maps_of_ten: Path, trained: Callable, tmp_path: Path
+):
+    settings = ConfigDict(dict(CAM, sum_on="device"))
+    inputs = {"checkpoint": trained("cam", "tiny").folder}
+    run_section(InferCam, context(tmp_path, TEN), settings, inputs)
+    for name in TEN.ids:
+        ours, theirs = (read_cams(p / "cams" / f"{name}.npz") for p in (tmp_path, maps_of_ten))
+        np.testing.assert_array_equal(ours.keys, theirs.keys)
+        assert ours.cam.dtype == np.float16
+        np.testing.assert_allclose(ours.cam, theirs.cam, atol=2e-3)
+
+
+@pytest.mark.parametrize("crf", [False, True])
+@pytest.mark.parametrize("known_labels", [False, True])
+def test_a_device_sums_logits_to_the_same_masks(
+    trained: Callable, tmp_path: Path, crf: bool, known_labels: bool
+):
+    inputs = {"checkpoint": trained("segmentation", "tiny").folder}
+    images = Images((40, 40), (33, 47), (36, 36))
+    settings = dict(SETTINGS, type="predict", crf=crf, known_labels=known_labels, workers=1)
+    masks: dict[str, list[np.ndarray]] = {}
+    for where in ("host", "device"):
+        ctx = context(tmp_path / where, images)
+        run_section(Predict, ctx, ConfigDict(dict(settings, sum_on=where)), inputs)
+        files = [tmp_path / where / "masks" / f"{name}.png" for name in images.ids]
+        masks[where] = [decode_mask(path.read_bytes(), path.name, CLASSES) for path in files]
+    for host, device, size in zip(masks["host"], masks["device"], images.sizes, strict=True):
+        assert device.shape == size and (host == device).mean() > 0.995
+    assert len(np.unique(np.concatenate([mask.ravel() for mask in masks["device"]]))) > 1
+
+
 def test_processes_share_the_images(maps_of_ten: Path, trained: Callable, tmp_path: Path):
     inputs = {"checkpoint": trained("cam", "tiny").folder}
     made: list[str] = []

@@ -27,6 +27,7 @@ from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops.path_index import pair_offsets
 from wsss_jax.ops.random_walk import random_walk
+from wsss_jax.ops.sharding import data_mesh
 from wsss_jax.stages.base import Context
 from wsss_jax.stages.random_walk import RandomWalk
 from wsss_jax.weights.npz import load_weights, save_weights
@@ -217,7 +218,7 @@ def test_processes_share_the_images(inputs: dict[str, Path], done: Path, tmp_pat
 
 def test_a_huge_image_is_walked_on_smaller(inputs: dict[str, Path]):
     cams = CamFolder(inputs["cams"] / "cams", ["image_0"])
-    network = Network(lambda images, valid: jnp.asarray(images), stride=8, backbone=Tiny())
+    network = Network(lambda images, valid: jnp.asarray(images), 8, Tiny(), data_mesh())
     walks = Walks(Images(), cams, network, WalkSettings(max_pixels=5000), alpha=4.0)
     ready = walks.prepare(0)
     assert (ready.size, ready.walked, ready.scores.shape) == ((104, 120), (66, 76), (3, 9, 10))

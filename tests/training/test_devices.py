@@ -32,12 +32,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from tests.reference.drawn_networks import Images, maps_of, network_maps, summed
 from tests.toys import light_methods
 from tests.toys.light_methods import CLASSES, CROP, FIELDS, TINY
 from tests.toys.steps import loss_function
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
-from wsss_jax.inference.multi_scale import load_network
+from wsss_jax.inference.multi_scale import MultiScale, load_network
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import check_divisible, data_mesh, global_batch
 from wsss_jax.training.step import init_state, make_train_step
@@ -129,6 +130,16 @@ for case, fields in json.loads(sys.argv[2]).items():
         maps = network.predict(*few)
         plain = jax.jit(method.predict)({"params": params, **variables}, *few)["cam"]
         found["inference"] = {"shape": maps.shape, "difference": difference(maps, plain)}
+        images = Images((40, 40), (45, 61), (33, 20))
+        sums = {}
+        for where in ("host", "device"):
+            how = MultiScale(scales=(0.5, 1.0), max_buckets=1, sum_on=where)
+            every = network_maps(images, network, how, lambda _: np.arange(2))
+            sums[where] = [summed(one) for _, one in maps_of(every, range(3))]
+        found["summed"] = {
+            "shapes": [one.shape for one in sums["device"]],
+            "difference": max(map(difference, sums["device"], sums["host"])),
+        }
 try:
     check_divisible(12, data_mesh())
 except UserError as error:
@@ -186,6 +197,11 @@ def test_the_compilers_reductions_are_those_of_a_pmap(found: dict):
 def test_inference_takes_any_number_of_images(found: dict):
     assert found["inference"]["shape"][0] == 11
     assert found["inference"]["difference"] < 1e-5
+
+
+def test_sums_on_eight_devices_equal_those_on_the_host(found: dict):
+    assert found["summed"]["shapes"] == [[2, 40, 40], [2, 45, 61], [2, 33, 20]]
+    assert found["summed"]["difference"] < 1e-5
 
 
 def test_a_batch_the_devices_cannot_share_is_refused(found: dict):

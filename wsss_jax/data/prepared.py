@@ -30,8 +30,9 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import read_bytes, read_json
 from wsss_jax.progress import Progress
 
-# TFDS keeps the records of a shard in memory while it writes them.
-_RECORDS_PER_SHARD = 512
+# TFDS keeps the records of a shard in memory while it writes them. Every shard that is read stays
+# open, and systems mostly allow 1,024 open files.
+_RECORDS_PER_SHARD, _MOST_SHARDS = 512, 512
 
 _IDS, _SIZES = "ids.txt", "sizes.npy"
 
@@ -106,11 +107,12 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
     ) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]]:
-        starts = range(0, len(self.ids), _RECORDS_PER_SHARD)
+        size = max(_RECORDS_PER_SHARD, -(-len(self.ids) // _MOST_SHARDS))
+        starts = range(0, len(self.ids), size)
         digest = hashlib.sha256("\n".join(self.classes).encode())
 
         def shard(start: int) -> Iterator[tuple[int, dict[str, Any]]]:
-            positions = range(start, min(start + _RECORDS_PER_SHARD, len(self.ids)))
+            positions = range(start, min(start + size, len(self.ids)))
             for position, record in enumerate(self.records(positions), start):
                 _digest(digest, record)
                 self.advance()

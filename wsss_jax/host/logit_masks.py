@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,19 +15,22 @@ from wsss_jax.host.dense_crf import (
     crf_of,
     score_unary,
 )
-from wsss_jax.host.upsampling import ViewMaps
+from wsss_jax.host.upsampling import Reduced, ViewMaps
 
 
 @dataclasses.dataclass(frozen=True)
 class LogitTask:
     """The logits of one image, and the settings of the CRF if there is one.
 
+    If the device has reduced them, they are relative to the best class for a CRF, and otherwise the
+    position of the best channel.
+
     The channels of `logits` are the indices in the mask. `image` is the encoded image, which only
     the CRF needs.
     """
 
     image_id: str
-    logits: ViewMaps
+    logits: ViewMaps | Reduced
     image: bytes = b""
     crf: CrfSettings | None = None
 
@@ -39,11 +43,15 @@ def write_logit_mask(
     Raises:
       UserError: the settings of the CRF do not fit the image.
     """
-    scores = task.logits.summed() / np.float32(len(task.logits.views))
+    logits = task.logits
+    on_device = isinstance(logits, Reduced)
+    scores = logits.values if on_device else logits.summed() / np.float32(len(logits.views))
     if task.crf is not None:
         crf = crf_of(decode_image(task.image, task.image_id), task.image_id, task.crf, mean_field)
+        scores = scores.astype(np.float32)
         scores = np.exp(scores - scores.max(0))
         unary = score_unary(scores / scores.sum(0))
         scores = np.moveaxis(crf.infer(np.moveaxis(unary, 0, 2), task.crf.iterations), 2, 0)
+    best: Any = scores.argmax(0) if scores.ndim == 3 else scores
     with atomic_write(paths[0]) as file:
-        file.write(encode_mask(task.logits.channels.astype(np.uint8)[scores.argmax(0)]))
+        file.write(encode_mask(logits.channels.astype(np.uint8)[best]))

@@ -5,7 +5,7 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Int, Shaped
 
 from wsss_jax.host.interpolation import interpolation_matrix
 
@@ -49,6 +49,18 @@ class ViewMaps:
                 full = np.maximum(full, 0)
             total += full[:, :, ::-1] if flipped else full
         return total
+
+
+class Reduced(NamedTuple):
+    """What the device made of the sum over all views of an image: of each channel, or of all.
+
+    Attributes:
+      channels: the channels of the network, like those of `ViewMaps`.
+      values: one map per channel, or one for all of them, as the stage asked for.
+    """
+
+    channels: Int[np.ndarray, " k"]
+    values: Shaped[np.ndarray, "*k H W"]
 
 
 def upsampled(

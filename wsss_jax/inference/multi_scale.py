@@ -2,7 +2,7 @@
 
 Each image is resized to every scale on the host (bicubic, as published), put at the top left of one
 of a few padded shapes together with its flipped copy, and run with a mask of valid pixels. The maps
-are upsampled to the image's size and summed on the host.
+are upsampled to the image's size and summed, on the host for a CPU and on the device otherwise.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int, PyTree, UInt8
@@ -22,7 +23,8 @@ from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_json, with_tuples
 from wsss_jax.host.host_memory import keep_freed_memory
-from wsss_jax.host.upsampling import View, ViewMaps
+from wsss_jax.host.upsampling import Reduced, View, ViewMaps
+from wsss_jax.inference.device_sum import Reduce, add_scale, reduced, wanted
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.models.base import Backbone
@@ -108,12 +110,16 @@ class MultiScale(PaddedShapes):
         corners and then to the original (SEAM), and ``direct`` to the original in one step (PSA,
         SSENet).
       relu_each: whether negative responses of each map are set to zero before the sum (SSENet).
+      sum_on: where maps are upsampled and summed: on the ``host``, on the ``device``, or, with
+        ``auto``, on the host for CPUs and on the device otherwise. The results differ by rounding.
+        From a device, scores for a CRF come in half precision.
     """
 
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
     flip: bool = True
     upsample: Literal["corners", "direct"] = "corners"
     relu_each: bool = False
+    sum_on: Literal["auto", "host", "device"] = "auto"
 
     def __post_init__(self) -> None:
         """Checks the scales.
@@ -147,13 +153,18 @@ class Network:
         maps.
       stride: the image pixels per pixel of the maps.
       backbone: the backbone, which states to which shapes images may be padded.
-      devices: the number of devices that share a batch.
+      mesh: the devices that share a batch.
     """
 
     predict: Callable[[np.ndarray, np.ndarray], jax.Array]
     stride: int
     backbone: Backbone
-    devices: int = 1
+    mesh: Mesh
+
+    @property
+    def devices(self) -> int:
+        """The number of devices."""
+        return self.mesh.devices.size
 
 
 def prediction(method: Method, output: str, mesh: Mesh) -> Any:
@@ -198,7 +209,7 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
         valid = np.concatenate([valid, np.zeros((short, *valid.shape[1:]), bool)])
         return jitted(weights, images, valid)[: len(images) - short]
 
-    return Network(predict, method.stride(output), method.backbone, mesh.devices.size)
+    return Network(predict, method.stride(output), method.backbone, mesh)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,6 +239,8 @@ class NetworkMaps:
       network: the network from `load_network`.
       how: the settings.
       channels: a function from the label vector of an image to the channels to keep.
+      reduce: what the device makes of the sums before they cross to the host. Summed on the host,
+        maps are not reduced.
     """
 
     def __init__(
@@ -236,9 +249,14 @@ class NetworkMaps:
         network: Network,
         how: MultiScale,
         channels: Callable[[np.ndarray], Int[np.ndarray, " k"]],
+        reduce: Reduce,
     ):
         self._source, self._network, self._how, self._channels = source, network, how, channels
+        self._reduce = reduce
+        self._canvases: dict[Sizes, Size] = {}
         self.plan = how.plan(source.sizes, network.backbone, network.devices)
+        platform = network.mesh.devices.flat[0].platform
+        self._on_device = how.sum_on == "device" or (how.sum_on == "auto" and platform != "cpu")
 
     def prepare(self, position: int) -> ViewJob:
         """Reads and decodes an image and resizes it to all scales.
@@ -258,14 +276,66 @@ class NetworkMaps:
 
     def on_device(
         self, batch: Batch, jobs: Sequence[ViewJob]
-    ) -> Iterator[tuple[ViewJob, ViewMaps]]:
+    ) -> Iterator[tuple[ViewJob, ViewMaps | Reduced]]:
         """Starts to run a batch on the device; the iterator waits for the maps of its images."""
         run = [job for job in jobs if len(job.channels)]
         maps: list[jax.Array] = []
         for scale, bucket in enumerate(batch.bucket if run else ()):
             images = [job.scaled[scale] for job in run]
             maps.append(self._network.predict(*place(images, bucket, batch.rows, self._how.flip)))
+        if run and self._on_device:
+            values = self._summed(batch, run, maps)
+            values.copy_to_host_async()
+            return self._reduced(jobs, run, values)
         return self._results(jobs, run, maps)
+
+    def _summed(self, batch: Batch, run: Sequence[ViewJob], maps: Sequence[jax.Array]) -> jax.Array:
+        """Starts to sum the maps of a batch on the device and to reduce the sums."""
+        how, stride = self._how, self._network.stride
+        images = wanted(
+            [job.channels for job in run],
+            [job.size for job in run],
+            batch.rows,
+            maps[0].shape[-1],
+        )
+        shape = (*images.channels.shape, *self._canvas(batch.bucket))
+        total = jnp.zeros(shape, jnp.float32, device=sharded(self._network.mesh))
+        for scale, (one, padded) in enumerate(zip(maps, batch.bucket, strict=True)):
+            scaled = np.ones((batch.rows, 2), np.int32)
+            scaled[: len(run)] = [job.scaled[scale].shape[:2] for job in run]
+            total = add_scale(
+                total,
+                one,
+                -(-scaled // stride),
+                scaled,
+                images,
+                copies=how.copies,
+                padded=padded,
+                upsample=how.upsample,
+                relu_each=how.relu_each,
+            )
+        return reduced(total, images, reduce=self._reduce)
+
+    def _canvas(self, bucket: Sizes) -> Size:
+        """The height and width that hold every image of a bucket."""
+        if not self._canvases:
+            for own, positions in self.plan.members().items():
+                sizes = [self._source.sizes[position] for position in positions]
+                self._canvases[own] = max(h for h, _ in sizes), max(w for _, w in sizes)
+        return self._canvases[bucket]
+
+    def _reduced(
+        self, jobs: Sequence[ViewJob], run: Sequence[ViewJob], values: jax.Array
+    ) -> Iterator[tuple[ViewJob, ViewMaps | Reduced]]:
+        """Yields the reduced sums of `jobs`; `values` has those of `run`."""
+        on_host = np.asarray(values)
+        rows = {job.position: row for row, job in enumerate(run)}
+        for job in jobs:
+            if job.position not in rows:
+                yield job, self._view_maps(job, ())
+                continue
+            own = on_host[rows[job.position], ..., : job.size[0], : job.size[1]]
+            yield job, Reduced(job.channels, own[: len(job.channels)] if own.ndim == 3 else own)
 
     def _results(
         self, jobs: Sequence[ViewJob], run: Sequence[ViewJob], maps: Sequence[jax.Array]
@@ -283,7 +353,11 @@ class NetworkMaps:
                     row = how.copies * rows[job.position] + copy
                     part = on_host[scale][row, :height, :width, job.channels]
                     views.append(View(part, size, bool(copy)))
-            yield job, ViewMaps(job.size, job.channels, tuple(views), how.upsample, how.relu_each)
+            yield job, self._view_maps(job, views)
+
+    def _view_maps(self, job: ViewJob, views: Sequence[View]) -> ViewMaps:
+        how = self._how
+        return ViewMaps(job.size, job.channels, tuple(views), how.upsample, how.relu_each)
 
 
 def place(

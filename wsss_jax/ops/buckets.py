@@ -7,6 +7,7 @@ the image at which a network runs, so that each bucket needs one program per sca
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -54,25 +55,31 @@ class Plan:
     def batches(self, positions: Iterable[int]) -> list[Batch]:
         """Groups `positions` into batches, those of the largest bucket first, in their order.
 
-        The batches of a bucket are equally large, up to one image per device, so that few of their
-        rows stay empty.
+        The batches of a bucket have the same number of rows, whichever images are asked for. If all
+        are, they are equally large, up to one image per device, so that few rows stay empty.
         """
-        groups: dict[Sizes, list[int]] = {}
-        found: dict[Sizes, Sizes] = {}
-        for position in positions:
-            sizes = self.sizes[position]
-            if sizes not in found:
-                found[sizes] = bucket_of(sizes, self.buckets)
-            groups.setdefault(found[sizes], []).append(position)
+        members = self.members()
         batches: list[Batch] = []
-        for bucket, group in sorted(groups.items(), reverse=True):
+        for bucket, group in sorted(self.members(positions).items(), reverse=True):
             largest = max(height * width for height, width in bucket)
             most = self.devices * min(max(self.pixels // largest, 1), MOST_ROWS)
-            count = -(-len(group) // most)
-            rows = -(-len(group) // (count * self.devices)) * self.devices
+            images = len(members[bucket])
+            count = -(-images // most)
+            rows = -(-images // (count * self.devices)) * self.devices
             for start in range(0, len(group), rows):
                 batches.append(Batch(bucket, rows, tuple(group[start : start + rows])))
         return batches
+
+    def members(self, positions: Iterable[int] | None = None) -> dict[Sizes, list[int]]:
+        """Returns which of `positions`, by default of all images, belong to each bucket."""
+        found: dict[Sizes, Sizes] = {}
+        members: dict[Sizes, list[int]] = {}
+        for position in range(len(self.sizes)) if positions is None else positions:
+            sizes = self.sizes[position]
+            if sizes not in found:
+                found[sizes] = bucket_of(sizes, self.buckets)
+            members.setdefault(found[sizes], []).append(position)
+        return members
 
     def padding(self) -> float:
         """Returns the padded pixels per pixel of the images, which counts the empty rows."""
@@ -109,8 +116,8 @@ def choose_buckets(
             break
         multiple *= 2  # The search compares all pairs, so it begins with fewer sizes.
     buckets = np.array(sorted(weights), np.int64)  # [n, scales, 2]
-    number = np.array([weight for _, weight in sorted(weights.items())], np.int64)
-    area = buckets.prod(2).sum(1)
+    number: Any = np.array([weight for _, weight in sorted(weights.items())], np.int64)
+    area: Any = buckets.prod(2).sum(1)
 
     def costs(i: int) -> np.ndarray:
         """The extra pixels of merging bucket `i` with each of the others."""

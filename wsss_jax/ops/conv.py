@@ -1,10 +1,14 @@
-"""Dense convolution whose kernel gradient is fast on every backend.
+"""Dense convolution whose gradients are fast on every backend.
 
 On a CPU, XLA turns the kernel gradient of a wide convolution into one convolution whose kernel is
 as large as the image. That is three to six times slower than the forward pass, which has the same
-number of operations. Here the gradient is computed for a few rows of the image at a time, few
-enough to fit into the cache: what each tap sees of them is laid side by side and goes through one
-matrix product. This is nearly as fast as the forward pass.
+number of operations. Here the gradient is a sum of matrix products over blocks of rows of the
+image, either one product for each tap of the kernel, or one product for all of them, for which
+what the taps see is laid side by side. This is nearly as fast as the forward pass.
+
+For the input gradient, XLA convolves with a transposed copy of the kernel, and making that copy
+takes up to half of the time. With many output channels, one matrix product per tap is faster,
+because it reads the kernel as it is.
 
 A 1×1 convolution is a product of two matrices and has to be written as one. For a contraction over
 three axes, XLA's CPU compiler makes a transposed copy, fused with whatever computed the gradient,
@@ -12,6 +16,8 @@ and that copy walks through memory with a stride of all channels.
 """
 
 import functools
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +27,16 @@ from jaxtyping import Array, Float
 from wsss_jax.ops.depthwise import Padding
 
 WIDE = 128
-"""The products win from this many input and output channels on; docs/benchmarks.md measures it."""
+"""The kernel gradient is a sum of products from this many input and output channels on."""
+
+PER_TAP = 256
+"""From this many input and output channels on, large maps get one product per tap."""
+
+DEEP = 512
+"""The input gradient is a sum of products from this many output channels on."""
+
+BLOCK_PIXELS = 1600
+"""Pixels of the output in a product for one tap; 400 to 3136 made little difference on an EPYC."""
 
 BLOCK_BYTES = 4 << 20
 """Bytes that all taps see of a block of rows; of 2 to 12 MiB, 4 and 8 were fastest on an EPYC."""
@@ -73,20 +88,151 @@ def _forward(x: Array, kernel: Array, stride: int, dilation: int, padding: Paddi
 
 def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array):
     x, kernel = residuals
-    _, to_x = jax.vjp(lambda x: _plain(x, kernel, stride, dilation, padding), x)
+    settings = (stride, dilation, padding)
 
-    def automatic(x: Array, g: Array) -> Array:
-        _, to_kernel = jax.vjp(lambda k: _plain(x, k, stride, dilation, padding), kernel)
-        return to_kernel(g)[0]
+    def automatic(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        _, to_x = jax.vjp(lambda x: _plain(x, kernel, *settings), x)
+        _, to_kernel = jax.vjp(lambda kernel: _plain(x, kernel, *settings), kernel)
+        return to_x(g)[0], to_kernel(g)[0]
 
-    def products(x: Array, g: Array) -> Array:
-        gradient = _product_per_rows(x, g, kernel.shape[:2], stride, dilation, padding)
-        return gradient.astype(kernel.dtype)
+    def products(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        if kernel.shape[3] < DEEP:
+            _, backward = jax.vjp(lambda x: _plain(x, kernel, *settings), x)
+            (to_x,) = backward(g)
+        else:
+            to_x = _input_gradient(x, kernel, g, *settings)
+        per_tap = min(kernel.shape[2:]) >= PER_TAP and math.prod(g.shape[:3]) > BLOCK_PIXELS // 2
+        gradient = _product_per_tap if per_tap else _product_per_rows
+        return to_x, gradient(x, g, kernel.shape[:2], *settings).astype(kernel.dtype)
 
-    return to_x(g)[0], lax.platform_dependent(x, g, cpu=products, default=automatic)
+    return lax.platform_dependent(x, kernel, g, cpu=products, default=automatic)
 
 
 _wide.defvjp(_forward, _backward)
+
+
+class _Views:
+    """What each tap sees of a padded input, in blocks of rows of the output.
+
+    The axes of the padded input are split into blocks of `stride` pixels, so that a view is a slice
+    even with a stride. All images of the batch are in each view, so a sharded batch stays sharded.
+    """
+
+    def __init__(
+        self,
+        x_shape: tuple[int, ...],
+        g_shape: tuple[int, ...],
+        taps: tuple[int, ...],
+        stride: int,
+        dilation: int,
+        padding: Padding,
+    ):
+        batch, rows, columns, _ = g_shape
+        blocks = max(1, round(batch * rows * columns / BLOCK_PIXELS))
+        self.rows = -(-rows // blocks)
+        self.blocks = -(-rows // self.rows)
+        # Rows of zeros make all blocks equally high.
+        self.added = self.blocks * self.rows - rows
+        self.stride, self.dilation, self.taps = stride, dilation, taps
+        self.split = (
+            rows + self.added + (taps[0] - 1) * dilation // stride,
+            columns + (taps[1] - 1) * dilation // stride,
+        )
+        self.config = [(0, 0, 0)]
+        for length, size, (low, _) in zip(self.split, x_shape[1:3], padding, strict=True):
+            self.config.append((low, length * stride - size - low, 0))
+        self.config.append((0, 0, 0))
+        self.shape = (batch, self.rows, 1, columns, 1, x_shape[3])
+        self.numbers = jnp.arange(self.blocks * taps[0] * taps[1])
+
+    def padded(self, x: Array) -> Array:
+        """Returns `x` with padding and split axes."""
+        padded = lax.pad(x, jnp.zeros((), x.dtype), self.config)
+        lengths = [n for length in self.split for n in (length, self.stride)]
+        return padded.reshape(len(x), *lengths, x.shape[3])
+
+    def cropped(self, padded: Array) -> Array:
+        """Returns what `padded` was made of."""
+        lengths = [length * self.stride for length in self.split]
+        x = padded.reshape(len(padded), *lengths, padded.shape[-1])
+        inverse = [(-low, -high, 0) for low, high, _ in self.config]
+        return lax.pad(x, jnp.zeros((), x.dtype), inverse)
+
+    def position(self, number: Array) -> tuple[Array, Array, tuple[Any, ...]]:
+        """Returns the tap, the first row of the output, and the start of the view."""
+        block, tap = jnp.divmod(number, self.taps[0] * self.taps[1])
+        i, j = (n * self.dilation for n in jnp.divmod(tap, self.taps[1]))
+        row, stride = block * self.rows, self.stride
+        return tap, row, (0, row + i // stride, i % stride, j // stride, j % stride, 0)
+
+
+def _input_gradient(
+    x: Array, kernel: Array, g: Array, stride: int, dilation: int, padding: Padding
+) -> Array:
+    """Returns the input gradient as a sum of products, one for each tap and block of rows.
+
+    XLA convolves the output gradient with a transposed copy of the kernel. A product reads the
+    kernel as it is.
+    """
+    views = _Views(x.shape, g.shape, kernel.shape[:2], stride, dilation, padding)
+    g = jnp.pad(g, ((0, 0), (0, views.added), (0, 0), (0, 0)))
+    kernels = kernel.reshape(-1, *kernel.shape[2:])
+
+    def add(total: Array, number: Array) -> tuple[Array, None]:
+        tap, row, start = views.position(number)
+        product = lax.dot_general(
+            lax.dynamic_slice_in_dim(g, row, views.rows, 1).reshape(-1, g.shape[3]),
+            lax.dynamic_index_in_dim(kernels, tap, keepdims=False),
+            (((1,), (1,)), ((), ())),
+            preferred_element_type=jnp.float32,
+        )
+        product = lax.dynamic_slice(total, start, views.shape) + product.reshape(views.shape)
+        return lax.dynamic_update_slice(total, product, start), None
+
+    zeros = jnp.zeros(jax.eval_shape(views.padded, x).shape, jnp.float32)
+    total, _ = lax.scan(add, zeros, views.numbers)
+    return views.cropped(total).astype(x.dtype)
+
+
+def _product_per_tap(
+    x: Array, g: Array, taps: tuple[int, ...], stride: int, dilation: int, padding: Padding
+) -> Array:
+    """Returns the kernel gradient [k, l, c, d] as products, one for each tap and block of rows."""
+    inputs, outputs = x.shape[-1], g.shape[-1]
+    views = _Views(x.shape, g.shape, taps, stride, dilation, padding)
+    padded = views.padded(x)
+    g = jnp.pad(g, ((0, 0), (0, views.added), (0, 0), (0, 0)))
+    # A transposed output gradient makes the product faster, but the gradient is transposed then. If
+    # there are more outputs than inputs, undoing that costs more than it saves.
+    transposed = inputs >= outputs
+    if transposed:  # The barriers keep XLA from undoing the transposition inside the product.
+        g = lax.optimization_barrier(jnp.moveaxis(g, 3, 0))
+
+    def add(total: Array, number: Array) -> tuple[Array, None]:
+        tap, row, start = views.position(number)
+        seen = lax.dynamic_slice(padded, start, views.shape).reshape(-1, inputs)
+        block = lax.dynamic_slice_in_dim(g, row, views.rows, 2 if transposed else 1)
+        if transposed:
+            operands, axes = (block.reshape(outputs, -1), seen), ((1,), (0,))
+        else:
+            operands, axes = (seen, block.reshape(-1, outputs)), ((0,), (0,))
+        product = lax.dot_general(*operands, (axes, ((), ())), preferred_element_type=jnp.float32)
+        product = lax.dynamic_index_in_dim(total, tap, keepdims=False) + product
+        return lax.dynamic_update_index_in_dim(total, product, tap, 0), None
+
+    shape = (taps[0] * taps[1], *((outputs, inputs) if transposed else (inputs, outputs)))
+    total, _ = lax.scan(add, jnp.zeros(shape, jnp.float32), views.numbers)
+    if transposed:
+        total = _transposed(lax.optimization_barrier(total))
+    return total.reshape(*taps, inputs, outputs)
+
+
+def _transposed(x: Float[Array, "n a b"]) -> Float[Array, "n b a"]:
+    """Transposes large matrices in two steps, by way of narrow matrices that fit into the cache."""
+    n, a, b = x.shape
+    width = math.gcd(b, 16)
+    narrow = lax.optimization_barrier(x.reshape(n, a, b // width, width).swapaxes(1, 2))
+    return narrow.swapaxes(2, 3).reshape(n, b, a)
 
 
 def _product_per_rows(

@@ -14,7 +14,7 @@ from typing import Any
 
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError
-from wsss_jax.files import DONE, START, flatten, read_json
+from wsss_jax.files import DONE, START, files_below, flatten, read_json
 from wsss_jax.pipeline.graph import Node, downstream
 from wsss_jax.settings import to_config
 
@@ -254,7 +254,7 @@ def remove(workdir: Path, name: str) -> None:
         raise UserError(f"will not delete {folder}: it was not made by this program in {workdir}")
     # A deletion that is interrupted leaves a folder with a record that it is not finished.
     (folder / DONE).unlink(missing_ok=True)
-    for entry in folder.iterdir():
-        if entry.name != START:
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    for path in files_below(folder):
+        if path != folder / START:
+            path.unlink()
     shutil.rmtree(folder)

@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Array
 
 from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.formats.cam_files import write_cams
-from wsss_jax.host.upsampling import ViewMaps
-from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, load_network
+from wsss_jax.data.source import Source
+from wsss_jax.host.upsampling import Reduced, ViewMaps
+from wsss_jax.inference.multi_scale import MultiScale, Network, NetworkMaps, load_network
 from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
 from wsss_jax.stages.network_programs import (
     image_sizes,
@@ -75,22 +77,8 @@ class InferCam(MultiScale, PerImageStage):
         """
         source = ctx.source(self.split)
         network = load_network(inputs["checkpoint"], len(source.classes), self.output)
-        maps = NetworkMaps(source, network, self, channels=np.flatnonzero)
-
-        def finish(views: ViewMaps, paths: tuple[Path, ...]) -> None:
-            write_cams(paths[0], views.channels, normalized(views.summed(), self.normalize))
-
-        work = ImageWork(
-            files=("cams/{id}.npz",),
-            prepare=maps.prepare,
-            plan=maps.plan.batches,
-            on_device=lambda batch, jobs: (
-                (job.position, views) for job, views in maps.on_device(batch, jobs)
-            ),
-            sizes=source.sizes,
-            finish=finish,
-        )
-        done = self.on_images(ctx, source, work, "maps")
+        maps = self.maps(source, network)
+        done = self.on_images(ctx, source, self.work(source, maps), "maps")
         return {
             "images": len(source),
             "inferred": done.made,
@@ -101,17 +89,49 @@ class InferCam(MultiScale, PerImageStage):
             "padding": maps.plan.padding(),
         }
 
+    def maps(self, source: Source, network: Network) -> NetworkMaps:
+        """Returns the maps of the images of `source`, which the device normalizes if it sums."""
 
-def normalized(total: Float[np.ndarray, "k h w"], kind: str) -> Float[np.ndarray, "k h w"]:
-    """Normalizes summed maps to 0…1; a class without response stays 0.
+        def reduce(total: Array, inside: Array) -> Array:
+            return normalized(total, self.normalize, inside, jnp).astype(jnp.float16)
+
+        return NetworkMaps(source, network, self, np.flatnonzero, reduce)
+
+    def work(self, source: Source, maps: NetworkMaps) -> ImageWork[None]:
+        """Returns the work that writes normalized maps of the images of `source`."""
+
+        def finish(made: ViewMaps | Reduced, paths: tuple[Path, ...]) -> None:
+            on_device = isinstance(made, Reduced)
+            cam = made.values if on_device else normalized(made.summed(), self.normalize)
+            write_cams(paths[0], made.channels, cam)
+
+        return ImageWork(
+            files=("cams/{id}.npz",),
+            prepare=maps.prepare,
+            plan=maps.plan.batches,
+            # A generator expression calls `maps.on_device`, which starts the batch, at once.
+            on_device=lambda batch, jobs: (
+                (job.position, views) for job, views in maps.on_device(batch, jobs)
+            ),
+            sizes=source.sizes,
+            finish=finish,
+        )
+
+
+def normalized(total: Any, kind: str, inside: Any = True, xp: Any = np) -> Any:
+    """Normalizes summed maps [..., k, h, w] to 0…1; a class without response stays 0.
 
     ``max`` is v/(max + ε). ``min_max`` is (v − min − ε)/(max − min + ε), or 0 below min + ε.
+
+    Args:
+      total: the maps, whose last two axes are those of the pixels.
+      kind: ``max`` or ``min_max``.
+      inside: the pixels that belong to the image.
+      xp: the array library, NumPy or ``jax.numpy``.
     """
-    cam = np.maximum(total, 0)
-    if not len(cam):
-        return cam
-    high = cam.max((1, 2), keepdims=True)
+    cam = xp.maximum(total, 0)
+    high = cam.max((-2, -1), keepdims=True, where=inside, initial=0)
     if kind == "max":
         return cam / (high + _EPSILON)
-    low = cam.min((1, 2), keepdims=True)
-    return np.maximum(cam - low - _EPSILON, 0) / (high - low + _EPSILON)
+    low = cam.min((-2, -1), keepdims=True, where=inside, initial=np.inf)
+    return xp.maximum(cam - low - _EPSILON, 0) / (high - low + _EPSILON)

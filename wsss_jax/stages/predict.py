@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array
 
 from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.host.dense_crf import CrfSettings
 from wsss_jax.host.logit_masks import LogitTask, write_logit_mask
-from wsss_jax.host.upsampling import ViewMaps
+from wsss_jax.host.upsampling import Reduced, ViewMaps
 from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, ViewJob, load_network
 from wsss_jax.settings import part
 from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
@@ -99,10 +101,11 @@ class Predict(MultiScale, CrfSettings, CrfStage):
                 " that has them, or known_labels=False"
             )
         network = load_network(checkpoint, len(source.classes), "logits")
-        maps = NetworkMaps(source, network, self, self._channels)
+        reduce = self._centered if self.crf else _best
+        maps = NetworkMaps(source, network, self, self._channels, reduce)
         crf = part(self, CrfSettings) if self.crf else None
 
-        def task(job: ViewJob, logits: ViewMaps) -> LogitTask:
+        def task(job: ViewJob, logits: ViewMaps | Reduced) -> LogitTask:
             image = job.encoded if crf else b""
             return LogitTask(source.ids[job.position], logits, image, crf)
 
@@ -118,7 +121,17 @@ class Predict(MultiScale, CrfSettings, CrfStage):
             processes=self.workers if self.crf else None,
         )
 
+    def _centered(self, total: Array, inside: Array) -> Array:
+        """Returns mean logits relative to the best class, which are small where they matter."""
+        mean = total / (len(self.scales) * self.copies)
+        return (mean - mean.max(1, keepdims=True)).astype(jnp.float16)
+
     def _channels(self, label: np.ndarray) -> np.ndarray:
         """Background and the classes that a mask may have."""
         shown = np.flatnonzero(label) if self.known_labels else np.arange(len(label))
         return np.concatenate([[0], shown + 1])
+
+
+def _best(total: Array, inside: Array) -> Array:
+    """Returns the position of the best channel."""
+    return total.argmax(1).astype(jnp.uint8 if total.shape[1] <= 256 else jnp.uint16)

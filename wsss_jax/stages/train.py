@@ -320,7 +320,7 @@ class Train(TargetSettings, Stage):
                 checkpoints=checkpoints,
                 evaluations=Evaluations(self.evaluators, method, ctx.source, ctx.stage_dir),
                 folder=ctx.stage_dir,
-                ids=list(source.ids),
+                ids=source.ids,
                 log=ctx.log,
                 progress=ctx.progress,
             )

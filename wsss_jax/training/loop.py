@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Run:
     checkpoints: Checkpoints
     evaluations: Evaluations
     folder: Path
-    ids: list[str]
+    ids: Sequence[str]
     log: Callable[[str], None]
     progress: Callable[..., Progress]
 
@@ -229,7 +229,7 @@ def _check_finite(run: Run, figures: dict[str, float], step: int, indices: np.nd
     # A finite loss can have a gradient that is not finite, which spoils the next parameters.
     if math.isfinite(figures["loss"]) and math.isfinite(figures["grad_norm"]):
         return
-    ids = ", ".join(run.ids[i] for i in indices)
+    ids = ", ".join(run.ids[int(i)] for i in indices)
     bad = [name for name, value in figures.items() if not math.isfinite(value)]
     latest = run.checkpoints.latest_step()
     saved = "there is no checkpoint yet" if latest is None else f"step {latest}"

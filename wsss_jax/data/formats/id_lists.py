@@ -1,5 +1,6 @@
 """Lists of image ids, one per line."""
 
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from wsss_jax.errors import UserError
@@ -21,9 +22,9 @@ def read_list(path: Path) -> list[str]:
     ids = [_image_id(line.split()[0]) for line in lines if line.strip()]
     if not ids:
         raise UserError(f"expected ids in {path}, found an empty file: give one id per line")
-    if len(set(ids)) < len(ids):
-        twice = next(name for index, name in enumerate(ids) if name in ids[:index])
-        raise UserError(f"expected each id once in {path}, found {twice} twice: remove one")
+    twice = [name for name, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise UserError(f"expected each id once in {path}, found {twice[0]} twice: remove one")
     return ids
 
 

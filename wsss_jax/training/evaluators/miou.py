@@ -140,13 +140,13 @@ def _predictor(
 
 def _batches(method: Method, source: Source, positions: range) -> list[Batch]:
     """Returns the batches of `positions`, the same at every evaluation."""
-    sizes: list[Sizes] = [(size,) for size in source.sizes]
-    seen = [sizes[position] for position in positions]
+    # All processes plan for all images that are evaluated.
+    sizes: list[Sizes] = [(source.sizes[one],) for one in range(positions.stop)]
     if method.backbone.exact_padding:
         multiple = math.lcm(*method.backbone.tap_strides.values())
-        buckets = choose_buckets(seen, _BUCKETS, multiple)
+        buckets = choose_buckets(sizes, _BUCKETS, multiple)
     else:
-        buckets = tuple(set(seen))
+        buckets = tuple(sorted(set(sizes)))
     return Plan(sizes, buckets, _BATCH_PIXELS, jax.local_device_count()).batches(positions)
 
 

@@ -1,0 +1,57 @@
+"""Memory does not grow with the number of images, except for a few bytes each."""
+
+import os
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import growth
+from wsss_jax.scoring import score_files
+from wsss_jax.stages import evaluate, report
+
+FEW, MANY = 150, 750
+MOST = 200  # bytes per image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Runs with maps, whose stages do everything except for the work on the pixels of an image."""
+    here = tmp_path_factory.mktemp("growth")
+    of_maps, of_mask = (
+        score_files.Counts(np.ones((rows, 3, 21), np.int64))
+        for rows in (len(score_files.THRESHOLDS), 1 + len(score_files.CONFIDENCES))
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)  # disks take milliseconds
+        patch.setattr(evaluate, "_truth", lambda source, position: None)
+        patch.setattr(score_files, "score_cams", lambda *given: of_maps)
+        patch.setattr(score_files, "score_mask", lambda *given: of_mask)
+        patch.setattr(report, "draw_picture", lambda *given: b"")
+        patch.setattr(report, "build_page", lambda *given: "")
+        for images in (growth.FEW, FEW, MANY):
+            growth.PARTS["prepare"][1](images, 20, here)
+        yield here
+
+
+@pytest.mark.parametrize("part", ["scores", "masks", "finished", "mask_scores", "report"])
+def test_memory_is_flat_in_the_number_of_images(folder: Path, part: str):
+    _, work = growth.PARTS[part]
+    peaks = []
+    for images in (growth.FEW, FEW, MANY):  # the first one starts what is needed
+        tracemalloc.start()
+        try:
+            work(images, 20, folder)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert (peaks[2] - peaks[1]) / (MANY - FEW) < MOST, peaks
+
+
+@pytest.mark.slow
+def test_memory_is_flat_up_to_a_hundred_thousand_images(tmp_path: Path):
+    for part in growth.PARTS:
+        few, many = (growth.in_a_process(part, n, 20, tmp_path) for n in (20_000, 100_000))
+        assert (many["bytes"] - few["bytes"]) / 80_000 < MOST, part
