@@ -7,6 +7,10 @@ of the images, blurred and dimmed, so their values are like those of class activ
 image meets both sides in turn, on one core each; what counts is processor time, which other load on
 the machine changes little. The time of ours includes the lattice over position only for the first
 image of a size: it is kept.
+
+    python benchmarks/dense_crf.py --root VOCdevkit/VOC2012 --device
+
+compares updates on the host with updates on JAX's device instead, in seconds of wall time.
 """
 
 import argparse
@@ -15,7 +19,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -26,7 +31,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import tables, worker
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.host.background import with_background
-from wsss_jax.host.dense_crf import IRN, PSA, CrfSettings, DenseCrf, label_unary, score_unary
+from wsss_jax.host.dense_crf import (
+    IRN,
+    PSA,
+    CrfSettings,
+    DenseCrf,
+    HostMeanField,
+    MakeMeanField,
+    label_unary,
+    score_unary,
+)
 from wsss_jax.host.host_memory import keep_freed_memory
 
 
@@ -88,15 +102,37 @@ CASES: dict[str, tuple[CrfSettings, Callable[[np.ndarray], list[np.ndarray]], bo
 }
 
 
+def read_cases(paths: list[Path], root: Path) -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
+    """The name, image and unaries of the cases of each image."""
+    rng, seen = np.random.default_rng(0), Counter()
+    for path in paths:
+        image = decode_image((root / "JPEGImages" / f"{path.stem}.jpg").read_bytes(), path.stem)
+        scores = maps_of(decode_mask(path.read_bytes(), path.name, None), rng)
+        for name, (_, make, _) in CASES.items():
+            unaries = make(scores)
+            if len(unaries[0][0, 0]) > 3 and seen[name] > 3:
+                continue  # many labels take long; a few images show the ratio
+            seen[name] += 1
+            yield name, image, unaries
+
+
 def ours(
-    image: np.ndarray, unaries: list[np.ndarray], how: CrfSettings, fast: bool
-) -> tuple[float, np.ndarray]:
-    """Seconds, and the labels of the last unary."""
-    start = time.process_time()
-    crf = DenseCrf(image, gaussian=how.gaussian, bilateral=how.bilateral, fast=fast)
+    name: str,
+    image: np.ndarray,
+    unaries: list[np.ndarray],
+    clock: Callable[[], float] = time.process_time,
+    mean_field: MakeMeanField = HostMeanField,
+) -> tuple[float, float, np.ndarray]:
+    """Seconds of the lattice and of everything, and the labels of the last unary."""
+    how, _, fast = CASES[name]
+    start = clock()
+    crf = DenseCrf(
+        image, gaussian=how.gaussian, bilateral=how.bilateral, fast=fast, mean_field=mean_field
+    )
+    built = clock()
     for unary in unaries:
         q = crf.infer(unary, how.iterations)
-    return time.process_time() - start, q.argmax(-1)
+    return built - start, clock() - start, q.argmax(-1)
 
 
 def measure(
@@ -106,22 +142,38 @@ def measure(
 
     Without another side the last two are NaN.
     """
-    rng = np.random.default_rng(0)
     rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in CASES}
-    for path in paths:
-        image = decode_image((root / "JPEGImages" / f"{path.stem}.jpg").read_bytes(), path.stem)
-        scores = maps_of(decode_mask(path.read_bytes(), path.name, None), rng)
-        for name, (how, make, fast) in CASES.items():
-            unaries = make(scores)
-            if len(unaries[0][0, 0]) > 3 and len(rows[name]) > 3:
-                continue  # many labels take long; a few images show the ratio
-            seconds, labels = ours(image, unaries, how, fast)
-            other, same = float("nan"), float("nan")
-            if reference:
-                other, expected = reference.run(image, unaries[-1], how, len(unaries))
-                same = float((labels == expected).mean())
-            rows[name].append((seconds, other, same))
+    for name, image, unaries in read_cases(paths, root):
+        _, seconds, labels = ours(name, image, unaries)
+        other, same = float("nan"), float("nan")
+        if reference:
+            how, _, _ = CASES[name]
+            other, expected = reference.run(image, unaries[-1], how, len(unaries))
+            same = float((labels == expected).mean())
+        rows[name].append((seconds, other, same))
     return rows
+
+
+def compare_device(paths: list[Path], root: Path) -> None:
+    """Prints the table with updates on JAX's device, whose programs are compiled beforehand."""
+    import jax
+
+    from wsss_jax.ops.mean_field import DeviceMeanField
+
+    rows: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in CASES}
+    for case in read_cases(paths, root):
+        lattice, host, expected = ours(*case, time.perf_counter)
+        ours(*case, time.perf_counter, DeviceMeanField)
+        _, device, labels = ours(*case, time.perf_counter, DeviceMeanField)
+        rows[case[0]].append((lattice, host, device, float((labels == expected).mean())))
+    print(tables.machine(1, "numpy", "scipy", "jax"))
+    print(f"{len(paths)} images, medians of seconds; device: {jax.devices()[0].device_kind}\n")
+    names = ("lattice on the host", "with updates on the host", "with updates on the device")
+    print(tables.head(("case", "images", *names, "same labels, worst image")))
+    for name, measured in rows.items():
+        *seconds, same = zip(*measured, strict=True)
+        cells = [f"{statistics.median(one):.3f}" for one in seconds]
+        print(tables.row([name, len(measured), *cells, f"{100 * min(same):.3f} %"]))
 
 
 def main() -> None:
@@ -132,6 +184,7 @@ def main() -> None:
     parser.add_argument("--reference-python", help="interpreter of an environment with pydensecrf2")
     parser.add_argument("--masks", default="SegmentationClass", help="folder of the masks")
     parser.add_argument("--images", type=int, default=10)
+    parser.add_argument("--device", action="store_true", help="compare with JAX's device instead")
     options = parser.parse_args()
     paths = sorted((options.root / options.masks).glob("*.png"))
     paths = paths[:: max(len(paths) // options.images, 1)][: options.images]
@@ -142,6 +195,9 @@ def main() -> None:
         parser.error(f"--reference-python: {alone}")
     cv2.setNumThreads(1)
     keep_freed_memory()  # as the stage's workers do
+    if options.device:
+        compare_device(paths, options.root)
+        return
     with contextlib.ExitStack() as stack:
         reference = None
         if not alone:

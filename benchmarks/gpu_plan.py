@@ -57,6 +57,7 @@ TESTS = (
     "tests/ops/test_prototypes.py",
     "tests/ops/test_erasing.py",
     "tests/ops/test_random_walk.py",
+    "tests/ops/test_mean_field.py",
     "tests/ops/test_conv.py",
     "tests/ops/test_depthwise.py",
     "tests/host/test_dense_crf.py",

@@ -141,6 +141,15 @@ def test_dense_crf(folder: Path):
     assert all(positive(row["ours"]) and row["C++"] == "–" for row in rows)
 
 
+@pytest.mark.slow
+def test_dense_crf_on_a_device(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XLA_FLAGS", "")  # programs that are not optimized take minutes
+    rows = table(run("dense_crf", *TOY["dense_crf"], "--device", folder=folder))
+    assert len(rows) == 5
+    assert all(positive(row["with updates on the device"]) for row in rows)
+    assert {row["same labels, worst image"] for row in rows} == {"100.000 %"}
+
+
 def test_dense_crf_beside_the_published_program(folder: Path):
     python = other_python("WSSS_PYDENSECRF_PYTHON", "pydensecrf")
     arguments = (*TOY["dense_crf"], f"--reference-python={python}")

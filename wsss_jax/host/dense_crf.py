@@ -194,12 +194,8 @@ class DenseCrf:
             bilateral = (bilateral[0] / 2, *bilateral[1:])
         color = image.reshape(-1, 3).T / np.float32(bilateral[1])
         features = np.concatenate([_position(*self._inner, bilateral[0]), color])
-        self._last_message = mean_field(
-            (
-                _gaussian_kernel(*self._inner, gaussian),
-                NormalizedKernel(features, bilateral[2]),
-            )
-        )
+        position = _gaussian_kernel(*self._inner, gaussian)
+        self._last_message = mean_field((position, NormalizedKernel(features, bilateral[2])))
 
     def infer(
         self, unary: Float32[np.ndarray, "h w l"], iterations: int
@@ -289,12 +285,7 @@ def crf_of(
       UserError: the settings do not fit the image; the message names it.
     """
     try:
-        return DenseCrf(
-            image,
-            gaussian=how.gaussian,
-            bilateral=how.bilateral,
-            fast=how.fast,
-            mean_field=mean_field,
-        )
+        g, b, fast = how.gaussian, how.bilateral, how.fast
+        return DenseCrf(image, gaussian=g, bilateral=b, fast=fast, mean_field=mean_field)
     except ValueError as error:
         raise UserError(f"CRF of image {image_id}: {error}") from error
