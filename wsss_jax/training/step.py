@@ -12,7 +12,13 @@ from jaxtyping import Array, PyTree
 from wsss_jax.methods.base import Method, Step
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.ops.sharding import replicated, sharded
-from wsss_jax.training.optimizer import OptimizerSettings, assign_rules, join, split_frozen
+from wsss_jax.training.optimizer import (
+    FlatParams,
+    OptimizerSettings,
+    assign_rules,
+    join,
+    split_frozen,
+)
 from wsss_jax.types import Batch, TrainState
 
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
@@ -103,7 +109,8 @@ def make_train_step(
         trainable, frozen = split_frozen(state.params, rules)
 
         def loss_of(trainable: PyTree):
-            return method.loss(step.replace(params=join(trainable, frozen)))  # pyright: ignore
+            params = join(_with_kernels_of(jnp.dtype(method.dtype), {**trainable, **frozen}), {})
+            return method.loss(step.replace(params=params))  # pyright: ignore
 
         (loss, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(trainable)
         updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
@@ -128,3 +135,15 @@ def make_train_step(
     return jax.jit(
         train_step, in_shardings=(placed, sharded(mesh)), out_shardings=placed, donate_argnums=0
     )
+
+
+def _with_kernels_of(dtype: jnp.dtype, params: FlatParams) -> FlatParams:
+    """Casts the kernels of convolutions to the type in which they are used, once per step.
+
+    A kernel that is used for several images of a step (SEAM's two sizes) then gets the sum of its
+    gradients in this type. The devices exchange this sum, and not one gradient per use.
+    """
+    return {
+        path: value.astype(dtype) if path.endswith("/kernel") and value.ndim == 4 else value
+        for path, value in params.items()
+    }
