@@ -29,7 +29,7 @@ from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.models.base import Backbone
 from wsss_jax.ops.buckets import Batch, Plan, Size, Sizes, choose_buckets
-from wsss_jax.ops.sharding import data_mesh, replicated, sharded
+from wsss_jax.ops.sharding import data_mesh, replicated, sharded, traced_for
 from wsss_jax.settings import Settings
 from wsss_jax.weights.npz import load_weights
 
@@ -175,7 +175,9 @@ def prediction(method: Method, output: str, mesh: Mesh) -> Any:
 
     placement = sharded(mesh)
     return jax.jit(
-        outputs, in_shardings=(replicated(mesh), placement, placement), out_shardings=placement
+        traced_for(mesh, outputs),
+        in_shardings=(replicated(mesh), placement, placement),
+        out_shardings=placement,
     )
 
 

@@ -25,6 +25,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from wsss_jax.ops.depthwise import Padding
+from wsss_jax.ops.row_conv import FEW, row_conv
+from wsss_jax.ops.sharding import target
 
 WIDE = 128
 """The kernel gradient is a sum of products from this many input and output channels on."""
@@ -61,6 +63,9 @@ def conv(
     if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
         x = x[:, ::stride, ::stride]
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], kernel.shape[3])
+    platform, devices = target()
+    if platform == "tpu" and len(x) % devices == 0 and len(x) // devices <= FEW:
+        return _rows(x, kernel, stride, dilation, padding, devices)
     if min(kernel.shape[2:]) < WIDE:
         return _plain(x, kernel, stride, dilation, padding)
     return _wide(x, kernel, stride, dilation, padding)
@@ -75,6 +80,31 @@ def _plain(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _rows(
+    x: Array, kernel: Array, stride: int, dilation: int, padding: Padding, devices: int
+) -> Array:
+    return row_conv(x, kernel, stride, dilation, padding, devices)
+
+
+def _rows_forward(
+    x: Array, kernel: Array, stride: int, dilation: int, padding: Padding, devices: int
+):
+    return row_conv(x, kernel, stride, dilation, padding, devices), (x, kernel)
+
+
+def _rows_backward(stride: int, dilation: int, padding: Padding, devices: int, residuals, g: Array):
+    x, kernel = residuals
+    _, to_x = jax.vjp(lambda x: row_conv(x, kernel, stride, dilation, padding, devices), x)
+    # XLA makes no strips for the kernel gradient. As a single operation, it is also a single array
+    # to exchange, while one per row of the kernel would be exchanged for each use of the kernel.
+    _, to_kernel = jax.vjp(lambda kernel: _plain(x, kernel, stride, dilation, padding), kernel)
+    return to_x(g)[0], to_kernel(g)[0]
+
+
+_rows.defvjp(_rows_forward, _rows_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

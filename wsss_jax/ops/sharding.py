@@ -1,6 +1,8 @@
 """Data parallelism over all devices, with sharded batches and replicated parameters."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -58,3 +60,28 @@ def global_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Batch:
         name: jax.make_array_from_process_local_data(placement, np.asarray(value))
         for name, value in batch.items()
     }
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def traced_for(mesh: Mesh, function: Function) -> Function:
+    """Returns `function`, which knows while it is traced for which devices; see `target`."""
+
+    @functools.wraps(function)
+    def traced(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return cast(Function, traced)
+
+
+def target() -> tuple[str, int]:
+    """Returns the platform and the number of the devices over which batches are sharded.
+
+    Methods and layers see the global batch and need not know. Only a layer whose fastest form
+    depends on the images per device asks. It is ("", 1) outside `traced_for`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    device = None if mesh.empty else mesh.abstract_device
+    return ("", 1) if device is None else (device.platform, mesh.shape[DATA_AXIS])

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from wsss_jax.methods.base import Method, Step
 from wsss_jax.methods.variables import variable_shapes
-from wsss_jax.ops.sharding import replicated, sharded
+from wsss_jax.ops.sharding import replicated, sharded, traced_for
 from wsss_jax.training.optimizer import (
     FlatParams,
     OptimizerSettings,
@@ -133,7 +133,10 @@ def make_train_step(
 
     placed = replicated(mesh)
     return jax.jit(
-        train_step, in_shardings=(placed, sharded(mesh)), out_shardings=placed, donate_argnums=0
+        traced_for(mesh, train_step),
+        in_shardings=(placed, sharded(mesh)),
+        out_shardings=placed,
+        donate_argnums=0,
     )
 
 

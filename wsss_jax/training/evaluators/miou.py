@@ -18,7 +18,7 @@ from wsss_jax.methods.base import Method
 from wsss_jax.ops.buckets import Batch, Plan, Sizes, choose_buckets
 from wsss_jax.ops.max_norm import EPSILON
 from wsss_jax.ops.resize import interpolation_matrix
-from wsss_jax.ops.sharding import data_mesh, replicated, sharded
+from wsss_jax.ops.sharding import data_mesh, replicated, sharded, traced_for
 from wsss_jax.scoring.confusion import (
     Protocol,
     class_counts,
@@ -135,7 +135,9 @@ def _predictor(
     def predict(weights: PyTree, images: jax.Array, valid: jax.Array) -> jax.Array:
         return method.predict(weights, images, valid)[output]
 
-    return jax.jit(predict, in_shardings=(placed, split, split), out_shardings=split)
+    return jax.jit(
+        traced_for(mesh, predict), in_shardings=(placed, split, split), out_shardings=split
+    )
 
 
 def _batches(method: Method, source: Source, positions: range) -> list[Batch]:
