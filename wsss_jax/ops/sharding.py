@@ -83,5 +83,5 @@ def target() -> tuple[str, int]:
     depends on the images per device asks. It is ("", 1) outside `traced_for`.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    device = None if mesh.empty else mesh.abstract_device
+    device = mesh.abstract_device if DATA_AXIS in mesh.shape else None
     return ("", 1) if device is None else (device.platform, mesh.shape[DATA_AXIS])
