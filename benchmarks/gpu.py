@@ -39,7 +39,12 @@ from benchmarks.gpu_plan import PROGRAMS, Measurement, filling_batch, plan
 
 Record = dict[str, Any]
 
-SCRIPTS = {"jax": "gpu_jax.py", "torch": "gpu_torch.py", "whole": "gpu_whole.py"}
+SCRIPTS = {
+    "jax": "gpu_jax.py",
+    "stages": "gpu_stages.py",
+    "torch": "gpu_torch.py",
+    "whole": "gpu_whole.py",
+}
 ENOUGH = 15.0
 """Seconds; with fewer left no measurement is started."""
 
@@ -92,9 +97,10 @@ def measure(one: Measurement, python: str, seconds: float, **more: Any) -> tuple
         "command": f"python benchmarks/gpu.py --only {shlex.quote(one.name)}",
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+    # All of the card is ours; 8 % is left to the libraries that allocate for themselves.
+    older = "XLA_PYTHON_CLIENT_MEM_FRACTION" in os.environ  # JAX refuses both names together
     environment = {
-        # All of the card is ours; 8 % is left to the libraries that allocate for themselves.
-        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92",
+        **({} if older else {"XLA_CLIENT_MEM_FRACTION": "0.92"}),
         "TF_CPP_MIN_LOG_LEVEL": "2",
         **os.environ,
         "PYTHONPATH": os.pathsep.join(

@@ -181,18 +181,25 @@ def _rate(known: Records, name: str) -> float | None:
 
 def _inference(known: Records) -> str:
     rows = []
-    for record in known.values():
+    for name, record in known.items():
         if record["work"] == "stages":
             for stage, (first, again) in record.get("stages", {}).items():
                 network = record.get("network_images_per_second") if stage == "cam" else None
-                rate = record["images"] / again
-                rows.append([f"ours, `{stage}`", *map(number, (rate, first - again, network))])
+                figures = record["images"] / again, max(first - again, 0.0), network
+                rows.append([f"`{name}`", f"`{stage}`", *map(number, figures)])
         if record["work"] == "inference" and "stage_seconds" in record:
             first, again = record["stage_seconds"]
             network = record.get("network_images_per_second")
             rate = record["images"] / again
-            rows.append(["PyTorch, maps", *map(number, (rate, first - again, network))])
-    head = ("stage", "images/s, files to files", "compiling, s", "images/s, network alone")
+            figures = rate, max(first - again, 0.0), network
+            rows.append([f"`{name}`", "maps", *map(number, figures)])
+    head = (
+        "measurement",
+        "stage",
+        "images/s, files to files",
+        "compiling, s",
+        "images/s, network alone",
+    )
     return table("Stages", head, rows)
 
 
@@ -214,8 +221,10 @@ def _tests(known: Records) -> str:
     found = known.get("tests on the device", {})
     if not found.get("counts"):
         return ""
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(found["counts"].items()))
-    failed = "".join(f"\n- `{name}`" for name in found.get("failed", []))
+    counts = ", ".join(
+        f"{count} {outcome.lower()}" for outcome, count in sorted(found["counts"].items())
+    )
+    failed = "".join(f"\n- `{name}`: {why}" for name, why in found.get("failed", {}).items())
     platform = found.get("platform", "the device")
     return f"### Tests on {platform}\n\n{counts} ({found['status']}){failed}"
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
+import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import photographs, worker
-from benchmarks.torch_networks import resize
 from benchmarks.torch_worker import build, parameter_groups
 
 CUDA = torch.cuda.is_available()
@@ -48,7 +48,7 @@ def set_precision(tf32: bool) -> None:
     torch.backends.cudnn.allow_tf32 = tf32
 
 
-def ceilings(side: int, megabytes: int) -> None:
+def ceilings(side: int, megabytes: int, turn: float) -> None:
     """TFLOP/s of a square product of normal random numbers, and GB/s of reading and writing."""
     for dtype in ("bfloat16", "tf32", "float32"):
         set_precision(dtype == "tf32")
@@ -56,12 +56,12 @@ def ceilings(side: int, megabytes: int) -> None:
         left, right = (torch.randn(side, side, device=DEVICE, dtype=kind) for _ in range(2))
         out = torch.empty_like(left)
         seconds = worker.seconds_per_call(
-            functools.partial(torch.matmul, left, right, out=out), wait, 0.3
+            functools.partial(torch.matmul, left, right, out=out), wait, turn
         )
         worker.emit(**{f"tflops_{dtype}": 2 * side**3 / statistics.median(seconds) / 1e12})
     source = torch.ones(megabytes * 250_000, device=DEVICE)
     target = torch.empty_like(source)
-    seconds = worker.seconds_per_call(lambda: target.copy_(source), wait, 0.3)
+    seconds = worker.seconds_per_call(lambda: target.copy_(source), wait, turn)
     worker.emit(gb_per_second=2 * megabytes / 1000 / statistics.median(seconds), **_peak())
 
 
@@ -71,8 +71,8 @@ def step(
     batch: int,
     stage: str,
     twin: dict[str, Any],
+    turn: float,
     crop: int = 0,
-    turn: float = 1.0,
 ) -> None:
     """A recipe's training step: the first steps, time and memory. Weights are PyTorch's own."""
     how = MODES[mode]
@@ -132,6 +132,7 @@ def inference(
     images: int,
     longest: int,
     twin: dict[str, Any],
+    turn: float,
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0),
 ) -> None:
     """Images per second of maps over scales and flips: from files to files, and the network alone.
@@ -144,6 +145,7 @@ def inference(
     paths = sorted((voc / "JPEGImages").glob("*.jpg"))
     half = dtype == "bfloat16"
     set_precision(True)
+    torch.backends.cudnn.benchmark = True  # there are few sizes, and the first pass tries them
     network = build(twin).to(DEVICE, memory_format=torch.channels_last).eval()
     target = here / "torch_cams"
     target.mkdir(exist_ok=True)
@@ -169,20 +171,25 @@ def inference(
             x = both.to(DEVICE, non_blocking=True).permute(0, 3, 1, 2)
             with torch.autocast(DEVICE.type, torch.bfloat16, enabled=half):
                 maps = network.maps(network.normalize(x, torch.ones_like(x[:, 0], dtype=bool)))
-            maps = resize(maps[:, torch.from_numpy(present).to(DEVICE)].float(), size)
+            maps = maps[:, torch.from_numpy(present).to(DEVICE)].float()
+            maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)
             total = total + maps[0] + maps[1].flip(-1)
+        total = F.relu(total)
         low, high = total.amin((1, 2), keepdim=True), total.amax((1, 2), keepdim=True)
-        return (total - low) / (high - low + 1e-5)
+        return F.relu(total - low - 1e-5) / (high - low + 1e-5)
 
-    def save(path: Path, cams: np.ndarray) -> None:
-        np.savez(target / path.stem, cams=cams)
+    def save(path: Path, keys: np.ndarray, cam: np.ndarray) -> None:
+        # The files of our stage.
+        with (target / f"{path.stem}.npz").open("wb") as file:
+            np.savez_compressed(file, keys=keys.astype(np.int32), cam=cam.astype(np.float16))
 
     def stage() -> float:
         start = time.perf_counter()
         with ThreadPoolExecutor() as pool:
             saved = []
-            for path, *views_of in _ahead(pool, views, paths):
-                saved.append(pool.submit(save, path, summed(*views_of).cpu().numpy()))
+            for path, size, pixels, present in _ahead(pool, views, paths):
+                cam = summed(size, pixels, present).cpu().numpy()
+                saved.append(pool.submit(save, path, present, cam))
             for one in saved:
                 one.result()
         return time.perf_counter() - start
@@ -190,7 +197,7 @@ def inference(
     worker.emit(images=len(paths), stage_seconds=[stage() for _ in range(2)], **_peak())
     _, size, pixels, present = views(paths[0])
     placed = [both.to(DEVICE) for both in pixels]
-    seconds = worker.seconds_per_call(lambda: summed(size, placed, present), wait, 0.5)
+    seconds = worker.seconds_per_call(lambda: summed(size, placed, present), wait, turn)
     worker.emit(network_images_per_second=1 / statistics.median(seconds), **_peak())
 
 

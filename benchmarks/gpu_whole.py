@@ -44,11 +44,12 @@ def environment() -> None:
     )
 
 
-def tests(names: list[str]) -> None:
-    """Runs tests; counts of outcomes and the names of those that failed."""
+def tests(names: list[str], deselected: list[str]) -> None:
+    """Runs tests but `deselected`; counts of outcomes, and those that failed with the reasons."""
     command = [sys.executable, "-m", "pytest", "-v", "-rfE", "-p", "no:cacheprovider"]
     # Warnings are errors in the tests; here, those of other versions must not hide the results.
     command += ["-W", "default", "-n", "4", "--dist", "loadfile", *names]
+    command += [f"--deselect={name}" for name in deselected]
     platforms = os.environ.get("JAX_PLATFORMS") or "cuda"
     process = subprocess.Popen(
         command,
@@ -59,21 +60,23 @@ def tests(names: list[str]) -> None:
         text=True,
     )
     counts: dict[str, int] = {}
-    failed, tail = [], []
+    failed: dict[str, str] = {}
+    tail: list[str] = []
     assert process.stdout is not None
     for line in process.stdout:
         tail = [*tail[-39:], line.rstrip()]
-        if found := re.search(r"(PASSED|FAILED|ERROR|SKIPPED|XFAIL) (tests/\S+)", line):
-            outcome = found[1].lower()
-            counts[outcome] = counts.get(outcome, 0) + 1
-            failed += [found[2]] if outcome in ("failed", "error") else []
+        if found := re.match(r"\[gw\d+\] \[ *\d+%\] ([A-Z]+) (\S+)", line):
+            counts[found[1]] = counts.get(found[1], 0) + 1
+            if found[1] in ("FAILED", "ERROR"):
+                failed[found[2]] = ""
             if sum(counts.values()) % 20 == 0:
                 worker.emit(counts=counts, failed=failed)
+        elif found := re.match(r"(?:FAILED|ERROR) (\S+) - (.*)", line):  # the summary
+            failed[found[1]] = found[2][:200]
     code = process.wait()
     worker.emit(counts=counts, failed=failed, platform=platforms)
     if code not in (0, 1) or not counts:
         sys.exit("\n".join(tail))
-    worker.emit(summary=tail)
 
 
 def demo(toy: bool) -> None:

@@ -33,7 +33,7 @@ TOY: dict[str, tuple[str, ...]] = {
 # What these programs start.
 WORKERS = {"jax_worker", "pydensecrf_worker", "torch_random_walk", "torch_worker"}
 WORKERS |= {"cam_worker", "torch_cam_worker"}
-WORKERS |= {"gpu_jax", "gpu_torch", "gpu_whole"}
+WORKERS |= {"gpu_jax", "gpu_stages", "gpu_torch", "gpu_whole"}
 
 
 def run(
