@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tests.toys.compiler import FLAGS
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECORD = Path(__file__).with_name("costs.json")
 DEVICES = 4
@@ -29,9 +31,8 @@ _TOLERANCES = {"flops": 0.005, "bytes": 0.03}
 _FLAGS = (
     f"--xla_force_host_platform_device_count={DEVICES}",
     # Costs are known before machine code is made, so this only saves time.
-    "--xla_backend_optimization_level=0",
     "--xla_cpu_parallel_codegen_split_count=1",
-    "--xla_cpu_use_fusion_emitters=false",
+    FLAGS,
 )
 
 Figures = Mapping[str, Mapping[str, float]]

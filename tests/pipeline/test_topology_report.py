@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.toys.compiler import FLAGS
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json
@@ -42,17 +44,11 @@ print(json.dumps({"lines": lines[0], "again": lines[1], "log": log}))
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    flags = (
-        "--xla_force_host_platform_device_count=4",
-        "--xla_backend_optimization_level=0",
-        "--xla_cpu_use_fusion_emitters=false",
-    )
+    flags = f"--xla_force_host_platform_device_count=4 {FLAGS}"
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path_factory.mktemp("costs"))],
         cwd=REPOSITORY,
-        env=dict(
-            os.environ, XLA_FLAGS=" ".join(flags), JAX_PLATFORMS="cpu", PYTHONPATH=str(REPOSITORY)
-        ),
+        env=dict(os.environ, XLA_FLAGS=flags, JAX_PLATFORMS="cpu", PYTHONPATH=str(REPOSITORY)),
         capture_output=True,
         text=True,
         timeout=600,
