@@ -37,8 +37,8 @@ from wsss_jax.pipeline.topology_report import Target, estimates
 PUBLISHED = [name for name in shipped_recipes() if name.endswith("_voc")]
 SLICES = ("v4:2x2x1", "v5e:2x4", "v5e:4x8", "v6e:2x4")
 COLUMNS = ("recipe", "topology", "images per chip", "peak GiB", "most images per chip")
-COLUMNS += ("GFLOP per image", "GB per image", "of it in HBM", "MB all-reduced", "ms per step")
-COLUMNS += ("binds", "training", "other stages", "whole recipe")
+COLUMNS += ("GFLOP per image", "GB per image", "of it in HBM", "MB all-reduced", "ms at best")
+COLUMNS += ("binds", "ms expected", "training", "other stages", "whole recipe")
 LINKS = {"ICI of v5e": 200.0, "NVLink of H100": 450.0, "Ethernet, 100 Gb/s": 12.5}
 """GB/s that a device sends: over all links to its neighbors, or over the network card."""
 
@@ -123,9 +123,9 @@ def step_cells(one: dict[str, Any], chip: Chip) -> list[str]:
     """What the training step costs, for the columns from the images per chip to what binds."""
     each = one["images"] // one["devices"]
     if one["cost"] is None:
-        return [str(each), "does not fit", *["–"] * 7]
+        return [str(each), "does not fit", *["–"] * 8]
     cost = cost_of(one)
-    roofline = cost.roofline(chip)
+    roofline, expected = cost.roofline(chip), cost.expected_seconds(chip)
     return [
         str(each),
         f"{cost.peak / 2**30:.2f}",
@@ -138,6 +138,7 @@ def step_cells(one: dict[str, Any], chip: Chip) -> list[str]:
         f"{sum(c.bytes for c in cost.collectives) / 1e6:.3g}",
         f"{1e3 * roofline.seconds:.3g}",
         roofline.binds,
+        f"{1e3 * expected:.3g}" if expected else "–",
     ]
 
 
@@ -145,7 +146,7 @@ def row(recipe: str, topology: str, stages: dict[str, dict[str, Any]]) -> str:
     """The row of a recipe on a topology, from the figures of its stages by name."""
     chip, names = chip_for(topology), device_stages(recipe)
     first = stages.get("train")
-    step = step_cells(first["programs"][0], chip) if first else ["–"] * 9
+    step = step_cells(first["programs"][0], chip) if first else ["–"] * 10
     times = {name: seconds(stage, chip) for name, stage in stages.items()}
     others = [times.get(name, float("nan")) for name in names if name != "train"]
     totals = (
@@ -166,7 +167,7 @@ def growth_rows(arguments: argparse.Namespace, kept: "Kept") -> Iterator[str]:
             base = Case(recipe, topology, arguments.dtype, each=1, crop=arguments.crop)
             chip, one = chip_for(topology), None
             for axis, values in axes.items():
-                yield "\n" + tables.head((said[axis], "recipe", "topology", *COLUMNS[2:11]))
+                yield "\n" + tables.head((said[axis], "recipe", "topology", *COLUMNS[2:12]))
                 for value in values:
                     stages = kept.stages(dataclasses.replace(base, **{axis: value}), ("train",))
                     if "train" in stages:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from wsss_jax.accelerators.chips import CHIPS, V5E, V5P, chip_of
+from wsss_jax.accelerators.chips import CHIPS, H100, V5E, V5P, chip_of
 from wsss_jax.accelerators.compiled import ProgramCost, sent_bytes
 from wsss_jax.accelerators.hlo import Collective, Instruction, Module
 
@@ -207,6 +207,59 @@ def test_what_an_instruction_calls(attributes: str, called: tuple[str, ...]):
 def test_text_without_an_entry_is_refused():
     with pytest.raises(ValueError, match="expected a module of HLO"):
         Module.parse("HloModule nothing")
+
+
+EXPECTED = """
+HloModule jit_f, is_scheduled=true
+
+%body (p: (s32[])) -> (s32[]) {
+  %p = (s32[]) parameter(0)
+  ROOT %a = (s32[]) fusion(%p), kind=kLoop, backend_config={"estimated_cycles":"10"}
+}
+
+%condition (p.1: (s32[])) -> pred[] {
+  %p.1 = (s32[]) parameter(0)
+  %five = s32[] constant(5)
+  %i = s32[] get-tuple-element(%p.1), index=0
+  ROOT %less = pred[] compare(%i, %five), direction=LT
+}
+
+%usual (q: f32[8]) -> f32[8] {
+  %q = f32[8] parameter(0)
+  ROOT %b = f32[8] fusion(%q), kind=kLoop, backend_config={"estimated_cycles":"200"}
+}
+
+%rare (q.1: f32[8]) -> f32[8] {
+  %q.1 = f32[8] parameter(0)
+  ROOT %c = f32[8] fusion(%q.1), kind=kLoop, backend_config={"estimated_cycles":"7000"}
+}
+
+ENTRY %main (x: f32[8], which: s32[], start: (s32[])) -> f32[8] {
+  %x = f32[8] parameter(0)
+  %which = s32[] parameter(1)
+  %start = (s32[]) parameter(2)
+  %loop = (s32[]) while(%start), condition=%condition, body=%body
+  ROOT %d = f32[8] conditional(%which, %x, %x), branch_computations={%usual, %rare}
+}
+"""
+
+
+def test_the_compilers_estimate_has_every_round_and_the_usual_branch():
+    module = Module.parse(EXPECTED)
+    assert module.cycles() == 5 * 10 + 200
+    assert module.runs["rare"] == 1  # which the other counts have
+
+    cost = ProgramCost(1, 197e10, 1.0, 1.0, 1, 1, 1, 1, (), 0, cycles=30_000_000)
+    assert cost.expected_seconds(V5E) == pytest.approx(0.02)  # at 1.5 GHz
+    assert cost.expected_seconds(H100) is None
+    assert dataclasses.replace(cost, cycles=0).expected_seconds(V5E) is None
+
+
+def test_the_clock_of_a_tpu_fits_its_arithmetic():
+    for chip in CHIPS:
+        if chip.mhz:  # FLOPs of a cycle are those of whole matrix units of 128 x 128
+            units = chip.bf16_tflops * 1e6 / chip.mhz / (2 * 128 * 128)
+            assert units == pytest.approx(round(units), rel=0.01) and round(units) in (4, 8, 16)
 
 
 def test_what_binds_is_the_longest_time():

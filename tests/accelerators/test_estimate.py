@@ -37,7 +37,10 @@ class Affine(Compiler):
             return TooLarge(memory)
         work = 1e12 * images
         return ProgramCost(
-            4, work, work / 50, work / 100, memory, 1, 1, 1, (Collective("all-reduce", 3, 4000),), 0
+            *(4, work, work / 50, work / 100, memory, 1, 1, 1),
+            collectives=(Collective("all-reduce", 3, 4000),),
+            unknown_loops=0,
+            cycles=30_000_000 * images,
         )
 
 
@@ -110,6 +113,7 @@ def test_the_text_of_an_estimate():
         "  collectives  3 all-reduce (4 kB)",
         "  roofline     24.4 ms, memory binds (arithmetic 10.2, memory 24.4, interconnect 3e-05"
         " ms)",
+        "  compiler     expects 40 ms without exchanges: 25 % of the arithmetic that the chip can do",
         "  in all       10 times, 0.244 s",
     ]
     assert total([one, one]) == pytest.approx(2 * 10 * 20 / 819)

@@ -51,6 +51,7 @@ class ProgramCost:
       temporaries: the bytes of what exists only during the execution.
       collectives: the exchanges between devices by kind.
       unknown_loops: the number of loops whose rounds are unknown, which are counted as one round.
+      cycles: the cycles that a TPU's compiler expects; see `Module.cycles`. 0 on other backends.
     """
 
     devices: int
@@ -63,6 +64,7 @@ class ProgramCost:
     temporaries: int
     collectives: tuple[Collective, ...]
     unknown_loops: int
+    cycles: int = 0
 
     @classmethod
     def of(cls, compiled: jax.stages.Compiled) -> "ProgramCost":
@@ -95,6 +97,7 @@ class ProgramCost:
             temporaries=memory.temp_size_in_bytes,
             collectives=module.collectives(),
             unknown_loops=module.unknown_loops,
+            cycles=module.cycles(),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -107,6 +110,13 @@ class ProgramCost:
         known: dict[str, Any] = dict(plain)
         known["collectives"] = tuple(Collective(**one) for one in plain["collectives"])
         return cls(**known)
+
+    def expected_seconds(self, chip: Chip) -> float | None:
+        """Returns the time of an execution as the compiler expects it, or None if it does not say.
+
+        It is an estimate without exchanges between devices, above the roofline as a rule.
+        """
+        return self.cycles / (chip.mhz * 1e6) if self.cycles and chip.mhz else None
 
     def sent(self, devices: int | None = None) -> float:
         """Returns the bytes that each device sends to others; see `sent_bytes`."""

@@ -140,6 +140,13 @@ def lines(name: str, found: Estimate) -> list[str]:
         f"  collectives  {exchanged or 'none'}",
         f"  roofline     {1e3 * roofline.seconds:.3g} ms, {roofline.binds} binds ({times} ms)",
     ]
+    expected = cost.expected_seconds(chip)
+    if expected:
+        used = roofline.arithmetic / expected
+        text.append(
+            f"  compiler     expects {1e3 * expected:.3g} ms without exchanges:"
+            f" {100 * used:.0f} % of the arithmetic that the chip can do"
+        )
     if cost.unknown_loops:
         text.append(
             f"  loops        {cost.unknown_loops} of unknown length, counted as one round each"

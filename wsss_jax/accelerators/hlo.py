@@ -125,7 +125,9 @@ class Module:
         """
         return self._runs(lambda loop: self._rounds(loop) or 1)
 
-    def _runs(self, rounds: Callable[[Instruction], int]) -> Mapping[str, int]:
+    def _runs(
+        self, rounds: Callable[[Instruction], int], every_branch: bool = True
+    ) -> Mapping[str, int]:
         found: dict[str, int] = {}
 
         def visit(name: str, times: int) -> None:
@@ -134,7 +136,8 @@ class Module:
                 if one.opcode == "while":
                     visit(_attribute(one, "body"), times * rounds(one))
                 elif one.opcode in ("call", "conditional", "async-start"):
-                    for called in one.called():
+                    every = every_branch or one.opcode != "conditional"
+                    for called in one.called() if every else one.called()[:1]:
                         visit(called, times)
 
         visit(self.entry, 1)
@@ -184,6 +187,21 @@ class Module:
                 total += times * self._bytes(name, one)
                 outside += times * self._bytes(name, one, on_chip=False)
         return outside / total if total else 1.0
+
+    def cycles(self) -> int:
+        """Returns the cycles that the compiler itself expects, which only a TPU's compiler states.
+
+        They include what a roofline leaves out, such as copies between layouts and products that do
+        not fill the matrix units, but not the time of exchanges between devices. Of a conditional,
+        the first branch counts, which in `wsss_jax.losses.present_classes` is the usual one.
+        """
+        runs = self._runs(lambda loop: self._rounds(loop) or 1, every_branch=False)
+        return sum(
+            int(found[1]) * times
+            for name, times in runs.items()
+            for one in self.computations[name].values()
+            if (found := re.search(r'"estimated_cycles":"(\d+)"', one.attributes))
+        )
 
     def _executed(self) -> Iterator[tuple[Instruction, int]]:
         for name, times in self.runs.items():
