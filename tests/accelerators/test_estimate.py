@@ -113,7 +113,8 @@ def test_the_text_of_an_estimate():
         "  collectives  3 all-reduce (4 kB)",
         "  roofline     24.4 ms, memory binds (arithmetic 10.2, memory 24.4, interconnect 3e-05"
         " ms)",
-        "  compiler     expects 40 ms without exchanges: 25 % of the arithmetic that the chip can do",
+        "  compiler     expects 40 ms without exchanges: 25 % of the arithmetic that the chip can"
+        " do",
         "  in all       10 times, 0.244 s",
     ]
     assert total([one, one]) == pytest.approx(2 * 10 * 20 / 819)
