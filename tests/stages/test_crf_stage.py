@@ -18,11 +18,12 @@ from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.host.cam_crf import CamTask, refine_cams
-from wsss_jax.host.dense_crf import PSA, CrfSettings, dense_crf, score_unary
+from wsss_jax.host.dense_crf import PSA, CrfSettings, HostMeanField, dense_crf, score_unary
 from wsss_jax.ops.mean_field import DeviceMeanField
 from wsss_jax.stages.base import Context, Stage
 from wsss_jax.stages.crf import Crf
 from wsss_jax.stages.evaluate import Evaluate
+from wsss_jax.stages.irn_labels import IrnLabels
 from wsss_jax.stages.pseudo_labels import PseudoLabels
 
 IDS = [f"image{i}" for i in range(5)]
@@ -173,6 +174,27 @@ def test_the_device_and_the_host_give_the_same_labels(workdir: Path):
     for index, name in enumerate(IDS):
         q = read_crf(workdir / f"device/crf/{name}.npz", 4)[1]
         np.testing.assert_allclose(q, expected_q(index, 4), atol=1 / 2048)
+
+
+@pytest.mark.parametrize(("kind", "folder"), [(Crf, "crf"), (IrnLabels, "masks")])
+def test_the_device_gets_every_crf(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Stage], folder: str
+):
+    """Here the device is the host, so that the bytes are the same."""
+    built: list[int] = []
+
+    class Counting(HostMeanField):
+        def __init__(self, kernels: Any):
+            super().__init__(kernels)
+            built.append(1)
+
+    monkeypatch.setattr("wsss_jax.stages.crf_stage.DeviceMeanField", Counting)
+    run_stage(workdir, kind, "host", workers=1)
+    assert not built
+    run_stage(workdir, kind, "device", crf_device="device")
+    assert len(built) == (5 if kind is Crf else 4)  # the first image has no classes
+    host, device = (read_all(workdir / stage / folder) for stage in ("host", "device"))
+    assert host == device and len(host) == 5
 
 
 def test_a_gpu_is_measured_beside_the_host(

@@ -25,6 +25,7 @@ from wsss_jax.host.dense_crf import CrfSettings, dense_crf, score_unary
 from wsss_jax.host.logit_masks import LogitTask, write_logit_mask
 from wsss_jax.host.upsampling import View, ViewMaps
 from wsss_jax.inference.multi_scale import MultiScale
+from wsss_jax.ops.mean_field import DeviceMeanField
 from wsss_jax.stages.infer_cam import InferCam
 from wsss_jax.stages.predict import Predict
 
@@ -209,8 +210,11 @@ def test_a_crf_changes_masks_of_noise(tmp_path: Path):
     path = tmp_path / "a.png"
     write_logit_mask(task, (path,))
     np.testing.assert_array_equal(decode_mask(path.read_bytes(), "a", CLASSES), logits.argmax(0))
-    write_logit_mask(dataclasses.replace(task, crf=CrfSettings(iterations=5)), (path,))
+    task = dataclasses.replace(task, crf=CrfSettings(iterations=5))
+    write_logit_mask(task, (path,))
     refined = decode_mask(path.read_bytes(), "a", CLASSES)
+    write_logit_mask(task, (tmp_path / "device.png",), DeviceMeanField)
+    assert (tmp_path / "device.png").read_bytes() == path.read_bytes()
     border = (np.diff(refined.astype(int)) != 0).mean()
     assert border < (np.diff(logits.argmax(0)) != 0).mean() / 4
     narrow = CrfSettings(bilateral=(1e-6, 13.0, 10.0))

@@ -236,6 +236,10 @@ def test_final_crf(inputs: dict[str, Path], done: Path, tmp_path: Path):
         assert ours[name] == plain[name]
     changed = [n for n in plain if n.startswith("masks") and ours[n] != plain[n]]
     assert "masks/image_0.png" in changed and "masks/image_2.png" not in changed
+    device = tmp_path / "device"
+    on_device = ConfigDict(dict(settings, crf_device="device"))
+    metrics = run_section(RandomWalk, context(device), on_device, inputs)
+    assert metrics["crf_device"] == "device" and files(device) == ours
     narrow = ConfigDict(dict(settings, bilateral=(10, 5, 4)))
     run_section(RandomWalk, context(tmp_path / "narrow"), narrow, inputs)
     assert files(tmp_path / "narrow")["masks/image_0.png"] != ours["masks/image_0.png"]
