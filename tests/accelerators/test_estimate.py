@@ -12,6 +12,7 @@ from wsss_jax.accelerators.estimate import (
     estimate,
     gib,
     lines,
+    pixel_lines,
     quantity,
     total,
 )
@@ -120,6 +121,20 @@ def test_the_text_of_an_estimate():
     assert total([one, one]) == pytest.approx(2 * 10 * 20 / 819)
     unknown = found(program(8, executions=None), Affine(each=1.5))
     assert lines("train", unknown)[-1] == "  in all       unknown: the images are not counted"
+
+
+def test_batches_by_pixels_are_predicted_from_two_shapes():
+    def of(pixels: int, memory: float) -> Estimate:
+        cost = ProgramCost(4, 1.0, 1.0, 1.0, int(memory * GIB), 1, 1, 1, (), 0)
+        return Estimate(program(8, growing=False, pixels=pixels), V5E, 8, cost)
+
+    # 1 GiB and another one for every 2,000 pixels; a chip has two images.
+    (line,) = pixel_lines("cam", [of(1000, 2), of(2000, 3), of(4000, 5)])
+    assert line == (
+        "batches of up to 29,500 padded pixels per chip fit (predicted from 2,000 and 8,000):"
+        " --config.cam.batch_pixels"
+    )
+    assert pixel_lines("cam", [of(1000, 2)]) == pixel_lines("walk", [of(0, 2), of(0, 3)]) == []
 
 
 def test_memory_that_does_not_grow_has_no_largest_batch():

@@ -13,6 +13,7 @@ from tests.toys.compiler import FLAGS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = """
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from wsss_jax.accelerators.chips import V5E
 from wsss_jax.pipeline import graph
 from wsss_jax.pipeline.config import load_config
 from wsss_jax.pipeline.topology_report import Target, report
-from wsss_jax.stages.base import SplitSize
+from wsss_jax.stages.base import SplitSize, Stage
 
 config = load_config("cam_irn_shapes")
 for name in ("train", "train_irnet"):
@@ -33,12 +34,24 @@ for name in ("train", "train_irnet"):
     config[name].augment.crop = 32
 config.cam.scales = config.cam_val.scales = (1.0, 2.0)
 nodes = graph.stages(config)
+class Unknown(Stage):
+    # A training stage that does not state its network.
+    outputs = ("weights.npz",)
+
+    def run(self, ctx, inputs):
+        raise NotImplementedError
+
+
+other = tuple(
+    dataclasses.replace(node, stage=Unknown()) if node.name == "train" else node for node in nodes
+)
 sizes = {"train": SplitSize(40, 6, ((24, 32), (32, 24)) * 20), "val": SplitSize(10, 6)}
 target = Target("four:2x2", jax.devices(), V5E)
 log = []
 only = ("train", "cam", "walk")
 lines = [list(report(nodes, sizes, only, target, log.append, Path(sys.argv[1]))) for _ in range(2)]
-print(json.dumps({"lines": lines[0], "again": lines[1], "log": log}))
+unknown = list(report(other, sizes, ("train", "cam"), target, log.append, None))
+print(json.dumps({"unknown": unknown, "lines": lines[0], "again": lines[1], "log": log}))
 """
 
 
@@ -75,6 +88,7 @@ def test_every_stage_with_a_network_is_told(found: dict):
     # The sizes of the images are known, at both scales.
     assert re.search(r"  cam at (24 x 32|32 x 24|32 x 32), float32: ", cam)
     assert re.search(r"  cam at (48 x 64|64 x 48|64 x 64), float32: ", cam)
+    assert re.search(r"  batches of up to [\d,]+ padded pixels per chip fit \(predicted", cam)
     assert "assumed" not in cam and "collectives  none" in cam
     assert re.search(r"  boundary at \d+ x \d+, float32: ", walk)
     assert re.search(
@@ -91,6 +105,18 @@ def test_the_sum_is_that_of_the_stages(found: dict):
     times = [float(line.split()[-2]) for line in lines[start + 1 :]]
     assert float(lines[start].split()[2]) == pytest.approx(sum(times), rel=0.02)
     assert "without the work of hosts" in lines[start]
+
+
+def test_a_network_that_is_unknown_is_no_zero(found: dict):
+    _, *lines = found["unknown"]
+    assert lines[:3] == [
+        "",
+        "cam",
+        "  unknown: its network is trained by a stage that does not state it",
+    ]
+    assert lines[-2].startswith("at best 0 s on four:2x2")
+    assert lines[-2].endswith(" and without what is unknown")
+    assert lines[-1] == "  cam: unknown"
 
 
 def test_each_program_is_compiled_once_and_its_cost_kept(found: dict):

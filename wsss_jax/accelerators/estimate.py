@@ -158,6 +158,28 @@ def lines(name: str, found: Estimate) -> list[str]:
     return text
 
 
+def pixel_lines(name: str, found: Sequence[Estimate]) -> list[str]:
+    """Returns a line about the largest batch of a stage that chooses batches by their pixels.
+
+    Memory is taken to be affine in the pixels of a batch, as programs of different shapes show.
+    """
+    peaks = {
+        one.program.pixels * one.images // one.program.devices: one.cost.peak
+        for one in found
+        if one.program.pixels and isinstance(one.cost, ProgramCost)
+    }
+    if len(peaks) < 2:
+        return []
+    most = most_images(sorted(peaks.items()), found[0].chip.usable_gib * 2**30)
+    if most is None:
+        return []
+    used = f"{min(peaks):,} and {max(peaks):,}"
+    return [
+        f"batches of up to {most:,} padded pixels per chip fit (predicted from {used}):"
+        f" --config.{name}.batch_pixels"
+    ]
+
+
 def total(found: Sequence[Estimate]) -> float | None:
     """Returns the seconds of all programs together, or None if one of them is unknown."""
     seconds = [one.seconds for one in found]

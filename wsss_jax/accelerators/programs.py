@@ -30,6 +30,7 @@ class DeviceProgram:
       executions: how often the stage runs it, or None if that is not known.
       devices: the number of devices that run it together.
       growing: whether memory should be known for other numbers of images, too.
+      pixels: the padded pixels of an image if the stage chooses them with ``batch_pixels``, or 0.
       remarks: what the user should know about it.
     """
 
@@ -40,6 +41,7 @@ class DeviceProgram:
     executions: int | None
     devices: int
     growing: bool = False
+    pixels: int = 0
     remarks: tuple[str, ...] = ()
 
 
@@ -128,7 +130,7 @@ def _needed(message: str) -> int | None:
 
 def _versions() -> str:
     """Returns what makes kept costs worthless when it changes: compilers, and how they are read."""
-    found = [os.environ.get("TPU_LIBRARY_PATH", "")]
+    found = [os.environ.get(n, "") for n in ("TPU_LIBRARY_PATH", "LIBTPU_INIT_ARGS", "XLA_FLAGS")]
     for package in ("jax", "jaxlib", "libtpu"):
         with contextlib.suppress(PackageNotFoundError):
             found.append(f"{package} {version(package)}")

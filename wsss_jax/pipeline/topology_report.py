@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_jax.accelerators.chips import Chip
-from wsss_jax.accelerators.estimate import Estimate, duration, estimate, lines, total
+from wsss_jax.accelerators.estimate import Estimate, duration, estimate, lines, pixel_lines, total
 from wsss_jax.accelerators.programs import Compiler
 from wsss_jax.ops.sharding import data_mesh
 from wsss_jax.pipeline.graph import Node
@@ -47,6 +47,8 @@ def estimates(
 ) -> Iterator[tuple[str, list[Estimate]]]:
     """Yields the name of each stage that runs programs on devices, with their estimates.
 
+    A stage whose programs are unknown has none.
+
     Args:
       nodes: all stages of the recipe.
       sizes: the sizes of the splits, by name.
@@ -56,14 +58,14 @@ def estimates(
       cache: the folder of costs that are known already, or None.
     """
     mesh = data_mesh(list(target.devices))
-    compiler = Compiler(target.name, cache, log)
+    compiler = Compiler(f"{target.name} {target.devices[0].device_kind}", cache, log)
     named = {node.name: Need(node.name, node.stage) for node in nodes}
     for node in nodes:
         if only and node.name not in only:
             continue
         needs = {name: named[other] for name, other in node.needs.items()}
         programs = node.stage.programs(sizes, needs, mesh)
-        if programs:
+        if programs is not None:
             yield node.name, [estimate(node.name, one, target.chip, compiler) for one in programs]
 
 
@@ -83,12 +85,16 @@ def report(
         yield name
         for one in found:
             yield from (f"  {line}" for line in lines(name, one))
-        sums[name] = total(found)
+        yield from (f"  {line}" for line in pixel_lines(name, found))
+        if not found:
+            yield "  unknown: its network is trained by a stage that does not state it"
+        sums[name] = total(found) if found else None
     known = [seconds for seconds in sums.values() if seconds is not None]
+    left_out = "" if len(known) == len(sums) else " and without what is unknown"
     yield ""
     yield (
         f"at best {duration(sum(known))} on {target.name}, without the work of hosts (reading,"
-        " dense CRF, scores)"
+        f" dense CRF, scores){left_out}"
     )
     for name, seconds in sums.items():
         yield f"  {name}: {'unknown' if seconds is None else duration(seconds)}"

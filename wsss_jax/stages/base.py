@@ -178,8 +178,8 @@ class Stage(Settings, abc.ABC):
 
     def programs(
         self, sizes: Mapping[str, SplitSize], needs: Needs, mesh: Mesh
-    ) -> list[DeviceProgram]:
-        """Returns the programs that it runs on the devices of `mesh`, by default none.
+    ) -> list[DeviceProgram] | None:
+        """Returns the programs that it runs on the devices of `mesh`, by default None for none.
 
         They are lowered from shapes alone, so that a dry run can tell what they cost on devices
         that are not at hand.
@@ -188,9 +188,12 @@ class Stage(Settings, abc.ABC):
           sizes: the sizes of the available splits, by name.
           needs: the stages that it needs.
           mesh: the devices of all processes.
+
+        Returns:
+          The programs, which are empty if there are some but they cannot be known.
         """
         del sizes, needs, mesh
-        return []
+        return None
 
     @abc.abstractmethod
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:

@@ -83,6 +83,7 @@ def network_programs(
             asked=one.images,
             executions=one.executions,
             devices=mesh.devices.size,
+            pixels=one.size[0] * one.size[1],
             remarks=size_remarks(size),
         )
         for one in shapes

@@ -47,6 +47,12 @@ _POSITIVE = ("batch_size", "log_every", "keep")
 _NOT_NEGATIVE = ("epochs", "steps", "image_every", "checkpoint_every", "num_threads", "prefetch")
 
 
+_FLOAT32 = (
+    "float32 products are taken to need one bfloat16 pass, JAX's default on TPUs; activations in"
+    " bfloat16 take half the bytes: method.dtype=bfloat16",
+)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train(TargetSettings, Stage):
     """Trains a method: ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and ``weights.npz``.
@@ -236,6 +242,7 @@ class Train(TargetSettings, Stage):
                 executions=steps or None,
                 devices=mesh.devices.size,
                 growing=True,
+                remarks=_FLOAT32 if method.dtype == "float32" else (),
             )
         ]
 
