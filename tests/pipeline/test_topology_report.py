@@ -32,6 +32,7 @@ for name in ("train", "train_irnet"):
     config[name].steps = 0
     config[name].epochs = 2
     config[name].augment.crop = 32
+config.cam.sum_on = "device"
 config.cam.scales = config.cam_val.scales = (1.0, 2.0)
 nodes = graph.stages(config)
 class Unknown(Stage):
@@ -89,6 +90,8 @@ def test_every_stage_with_a_network_is_told(found: dict):
     assert re.search(r"  cam at (24 x 32|32 x 24|32 x 32), float32: ", cam)
     assert re.search(r"  cam at (48 x 64|64 x 48|64 x 64), float32: ", cam)
     assert re.search(r"  batches of up to [\d,]+ padded pixels per chip fit \(predicted", cam)
+    assert re.search(r"  sum of cam at (48 x 64|64 x 48|64 x 64): \d+ images \(", cam)
+    assert "up to 3 channels in a batch" in cam
     assert "assumed" not in cam and "collectives  none" in cam
     assert re.search(r"  boundary at \d+ x \d+, float32: ", walk)
     assert re.search(

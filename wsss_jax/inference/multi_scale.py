@@ -181,6 +181,11 @@ def prediction(method: Method, output: str, mesh: Mesh) -> Any:
     )
 
 
+def sums_on_device(sum_on: str, mesh: Mesh) -> bool:
+    """Returns whether maps are upsampled and summed on the devices; see `MultiScale.sum_on`."""
+    return sum_on == "device" or (sum_on == "auto" and mesh.devices.flat[0].platform != "cpu")
+
+
 def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
     """Loads the network of a training stage's folder for one of the method's predictions, `output`.
 
@@ -257,8 +262,7 @@ class NetworkMaps:
         self._reduce = reduce
         self._canvases: dict[Sizes, Size] = {}
         self.plan = how.plan(source.sizes, network.backbone, network.devices)
-        platform = network.mesh.devices.flat[0].platform
-        self._on_device = how.sum_on == "device" or (how.sum_on == "auto" and platform != "cpu")
+        self._on_device = sums_on_device(how.sum_on, network.mesh)
 
     def prepare(self, position: int) -> ViewJob:
         """Reads and decodes an image and resizes it to all scales.

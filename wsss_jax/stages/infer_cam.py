@@ -17,10 +17,12 @@ from wsss_jax.host.upsampling import Reduced, ViewMaps
 from wsss_jax.inference.multi_scale import MultiScale, Network, NetworkMaps, load_network
 from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
 from wsss_jax.stages.network_programs import (
+    MOST_LABELS,
     image_sizes,
     local_mesh,
     network_programs,
     padded_shapes,
+    sum_programs,
     trained_method,
 )
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
@@ -54,7 +56,7 @@ class InferCam(MultiScale, PerImageStage):
     def programs(
         self, sizes: Mapping[str, SplitSize], needs: Needs, mesh: Mesh
     ) -> list[DeviceProgram]:
-        """The network in every padded shape; see `Stage`."""
+        """The network in every padded shape, and sums of its maps; see `Stage`."""
         size = sizes.get(self.split)
         method = trained_method(needs, size)
         if method is None:
@@ -62,7 +64,10 @@ class InferCam(MultiScale, PerImageStage):
         local, processes = local_mesh(mesh)
         plan = self.plan(image_sizes(size), method.backbone, local.devices.size)
         shapes = padded_shapes(plan, self.copies, size, processes)
-        return network_programs(method, self.output, shapes, size, local)
+        return [
+            *network_programs(method, self.output, shapes, size, local),
+            *sum_programs(self, method, self.output, shapes, size, local, MOST_LABELS),
+        ]
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.

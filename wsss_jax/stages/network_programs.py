@@ -1,33 +1,44 @@
 """The programs of stages that run the network of a training stage on images of many sizes."""
 
 import dataclasses
+import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from wsss_jax.accelerators.programs import DeviceProgram
-from wsss_jax.inference.multi_scale import prediction
+from wsss_jax.inference.device_sum import add_scale, wanted
+from wsss_jax.inference.multi_scale import MultiScale, prediction, sums_on_device
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.ops.buckets import Plan, Size
-from wsss_jax.ops.sharding import data_mesh, shardable
+from wsss_jax.ops.sharding import data_mesh, shardable, sharded
 from wsss_jax.stages.base import Needs, SplitSize
 from wsss_jax.stages.train import ASSUMED_CLASSES, Train
 
 ASSUMED_SIZE: Size = (375, 500)
 """The size of most of VOC's images, where those of the data are not at hand."""
 
+MOST_LABELS = 3
+"""The classes that most batches have at most in one of their images."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A padded shape with the number of images that run in it together, and how often they do."""
+    """A padded shape with the number of images that run in it together, and how often they do.
+
+    `canvas` is the size that holds all of these images at scale 1.
+    """
 
     size: Size
     images: int
     executions: int | None
+    canvas: Size
 
 
 def trained_method(needs: Needs, size: SplitSize | None) -> Method | None:
@@ -57,14 +68,19 @@ def padded_shapes(plan: Plan, copies: int, size: SplitSize | None, processes: in
 
     How often it does is unknown if the number of images is.
     """
+    known = image_sizes(size)
+    canvases = {
+        bucket: (max(known[p][0] for p in positions), max(known[p][1] for p in positions))
+        for bucket, positions in plan.members().items()
+    }
     counts = Counter(
-        (shape, batch.rows * copies)
+        (shape, batch.rows * copies, canvases[batch.bucket])
         for batch in plan.batches(range(0, len(plan.sizes), processes))
         for shape in batch.bucket
     )
     return [
-        Shape(shape, images, None if size is None else count)
-        for (shape, images), count in sorted(counts.items())
+        Shape(shape, images, None if size is None else count, canvas)
+        for (shape, images, canvas), count in sorted(counts.items())
     ]
 
 
@@ -90,6 +106,82 @@ def network_programs(
     ]
 
 
+def sum_programs(
+    how: MultiScale,
+    method: Method,
+    output: str,
+    shapes: Sequence[Shape],
+    size: SplitSize | None,
+    mesh: Mesh,
+    most: int,
+) -> list[DeviceProgram]:
+    """Returns the programs that upsample and sum maps, if devices of this kind do that.
+
+    Args:
+      how: the settings.
+      method: the method of the network.
+      output: the prediction that is summed.
+      shapes: the padded shapes, from `padded_shapes`.
+      size: the split.
+      mesh: the devices of one process.
+      most: the most channels that an image of a batch needs.
+    """
+    if not sums_on_device(how.sum_on, mesh):
+        return []
+    params, variables = variable_shapes(method)
+    weights = {"params": params, **variables}
+    predict = functools.partial(_prediction_shape, prediction(method, output, mesh), weights)
+    return [
+        DeviceProgram(
+            name=f"sum of {output} at {one.size[0]} x {one.size[1]}",
+            lower=_sum_lowering(how, predict, one, most, mesh),
+            images=shardable(one.images, mesh),
+            asked=one.images,
+            executions=one.executions,
+            devices=mesh.devices.size,
+            remarks=(*size_remarks(size), f"up to {most} channels in a batch"),
+        )
+        for one in shapes
+    ]
+
+
+def _prediction_shape(
+    jitted: Any, weights: Mapping[str, Any], images: int, size: Size
+) -> jax.ShapeDtypeStruct:
+    shape = (images, *size)
+    image = jax.ShapeDtypeStruct((*shape, 3), jnp.uint8)
+    return jax.eval_shape(jitted, weights, image, jax.ShapeDtypeStruct(shape, jnp.bool_))
+
+
+def _sum_lowering(
+    how: MultiScale,
+    predict: Callable[[int, Size], jax.ShapeDtypeStruct],
+    one: Shape,
+    most: int,
+    mesh: Mesh,
+) -> Callable[[int], jax.stages.Lowered]:
+    placed = sharded(mesh)
+
+    def lower(images: int) -> jax.stages.Lowered:
+        maps, rows = predict(images, one.size), images // how.copies
+        ones = wanted([np.zeros(most, np.int32)], [(1, 1)], rows, maps.shape[-1])
+        total = (*ones.channels.shape, *one.canvas)
+        sizes = jax.ShapeDtypeStruct((rows, 2), jnp.int32)
+        return add_scale.lower(
+            jax.ShapeDtypeStruct(total, jnp.float32, sharding=placed),
+            jax.ShapeDtypeStruct(maps.shape, maps.dtype, sharding=placed),
+            sizes,
+            sizes,
+            jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), ones),
+            copies=how.copies,
+            padded=one.size,
+            upsample=how.upsample,
+            relu_each=how.relu_each,
+        )
+
+    return lower
+
+
 def size_remarks(size: SplitSize | None) -> tuple[str, ...]:
     """Returns what is assumed about the sizes of images."""
     if size is not None and size.image_sizes:
@@ -97,7 +189,9 @@ def size_remarks(size: SplitSize | None) -> tuple[str, ...]:
     return (f"images of {ASSUMED_SIZE[0]} x {ASSUMED_SIZE[1]} (assumed)",)
 
 
-def _lowering(jitted, weights: Mapping, size: Size):
+def _lowering(
+    jitted: Any, weights: Mapping[str, Any], size: Size
+) -> Callable[[int], jax.stages.Lowered]:
     def lower(images: int) -> jax.stages.Lowered:
         shape = (images, *size)
         return jitted.lower(

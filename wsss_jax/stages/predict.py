@@ -21,10 +21,12 @@ from wsss_jax.settings import part
 from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
 from wsss_jax.stages.crf_stage import CrfStage
 from wsss_jax.stages.network_programs import (
+    MOST_LABELS,
     image_sizes,
     local_mesh,
     network_programs,
     padded_shapes,
+    sum_programs,
     trained_method,
 )
 from wsss_jax.stages.per_image import ImageWork
@@ -58,7 +60,7 @@ class Predict(MultiScale, CrfSettings, CrfStage):
     def programs(
         self, sizes: Mapping[str, SplitSize], needs: Needs, mesh: Mesh
     ) -> list[DeviceProgram]:
-        """The network in every padded shape; see `Stage`."""
+        """The network in every padded shape, and sums of its maps; see `Stage`."""
         size = sizes.get(self.split)
         method = trained_method(needs, size)
         if method is None:
@@ -66,7 +68,11 @@ class Predict(MultiScale, CrfSettings, CrfStage):
         local, processes = local_mesh(mesh)
         plan = self.plan(image_sizes(size), method.backbone, local.devices.size)
         shapes = padded_shapes(plan, self.copies, size, processes)
-        return network_programs(method, "logits", shapes, size, local)
+        most = 1 + (MOST_LABELS if self.known_labels else method.num_classes)
+        return [
+            *network_programs(method, "logits", shapes, size, local),
+            *sum_programs(self, method, "logits", shapes, size, local, most),
+        ]
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.
