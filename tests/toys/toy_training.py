@@ -140,7 +140,14 @@ class Bar(Progress):
 def batches(steps: int):
     source: Any = Patches()
     return training_batches(
-        source, batch_size=BATCH, augment=PLAIN, seed=1, steps=steps, num_threads=1
+        source,
+        batch_size=BATCH,
+        augment=PLAIN,
+        seed=1,
+        steps=steps,
+        num_threads=1,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
     )
 
 
