@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 
-from wsss_jax.data.color import color_jitter, grayscale, hsv_shift
+from wsss_jax.data.color import hsv_shift, random_colors
 from wsss_jax.data.images import IGNORE
 from wsss_jax.data.limits import COLORS, check_limits, check_range
 from wsss_jax.errors import UserError
@@ -202,18 +202,7 @@ class Augment(Settings):
 
     def recolor(self, part: _Image, sample: _NewImage, rng: np.random.Generator) -> _Image:
         """Changes the colors of a part of an image; `sample` is `sampled` of the whole image."""
-        if rng.random() < self.jitter_p:
-            part = color_jitter(
-                part,
-                rng,
-                brightness=self.brightness,
-                contrast=self.contrast,
-                saturation=self.saturation,
-                hue=self.hue,
-                whole=sample,
-            )
-        if rng.random() < self.grayscale_p:
-            part = grayscale(part)
+        part = random_colors(part, sample, self, rng)
         if self.hsv:
             part = hsv_shift(part, rng, self.hsv)
         return part

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
 from wsss_jax.data.augment import resize_image, resize_mask
-from wsss_jax.data.color import color_jitter, grayscale
+from wsss_jax.data.color import random_colors
 from wsss_jax.data.limits import COLORS, check_limits, check_range
 from wsss_jax.settings import Settings
 
@@ -57,18 +57,7 @@ class StrongView(Settings):
         self, part: _Image, sample: UInt8[np.ndarray, "hh ww 3"], rng: np.random.Generator
     ) -> _Image:
         """Returns a view of a part of an image; `sample` is `augment.sampled` of the image."""
-        if rng.random() < self.jitter_p:
-            part = color_jitter(
-                part,
-                rng,
-                brightness=self.brightness,
-                contrast=self.contrast,
-                saturation=self.saturation,
-                hue=self.hue,
-                whole=sample,
-            )
-        if rng.random() < self.grayscale_p:
-            part = grayscale(part)
+        part = random_colors(part, sample, self, rng)
         if rng.random() < self.blur_p:
             sigma = rng.uniform(*self.blur_sigma)
             part = cv2.GaussianBlur(part, (0, 0), sigma)  # pyright: ignore[reportAssignmentType]
