@@ -145,6 +145,16 @@ def test_runs_quietly_and_a_second_run_starts_from_the_cache(command: Callable, 
     assert (recipe.parent / "bytes").read_bytes() == value
 
 
+def test_an_interrupt_while_libraries_are_imported_is_one_line(command: Callable, recipe: Path):
+    library = recipe.parent / "ml_collections.py"  # in front of the real one
+    library.write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    )
+    process = command()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
 def _run_raises(monkeypatch: pytest.MonkeyPatch, recipe: Path, error: BaseException) -> int:
     def run(options: argparse.Namespace) -> int:
         raise error

@@ -16,6 +16,9 @@ from typing import Any, NoReturn
 from wsss_jax.errors import Interrupted, UserError, nearest
 from wsss_jax.pipeline import process
 
+INTERRUPTED = {True: "interrupted; finished work is kept", False: "interrupted"}
+"""What is printed after Ctrl-C, if the same command resumes and otherwise."""
+
 _OVERRIDE = re.compile(r"--?(no)?config\.")
 _STATUSES = {
     0: "finished",
@@ -58,7 +61,7 @@ class Parser(argparse.ArgumentParser):
           goes_on: whether the same command resumes where it was interrupted.
         """
         program = f"python -m {module}"
-        told = {**_STATUSES, 130: _interrupted(goes_on), **statuses}
+        told = {**_STATUSES, 130: INTERRUPTED[goes_on], **statuses}
         shown = [f"  {what}:\n    {program} {arguments}" for what, arguments in examples]
         super().__init__(
             prog=program,
@@ -187,7 +190,7 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
         print(f"stopped: {stop}{again}", flush=True)
         return 0
     except KeyboardInterrupt:
-        print(f"{_interrupted(parser.goes_on)}{again}", file=sys.stderr)
+        print(f"{INTERRUPTED[parser.goes_on]}{again}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # The reader of a pipe (head, less) has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -201,10 +204,6 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
             print(f"error: cannot use {where}: {error.strerror}", file=sys.stderr)
             return 2
         raise
-
-
-def _interrupted(goes_on: bool) -> str:
-    return "interrupted; finished work is kept" if goes_on else "interrupted"
 
 
 def command(parser: Parser, argv: Sequence[str]) -> str:

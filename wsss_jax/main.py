@@ -18,7 +18,6 @@ from wsss_jax.command_line import Parser
 from wsss_jax.errors import UserError
 from wsss_jax.host.host_memory import share_one_heap
 from wsss_jax.pipeline import process
-from wsss_jax.pipeline.config import read_recipe, shipped_recipes
 
 _EXAMPLES = (
     (
@@ -49,6 +48,8 @@ _EXAMPLES = (
 
 
 def _parser() -> Parser:
+    from wsss_jax.pipeline.config import shipped_recipes
+
     parser = Parser(
         "wsss_jax.main",
         "Runs the stages of a recipe. The same command resumes where an earlier run stopped.",
@@ -102,10 +103,17 @@ def main(argv: Sequence[str]) -> int:
     It is 0 if the run finished, or stopped on request after saving; 2 for a mistake of the user,
     which is reported in one line; and 130 if the run was interrupted.
     """
-    return command_line.run(_parser(), argv, _run)
+    try:
+        parser = _parser()
+    except KeyboardInterrupt:  # while libraries were imported, which takes seconds
+        print(command_line.INTERRUPTED[False], file=sys.stderr)
+        return 130
+    return command_line.run(parser, argv, _run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    from wsss_jax.pipeline.config import read_recipe
+
     share_one_heap()  # before the recipe, which imports JAX
     if options.topology:
         if not options.dry_run:
