@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.toys import toy_training
 from tests.toys.host_reads import host_reads
 from tests.toys.toy_training import SGD, Toy, batches, one_step, same, tiny_cam, train
 from wsss_jax.errors import Interrupted, UserError
@@ -127,6 +128,25 @@ def test_a_second_interrupt_does_not_wait_for_the_step(tmp_path: Path):
     at = {1: lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)]}
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, 6, at=at)
+
+
+def test_first_parameters_are_not_kept_beside_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    drawn: list[Any] = []
+
+    def noted(*arguments: Any) -> Any:
+        drawn.append(init_variables(*arguments))
+        return drawn[-1]
+
+    monkeypatch.setattr(toy_training, "init_variables", noted)
+    arrays: list[bool] = []
+
+    def look() -> None:
+        arrays.extend(array.is_deleted() for array in jax.tree.leaves(drawn))
+
+    train(tmp_path, 3, tiny_cam(), at={2: look})
+    assert len(arrays) > 10 and all(arrays)
 
 
 def test_length_of_a_run():

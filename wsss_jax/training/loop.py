@@ -67,6 +67,8 @@ class Run:
 def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainState, dict]:
     """Trains from `params` or from the newest checkpoint, and returns the state and figures.
 
+    The memory of `params` and `variables` on the devices is released.
+
     Raises:
       Interrupted: SIGINT or SIGTERM came, and the step was finished and everything saved.
       UserError: the loss or its gradient is not finite; the message names the step and the images.
@@ -74,6 +76,9 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
     rules = assign_rules(params, run.method.param_rules())
     optimizer = run.optimizer.transformation(rules, run.schedule.steps)
     state = init_state(run.method, optimizer, params, variables, seed, run.mesh)
+    for array in jax.tree.leaves((params, variables)):
+        if isinstance(array, jax.Array):
+            array.delete()  # The state has copies, and callers keep these until the end.
     main = jax.process_index() == 0
     with closing(placed_ahead(run.batches, run.mesh)) as batches:
         restored = run.checkpoints.restore(state, batches, run.log)
