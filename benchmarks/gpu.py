@@ -12,8 +12,9 @@ Each measurement is a process of its own with a time limit, so that a crash or a
 itself, and JAX and PyTorch do not share the memory. The most valuable ones come first
 (`gpu_plan`). The result of each is one line of JSON in ``--out``, written as soon as it exists; a
 measurement that was cut leaves what it had found. A repeated call skips what is finished and tries
-what failed or was cut after everything else. ``--list`` shows the names, and ``--only`` picks some
-of them. Without a GPU the same measurements run on the CPU, where ``--toy`` makes them tiny.
+what failed or was cut after everything else. Results of another card are kept apart. ``--list``
+shows the names, and ``--only`` picks some of them. Without a GPU the same measurements run on the
+CPU, where ``--toy`` makes them tiny.
 """
 
 import argparse
@@ -59,11 +60,20 @@ def read(path: Path) -> list[Record]:
     return records
 
 
-def latest(records: Iterable[Record]) -> dict[str, Record]:
-    """The record that counts of each name: a finished one, or the last."""
+def machine(toy: bool) -> str:
+    """Whose results these are: the first card, or the CPU. Those of toys are kept apart."""
+    card = ""
+    with contextlib.suppress(OSError):
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        card = subprocess.run(command, capture_output=True, text=True).stdout
+    return (card.splitlines() or ["CPU"])[0].strip() + (", toy sizes" if toy else "")
+
+
+def latest(records: Iterable[Record], on: str) -> dict[str, Record]:
+    """The record that counts of each name on a machine: a finished one, or the last."""
     found: dict[str, Record] = {}
     for record in records:
-        if found.get(record["name"], {}).get("status") != "finished":
+        if record["on"] == on and found.get(record["name"], {}).get("status") != "finished":
             found[record["name"]] = record
     return found
 
@@ -150,13 +160,13 @@ def order(wanted: list[Measurement], known: Mapping[str, Record]) -> list[Measur
     return sorted(unfinished, key=lambda one: one.name in known)
 
 
-def run(wanted: list[Measurement], out: Path, budget: float, torch_python: str) -> bool:
+def run(wanted: list[Measurement], out: Path, budget: float, torch_python: str, on: str) -> bool:
     """Measures within `budget` seconds; whether all that was started was finished."""
     begin, good = time.monotonic(), True
     alone = ""
     if any(one.side == "torch" for one in wanted):
         alone = worker.why_not(torch_python, "torch")
-    for one in order(wanted, latest(read(out))):
+    for one in order(wanted, latest(read(out), on)):
         left = budget - (time.monotonic() - begin)
         if left < ENOUGH:
             print(f"{left:.0f} s are left: the rest waits for another call", flush=True)
@@ -165,7 +175,7 @@ def run(wanted: list[Measurement], out: Path, budget: float, torch_python: str) 
             print(f"{one.name}: left out, for {alone}", flush=True)
             continue
         if one.arguments.get("batch") == "fill":
-            batch = filling_batch(latest(read(out)), one)
+            batch = filling_batch(latest(read(out), on), one)
             if not batch:
                 print(
                     f"{one.name}: left out, for the memory of two batches is not known", flush=True
@@ -177,7 +187,7 @@ def run(wanted: list[Measurement], out: Path, budget: float, torch_python: str) 
         if one.side == "torch" and "recipe" in one.arguments:
             more = {"twin": twin_of(str(one.arguments["recipe"]))}
         record, interrupted = measure(one, python, min(one.limit, left), **more)
-        write(out, record)
+        write(out, {"on": on, **record})
         good &= record["status"] == "finished"
         said = f" ({record['said'][-1]})" if record.get("said") else ""
         print(f"{one.name}: {record['status']} after {record['seconds']} s{said}", flush=True)
@@ -207,7 +217,9 @@ def main() -> None:
     if options.table:
         if not options.table.is_file():
             parser.error(f"--table: expected a file of results, found none at {options.table}")
-        print(gpu_tables.tables_of(latest(read(options.table))))
+        records = read(options.table)
+        for on in dict.fromkeys(record["on"] for record in records):
+            print(f"## {on}\n\n{gpu_tables.tables_of(latest(records, on))}\n")
         return
     chosen = options.programs.split(",")
     if unknown := sorted(set(chosen) - {str(number) for number in PROGRAMS}):
@@ -221,7 +233,8 @@ def main() -> None:
             print(f"{one.program}  {one.limit:4.0f} s  {one.name}")
         return
     signal.signal(signal.SIGTERM, _interrupt)  # `timeout` sends it before it kills
-    sys.exit(0 if run(wanted, options.out, options.budget, options.torch_python) else 1)
+    on = machine(options.toy)
+    sys.exit(0 if run(wanted, options.out, options.budget, options.torch_python, on) else 1)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

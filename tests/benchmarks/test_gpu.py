@@ -53,26 +53,26 @@ def processes_with(text: str) -> list[str]:
 def test_a_hang_and_a_crash_cost_only_themselves(out: Path):
     marker = f"marker {time.time()}"
     wanted = [measurement("hangs", 2, marker=marker), measurement("crashes"), measurement("works")]
-    assert not gpu.run(wanted, out, 1000, "")
+    assert not gpu.run(wanted, out, 1000, "", "A")
     hung, crashed, worked = gpu.read(out)
     assert (hung["status"], hung["first"]) == ("cut", 1) and hung["seconds"] < 30
     assert processes_with(marker) == []
     assert (crashed["status"], crashed["said"]) == ("failed", ["expected memory, found none"])
     assert (worked["status"], worked["first"], worked["second"]) == ("finished", 1, None)
-    printed = gpu_tables.tables_of(gpu.latest(gpu.read(out)))
+    printed = gpu_tables.tables_of(gpu.latest(gpu.read(out), "A"))
     assert "`crashes`: failed" in printed and "found none" in printed and "`hangs`: cut" in printed
 
 
 def test_a_second_call_does_what_is_left_and_tries_failures_last(out: Path):
     wanted = [measurement("crashes"), measurement("works")]
-    gpu.run(wanted, out, 1000, "")
+    gpu.run(wanted, out, 1000, "", "A")
     again = [*wanted, Measurement("new", 1, "whole", "works", {"batch": 3}, 60)]
-    gpu.run(again, out, 1000, "")
+    gpu.run(again, out, 1000, "", "A")
     assert [one["name"] for one in gpu.read(out)] == ["crashes", "works", "new", "crashes"]
 
 
 def test_nothing_is_started_without_time(out: Path, capsys: pytest.CaptureFixture[str]):
-    assert gpu.run([measurement("works")], out, gpu.ENOUGH - 1, "")
+    assert gpu.run([measurement("works")], out, gpu.ENOUGH - 1, "", "A")
     assert not out.exists() and "the rest waits" in capsys.readouterr().out
 
 
@@ -84,7 +84,7 @@ def test_an_interruption_leaves_what_was_found(out: Path):
     signal.setitimer(signal.ITIMER_REAL, 2)
     try:
         with pytest.raises(SystemExit) as ended:
-            gpu.run([measurement("works"), measurement("hangs"), measurement("new")], out, 1000, "")
+            gpu.run([measurement(work) for work in ("works", "hangs", "new")], out, 1000, "", "A")
     finally:
         signal.signal(signal.SIGALRM, previous)
     assert ended.value.code == 130
@@ -107,7 +107,10 @@ def test_a_finished_record_counts_and_otherwise_the_last():
         {"name": "b", "status": "failed", "n": 3},
         {"name": "b", "status": "cut", "n": 4},
     ]
-    assert {name: one["n"] for name, one in gpu.latest(records).items()} == {"a": 1, "b": 4}
+    records = [{"on": "A", **one} for one in records]
+    records.append({"on": "B", "name": "b", "status": "finished", "n": 5})
+    assert {name: one["n"] for name, one in gpu.latest(records, "A").items()} == {"a": 1, "b": 4}
+    assert {name: one["n"] for name, one in gpu.latest(records, "B").items()} == {"b": 5}
 
 
 def step(name: str, seconds: float, batch: int = 8, **more: Any) -> dict[str, Any]:

@@ -205,7 +205,7 @@ def test_everything_on_a_gpu_beside_pytorch(folder: Path):
     out = folder / "everything.jsonl"
     arguments = (*TOY["gpu"], "--out", str(out), f"--torch-python={python}")
     run("gpu", *arguments, folder=folder, timeout=3000)
-    known = gpu.latest(gpu.read(out))
+    known = gpu.latest(gpu.read(out), gpu.machine(toy=True))
     # A CPU does not tell what fits into its memory, so no batch can fill it.
     expected = {one.name for one in plan(True, out)} - {"jax seam_voc bfloat16 batch fill"}
     assert {
