@@ -202,7 +202,8 @@ class Augment(Settings):
 
     def recolor(self, part: _Image, sample: _NewImage, rng: np.random.Generator) -> _Image:
         """Changes the colors of a part of an image; `sample` is `sampled` of the whole image."""
-        part = random_colors(part, sample, self, rng)
+        colors = {name: getattr(self, name) for name in COLORS}
+        part = random_colors(part, sample, rng, **colors)
         if self.hsv:
             part = hsv_shift(part, rng, self.hsv)
         return part

@@ -9,7 +9,6 @@ PIL and OpenCV both shift the hue in 8-bit HSV, but round differently: on photog
 import functools
 import math
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -109,36 +108,22 @@ def color_jitter(
     return image
 
 
-@runtime_checkable
-class RandomColors(Protocol):
-    """The settings of `random_colors`: strengths of `color_jitter`, and probabilities."""
-
-    brightness: float
-    contrast: float
-    saturation: float
-    hue: float
-    jitter_p: float
-    grayscale_p: float
-
-
 def random_colors(
     part: _Image,
     whole: UInt8[np.ndarray, "hh ww 3"],
-    settings: RandomColors,
     rng: np.random.Generator,
+    *,
+    jitter_p: float,
+    grayscale_p: float,
+    **strengths: float,
 ) -> _Image:
-    """Jitters the colors of a part of an image, or removes them, each with its probability."""
-    if rng.random() < settings.jitter_p:
-        part = color_jitter(
-            part,
-            rng,
-            brightness=settings.brightness,
-            contrast=settings.contrast,
-            saturation=settings.saturation,
-            hue=settings.hue,
-            whole=whole,
-        )
-    return grayscale(part) if rng.random() < settings.grayscale_p else part
+    """Jitters the colors of a part of an image, or removes them, each with its probability.
+
+    `strengths` are those of `color_jitter`.
+    """
+    if rng.random() < jitter_p:
+        part = color_jitter(part, rng, whole=whole, **strengths)
+    return grayscale(part) if rng.random() < grayscale_p else part
 
 
 def hsv_shift(image: _Image, rng: np.random.Generator, amount: int) -> _Image:

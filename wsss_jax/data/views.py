@@ -57,7 +57,8 @@ class StrongView(Settings):
         self, part: _Image, sample: UInt8[np.ndarray, "hh ww 3"], rng: np.random.Generator
     ) -> _Image:
         """Returns a view of a part of an image; `sample` is `augment.sampled` of the image."""
-        part = random_colors(part, sample, self, rng)
+        colors = {name: getattr(self, name) for name in COLORS}
+        part = random_colors(part, sample, rng, **colors)
         if rng.random() < self.blur_p:
             sigma = rng.uniform(*self.blur_sigma)
             part = cv2.GaussianBlur(part, (0, 0), sigma)  # pyright: ignore[reportAssignmentType]
