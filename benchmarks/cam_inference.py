@@ -18,6 +18,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Side:
         return sum(answer[kind] for answer in self.answers)
 
 
-def rows(recipe: str, options: argparse.Namespace, alone: str) -> list[str]:
+def rows(recipe: str, options: argparse.Namespace, alone: str) -> Iterator[str]:
     """The table's rows for one recipe; `alone` says why PyTorch takes no part, or is empty."""
     images = Path(options.root).resolve() / "JPEGImages"
     with tempfile.TemporaryDirectory() as name:
@@ -58,27 +59,26 @@ def rows(recipe: str, options: argparse.Namespace, alone: str) -> list[str]:
             padding = process.ask("0 0")["padding"]  # answers once it has left what PyTorch reads
             print(f"{recipe}: {100 * padding:.1f} % padding", file=sys.stderr)
             if alone:
-                return measured(recipe, options, [Side(process)])
+                yield from measured(recipe, options, [Side(process)])
+                return
             with worker.Worker(
                 options.torch_python, "torch_cam_worker.py", folder, options.threads
             ) as other:
-                found = measured(recipe, options, [Side(process), Side(other)])
+                yield from measured(recipe, options, [Side(process), Side(other)])
                 for one in (process, other):
                     one.ask(f"0 {min(options.turn, options.images)} keep")
                 difference = largest_difference(folder)
                 print(f"{recipe}: maps differ by {difference:.1e} at most", file=sys.stderr)
                 if not difference < MOST_DIFFERENT:
                     sys.exit(f"{recipe}: the maps differ by {difference:.1e}")
-                return found
 
 
-def measured(recipe: str, options: argparse.Namespace, sides: list[Side]) -> list[str]:
+def measured(recipe: str, options: argparse.Namespace, sides: list[Side]) -> Iterator[str]:
     """The rows with and without compiling."""
     turns = [
         (first, min(first + options.turn, options.images))
         for first in range(0, options.images, options.turn)
     ]
-    found = []
     repeated = turns[: options.repeat] or turns
     for label, todo in (("with compiling", turns), ("compiled", repeated)):
         for side in sides:
@@ -97,11 +97,10 @@ def measured(recipe: str, options: argparse.Namespace, sides: list[Side]) -> lis
             cells += [f"{1 / wall[1]:.2f}", f"**{wall[1] / wall[0]:.2f}**"]
             cells += [f"{one:.3f}" for one in processor]
             cells += [f"**{processor[1] / processor[0]:.2f}**"]
-        found.append(tables.row(cells))
+        yield tables.row(cells)
         for side in sides:
             peak = side.answers[-1]["peak_gib"]
             print(f"{recipe}, {label}, {side.process.script}: {peak:.1f} GiB", file=sys.stderr)
-    return found
 
 
 def largest_difference(folder: Path) -> float:
