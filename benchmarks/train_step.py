@@ -5,9 +5,10 @@
 
 Each side is a process of its own with the same threads, batch, crop, parameter groups and SGD
 update; both keep freed memory as the trainer does. They take turns, a few steps each, so that what
-else the machine does meets both alike. Prints a table in Markdown. ``--check`` turns dropout off
-and compares the losses of the first steps instead of the time. Without an interpreter that has
-PyTorch only our side is measured, whatever the recipe.
+else the machine does meets both alike. Prints a table in Markdown, and on standard error the time
+of each step. On a machine that does something else too, compare the processor time on one thread
+(``--threads 1``). ``--check`` turns dropout off and compares the losses of the first steps instead
+of the time. Without an interpreter that has PyTorch only our side is measured, whatever the recipe.
 """
 
 import argparse
@@ -35,12 +36,14 @@ class Side:
 
     process: worker.Worker
     seconds: list[float] = dataclasses.field(default_factory=list)
+    processor: list[float] = dataclasses.field(default_factory=list)
     peak: float = 0.0
 
     def turn(self, steps: int) -> None:
         """Does and measures steps."""
         answer = self.process.ask(steps)
         self.seconds += answer["seconds"]
+        self.processor += answer["processor"]
         self.peak = answer["peak_gib"]
 
 
@@ -90,8 +93,9 @@ def measured(
         batch, crop = file["image"].shape[:2]
     speed = [batch / statistics.median(side.seconds) for side in sides]
     for side in sides:
-        seconds = " ".join(f"{value:.3g}" for value in sorted(side.seconds))
-        print(f"{recipe}, {side.process.script}: seconds per step {seconds}", file=sys.stderr)
+        for name, values in (("seconds", side.seconds), ("processor seconds", side.processor)):
+            per_step = " ".join(f"{value:.3g}" for value in sorted(values))
+            print(f"{recipe}, {side.process.script}: {name} per step {per_step}", file=sys.stderr)
     cells = [recipe, twin["backbone"]["name"], batch, crop, options.dtype, f"{speed[0]:.2f}"]
     if theirs is None:
         return tables.row([*cells, "–", "–", f"{ours.peak:.1f} / –"])

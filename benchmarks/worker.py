@@ -85,16 +85,23 @@ def serve(answer: Callable[[str], dict[str, Any]]) -> None:
 def serve_steps(step: Step) -> None:
     """Does as many steps as each line says; answers with ``seconds``, ``losses``, ``peak_gib``.
 
-    The last is the most memory that this process has held so far.
+    The last is the most memory that this process has held so far. The list ``processor`` has the
+    processor time of each step in seconds.
     """
 
     def answer(line: str) -> dict[str, Any]:
-        seconds, losses = [], []
+        seconds, processor, losses = [], [], []
         for _ in range(int(line)):
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             losses.append(step())
-            seconds.append(time.perf_counter() - start)
-        return {"seconds": seconds, "losses": losses, "peak_gib": peak_gib()}
+            seconds.append(time.perf_counter() - start[0])
+            processor.append(time.process_time() - start[1])
+        return {
+            "seconds": seconds,
+            "processor": processor,
+            "losses": losses,
+            "peak_gib": peak_gib(),
+        }
 
     serve(answer)
 

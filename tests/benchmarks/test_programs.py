@@ -21,6 +21,7 @@ REPOSITORY = Path(training.__file__).resolve().parent.parent
 STEPS = ("--batch=2", "--crop=32", "--warmup=1", "--steps=1")
 TOY: dict[str, tuple[str, ...]] = {
     "cam_inference": ("--root=VOC2012", "--images=2", "--turn=1", "--repeat=1"),
+    "conv_layers": ("--crop=32", "--divide=32", "--layers", "b4", "b7, 1×1", "--rounds=1"),
     "dense_crf": ("--root=VOC2012", "--images=1"),
     "growth": ("--folder=growth", "--images", "65", "130", "--parts", "loader"),
     "input_pipeline": ("--root=VOC2012", "--batch_size=2", "--images=2", "--rounds=1", "--crop=32"),
@@ -32,7 +33,7 @@ TOY: dict[str, tuple[str, ...]] = {
 }
 # What these programs start.
 WORKERS = {"jax_worker", "pydensecrf_worker", "torch_random_walk", "torch_worker"}
-WORKERS |= {"cam_worker", "torch_cam_worker"}
+WORKERS |= {"cam_worker", "torch_cam_worker", "torch_conv_layers"}
 WORKERS |= {"gpu_jax", "gpu_stages", "gpu_torch", "gpu_whole"}
 
 
@@ -156,6 +157,18 @@ def test_dense_crf_beside_the_published_program(folder: Path):
     rows = table(run("dense_crf", *arguments, folder=folder))
     same = {row["case"]: row["same labels, worst image"] for row in rows}
     assert same["PSA, one α"] == same["IRN, hard labels"] == "100.000 %"
+
+
+def test_conv_layers(folder: Path):
+    rows = table(run("conv_layers", *TOY["conv_layers"], folder=folder))
+    assert [row["layer"] for row in rows] == 3 * ["b4"] + 3 * ["b7, 1×1"]
+    assert all(positive(row["XLA, ms"]) and positive(row["ours, ms"]) for row in rows)
+
+
+def test_conv_layers_beside_pytorch(folder: Path):
+    python = other_python("WSSS_TORCH_PYTHON", "torch")
+    done = run("conv_layers", *TOY["conv_layers"], f"--torch-python={python}", folder=folder)
+    assert all(positive(row["PyTorch, ms"]) and positive(row["ratio"]) for row in table(done))
 
 
 def test_input_pipeline(folder: Path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wsss_jax.ops import conv as module
-from wsss_jax.ops.conv import _plain, conv
+from wsss_jax.ops.conv import xla_conv, conv
 
 CASES = [
     (3, 1, 1, ((1, 1), (1, 1))),
@@ -27,7 +27,7 @@ def test_equals_the_automatic_derivative(monkeypatch, size, stride, dilation, pa
     x = rng.standard_normal((2, 9, 12, 4), np.float32)
     kernel = rng.standard_normal((size, size, 4, 6), np.float32)
     settings = (stride, dilation, padding)
-    shape = jax.eval_shape(lambda: _plain(jnp.asarray(x), jnp.asarray(kernel), *settings)).shape
+    shape = jax.eval_shape(lambda: xla_conv(jnp.asarray(x), jnp.asarray(kernel), *settings)).shape
     g = rng.standard_normal(shape, np.float32)
 
     def with_gradients(function):
@@ -37,7 +37,7 @@ def test_equals_the_automatic_derivative(monkeypatch, size, stride, dilation, pa
 
         return jax.jit(run)(x, kernel)
 
-    for own, reference in zip(with_gradients(conv), with_gradients(_plain), strict=True):
+    for own, reference in zip(with_gradients(conv), with_gradients(xla_conv), strict=True):
         np.testing.assert_allclose(own, reference, atol=1e-4)
 
 
@@ -56,7 +56,7 @@ def test_products_per_tap_add_up(monkeypatch, size, stride, dilation, padding, p
     x = jnp.asarray(rng.standard_normal((2, 9, 12, 4), np.float32))
     kernel = jnp.asarray(rng.standard_normal((size, size, 4, outputs), np.float32))
     settings = (stride, dilation, padding)
-    y, backward = jax.vjp(lambda x, kernel: _plain(x, kernel, *settings), x, kernel)
+    y, backward = jax.vjp(lambda x, kernel: xla_conv(x, kernel, *settings), x, kernel)
     to_x = jax.jit(lambda: module._input_gradient(x, kernel, y, *settings))()
     to_kernel = jax.jit(lambda: module._product_per_tap(x, y, (size, size), *settings))()
     for found, expected in zip((to_x, to_kernel), backward(y), strict=True):
@@ -92,7 +92,7 @@ def test_blocks_of_rows_add_up(monkeypatch, size, stride, dilation, padding, row
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, 9, 12, 4), np.float32))
     kernel = jnp.asarray(rng.standard_normal((size, size, 4, outputs), np.float32))
-    y, backward = jax.vjp(lambda k: _plain(x, k, stride, dilation, padding), kernel)
+    y, backward = jax.vjp(lambda k: xla_conv(x, k, stride, dilation, padding), kernel)
     row_bytes = 4 * 2 * y.shape[2] * size * size * 4
     monkeypatch.setattr(module, "BLOCK_BYTES", rows * row_bytes)
     found = module._product_per_rows(x, y, (size, size), stride, dilation, padding)

@@ -67,11 +67,12 @@ def conv(
     if platform == "tpu" and len(x) % devices == 0 and len(x) // devices <= FEW:
         return _rows(x, kernel, stride, dilation, padding, devices)
     if min(kernel.shape[2:]) < WIDE:
-        return _plain(x, kernel, stride, dilation, padding)
+        return xla_conv(x, kernel, stride, dilation, padding)
     return _wide(x, kernel, stride, dilation, padding)
 
 
-def _plain(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
+def xla_conv(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
+    """Convolves like `conv`, with XLA's own gradients."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -109,11 +110,11 @@ _rows.defvjp(_rows_forward, _rows_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _wide(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
-    return _plain(x, kernel, stride, dilation, padding)
+    return xla_conv(x, kernel, stride, dilation, padding)
 
 
 def _forward(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding):
-    return _plain(x, kernel, stride, dilation, padding), (x, kernel)
+    return xla_conv(x, kernel, stride, dilation, padding), (x, kernel)
 
 
 def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array):
@@ -121,13 +122,13 @@ def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array)
     settings = (stride, dilation, padding)
 
     def automatic(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
-        _, to_x = jax.vjp(lambda x: _plain(x, kernel, *settings), x)
-        _, to_kernel = jax.vjp(lambda kernel: _plain(x, kernel, *settings), kernel)
+        _, to_x = jax.vjp(lambda x: xla_conv(x, kernel, *settings), x)
+        _, to_kernel = jax.vjp(lambda kernel: xla_conv(x, kernel, *settings), kernel)
         return to_x(g)[0], to_kernel(g)[0]
 
     def products(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
         if kernel.shape[3] < DEEP:
-            _, backward = jax.vjp(lambda x: _plain(x, kernel, *settings), x)
+            _, backward = jax.vjp(lambda x: xla_conv(x, kernel, *settings), x)
             (to_x,) = backward(g)
         else:
             to_x = _input_gradient(x, kernel, g, *settings)
