@@ -101,7 +101,7 @@ def _rows_backward(stride: int, dilation: int, padding: Padding, devices: int, r
     _, to_x = jax.vjp(lambda x: row_conv(x, kernel, stride, dilation, padding, devices), x)
     # XLA makes no strips for the kernel gradient. As a single operation, it is also a single array
     # to exchange, while one per row of the kernel would be exchanged for each use of the kernel.
-    _, to_kernel = jax.vjp(lambda kernel: _plain(x, kernel, stride, dilation, padding), kernel)
+    _, to_kernel = jax.vjp(lambda kernel: xla_conv(x, kernel, stride, dilation, padding), kernel)
     return to_x(g)[0], to_kernel(g)[0]
 
 
