@@ -39,11 +39,6 @@ _EXAMPLES = (
         "--config seam_voc --workdir runs/seam --dry_run --only train \\\n"
         "        --topology v5e:2x4 --config.train.method.dtype=bfloat16",
     ),
-    (
-        "the seeds of a long recipe alone, with another batch size",
-        "--config seam_shapes --workdir runs/seeds --config.train.batch_size=8 \\\n"
-        "        --only train,cam,threshold,eval_cam_train",
-    ),
 )
 
 
