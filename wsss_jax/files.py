@@ -71,6 +71,14 @@ def remove_unfinished(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def make_again(path: Path) -> str:
+    """Returns what to do about a damaged file, which a stage of a run may have made."""
+    stage = path.parent.parent
+    if not (stage / START).is_file():
+        return "delete it and make it again"
+    return f"make it again with --only {stage.name} --force"
+
+
 def files_below(folder: Path) -> Iterator[Path]:
     """Yields the paths of all files below `folder`, one by one; each may be deleted at once.
 

@@ -264,3 +264,17 @@ def test_a_builder_counts_images_without_making_them(tmp_path: Path) -> None:
     builder = Shapes(train_images=10**6, data_dir=str(tmp_path)).builder("train")
     assert (len(builder.ids), len(builder.classes)) == (10**6, 6)
     assert not Path(builder.data_dir).exists() and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["metadata.json", "ids.txt", "sizes.npy", "records", "info"])
+def test_damaged_records_are_told_in_one_line(tmp_path: Path, damage: str) -> None:
+    source = prepare(_builder(tmp_path))
+    named = {"info": "dataset_info.json", "records": "*.array_record-*"}
+    for path in source.folder.glob(named.get(damage, damage)):
+        size = path.stat().st_size
+        path.write_bytes(path.read_bytes()[: size // 2])
+    with pytest.raises(UserError, match=r"expected prepared records in .* delete this folder") as e:
+        again = prepare(_builder(tmp_path))
+        for index in range(len(IDS)):
+            _check(again, index)
+    assert "\n" not in str(e.value) and str(source.folder.parent) in str(e.value)

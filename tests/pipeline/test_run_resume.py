@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 
 from tests.toys.adding_stages import adding_config, make_workdir, stages_run
 from wsss_jax.errors import Interrupted, UserError
-from wsss_jax.pipeline import process, record, run
+from wsss_jax.files import write_json
+from wsss_jax.pipeline import graph, process, record, run
 
 
 @pytest.fixture
@@ -107,6 +109,36 @@ def test_an_input_that_is_gone_makes_its_results_stale(workdir: Path):
     run.run(adding_config(), workdir)
     record.remove(workdir, "a")
     with pytest.raises(UserError, match=r"stage b: .*a is run again"):
+        run.run(adding_config(), workdir)
+
+
+def test_an_input_that_is_gone_is_named_before_the_data_are_read(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    nodes = graph.stages(adding_config())
+    settings = {"seed": 0, "data": {"builder": "tests.toys.no_data"}}
+    monkeypatch.setattr(type(nodes[0].stage), "splits", lambda stage: ("train",))
+    known = {"train": "digest"}
+    for decision in record.decide(nodes, settings, known, workdir):
+        folder = workdir / decision.node.name
+        folder.mkdir(parents=True)
+        (folder / "value").write_text("1")
+        assert decision.digest
+        for name in ("_START.json", "_DONE.json"):
+            write_json(folder / name, {"parts": decision.parts, "digest": decision.digest})
+    shutil.rmtree(workdir / "a")
+    for sources in ({}, known):
+        first, second, *_ = record.decide(nodes, settings, sources, workdir)
+        assert (first.action, second.action) == ("run", "refuse")
+        assert "holds another run: a is run again;" in second.reason
+
+
+@pytest.mark.parametrize("name", ["_START.json", "_DONE.json"])
+@pytest.mark.parametrize("content", ["[]", "{}", '{"parts": {"format": 2}}', '{"par'])
+def test_a_record_that_was_edited_is_named(workdir: Path, name: str, content: str):
+    run.run(adding_config(), workdir)
+    (workdir / "b" / name).write_text(content)
+    with pytest.raises(UserError, match=rf"expected .* {workdir / 'b' / name}.*: restore the file"):
         run.run(adding_config(), workdir)
 
 

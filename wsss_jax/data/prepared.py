@@ -22,12 +22,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from filelock import FileLock
+from google.protobuf.json_format import ParseError
 from jaxtyping import Int32
 
 from wsss_jax.data.columns import Names, Size, Sizes
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
-from wsss_jax.files import read_bytes, read_json
+from wsss_jax.files import read_json
 from wsss_jax.progress import Progress
 
 # TFDS keeps the records of a shard in memory while it writes them. Every shard that is read stays
@@ -79,8 +80,11 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """A function that is called after each record is written."""
         self._metadata = _Metadata(ids, self._sizes, classes=self.classes, masks=masks, digest="")
         config = tfds.core.BuilderConfig(name=f"{self.split}-{fingerprint[:16]}")
-        with _quiet():
-            super().__init__(data_dir=folder, config=config, file_format="array_record")
+        try:
+            with _quiet():
+                super().__init__(data_dir=folder, config=config, file_format="array_record")
+        except ParseError as error:  # It reads what it wrote before.
+            raise _damaged(folder / self.name / config.name, error) from error
 
     @abc.abstractmethod
     def records(self, positions: range) -> Iterator[Record]:
@@ -178,18 +182,23 @@ class PreparedSource:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        metadata = read_json(folder / "metadata.json")
-        self.ids: Sequence[str] = Names(read_bytes(folder / _IDS))
-        self.sizes: Sequence[Size] = Sizes(np.load(folder / _SIZES))
-        self.classes: tuple[str, ...] = tuple(metadata["classes"])
-        self.digest: str = metadata["digest"]
-        encoded = ("image", "segmentation") if metadata["masks"] else ("image",)
-        # Images stay encoded, because our own decoding agrees with that of the published loaders.
-        decoders: Any = dict.fromkeys(encoded, tfds.decode.SkipDecoding())
-        with _quiet():
-            builder: Any = tfds.builder_from_directory(folder)
-            (split,) = builder.info.splits
-            self._records: Any = builder.as_data_source(split=split, decoders=decoders)
+        try:
+            metadata = read_json(folder / "metadata.json")
+            self.ids: Sequence[str] = Names((folder / _IDS).read_bytes())
+            self.sizes: Sequence[Size] = Sizes(np.load(folder / _SIZES))
+            self.classes: tuple[str, ...] = tuple(metadata["classes"])
+            self.digest: str = metadata["digest"]
+            encoded = ("image", "segmentation") if metadata["masks"] else ("image",)
+            # Images stay encoded, because our own decoding agrees with that of published loaders.
+            decoders: Any = dict.fromkeys(encoded, tfds.decode.SkipDecoding())
+            with _quiet():
+                builder: Any = tfds.builder_from_directory(folder)
+                (split,) = builder.info.splits
+                self._records: Any = builder.as_data_source(split=split, decoders=decoders)
+        except Exception as error:  # Libraries of TFDS raise errors of their own.
+            raise _damaged(folder, error) from error
+        if not len(self.ids) == len(self.sizes) == len(self._records):
+            raise _damaged(folder, "lists of different lengths")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -197,7 +206,10 @@ class PreparedSource:
     def __getitem__(self, index: int) -> Record:
         if not 0 <= index < len(self.ids):
             raise IndexError(f"record {index} of {len(self.ids)}")
-        found = self._records[index]
+        try:
+            found = self._records[index]
+        except Exception as error:  # Libraries of TFDS raise errors of their own.
+            raise _damaged(self.folder, error) from error
         return Record(
             id=found["id"].decode(),
             image=found["image"],
@@ -208,6 +220,14 @@ class PreparedSource:
 
     def __reduce__(self) -> tuple[type["PreparedSource"], tuple[Path]]:
         return PreparedSource, (self.folder,)
+
+
+def _damaged(folder: Path, what: object) -> UserError:
+    what = " ".join(str(what).split())
+    return UserError(
+        f"expected prepared records in {folder}, found damaged ones ({what}): delete this folder"
+        " and run the same command again, which prepares them again"
+    )
 
 
 def _digest(digest: Any, record: Record) -> None:

@@ -84,6 +84,7 @@ class Affinity(Method):
         Raises:
           UserError: a value is out of its range.
         """
+        super().__post_init__()
         if len(self.dims) != 4 or min(self.dims) < 1:
             raise UserError(f"expected four dims above 0, found {tuple(self.dims)}: change them")
         if self.map_stride < 1:

@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
 from wsss_jax.data.batch_spec import BatchSpec
+from wsss_jax.errors import UserError
 from wsss_jax.models.base import Backbone
 from wsss_jax.settings import Settings, supplied
 from wsss_jax.types import Batch, ParamRule
@@ -88,6 +89,23 @@ class Method(Settings, abc.ABC):
     backbone: Backbone
     head_lr: float = 10.0
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        """Checks the rates, including those of dropout in the backbone and the head.
+
+        Raises:
+          UserError: one of them is out of its range.
+        """
+        super().__post_init__()
+        if self.head_lr < 0:
+            raise UserError(f"expected head_lr of 0 or more, found {self.head_lr:g}: change it")
+        for part in (self, *(getattr(self, field.name) for field in dataclasses.fields(self))):
+            rates = getattr(part, "dropout", ())
+            for rate in rates if isinstance(rates, tuple) else (rates,):
+                if not 0 <= rate < 1:
+                    raise UserError(
+                        f"expected dropout of 0 or more and below 1, found {rate:g}: change it"
+                    )
 
     def batch_spec(self) -> BatchSpec:
         """Returns what a batch has besides images and image-level labels, by default nothing."""

@@ -177,6 +177,7 @@ class EcsNet(Method):
         Raises:
           UserError: a value is out of its range.
         """
+        super().__post_init__()
         for name in ("fill_sigma", "erase_threshold", "temperature"):
             if getattr(self, name) <= 0:
                 raise UserError(f"expected {name} above 0, found {getattr(self, name)}: raise it")

@@ -87,6 +87,7 @@ class IrNet(Method):
         Raises:
           UserError: the radius leaves no pair, or the backbone's strides do not fit together.
         """
+        super().__post_init__()
         if self.radius < 2:
             raise UserError(f"expected a radius of at least 2, found {self.radius}: raise it")
         strides = self.backbone.tap_strides

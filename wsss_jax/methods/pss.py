@@ -104,6 +104,7 @@ class Pss(Method):
         Raises:
           UserError: there is no scale 1.
         """
+        super().__post_init__()
         if 1.0 not in self.mask_scales:
             raise UserError(f"expected 1.0 in mask_scales, found {self.mask_scales}: add it")
 

@@ -133,6 +133,7 @@ class Seam(Method):
         Raises:
           UserError: a transform is unknown or named twice.
         """
+        super().__post_init__()
         kinds = self.transform.split("_")
         known = ("rescale", *transforms.KINDS)
         if len(set(kinds)) < len(kinds) or not set(kinds) <= set(known):

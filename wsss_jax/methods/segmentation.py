@@ -94,6 +94,7 @@ class Segmentation(Method):
         Raises:
           UserError: a weight is negative, or `ema` is not a share.
         """
+        super().__post_init__()
         if self.presence_weight < 0:
             raise UserError(
                 f"expected presence_weight of 0 or more, found {self.presence_weight}: change it"

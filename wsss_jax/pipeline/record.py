@@ -29,7 +29,7 @@ class Decision:
     Attributes:
       node: the stage.
       parts: everything on which the results depend.
-      digest: the hash of `parts`.
+      digest: the hash of `parts`, or None if the data are not available and were never recorded.
       action: ``run``, ``resume``, ``skip`` (finished), ``redo`` (delete and run), ``leave`` (not
         asked for), ``remove`` (not asked for, but made from a stage that is run again) or
         ``refuse``.
@@ -38,7 +38,7 @@ class Decision:
 
     node: Node
     parts: dict[str, Any]
-    digest: str
+    digest: str | None
     action: str
     reason: str
 
@@ -65,7 +65,9 @@ def decide(
     decisions: dict[str, Decision] = {}
     for node in nodes:
         parts = _parts(node, settings, sources, decisions, recorded(workdir / node.name))
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        digest = None
+        if None not in (*parts["images"].values(), *parts["needs"].values()):
+            digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         action, reason = _action(node, parts, workdir, decisions, only, force)
         decisions[node.name] = Decision(node, parts, digest, action, reason)
     # A stage that is run again with the same record has the same results, so what was made from
@@ -92,13 +94,19 @@ def recorded(folder: Path) -> dict[str, Any] | None:
     """
     if not (folder / START).is_file():
         return None
-    parts = read_json(folder / START).get("parts")
-    if not isinstance(parts, dict):
+    record = read_json(folder / START)
+    parts = record.get("parts") if isinstance(record, dict) else None
+    if not isinstance(parts, dict) or (parts.get("format") == FORMAT and not _is_whole(parts)):
         raise UserError(
-            f"expected a record of this program in {folder / START}, found something else: choose"
-            " another --workdir"
+            f"expected a record of this program in {folder / START}, found something else: restore"
+            f" the file, or delete {folder} to run the stage again"
         )
     return parts
+
+
+def _is_whole(parts: dict[str, Any]) -> bool:
+    kinds = dict.fromkeys(("section", "files", "data", "images", "needs"), dict) | {"seed": int}
+    return all(isinstance(parts.get(name), kind) for name, kind in kinds.items())
 
 
 def _parts(
@@ -109,10 +117,12 @@ def _parts(
     old: dict[str, Any] | None,
 ) -> dict[str, Any]:
     images = {s: sources.get(s) for s in node.stage.splits()}
+    needs = {name: upstream[node.needs[name]].digest for name in sorted(node.needs)}
     files = {name: _file_digest(path) for name, path in node.stage.files().items()}
     if old is not None and old.get("format") == FORMAT:
         images = {s: old["images"].get(s) if d is None else d for s, d in images.items()}
         files = {k: old["files"].get(k) if d is None else d for k, d in files.items()}
+        needs = {k: old["needs"].get(k) if d is None else d for k, d in needs.items()}
     ignored = {*node.stage.no_effect, *files}
     parts = {
         "format": FORMAT,
@@ -121,7 +131,7 @@ def _parts(
         "seed": settings.get("seed", 0),
         "data": _data(settings["data"]),
         "images": images,
-        "needs": {name: upstream[node.needs[name]].digest for name in sorted(node.needs)},
+        "needs": needs,
     }
     return json.loads(json.dumps(parts))  # turns tuples into lists, as in a record that is read
 

@@ -160,7 +160,7 @@ def _run_stage(context: Context, decision: Decision) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(folder)
         if decision.action == "resume":
-            before = float(read_json(folder / START).get("seconds", 0.0))
+            before = float(read_json(folder / START).get("seconds") or 0.0)
         write_json(folder / START, {**record, "parts": decision.parts, "seconds": before})
         write_json(folder / "config.json", node.section)
     _barrier(f"start {node.name}")
@@ -192,17 +192,14 @@ def _gather(
     config: ConfigDict, workdir: Path, nodes: tuple[graph.Node, ...]
 ) -> dict[str, dict[str, Any]]:
     finished = {
-        node.name: read_json(workdir / node.name / DONE)
+        node.name: _done(workdir / node.name / DONE)
         for node in nodes
         if (workdir / node.name / DONE).is_file()
     }
     if jax.process_index() == 0:
         results = {
             "config": json.loads(config.to_json_best_effort()),
-            "stages": {
-                n: {k: d[k] for k in ("type", "digest", "seconds", "finished", "metrics")}
-                for n, d in finished.items()
-            },
+            "stages": finished,
             "versions": versions(),
             "revision": git_revision(),
         }
@@ -213,6 +210,18 @@ def _gather(
                 splits = ", ".join(node.stage.splits())
                 _say(f"masks of {splits}: {workdir / node.name / 'masks'}")
     return {name: done["metrics"] for name, done in finished.items()}
+
+
+def _done(path: Path) -> dict[str, Any]:
+    """Returns the part of the record of a finished stage that ``results.json`` contains."""
+    done = read_json(path)
+    kinds = {"type": str, "digest": str, "seconds": int | float, "finished": str, "metrics": dict}
+    if not isinstance(done, dict) or not all(isinstance(done.get(k), t) for k, t in kinds.items()):
+        raise UserError(
+            f"expected a record of this program in {path}, found something else: restore the file,"
+            " or delete it to finish the stage again"
+        )
+    return {name: done[name] for name in kinds}
 
 
 # The figures that the table shows, and their formats.

@@ -9,7 +9,7 @@ import abc
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.source import Source
-from wsss_jax.errors import UserError
+from wsss_jax.errors import UserError, nearest
 from wsss_jax.progress import Progress
 from wsss_jax.report.planned import PlannedStage
 from wsss_jax.settings import Settings
@@ -150,8 +150,11 @@ class Stage(Settings, abc.ABC):
         """Refuses needs that cannot work, before any stage runs and without the data.
 
         Raises:
-          UserError: a need of `inputs` is missing, or its stage does not have these outputs.
+          UserError: a need of `inputs` is missing, its stage does not have these outputs, or there
+            is another need, whose stage finds no threshold that a setting could refer to.
         """
+        if self.inputs:
+            refuse_unknown(needs, self.inputs)
         for name, any_of in self.inputs.items():
             expect(needs, name, *any_of)
 
@@ -210,6 +213,22 @@ class Stage(Settings, abc.ABC):
           UserError: the data or the results of other stages are not as expected.
           Interrupted: the stage stopped on request after it had saved its state.
         """
+
+
+def refuse_unknown(needs: Needs, known: Collection[str]) -> None:
+    """Refuses needs that are not `known`, except for stages that find a threshold.
+
+    Settings can refer to a threshold as ``from:NEED``, with any name.
+
+    Raises:
+      UserError: there is such a need.
+    """
+    for name, need in needs.items():
+        if name not in known and "metrics.json" not in need.stage.outputs:
+            raise UserError(
+                f"expected needs.{name} to name a stage that makes metrics.json for from:{name}, or"
+                f" to be needs.{' or needs.'.join(known)}, found {need.name}{nearest(name, known)}"
+            )
 
 
 def expect(needs: Needs, name: str, *any_of: str) -> None:

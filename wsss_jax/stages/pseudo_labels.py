@@ -21,7 +21,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, check_all_found
 from wsss_jax.host.background import power_background
 from wsss_jax.scoring.confusion import IGNORE, strongest
-from wsss_jax.stages.base import Context, Needs, expect
+from wsss_jax.stages.base import Context, Needs, expect, refuse_unknown
 from wsss_jax.stages.crf import expect_alpha
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
 from wsss_jax.stages.references import best_threshold, named_need
@@ -122,6 +122,7 @@ class PseudoLabels(PerImageStage):
 
     def check(self, needs: Needs) -> None:
         """Refuses what cannot work; see `Stage`."""
+        refuse_unknown(needs, ("cams", "crf"))
         if "crf" in needs:
             expect(needs, "crf", "crf/")
             self._alpha_of(needs["crf"].name)

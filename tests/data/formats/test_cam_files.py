@@ -12,6 +12,8 @@ from wsss_jax.data.formats.cam_files import (
     write_irn_cams,
     write_seam_cams,
 )
+from wsss_jax.data.formats.crf_files import read_crf
+from wsss_jax.data.formats.walk_files import read_walk
 from wsss_jax.errors import UserError
 
 KEYS = np.array([14, 4], np.int64)  # out of order on purpose
@@ -145,3 +147,16 @@ def test_maps_of_several_sizes_are_refused(tmp_path: Path):
     (tmp_path / "a.npy").write_bytes(pickle.dumps(maps))
     with pytest.raises(UserError, match="one size"):
         read_cams(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("kind", ["cams", "crf", "walk"])
+def test_a_damaged_file_of_a_stage_says_how_to_make_it_again(tmp_path: Path, kind: str):
+    path = tmp_path / "maps_train" / kind / "a.npz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PK damaged")
+    read = {"cams": read_cams, "crf": lambda path: read_crf(path, 4), "walk": read_walk}[kind]
+    with pytest.raises(UserError, match="delete it and make it again"):
+        read(path)
+    (tmp_path / "maps_train" / "_START.json").write_text("{}")
+    with pytest.raises(UserError, match="make it again with --only maps_train --force"):
+        read(path)

@@ -26,7 +26,7 @@ from wsss_jax.data.formats.portable_pickle import Tensor, dump_numpy_pickle
 from wsss_jax.data.formats.safe_pickle import load_numpy_pickle
 from wsss_jax.data.images import decode_image
 from wsss_jax.errors import UserError
-from wsss_jax.files import ARRAY_READING, atomic_write, check_all_found
+from wsss_jax.files import ARRAY_READING, atomic_write, check_all_found, make_again
 
 SUFFIXES = (".npz", ".npy")
 
@@ -174,7 +174,7 @@ def _read_npz(path: Path) -> tuple[Any, Any]:
     except _DAMAGE as error:
         raise UserError(
             f"{path}: expected CAMs (.npz), found a truncated or foreign file ({error}):"
-            " delete it and make it again"
+            f" {make_again(path)}"
         ) from error
 
 
@@ -192,7 +192,9 @@ def _checked(path: Path, keys: Any, cam: Any, num_classes: int | None) -> Cams:
             f" without background, found {keys.tolist()}: check the list of classes"
         )
     if not np.isfinite(cam).all():
-        raise UserError(f"{path}: expected finite scores, found NaN or infinity: make it again")
+        raise UserError(
+            f"{path}: expected finite scores, found NaN or infinity: {make_again(path)}"
+        )
     order = np.argsort(keys)
     return Cams(keys[order].astype(np.int32), cam[order])
 

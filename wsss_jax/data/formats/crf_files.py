@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Float16, Int, Int32, UInt8
 
 from wsss_jax.errors import UserError
-from wsss_jax.files import ARRAY_READING, atomic_write
+from wsss_jax.files import ARRAY_READING, atomic_write, make_again
 
 _STEPS = 2048
 _COMPRESSION = 1  # level 6 is four times slower for files a fifth smaller
@@ -83,13 +83,13 @@ def read_crf(
     except (zipfile.BadZipFile, *_DAMAGE) as error:
         raise UserError(
             f"{path}: expected a CRF result (.npz), found a truncated or foreign file ({error}):"
-            " delete it and make it again"
+            f" {make_again(path)}"
         ) from error
     shapes_fit = keys.ndim == 1 and q.ndim == 3 and len(q) == len(keys) + 1
     if not (shapes_fit and keys.dtype == np.int32 and q.dtype == np.float16):
         raise UserError(
             f"{path}: expected keys int32 [K] and {name} float16 [K + 1, H, W], found"
-            f" {keys.dtype} {keys.shape} and {q.dtype} {q.shape}: make it again"
+            f" {keys.dtype} {keys.shape} and {q.dtype} {q.shape}: {make_again(path)}"
         )
     limit = np.inf if num_classes is None else num_classes
     if len(keys) and not (keys[0] >= 0 and keys[-1] < limit and (np.diff(keys) > 0).all()):
@@ -98,7 +98,7 @@ def read_crf(
             f" {keys.tolist()}: check the list of classes"
         )
     if not ((q >= 0) & (q <= 1)).all():
-        raise UserError(f"{path}: expected probabilities, found other values: make it again")
+        raise UserError(f"{path}: expected probabilities, found other values: {make_again(path)}")
     return keys, q
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from wsss_jax.errors import UserError
-from wsss_jax.files import ARRAY_READING, atomic_write
+from wsss_jax.files import ARRAY_READING, atomic_write, make_again
 
 Size = tuple[int, int]
 
@@ -83,12 +83,12 @@ def read_walk(path: Path, num_classes: int | None = None) -> Walk:
     except (KeyError, zipfile.BadZipFile, *_DAMAGE) as error:
         raise UserError(
             f"{path}: expected the result of a walk (.npz), found a truncated or foreign file"
-            f" ({error}): delete it and make it again"
+            f" ({error}): {make_again(path)}"
         ) from error
     if not (keys.ndim == 1 and scores.ndim == 3 and len(scores) == len(keys) + 1):
         raise UserError(
             f"{path}: expected keys [K] and scores [K + 1, h, w], found {keys.shape} and"
-            f" {scores.shape}: make it again"
+            f" {scores.shape}: {make_again(path)}"
         )
     if len(keys) and num_classes is not None and not 0 <= keys.min() <= keys.max() < num_classes:
         raise UserError(
@@ -96,5 +96,7 @@ def read_walk(path: Path, num_classes: int | None = None) -> Walk:
             f" {keys.tolist()}: check the list of classes"
         )
     if not np.isfinite(scores).all():
-        raise UserError(f"{path}: expected finite scores, found NaN or infinity: make it again")
+        raise UserError(
+            f"{path}: expected finite scores, found NaN or infinity: {make_again(path)}"
+        )
     return Walk(keys, scores, size, walked, stride)
