@@ -54,4 +54,4 @@ def test_memory_is_flat_in_the_number_of_images(folder: Path, part: str):
 def test_memory_is_flat_up_to_a_hundred_thousand_images(tmp_path: Path):
     for part in growth.PARTS:
         few, many = (growth.in_a_process(part, n, 20, tmp_path) for n in (20_000, 100_000))
-        assert (many["bytes"] - few["bytes"]) / 80_000 < MOST, part
+        assert (many["bytes"] - few["bytes"]) / 80_000 < 2 * MOST, part

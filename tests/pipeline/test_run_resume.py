@@ -118,7 +118,7 @@ def test_an_input_that_is_gone_is_named_before_the_data_are_read(
     nodes = graph.stages(adding_config())
     settings = {"seed": 0, "data": {"builder": "tests.toys.no_data"}}
     monkeypatch.setattr(type(nodes[0].stage), "splits", lambda stage: ("train",))
-    known = {"train": "digest"}
+    known: dict[str, str | None] = {"train": "digest"}
     for decision in record.decide(nodes, settings, known, workdir):
         folder = workdir / decision.node.name
         folder.mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_an_input_that_is_gone_is_named_before_the_data_are_read(
         for name in ("_START.json", "_DONE.json"):
             write_json(folder / name, {"parts": decision.parts, "digest": decision.digest})
     shutil.rmtree(workdir / "a")
-    for sources in ({}, known):
+    for sources in (dict[str, str | None](), known):
         first, second, *_ = record.decide(nodes, settings, sources, workdir)
         assert (first.action, second.action) == ("run", "refuse")
         assert "holds another run: a is run again;" in second.reason

@@ -110,7 +110,8 @@ class Walks:
     ):
         self._source, self._cams, self._network = source, cams, network
         self._how, self._alpha = how, alpha
-        sizes = [(how.scaled(size),) for size in source.sizes]
+        scaled = {size: (how.scaled(size),) for size in set(source.sizes)}
+        sizes = [scaled[size] for size in source.sizes]
         self.plan = how.padded(sizes, network.backbone, devices=network.devices)
 
     def prepare(self, position: int) -> Prepared:
