@@ -17,6 +17,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import tables
 from wsss_jax.data.augment import Augment
+from wsss_jax.data.columns import Names
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.images import encode_mask
 from wsss_jax.data.loader import training_batches
@@ -73,7 +75,7 @@ class TinyBuilder(RecordBuilder, skip_registration=True):
             folder=data.prepared_root,
             split=split,
             fingerprint=hashlib.sha256(f"{data.images} {data.classes}".encode()).hexdigest(),
-            ids=[f"image_{index:07d}" for index in range(data.images)],
+            ids=Names.of(f"image_{index:07d}" for index in range(data.images)),
             classes=[f"class_{index}" for index in range(data.classes)],
             masks=True,
         )
@@ -126,7 +128,7 @@ class LinkedMaps(Stage):
 def recipe(images: int, classes: int, folder: Path) -> ConfigDict:
     """Returns the recipe of all parts."""
     c: Any = ConfigDict({"name": "growth", "seed": 0})
-    data = str(folder / "data")
+    data = str(_workdir(images, classes, folder) / "data")
     c.data = DataSettings.defaults(
         "benchmarks.growth", images=images, classes=classes, data_dir=data
     )
@@ -143,22 +145,26 @@ def recipe(images: int, classes: int, folder: Path) -> ConfigDict:
 
 def _stage(name: str) -> Callable[[int, int, Path], None]:
     def part(images: int, classes: int, folder: Path) -> None:
-        run(recipe(images, classes, folder), _workdir(images, classes, folder), (name,))
+        # A stage that an earlier measurement finished would be skipped, and its imports with it.
+        workdir = _workdir(images, classes, folder)
+        run(recipe(images, classes, folder), workdir, (name,), force=True)
 
     return part
 
 
+def _prepare(images: int, classes: int, folder: Path) -> None:
+    shutil.rmtree(_workdir(images, classes, folder) / "data", ignore_errors=True)
+    _stage("maps")(images, classes, folder)
+
+
 def _finished(images: int, classes: int, folder: Path) -> None:
-    (_workdir(images, classes, folder) / "masks" / "_DONE.json").unlink()
-    _stage("masks")(images, classes, folder)
+    workdir = _workdir(images, classes, folder)
+    (workdir / "masks" / "_DONE.json").unlink()
+    run(recipe(images, classes, folder), workdir, ("masks",))
 
 
 def _records(images: int, classes: int, folder: Path) -> None:
     run(recipe(images, classes, folder), _workdir(images, classes, folder))
-
-
-def _again(images: int, classes: int, folder: Path) -> None:
-    run(recipe(images, classes, folder), _workdir(images, classes, folder), ("masks",), force=True)
 
 
 def _loader(images: int, classes: int, folder: Path) -> None:
@@ -176,7 +182,7 @@ def _loader(images: int, classes: int, folder: Path) -> None:
 
 # Each part needs the results of the parts before it.
 PARTS: dict[str, tuple[str, Callable[..., None]]] = {
-    "prepare": ("preparing the data set; linking maps", _stage("maps")),
+    "prepare": ("preparing the data set; linking maps", _prepare),
     "loader": ("training loader: 100 batches of 16", _loader),
     "threshold": ("threshold", _stage("threshold")),
     "scores": ("evaluate maps at 100 thresholds", _stage("scores")),
@@ -185,7 +191,7 @@ PARTS: dict[str, tuple[str, Callable[..., None]]] = {
     "mask_scores": ("evaluate masks", _stage("mask_scores")),
     "report": ("report", _stage("report")),
     "records": ("records of a finished run", _records),
-    "again": ("masks deleted and made again (--force)", _again),
+    "again": ("masks deleted and made again (--force)", _stage("masks")),
 }
 
 

@@ -47,13 +47,14 @@ def _builder(
     *,
     masks: bool = True,
     fingerprint: str = "ab" * 20,
+    classes: tuple[str, ...] = ("cat", "dog"),
 ) -> Numbers:
     return kind(
         folder=folder,
         split="train_aug",
         fingerprint=fingerprint,
         ids=IDS,
-        classes=("cat", "dog"),
+        classes=classes,
         masks=masks,
     )
 
@@ -96,6 +97,14 @@ def test_without_masks(tmp_path: Path) -> None:
     source = prepare(_builder(tmp_path, masks=False))
     assert source[2]["segmentation"] is None
     _check(source, 2)
+
+
+def test_masks_have_at_most_254_classes(tmp_path: Path) -> None:
+    classes = tuple(f"class {index}" for index in range(255))
+    _builder(tmp_path, classes=classes[:254])
+    _builder(tmp_path, classes=classes, masks=False)
+    with pytest.raises(UserError, match=r"expected at most 254 classes.* found 255"):
+        _builder(tmp_path, classes=classes)
 
 
 def test_prepared_records_are_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

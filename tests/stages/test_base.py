@@ -1,6 +1,7 @@
 """What can be seen to be wrong in a recipe is refused before its first stage."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from wsss_jax.methods.affinity import Affinity
 from wsss_jax.ops.resize import resize_bilinear
 from wsss_jax.pipeline import graph
 from wsss_jax.pipeline.config import load_config, read_recipe
+from wsss_jax.stages.base import Context, Stage
 
 
 class GridVit(SmallVit):
@@ -286,3 +288,27 @@ def test_a_method_that_breaks_its_contract_is_shown_before_the_first_stage(
     with pytest.raises(ValueError, match=r"Affinity\.predict: expected affinity of shape \[1, "):
         main.main(command)
     assert not (tmp_path / "run/train").exists()
+
+
+class ManyClasses(Context):
+    """A context whose split ``few`` has as many classes as masks can hold, and ``many`` one more.
+
+    The classes are those of images without masks.
+    """
+
+    def source(self, split: str) -> Any:
+        return SimpleNamespace(classes=("",) * {"few": 254, "many": 255}[split])
+
+
+@pytest.mark.parametrize(
+    "kind", ["pseudo_labels", "predict", "random_walk", "irn_labels", "evaluate"]
+)
+def test_more_classes_than_masks_can_hold_are_refused(kind: str, tmp_path: Path):
+    ctx = ManyClasses(ConfigDict(), tmp_path, "masks", tmp_path)
+
+    def check(split: str) -> None:
+        Stage.from_config(Stage.defaults(kind, split=split), "masks").check_data(ctx)
+
+    check("few")
+    with pytest.raises(UserError, match=r"expected at most 254 classes.* found 255"):
+        check("many")

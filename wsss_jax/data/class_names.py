@@ -14,6 +14,19 @@ VOC_CLASSES = (
 _MOST = 254  # masks have 8 bits, where 0 is the background and 255 is ignored
 
 
+def check_mask_classes(count: int) -> None:
+    """Refuses more foreground classes than a mask can hold.
+
+    Raises:
+      UserError: `count` is above 254.
+    """
+    if count > _MOST:
+        raise UserError(
+            f"expected at most {_MOST} classes, because masks have 8 bits, found {count}: leave"
+            " some out or merge them"
+        )
+
+
 def read_classes(value: str) -> tuple[str, ...]:
     """Returns the names of the foreground classes in the order of the mask indices from 1 on.
 

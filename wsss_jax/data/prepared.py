@@ -25,6 +25,7 @@ from filelock import FileLock
 from google.protobuf.json_format import ParseError
 from jaxtyping import Int32
 
+from wsss_jax.data.class_names import check_mask_classes
 from wsss_jax.data.columns import Names, Size, Sizes
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
@@ -59,6 +60,9 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       ids: the ids of the records, in order.
       classes: the names of the C foreground classes.
       masks: whether the records have masks.
+
+    Raises:
+      UserError: there are more classes than masks can hold.
     """
 
     VERSION = tfds.core.Version("1.2.0")  # Before 1.2.0, ids and sizes were in metadata.json.
@@ -73,6 +77,8 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         classes: Sequence[str],
         masks: bool,
     ):
+        if masks:
+            check_mask_classes(len(classes))
         self.split = re.sub(r"\W", "_", split)
         self.ids, self.classes, self.masks = ids, tuple(classes), masks
         self._sizes = np.zeros((len(ids), 2), np.int32)

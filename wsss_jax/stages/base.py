@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from wsss_jax.accelerators.programs import DeviceProgram
+from wsss_jax.data.class_names import check_mask_classes
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError, nearest
@@ -161,9 +162,14 @@ class Stage(Settings, abc.ABC):
     def check_data(self, ctx: Context) -> None:
         """Refuses settings that do not fit the data, before the first stage of a run begins.
 
+        By default, these are more classes than masks can hold, for a stage that makes masks.
+
         Raises:
           UserError: a setting does not fit the data.
         """
+        if "masks/" in self.outputs:
+            for split in self.splits():
+                check_mask_classes(len(ctx.source(split).classes))
 
     def describe(self, sizes: Mapping[str, SplitSize], asked: bool) -> list[str]:
         """Returns lines that describe its work for a dry run, by default none.

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from wsss_jax.data.class_names import check_mask_classes
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
 from wsss_jax.data.formats.cam_files import CamFolder
 from wsss_jax.data.formats.crf_files import read_crf_mask
@@ -86,6 +87,10 @@ class Evaluate(Stage):
         if "cams/" in pred.stage.outputs:
             for setting in (self.threshold, *self.compare.values()):
                 _need_of(setting, needs)
+
+    def check_data(self, ctx: Context) -> None:
+        """Refuses more classes than masks can hold; see `Stage`."""
+        check_mask_classes(len(ctx.source(self.split).classes))
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.

@@ -1,6 +1,8 @@
 """VOC-shaped folders: what is read from them, when they are read again, what is refused."""
 
+import hashlib
 import io
+import json
 import os
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from wsss_jax.data.images import decode_image, decode_mask, encode_mask
 from wsss_jax.data.prepared import PreparedSource
 from wsss_jax.data.sets.voc2012 import Voc2012
 from wsss_jax.data.source import Source
+from wsss_jax.data.voc_folder import list_split
 from wsss_jax.errors import UserError
 
 
@@ -63,6 +66,36 @@ def test_masks_come_from_the_augmented_folder_first(devkit: Devkit) -> None:
     assert shown(devkit.open(masks="SegmentationClass"))[0] == {"cat"}
     with pytest.raises(UserError, match=r"for 2 \(2007_000002, 2007_000003\)"):
         devkit.open(masks="SegmentationClassAug")
+
+
+@pytest.mark.parametrize("masks", ["", "none", "optional"])
+def test_fingerprint_covers_names_sizes_and_times_in_the_order_of_the_ids(
+    devkit: Devkit, masks: str
+) -> None:
+    ids = [IDS[2], IDS[0], IDS[1]]
+    devkit.list("train", *ids)
+    devkit.image(IDS[0]).rename(devkit.image(IDS[0]).with_suffix(".PNG"))
+    augmented = devkit.mask(IDS[1], "SegmentationClassAug")
+    augmented.parent.mkdir()
+    augmented.write_bytes(devkit.mask(IDS[1]).read_bytes())
+    devkit.annotate(IDS[0], "cat")
+    for other in ("x" * 60, "2007", f"{IDS[0]}.jpg"):  # files of no id
+        (devkit.voc / "JPEGImages" / f"{other}.jpg").touch()
+    images = [
+        devkit.image(ids[0]),
+        devkit.voc / "JPEGImages" / f"{IDS[0]}.PNG",
+        devkit.image(ids[2]),
+    ]
+    true = [devkit.mask(ids[0]), devkit.mask(ids[1]), augmented]
+    annotations = [devkit.voc / "Annotations" / f"{IDS[0]}.xml"]
+    text = json.dumps(["train", ids, VOC_CLASSES])
+    for path in (*images, *([] if masks == "none" else true), *annotations):
+        state = path.stat()
+        text += f"{path.parent.name}/{path.name} {state.st_size} {state.st_mtime_ns}\n"
+    listing = list_split(str(devkit.voc), "train", masks=masks)
+    assert listing.fingerprint == hashlib.sha256(text.encode()).hexdigest()
+    assert list(listing.ids) == ids and list(listing.images) == images
+    assert listing.masks is None if masks == "none" else list(listing.masks or ()) == true
 
 
 def test_label_sources_in_order(devkit: Devkit) -> None:
@@ -164,6 +197,12 @@ def test_listed_without_image_or_mask(devkit: Devkit) -> None:
     assert f"a mask for each of the 3 ids of train.txt, found none for 1 ({IDS[1]})" in (
         devkit.refuse()
     )
+
+
+def test_two_files_of_one_id(devkit: Devkit) -> None:
+    devkit.image(IDS[1]).with_suffix(".png").touch()
+    devkit.image(IDS[1]).with_suffix(".gif").touch()
+    assert f"found {IDS[1]}.jpg and {IDS[1]}.png: keep one" in devkit.refuse()
 
 
 def test_broken_files_are_collected(devkit: Devkit) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from wsss_jax.data.columns import Names
 from wsss_jax.data.limits import check_limits
 from wsss_jax.data.prepared import RecordBuilder
 from wsss_jax.data.sets.base import DataSettings
@@ -69,7 +70,7 @@ class ShapesBuilder(RecordBuilder, skip_registration=True):
             folder=folder,
             split=split,
             fingerprint=hashlib.sha256(described.encode()).hexdigest(),
-            ids=[f"{split}_{index:05d}" for index in range(images)],
+            ids=Names.of(f"{split}_{index:05d}" for index in range(images)),
             classes=CLASSES,
             masks=True,
         )
