@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -20,9 +22,11 @@ def thread_count() -> int:
 def thread_pool() -> Iterator[ThreadPoolExecutor]:
     """Yields a pool with one thread per core.
 
-    An exception, including Ctrl-C, cancels the work that has not begun.
+    An exception, including Ctrl-C, cancels the work that has not begun. While the pool is open,
+    products of NumPy's matrices run on a single thread. Otherwise each of them would wait for all
+    cores, which are busy with the other threads and with XLA's.
     """
-    with ThreadPoolExecutor(thread_count()) as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(thread_count()) as pool:
         try:
             yield pool
         except BaseException:

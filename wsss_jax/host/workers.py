@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, get_context, parent_process
 
 import cv2
+from threadpoolctl import threadpool_limits
 
 from wsss_jax.errors import UserError
 from wsss_jax.host.host_memory import keep_freed_memory
@@ -68,6 +69,7 @@ def _begin() -> None:
     # Ctrl-C reaches all processes of a terminal, but only the first process decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    threadpool_limits(1)  # of BLAS
     keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
