@@ -4,10 +4,11 @@
         --config.data.root=DIR/VOCdevkit --config.init_weights=resnet38.npz
 
 The chain is seeds, a dense CRF, AffinityNet, a random walk and DeepLabv1; ``--only`` runs a part.
-One GPU or TPU core with 16 GB suffices with ``--config.train.batch_size=4``. The published batch of
-8 needs about twice that, or several devices. The published mIoU on train is 55.41 for the maps
-(47.43 for the baseline) and 63.61 after the walk, and 64.5 on val for the network. Afterward,
-`seam_voc_test` makes the archive for the test server.
+One GPU with 16 GB suffices with ``--config.train.batch_size=4``. The published batch of 8 needs
+about twice that, or several devices. On a TPU, it takes 4.2 GiB of one chip in bfloat16; see
+docs/accelerators.md. The published mIoU on train is 55.41 for the maps (47.43 for the baseline) and
+63.61 after the walk, and 64.5 on val for the network. Afterward, `seam_voc_test` makes the archive
+for the test server.
 """
 
 from typing import Any
