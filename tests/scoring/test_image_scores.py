@@ -56,9 +56,19 @@ def test_a_file_with_another_layout_is_read(tmp_path: Path):
     assert read(tmp_path) == {"a": 0.5}
 
 
-@pytest.mark.parametrize("text", ['{\n  "a": 0.5,\n  "b" 1\n}', '{"a": 0', ""])
+DAMAGED = [
+    '{\n  "a": 0.5,\n  "b" 1\n}',
+    '{"a": 0',
+    "",
+    "[1]",
+    '{\n  "a": 0.5,\n',
+    '{\n  "\xff": 1\n}',
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_a_damaged_file_is_named(tmp_path: Path, text: str):
-    (tmp_path / FILE).write_text(text)
+    (tmp_path / FILE).write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"expected JSON in .*per_image.json.*restore the file"):
         read(tmp_path)
 

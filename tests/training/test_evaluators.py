@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from wsss_jax.methods.segmentation import Segmentation
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.models.heads.aspp import Aspp
 from wsss_jax.models.tiny import Tiny
+from wsss_jax.training.evaluators import miou
 from wsss_jax.training.evaluators.base import Evaluate, Evaluator
 from wsss_jax.training.evaluators.miou import Miou
 from wsss_jax.training.metrics import read_metrics
@@ -113,6 +115,21 @@ def test_miou_of_logits_is_that_of_each_image_alone(upsample: Any):
     ]
     assert len({p.shape for p, _ in pairs}) > 2 and len(np.unique(pairs[0][0])) > 1
     assert found == {"miou": pytest.approx(miou_of(pairs), abs=2e-3)}
+
+
+def test_counts_of_two_processes_may_exceed_32_bits(monkeypatch: pytest.MonkeyPatch):
+    method, variables = network("logits")
+    source: Any = Sizes(count=4)
+    evaluate = Miou(every=1, output="logits").prepare(method, source)
+    expected = evaluate(variables)
+    count = miou.class_counts
+    # This factor of all counts changes no score. Without their upper bits, it would.
+    monkeypatch.setattr(miou, "class_counts", lambda *those: count(*those) * (2**31 + 1))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    # This is how JAX places what it gathers.
+    gathered = lambda own: np.stack([jax.device_put(own)] * 2)  # noqa: E731
+    monkeypatch.setattr(miou.multihost_utils, "process_allgather", gathered)
+    assert evaluate(variables) == pytest.approx(expected)
 
 
 def test_miou_of_maps_takes_the_best_threshold_and_the_images_classes():

@@ -8,7 +8,7 @@ import contextlib
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -109,9 +109,9 @@ def _scores(folder: Path) -> Iterator[tuple[str, float]]:
     path = folder / FILE
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as lines:
-        by_line = next(lines, "").strip() == "{"
-        pairs = _pairs(path, lines) if by_line else sorted(read_json(path).items())
+    with path.open("rb") as lines:
+        by_line = next(lines, b"").strip() == b"{"
+        pairs = _pairs(path, lines) if by_line else _pairs_of_object(path)
         last = ""
         for name, value in pairs:
             if name < last:
@@ -123,13 +123,26 @@ def _scores(folder: Path) -> Iterator[tuple[str, float]]:
                 yield name, float(value)
 
 
-def _pairs(path: Path, lines: Iterator[str]) -> Iterator[tuple[str, object]]:
+def _pairs(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, object]]:
+    ended = False
     for line in lines:
-        content = line.strip().removesuffix(",")
-        if content not in ("", "}"):
+        content = line.strip().removesuffix(b",")
+        ended = ended or content == b"}"
+        if content not in (b"", b"}"):
             try:
-                yield from json.loads(f"{{{content}}}").items()
+                yield from json.loads(b"{" + content + b"}").items()
             except ValueError as error:
-                raise UserError(
-                    f"expected JSON in {path}, found something else ({error}): restore the file"
-                ) from error
+                raise _damaged(path, f"something else ({error})") from error
+    if not ended:
+        raise _damaged(path, "no end")
+
+
+def _pairs_of_object(path: Path) -> list[tuple[str, object]]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise _damaged(path, "no object")
+    return sorted(value.items())
+
+
+def _damaged(path: Path, found: str) -> UserError:
+    return UserError(f"expected JSON in {path}, found {found}: restore the file")
