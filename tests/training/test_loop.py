@@ -17,6 +17,7 @@ from tests.toys.host_reads import host_reads
 from tests.toys.toy_training import SGD, Toy, batches, one_step, same, tiny_cam, train
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.methods.variables import init_variables
+from wsss_jax.ops.sharding import target
 from wsss_jax.stages.train import Train
 from wsss_jax.training import loop
 from wsss_jax.training.metrics import read_metrics
@@ -208,3 +209,21 @@ def test_bad_numbers_are_found_within_a_few_steps(tmp_path: Path):
     assert ", ".join(f"patch_{i}" for i in indices) in str(error.value)
     assert dispatched == list(range(1, step + loop.STEPS_AHEAD))
     assert [row["step"] for row in read_metrics(tmp_path)] == list(range(1, step))
+
+
+def test_steps_and_their_pictures_are_traced_for_the_devices_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[tuple[str, int]] = []
+    loss = Toy.loss
+
+    def noted(method: Toy, step: Any) -> Any:
+        seen.append(target())
+        return loss(method, step)
+
+    monkeypatch.setattr(Toy, "loss", noted)
+    train(tmp_path / "plain", 2)
+    alone = len(seen)
+    train(tmp_path / "pictures", 2, image_every=1)
+    assert len(seen) > 2 * alone
+    assert set(seen) == {(jax.default_backend(), jax.device_count())}

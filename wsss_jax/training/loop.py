@@ -19,6 +19,7 @@ from jaxtyping import Array, PyTree
 
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.methods.base import Method
+from wsss_jax.ops.sharding import traced_for
 from wsss_jax.progress import Progress
 from wsss_jax.training.checkpoints import Checkpoints
 from wsss_jax.training.compilations import Compilations
@@ -117,7 +118,7 @@ def _loop(
     under_way: "_UnderWay",
 ) -> tuple[TrainState, float]:
     plan, stop = run.schedule, under_way.stop
-    draw_maps = jax.jit(functools.partial(first_maps, run.method))
+    draw_maps = jax.jit(traced_for(run.mesh, functools.partial(first_maps, run.method)))
     began = time.monotonic()
     if start < plan.steps:
         run.log("compiling the first step")

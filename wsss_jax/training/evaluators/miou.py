@@ -127,7 +127,7 @@ class Miou(Evaluator):
 
 
 def _over_processes(total: Int64[np.ndarray, "t 3 n"]) -> Int64[np.ndarray, "t 3 n"]:
-    # JAX cuts integers to 32 bits, which 7,000 images of 640×480 pixels exceed, so each goes as two halves.
+    # JAX cuts integers to 32 bits, which 7,000 images of 640×480 pixels exceed. Their halves fit.
     gathered = multihost_utils.process_allgather(total.view(np.uint32))
     return np.ascontiguousarray(gathered).view(np.int64).sum(0)
 
