@@ -152,7 +152,10 @@ def lines(name: str, found: Estimate) -> list[str]:
             f"  loops        {cost.unknown_loops} of unknown length, counted as one round each"
         )
     if found.executions is not None and found.seconds is not None:
-        text.append(f"  in all       {found.executions:,.0f} times, {duration(found.seconds)}")
+        slower = f"; {duration(expected * found.executions)} as expected" if expected else ""
+        text.append(
+            f"  in all       {found.executions:,.0f} times, {duration(found.seconds)} at best{slower}"
+        )
     else:
         text.append("  in all       unknown: the images are not counted")
     return text
