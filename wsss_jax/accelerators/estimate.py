@@ -152,10 +152,9 @@ def lines(name: str, found: Estimate) -> list[str]:
             f"  loops        {cost.unknown_loops} of unknown length, counted as one round each"
         )
     if found.executions is not None and found.seconds is not None:
+        times = f"{found.executions:,.0f} times, {duration(found.seconds)} at best"
         slower = f"; {duration(expected * found.executions)} as expected" if expected else ""
-        text.append(
-            f"  in all       {found.executions:,.0f} times, {duration(found.seconds)} at best{slower}"
-        )
+        text.append(f"  in all       {times}{slower}")
     else:
         text.append("  in all       unknown: the images are not counted")
     return text
