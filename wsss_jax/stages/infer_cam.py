@@ -18,11 +18,7 @@ from wsss_jax.inference.multi_scale import MultiScale, Network, NetworkMaps, loa
 from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
 from wsss_jax.stages.network_programs import (
     MOST_LABELS,
-    image_sizes,
-    local_mesh,
-    network_programs,
-    padded_shapes,
-    sum_programs,
+    multi_scale_programs,
     trained_method,
 )
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
@@ -59,15 +55,7 @@ class InferCam(MultiScale, PerImageStage):
         """The network in every padded shape, and sums of its maps; see `Stage`."""
         size = sizes.get(self.split)
         method = trained_method(needs, size)
-        if method is None:
-            return []
-        local, processes = local_mesh(mesh)
-        plan = self.plan(image_sizes(size), method.backbone, local.devices.size)
-        shapes = padded_shapes(plan, self.copies, size, processes)
-        return [
-            *network_programs(method, self.output, shapes, size, local),
-            *sum_programs(self, method, self.output, shapes, size, local, MOST_LABELS),
-        ]
+        return multi_scale_programs(self, method, self.output, size, mesh, MOST_LABELS)
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.

@@ -106,6 +106,31 @@ def network_programs(
     ]
 
 
+def multi_scale_programs(
+    how: MultiScale,
+    method: Method | None,
+    output: str,
+    size: SplitSize | None,
+    mesh: Mesh,
+    most: int | None,
+) -> list[DeviceProgram]:
+    """Returns the programs that predict `output` at all scales and sum it; none without a method.
+
+    `most` is the most channels that an image of a batch needs, or None for all of a segmentation
+    network.
+    """
+    if method is None:
+        return []
+    local, processes = local_mesh(mesh)
+    plan = how.plan(image_sizes(size), method.backbone, local.devices.size)
+    shapes = padded_shapes(plan, how.copies, size, processes)
+    most = 1 + method.num_classes if most is None else most
+    return [
+        *network_programs(method, output, shapes, size, local),
+        *sum_programs(how, method, output, shapes, size, local, most),
+    ]
+
+
 def sum_programs(
     how: MultiScale,
     method: Method,

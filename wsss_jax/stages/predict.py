@@ -22,11 +22,7 @@ from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
 from wsss_jax.stages.crf_stage import CrfStage
 from wsss_jax.stages.network_programs import (
     MOST_LABELS,
-    image_sizes,
-    local_mesh,
-    network_programs,
-    padded_shapes,
-    sum_programs,
+    multi_scale_programs,
     trained_method,
 )
 from wsss_jax.stages.per_image import ImageWork
@@ -63,16 +59,8 @@ class Predict(MultiScale, CrfSettings, CrfStage):
         """The network in every padded shape, and sums of its maps; see `Stage`."""
         size = sizes.get(self.split)
         method = trained_method(needs, size)
-        if method is None:
-            return []
-        local, processes = local_mesh(mesh)
-        plan = self.plan(image_sizes(size), method.backbone, local.devices.size)
-        shapes = padded_shapes(plan, self.copies, size, processes)
-        most = 1 + (MOST_LABELS if self.known_labels else method.num_classes)
-        return [
-            *network_programs(method, "logits", shapes, size, local),
-            *sum_programs(self, method, "logits", shapes, size, local, most),
-        ]
+        most = 1 + MOST_LABELS if self.known_labels else None
+        return multi_scale_programs(self, method, "logits", size, mesh, most)
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.
