@@ -80,13 +80,13 @@ def measured(recipe: str, options: argparse.Namespace, sides: list[Side]) -> Ite
         for first in range(0, options.images, options.turn)
     ]
     repeated = turns[: options.repeat] or turns
-    for label, todo in (("with compiling", turns), ("compiled", repeated)):
+    for label, ranges in (("with compiling", turns), ("compiled", repeated)):
         for side in sides:
             side.answers = []
-        for first, stop in todo:
+        for first, stop in ranges:
             for side in sides:
                 side.turn(first, stop)
-        count = sum(stop - first for first, stop in todo)
+        count = sum(stop - first for first, stop in ranges)
         wall, processor = (
             [side.seconds(kind) / count for side in sides] for kind in ("wall", "processor")
         )
