@@ -207,9 +207,9 @@ def test_a_child_that_outlives_its_run_holds_nothing(tmp_path: Path):
         "import os, sys, time; from wsss_jax.pipeline import process; from pathlib import Path\n"
         "with process.lock(Path(sys.argv[1])):\n"
         "    child = os.fork()\n"
+        # Only the child knows when it has let go of what it inherited.
         "    if child == 0:\n"
-        "        time.sleep(60)\n"
-        "    print(child, flush=True)\n"
+        "        print(os.getpid(), flush=True)\n"
         "    time.sleep(60)\n"
     )
     with subprocess.Popen(
