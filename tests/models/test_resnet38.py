@@ -188,12 +188,18 @@ def test_rematerialised_gradients(monkeypatch):
         ("bn2b2_branch2b1_beta", "b2_2.bn_branch2b1.bias"),
         ("aux:bn5a_branch2a_moving_mean", "b5.bn_branch2a.running_mean"),
         ("aux:bn7_moving_var", "bn7.running_var"),
-        ("linear1000_bias", None),
         ("b4_1.bn_branch2a.running_mean", "b4_1.bn_branch2a.running_mean"),
     ],
 )
 def test_mxnet_names(name, expected):
-    assert ResNet38().foreign_name(name) == expected
+    array = np.ones(3)
+    found = ResNet38().foreign_arrays({name: array})
+    assert list(found) == [expected] and found[expected] is array
+
+
+def test_the_mxnet_classifier_is_left_out():
+    names = ("linear1000_weight", "arg:linear1000_bias", "arg:conv1a_weight")
+    assert list(ResNet38().foreign_arrays({n: np.ones(3) for n in names})) == ["conv1a.weight"]
 
 
 def test_unknown_backbone_and_field():

@@ -121,9 +121,9 @@ class SmallVit(Backbone):
         return tuple(rules)
 
     @nn.nowrap
-    def foreign_name(self, name: str) -> str | None:
+    def foreign_arrays(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """timm's; its classifier is left out."""
-        return None if name.startswith("head.") else name
+        return {name: a for name, a in arrays.items() if not name.startswith("head.")}
 
     @nn.nowrap
     def import_name(self, path: tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ Everything else has defaults that fit a convolutional network with PyTorch's nam
 differs overrides them:
 
 - `frozen` or `param_rules` state what is trained, and at which rates;
-- `foreign_name`, `import_name` and `import_layout` state the names and the layout of its variables
+- `foreign_arrays`, `import_name` and `import_layout` state the names and the layout of variables
   in files of other programs;
 - `resize_param` adapts position embeddings of another grid;
 - `exact_padding` states whether images may be padded at inference.
@@ -115,13 +115,20 @@ class Backbone(nn.Module, abc.ABC):
         )
 
     @nn.nowrap
-    def foreign_name(self, name: str) -> str | None:
-        """Returns what `import_name` calls the array `name` of a file; None leaves the array out.
+    def foreign_arrays(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Returns the arrays of a file under the names that `import_name` gives.
 
-        This is for weights that are published under several systems of names, and for arrays in
-        published files that the backbone does not use, such as the ImageNet classifier.
+        This is for weights that are published under several systems of names, for arrays that a
+        file holds in several parts or in another shape, and for arrays that the backbone does not
+        use, such as those of the ImageNet classifier, which are left out. By default, the names of
+        the file are those of `import_name`.
+
+        Args:
+          arrays: the arrays of the file by name, in the layout of the file. They may be mapped from
+            disk and are not changed; arrays that are only renamed, reshaped or transposed should be
+            passed on as they are or as views.
         """
-        return name
+        return arrays
 
     @nn.nowrap
     def import_name(self, path: tuple[str, ...]) -> str:

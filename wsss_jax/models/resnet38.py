@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from wsss_jax.models.base import Backbone
@@ -154,26 +155,18 @@ class ResNet38(Backbone):
         return first if self.bn_momentum else (*first, r"backbone/(.*/)?bn[^/]*/")
 
     @nn.nowrap
-    def foreign_name(self, name: str) -> str | None:
-        """Returns the PyTorch name for an array of the ImageNet weights, published for MXNet.
+    def foreign_arrays(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Gives the ImageNet weights, published for MXNet, the names of the PyTorch weights.
 
         ``arg:res4b1_branch2a_weight`` becomes ``b4_1.conv_branch2a.weight``, and
-        ``bn4a_branch2a_gamma`` becomes ``b4.bn_branch2a.weight``. The ImageNet classifier gives
-        None, and other names are returned unchanged.
+        ``bn4a_branch2a_gamma`` becomes ``b4.bn_branch2a.weight``. The ImageNet classifier is left
+        out, and other names stay as they are.
         """
-        mxnet = re.sub("^(arg|aux):", "", name)
-        if mxnet.startswith("linear1000_"):
-            return None
-        match = re.fullmatch(rf"(\w+?)_({'|'.join(_MXNET)})", mxnet)
-        if not match:
-            return name
-        layer, leaf = match[1], _MXNET[match[2]]
-        in_block = re.fullmatch(r"(res|bn)(\d)(?:a|b(\d+))_(branch\w+)", layer)
-        if in_block:
-            kind, level, number, branch = in_block.groups()
-            block = f"b{level}_{number}" if number else f"b{level}"
-            layer = f"{block}.{'conv' if kind == 'res' else 'bn'}_{branch}"
-        return f"{layer}.{leaf}"
+        return {
+            _from_mxnet(name): array
+            for name, array in arrays.items()
+            if not re.match(r"(arg:)?linear1000_", name)
+        }
 
     @nn.compact
     def __call__(
@@ -207,3 +200,17 @@ class ResNet38(Backbone):
                 taps[TAPS[name]] = active
         taps["conv6"] = nn.relu(BatchNorm(momentum, name="bn7")(x))
         return taps
+
+
+def _from_mxnet(name: str) -> str:
+    """Returns the PyTorch name of an array published for MXNet, and other names unchanged."""
+    match = re.fullmatch(rf"(?:(?:arg|aux):)?(\w+?)_({'|'.join(_MXNET)})", name)
+    if not match:
+        return name
+    layer, leaf = match[1], _MXNET[match[2]]
+    in_block = re.fullmatch(r"(res|bn)(\d)(?:a|b(\d+))_(branch\w+)", layer)
+    if in_block:
+        kind, level, number, branch = in_block.groups()
+        block = f"b{level}_{number}" if number else f"b{level}"
+        layer = f"{block}.{'conv' if kind == 'res' else 'bn'}_{branch}"
+    return f"{layer}.{leaf}"

@@ -7,7 +7,7 @@ Where PyTorch is installed, this turns a checkpoint into such a file:
 Names follow from the paths of our variables: ``backbone/b4_1/conv_branch2a/kernel`` is
 ``b4_1.conv_branch2a.weight``. A backbone states other names or layouts in files with
 `Backbone.import_name` and `Backbone.import_layout`, and names under which its weights are also
-published with `Backbone.foreign_name`. It resizes position embeddings of another grid with
+published with `Backbone.foreign_arrays`. It resizes position embeddings of another grid with
 `Backbone.resize_param`.
 """
 
@@ -121,13 +121,13 @@ def import_arrays(
       UserError: arrays are missing, unexpected, of another shape or not finite; the first ones are
         named.
     """
-    found: dict[str, np.ndarray] = {}
-    for name, array in arrays.items():
-        known: str | None = name.removeprefix("module.")
-        if backbone is not None:
-            known = backbone.foreign_name(known)
-        if known is not None and not known.endswith("num_batches_tracked"):
-            found[known] = array
+    found: Mapping[str, np.ndarray] = {
+        name.removeprefix("module."): array
+        for name, array in arrays.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    if backbone is not None:
+        found = backbone.foreign_arrays(found)
     flat: dict[str, Any] = dict(traverse_util.flatten_dict(variables, sep="/"))
     names = torch_names(variables, backbone)
 
