@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks import jax_worker, training, worker
 from wsss_jax.data.source import Record
 from wsss_jax.files import write_json
-from wsss_jax.inference.multi_scale import load_network
+from wsss_jax.inference.network import load_network
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.pipeline.config import load_config
 from wsss_jax.progress import Progress

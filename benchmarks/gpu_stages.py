@@ -22,8 +22,8 @@ from benchmarks.gpu_jax import peak, set_precision
 from wsss_jax.data.loader import training_batches
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.files import read_json, with_tuples, write_json
-from wsss_jax.inference.multi_scale import prediction
 from wsss_jax.methods.base import Method
+from wsss_jax.methods.prediction import prediction
 from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.ops.sharding import data_mesh, replicated, sharded
 from wsss_jax.pipeline import graph

@@ -21,7 +21,7 @@ from tests.toys.host_reads import host_reads
 from tests.toys.sections import run_section
 from wsss_jax.accelerators.compiled import ProgramCost
 from wsss_jax.accelerators.topology import topology_devices, without_devices
-from wsss_jax.inference.multi_scale import prediction
+from wsss_jax.methods.prediction import prediction
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.ops.sharding import data_mesh
 from wsss_jax.stages.infer_cam import InferCam

@@ -24,11 +24,8 @@ from tests.reference.drawn_networks import (
 from tests.toys.sections import run_section
 from wsss_jax.errors import UserError
 from wsss_jax.inference.device_sum import wanted
-from wsss_jax.inference.multi_scale import (
-    MultiScale,
-    PaddedShapes,
-    load_network,
-)
+from wsss_jax.inference.multi_scale import MultiScale, PaddedShapes
+from wsss_jax.inference.network import load_network
 from wsss_jax.stages.infer_cam import InferCam, normalized
 
 

@@ -16,7 +16,8 @@ from tests.reference.drawn_networks import (
     summed,
     trained_networks,
 )
-from wsss_jax.inference.multi_scale import MultiScale, Network, load_network
+from wsss_jax.inference.multi_scale import MultiScale
+from wsss_jax.inference.network import Network, load_network
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv
 from wsss_jax.models.tiny import Tiny

@@ -18,7 +18,8 @@ from wsss_jax.data.augment import resize_image
 from wsss_jax.data.source import Record
 from wsss_jax.files import write_json
 from wsss_jax.host.upsampling import Reduced, ViewMaps
-from wsss_jax.inference.multi_scale import MultiScale, Network, NetworkMaps, ViewJob
+from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, ViewJob
+from wsss_jax.inference.network import Network
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.stages.base import Context

@@ -20,7 +20,7 @@ from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.host.interpolation import interpolation_matrix
-from wsss_jax.inference.multi_scale import Network
+from wsss_jax.inference.network import Network
 from wsss_jax.inference.random_walk import Walks, WalkSettings
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables, variable_shapes

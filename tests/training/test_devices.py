@@ -38,7 +38,8 @@ from tests.toys.light_methods import CLASSES, CROP, FIELDS, TINY
 from tests.toys.steps import loss_function
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
-from wsss_jax.inference.multi_scale import MultiScale, load_network
+from wsss_jax.inference.multi_scale import MultiScale
+from wsss_jax.inference.network import load_network
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import check_divisible, data_mesh, global_batch
 from wsss_jax.training.step import init_state, make_train_step

@@ -8,30 +8,25 @@ are upsampled to the image's size and summed, on the host for a CPU and on the d
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Int, PyTree, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from wsss_jax.data.augment import resize_image
 from wsss_jax.data.images import decode_image
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
-from wsss_jax.files import read_json, with_tuples
-from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.host.upsampling import Reduced, View, ViewMaps
 from wsss_jax.inference.device_sum import Reduce, add_scale, reduced, wanted
-from wsss_jax.methods.base import Method
-from wsss_jax.methods.variables import variable_shapes
+from wsss_jax.inference.network import Network
 from wsss_jax.models.base import Backbone
 from wsss_jax.ops.buckets import Batch, Plan, Size, Sizes, choose_buckets
-from wsss_jax.ops.sharding import data_mesh, replicated, sharded, traced_for
+from wsss_jax.ops.sharding import sharded
 from wsss_jax.settings import Settings
-from wsss_jax.weights.npz import load_weights
 
 _PROGRAM_PIXELS = 2_000_000
 """The pixels that a network runs through while one of its programs is compiled.
@@ -144,79 +139,9 @@ class MultiScale(PaddedShapes):
         return self.padded([scaled[size] for size in sizes], backbone, self.copies, devices)
 
 
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A trained network on all local devices.
-
-    Attributes:
-      predict: the function ``predict(images uint8, valid) -> maps``, which does not wait for the
-        maps.
-      stride: the image pixels per pixel of the maps.
-      backbone: the backbone, which states to which shapes images may be padded.
-      mesh: the devices that share a batch.
-    """
-
-    predict: Callable[[np.ndarray, np.ndarray], jax.Array]
-    stride: int
-    backbone: Backbone
-    mesh: Mesh
-
-    @property
-    def devices(self) -> int:
-        """The number of devices."""
-        return self.mesh.devices.size
-
-
-def prediction(method: Method, output: str, mesh: Mesh) -> Any:
-    """Returns the jitted function ``(weights, images, valid) -> maps`` of a network on `mesh`."""
-
-    def outputs(weights: PyTree, images: Array, valid: Array) -> Array:
-        return method.predict(weights, images, valid)[output]
-
-    placement = sharded(mesh)
-    return jax.jit(
-        traced_for(mesh, outputs),
-        in_shardings=(replicated(mesh), placement, placement),
-        out_shardings=placement,
-    )
-
-
 def sums_on_device(sum_on: str, mesh: Mesh) -> bool:
     """Returns whether maps are upsampled and summed on the devices; see `MultiScale.sum_on`."""
     return sum_on == "device" or (sum_on == "auto" and mesh.devices.flat[0].platform != "cpu")
-
-
-def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
-    """Loads the network of a training stage's folder for one of the method's predictions, `output`.
-
-    Raises:
-      UserError: the folder has no weights, or the method does not predict `output`.
-    """
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
-    description = with_tuples(read_json(checkpoint / "config.json")["method"])
-    method = Method.from_config(description, "method", num_classes=num_classes)
-    if output not in method.outputs:
-        raise UserError(
-            f"expected output to be one of {', '.join(method.outputs)}, which the network of"
-            f" {checkpoint} predicts, found {output!r}: change it or the checkpoint"
-        )
-    shapes = variable_shapes(method)
-    params, variables = load_weights(checkpoint / "weights.npz", *shapes)
-    mesh = data_mesh(jax.local_devices())
-    weights = jax.device_put({"params": params, **variables}, replicated(mesh))
-    jitted = prediction(method, output, mesh)
-
-    def predict(images: np.ndarray, valid: np.ndarray) -> jax.Array:
-        short = -len(images) % mesh.devices.size
-        if not short:
-            return jitted(weights, images, valid)
-        # Every device gets the same number of images.
-        images = np.concatenate([images, np.zeros((short, *images.shape[1:]), np.uint8)])
-        valid = np.concatenate([valid, np.zeros((short, *valid.shape[1:]), bool)])
-        return jitted(weights, images, valid)[: len(images) - short]
-
-    return Network(predict, method.stride(output), method.backbone, mesh)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +168,7 @@ class NetworkMaps:
 
     Args:
       source: the images.
-      network: the network from `load_network`.
+      network: the network from `wsss_jax.inference.network.load_network`.
       how: the settings.
       channels: a function from the label vector of an image to the channels to keep.
       reduce: what the device makes of the sums before they cross to the host. Summed on the host,
@@ -260,8 +185,8 @@ class NetworkMaps:
     ):
         self._source, self._network, self._how, self._channels = source, network, how, channels
         self._reduce = reduce
-        self._canvases: dict[Sizes, Size] = {}
         self.plan = how.plan(source.sizes, network.backbone, network.devices)
+        self._canvases = self.plan.canvases(source.sizes)
         self._on_device = sums_on_device(how.sum_on, network.mesh)
 
     def prepare(self, position: int) -> ViewJob:
@@ -304,7 +229,7 @@ class NetworkMaps:
             batch.rows,
             maps[0].shape[-1],
         )
-        shape = (*images.channels.shape, *self._canvas(batch.bucket))
+        shape = (*images.channels.shape, *self._canvases[batch.bucket])
         total = jnp.zeros(shape, jnp.float32, device=sharded(self._network.mesh))
         for scale, (one, padded) in enumerate(zip(maps, batch.bucket, strict=True)):
             scaled = np.ones((batch.rows, 2), np.int32)
@@ -321,14 +246,6 @@ class NetworkMaps:
                 relu_each=how.relu_each,
             )
         return reduced(total, images, reduce=self._reduce)
-
-    def _canvas(self, bucket: Sizes) -> Size:
-        """The height and width that hold every image of a bucket."""
-        if not self._canvases:
-            for own, positions in self.plan.members().items():
-                sizes = [self._source.sizes[position] for position in positions]
-                self._canvases[own] = max(h for h, _ in sizes), max(w for _, w in sizes)
-        return self._canvases[bucket]
 
     def _reduced(
         self, jobs: Sequence[ViewJob], run: Sequence[ViewJob], values: jax.Array

@@ -22,7 +22,8 @@ from wsss_jax.data.formats.walk_files import Walk
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.host.background import with_background
-from wsss_jax.inference.multi_scale import Network, PaddedShapes, place
+from wsss_jax.inference.multi_scale import PaddedShapes, place
+from wsss_jax.inference.network import Network
 from wsss_jax.ops.buckets import Batch, Size
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.path_index import pair_offsets, paths

@@ -81,6 +81,13 @@ class Plan:
             members.setdefault(found[sizes], []).append(position)
         return members
 
+    def canvases(self, sizes: Sequence[Size]) -> dict[Sizes, Size]:
+        """Returns the height and width that hold every image of each bucket; `sizes` are theirs."""
+        return {
+            bucket: (max(sizes[p][0] for p in positions), max(sizes[p][1] for p in positions))
+            for bucket, positions in self.members().items()
+        }
+
     def padding(self) -> float:
         """Returns the padded pixels per pixel of the images, which counts the empty rows."""
         batches = self.batches(range(len(self.sizes)))

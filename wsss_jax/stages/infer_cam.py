@@ -14,7 +14,8 @@ from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.source import Source
 from wsss_jax.host.upsampling import Reduced, ViewMaps
-from wsss_jax.inference.multi_scale import MultiScale, Network, NetworkMaps, load_network
+from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps
+from wsss_jax.inference.network import Network, load_network
 from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
 from wsss_jax.stages.network_programs import (
     MOST_LABELS,

@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 
 from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.inference.device_sum import add_scale, wanted
-from wsss_jax.inference.multi_scale import MultiScale, prediction, sums_on_device
+from wsss_jax.inference.multi_scale import MultiScale, sums_on_device
 from wsss_jax.methods.base import Method
+from wsss_jax.methods.prediction import prediction
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.ops.buckets import Plan, Size
 from wsss_jax.ops.sharding import data_mesh, shardable, sharded
@@ -68,11 +69,7 @@ def padded_shapes(plan: Plan, copies: int, size: SplitSize | None, processes: in
 
     How often it does is unknown if the number of images is.
     """
-    known = image_sizes(size)
-    canvases = {
-        bucket: (max(known[p][0] for p in positions), max(known[p][1] for p in positions))
-        for bucket, positions in plan.members().items()
-    }
+    canvases = plan.canvases(image_sizes(size))
     counts = Counter(
         (shape, batch.rows * copies, canvases[batch.bucket])
         for batch in plan.batches(range(0, len(plan.sizes), processes))

@@ -16,7 +16,8 @@ from wsss_jax.errors import UserError
 from wsss_jax.host.dense_crf import CrfSettings
 from wsss_jax.host.logit_masks import LogitTask, write_logit_mask
 from wsss_jax.host.upsampling import Reduced, ViewMaps
-from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, ViewJob, load_network
+from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, ViewJob
+from wsss_jax.inference.network import load_network
 from wsss_jax.settings import part
 from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
 from wsss_jax.stages.crf_stage import CrfStage

@@ -18,7 +18,7 @@ from wsss_jax.data.formats.cam_files import CamFolder
 from wsss_jax.data.formats.walk_files import Walk
 from wsss_jax.host.dense_crf import CrfSettings
 from wsss_jax.host.walk_masks import WalkTask, write_walk_and_mask
-from wsss_jax.inference.multi_scale import load_network
+from wsss_jax.inference.network import load_network
 from wsss_jax.inference.random_walk import (
     ASSUMED_LABELS,
     Prepared,

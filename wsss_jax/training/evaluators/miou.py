@@ -15,10 +15,11 @@ from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.source import Record, Source
 from wsss_jax.errors import UserError
 from wsss_jax.methods.base import Method
+from wsss_jax.methods.prediction import prediction
 from wsss_jax.ops.buckets import Batch, Plan, Sizes, choose_buckets
 from wsss_jax.ops.max_norm import EPSILON
 from wsss_jax.ops.resize import interpolation_matrix
-from wsss_jax.ops.sharding import data_mesh, replicated, sharded, traced_for
+from wsss_jax.ops.sharding import data_mesh, replicated
 from wsss_jax.scoring.confusion import (
     Protocol,
     class_counts,
@@ -75,7 +76,7 @@ class Miou(Evaluator):
     def prepare(self, method: Method, source: Source) -> Evaluate:
         """Returns the function that evaluates; see `Evaluator`."""
         positions = range(jax.process_index(), self.count(source), jax.process_count())
-        predict = _predictor(method, self.output)
+        predict = prediction(method, self.output, data_mesh(jax.local_devices()))
         return functools.partial(self._figures, method, source, positions, predict)
 
     def _figures(
@@ -130,20 +131,6 @@ def _over_processes(total: Int64[np.ndarray, "t 3 n"]) -> Int64[np.ndarray, "t 3
     # JAX cuts integers to 32 bits, which 7,000 images of 640×480 pixels exceed. Their halves fit.
     gathered = multihost_utils.process_allgather(total.view(np.uint32))
     return np.ascontiguousarray(gathered).view(np.int64).sum(0)
-
-
-def _predictor(
-    method: Method, output: str
-) -> Callable[[PyTree, np.ndarray, np.ndarray], jax.Array]:
-    mesh = data_mesh(jax.local_devices())
-    placed, split = replicated(mesh), sharded(mesh)
-
-    def predict(weights: PyTree, images: jax.Array, valid: jax.Array) -> jax.Array:
-        return method.predict(weights, images, valid)[output]
-
-    return jax.jit(
-        traced_for(mesh, predict), in_shardings=(placed, split, split), out_shardings=split
-    )
 
 
 def _batches(method: Method, source: Source, positions: range) -> list[Batch]:
