@@ -48,21 +48,6 @@ def test_only_wide_kernels_get_a_product_of_matrices(channels, products):
     assert gradient.lower(kernel).as_text().count("stablehlo.dot_general") == products
 
 
-@pytest.mark.parametrize(("outputs", "pixels"), [(3, 50), (6, 1000)])  # rows in blocks or in one
-@pytest.mark.parametrize(("size", "stride", "dilation", "padding"), CASES[:4])
-def test_products_per_tap_add_up(monkeypatch, size, stride, dilation, padding, pixels, outputs):
-    monkeypatch.setattr(module, "BLOCK_PIXELS", pixels)
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal((2, 9, 12, 4), np.float32))
-    kernel = jnp.asarray(rng.standard_normal((size, size, 4, outputs), np.float32))
-    settings = (stride, dilation, padding)
-    y, backward = jax.vjp(lambda x, kernel: xla_conv(x, kernel, *settings), x, kernel)
-    to_x = jax.jit(lambda: module._input_gradient(x, kernel, y, *settings))()
-    to_kernel = jax.jit(lambda: module._product_per_tap(x, y, (size, size), *settings))()
-    for found, expected in zip((to_x, to_kernel), backward(y), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
-
-
 @pytest.mark.parametrize(
     ("inputs", "outputs", "pixels", "products"),
     [
@@ -83,20 +68,6 @@ def test_the_form_of_the_gradients_follows_the_size(inputs, outputs, pixels, pro
     found = re.findall(r"stablehlo.dot_general.*-> tensor<(\w+)xf32>", text)
     assert found == products
     assert text.count("stablehlo.convolution") == 3 - len(products)
-
-
-@pytest.mark.parametrize("outputs", [3, 6])  # fewer and more than the inputs: two ways round
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 9])
-@pytest.mark.parametrize(("size", "stride", "dilation", "padding"), CASES[:4])
-def test_blocks_of_rows_add_up(monkeypatch, size, stride, dilation, padding, rows, outputs):
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal((2, 9, 12, 4), np.float32))
-    kernel = jnp.asarray(rng.standard_normal((size, size, 4, outputs), np.float32))
-    y, backward = jax.vjp(lambda k: xla_conv(x, k, stride, dilation, padding), kernel)
-    row_bytes = 4 * 2 * y.shape[2] * size * size * 4
-    monkeypatch.setattr(module, "BLOCK_BYTES", rows * row_bytes)
-    found = module._product_per_rows(x, y, (size, size), stride, dilation, padding)
-    np.testing.assert_allclose(found, backward(y)[0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_pointwise_kernel_is_a_product_of_matrices():
