@@ -26,7 +26,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import tables, worker
+from benchmarks import command, tables, worker
 
 COLUMNS = ("recipe", "images", "time", "ours, images/s", "PyTorch, images/s", "ratio")
 COLUMNS += ("processor s/image, ours", "PyTorch", "ratio of processor time")
@@ -115,9 +115,7 @@ def largest_difference(folder: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = command.parser(__doc__)
     add = parser.add_argument
     add("--root", required=True, help="a VOC2012 folder; its JPEGImages are used")
     add("--torch-python", help="interpreter of an environment with PyTorch and Pillow")

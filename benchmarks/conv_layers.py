@@ -8,7 +8,6 @@ sides take turns, and each figure is the fastest of the rounds. On one thread, p
 hardly affected by what else the machine does. Prints a table in Markdown.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import tables, worker
+from benchmarks import command, tables, worker
 
 LAYERS = {  # stride of the input, input and output channels, size, stride, dilation
     "b2_1": (2, 128, 128, 3, 1, 1),
@@ -68,9 +67,7 @@ def processor_seconds(call: Callable[[], Any]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = command.parser(__doc__)
     add = parser.add_argument
     add("--torch-python", help="interpreter of an environment with PyTorch")
     add("--crop", type=int, default=448, help="side of the image in pixels")

@@ -13,7 +13,6 @@ image of a size: it is kept.
 compares updates on the host with updates on JAX's device instead, in seconds of wall time.
 """
 
-import argparse
 import contextlib
 import statistics
 import sys
@@ -28,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import tables, worker
+from benchmarks import command, tables, worker
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.host.background import with_background
 from wsss_jax.host.dense_crf import (
@@ -177,9 +176,7 @@ def compare_device(paths: list[Path], root: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="VOC2012 folder with masks")
     parser.add_argument("--reference-python", help="interpreter of an environment with pydensecrf2")
     parser.add_argument("--masks", default="SegmentationClass", help="folder of the masks")

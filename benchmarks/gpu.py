@@ -17,7 +17,6 @@ shows the names, and ``--only`` picks some of them. Without a GPU the same measu
 CPU, where ``--toy`` makes them tiny.
 """
 
-import argparse
 import contextlib
 import functools
 import json
@@ -35,7 +34,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import gpu_tables, worker
+from benchmarks import command, gpu_tables, worker
 from benchmarks.gpu_plan import PROGRAMS, Measurement, filling_batch, plan
 
 Record = dict[str, Any]
@@ -197,9 +196,7 @@ def run(wanted: list[Measurement], out: Path, budget: float, torch_python: str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = command.parser(__doc__)
     add = parser.add_argument
     add("--out", type=Path, default=Path("gpu.jsonl"), help="the file of results")
     add("--table", type=Path, metavar="FILE", help="print the tables of this file, measure nothing")

@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import tables
+from benchmarks import command, tables
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.columns import Names
 from wsss_jax.data.formats.cam_files import write_cams
@@ -229,9 +229,7 @@ def in_a_process(part: str, images: int, classes: int, folder: Path) -> dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where the runs are made")
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--classes", type=int, nargs="+", default=[20])

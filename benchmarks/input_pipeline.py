@@ -9,7 +9,6 @@ both.
     python benchmarks/input_pipeline.py --root VOCdevkit/VOC2012
 """
 
-import argparse
 import dataclasses
 import io
 import statistics
@@ -24,7 +23,7 @@ from PIL import Image, ImageEnhance
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import tables, training
+from benchmarks import command, tables, training
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.images import decode_image
 from wsss_jax.data.loader import training_batches
@@ -130,9 +129,7 @@ def measure(make: Callable[[], Iterator], batch_size: int, images: int) -> tuple
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder that holds JPEGImages")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch_size", type=int, default=8)

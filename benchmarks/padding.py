@@ -8,7 +8,6 @@ scaled images, and what crosses to the host for an image if maps are summed ther
 Rows of batches that stay empty count. Nothing is run.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import tables, training
+from benchmarks import command, tables, training
 from wsss_jax.inference.multi_scale import MultiScale
 from wsss_jax.methods.base import Method
 from wsss_jax.ops.buckets import Plan
@@ -75,9 +74,7 @@ def crossing(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = command.parser(__doc__)
     add = parser.add_argument
     add("--root", required=True, help="a VOC2012 folder")
     add("--lists", nargs="+", default=["train_aug", "val"], help="in ImageSets/Segmentation")

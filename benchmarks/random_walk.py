@@ -8,7 +8,6 @@ compiling ours is given apart. Prints a table in Markdown. Without an interprete
 only our side is measured.
 """
 
-import argparse
 import os
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import tables, worker
+from benchmarks import command, tables, worker
 
 Run = Callable[[], tuple[float, float, np.ndarray]]
 """Seconds of wall and of processor time, and the scores after the walk."""
@@ -64,9 +63,7 @@ def our_walk(case: dict[str, np.ndarray], beta: float, steps: int) -> Run:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = command.parser(__doc__)
     add = parser.add_argument
     add("--torch-python", help="interpreter of an environment with PyTorch")
     add("--height", type=int, default=47)

@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import tables
+from benchmarks import command, tables
 from wsss_jax.accelerators.chips import V5E, Chip, chip_of
 from wsss_jax.accelerators.compiled import ProgramCost, sent_bytes
 from wsss_jax.accelerators.estimate import duration
@@ -219,9 +219,7 @@ def _log(message: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = command.parser(__doc__)
     add = parser.add_argument
     add("--recipes", nargs="+", default=PUBLISHED)
     add("--topologies", nargs="+", default=list(SLICES))
@@ -239,10 +237,14 @@ def main() -> None:
     )
     add("--show", action="store_true", help="print what the file has, compile nothing")
     arguments = parser.parse_args()
+    if arguments.show and not arguments.file.is_file():
+        parser.error(f"expected figures in {arguments.file}, found no such file: change --file")
     kept = Kept(arguments.file, arguments.only, arguments.show)
     if "here" not in arguments.topologies:
         without_devices()
     try:
+        for topology in arguments.topologies:
+            target_of(topology)  # before anything is printed
         if arguments.growth:
             for line in growth_rows(arguments, kept):
                 print(line, flush=True)

@@ -24,7 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import tables, training, worker
+from benchmarks import command, tables, training, worker
 
 COLUMNS = ("recipe", "backbone", "batch", "crop", "dtype", "ours, images/s", "PyTorch, images/s")
 COLUMNS += ("ratio", "peak GiB, ours / PyTorch")
@@ -118,9 +118,7 @@ def compare_losses(recipe: str, ours: worker.Worker, theirs: worker.Worker, step
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = command.parser(__doc__)
     add = parser.add_argument
     add("--torch-python", help="interpreter of an environment with PyTorch")
     add("--recipes", nargs="+", default=["cam_voc_light"], help="recipes with CAM or SEAM")

@@ -72,7 +72,6 @@ def _parser() -> Parser:
     add("--dry_run", action="store_true", help="print the plan and all settings, change nothing")
     add(
         "--topology",
-        default="",
         metavar="TPU",
         help="with --dry_run: compile for a TPU slice that need not be at hand, such as v5e:2x4,"
         " and tell whether the stages fit and how long they take at best (needs"
@@ -110,7 +109,7 @@ def _run(options: argparse.Namespace) -> int:
     from wsss_jax.pipeline.config import read_recipe
 
     share_one_heap()  # before the recipe, which imports JAX
-    if options.topology:
+    if options.topology is not None:
         if not options.dry_run:
             raise UserError("--topology only estimates: add --dry_run, or remove --topology")
         from wsss_jax.accelerators.topology import topology_devices, without_devices
@@ -123,7 +122,7 @@ def _run(options: argparse.Namespace) -> int:
         from wsss_jax.pipeline import dry_run
 
         print(dry_run.describe(config, workdir, options.only, options.force), flush=True)
-        if options.topology:
+        if options.topology is not None:
             print(f"\non {options.topology}")
             for line in dry_run.on_topology(config, options.only, options.topology):
                 print(f"  {line}".rstrip(), flush=True)
