@@ -16,13 +16,23 @@ CASES = [
     (2, 1, ((1, 1), (1, 1))),
     (1, 1, ((0, 0), (3, 0))),
 ]
+WIDE_CASES = [
+    (1, 1, ((2, 2), (2, 2))),
+    (1, 2, ((4, 4), (4, 4))),
+    (2, 1, ((1, 2), (1, 2))),
+    (2, 1, ((2, 2), (1, 3))),
+    (2, 1, ((0, 1), (2, 0))),
+]
 
 
-@pytest.mark.parametrize(("stride", "dilation", "padding"), CASES)
-def test_equals_grouped_convolution(stride, dilation, padding):
+@pytest.mark.parametrize(
+    ("size", "stride", "dilation", "padding"),
+    [(3, *case) for case in CASES] + [(5, *case) for case in WIDE_CASES],
+)
+def test_equals_grouped_convolution(size, stride, dilation, padding):
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (2, 11, 14, 5))
-    kernel = jax.random.normal(keys[1], (3, 3, 1, 5))
+    kernel = jax.random.normal(keys[1], (size, size, 1, 5))
     expected, backward = jax.vjp(lambda x, k: _grouped(x, k, stride, dilation, padding), x, kernel)
     found, own_backward = jax.vjp(
         lambda x, k: depthwise_conv(x, k, stride, dilation, padding), x, kernel

@@ -59,8 +59,9 @@ class Conv(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """A 3×3 convolution of every channel with its own kernel (`kernel` [3, 3, 1, c])."""
+    """A convolution of every channel with its own square kernel (`kernel` [k, k, 1, c])."""
 
+    kernel_size: int = 3
     stride: int = 1
     dilation: int = 1
     padding: Padding | None = None
@@ -69,10 +70,10 @@ class DepthwiseConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
         """Applies the convolution."""
-        shape = (3, 3, 1, x.shape[-1])
-        # The fan-in is the nine taps of one channel, as the second-last axis of the kernel is 1.
+        shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
+        # The fan-in is the taps of one channel, as the second-last axis of the kernel is 1.
         kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
-        reach = self.dilation
+        reach = self.dilation * (self.kernel_size - 1) // 2
         padding = self.padding or ((reach, reach), (reach, reach))
         return depthwise_conv(
             x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation, padding

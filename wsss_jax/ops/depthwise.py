@@ -1,4 +1,4 @@
-"""Depthwise 3×3 convolution that is fast on every backend.
+"""Depthwise convolution that is fast on every backend.
 
 On a CPU, XLA's grouped convolution is tens of times slower than it should be. So is the automatic
 derivative of the obvious replacement, a sum of shifted products, because its reduction over the
@@ -18,16 +18,16 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 def depthwise_conv(
     x: Float[Array, "b h w c"],
-    kernel: Float[Array, "3 3 1 c"],
+    kernel: Float[Array, "k k 1 c"],
     stride: int = 1,
     dilation: int = 1,
     padding: Padding = ((1, 1), (1, 1)),
 ) -> Float[Array, "b p q c"]:
-    """Convolves every channel with its own 3×3 kernel (cross-correlation, as in all frameworks).
+    """Convolves every channel with its own kernel (cross-correlation, as in all frameworks).
 
     Args:
       x: the features.
-      kernel: one 3×3 kernel per channel.
+      kernel: one square kernel per channel.
       stride: the stride along both axes, 1 or 2.
       dilation: the distance between the taps.
       padding: the zeros to add, ((top, bottom), (left, right)).
@@ -67,7 +67,7 @@ def _forward(x: Array, kernel: Array, stride: int, dilation: int, padding: Paddi
 
 def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array):
     x, kernel = residuals
-    reach = 2 * dilation
+    reach = (len(kernel) - 1) * dilation
     # d/dx is the same convolution of g, spread out by the stride, with the flipped kernel.
     config = [(0, 0, 0)]
     for axis, (low, _) in enumerate(padding):
@@ -78,7 +78,7 @@ def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array)
     config.append((0, 0, 0))
     spread_g = lax.optimization_barrier(lax.pad(g, jnp.zeros((), g.dtype), config))
     dx = _sum_of_taps(spread_g, kernel[::-1, ::-1], 1, dilation)
-    dkernel = _kernel_gradient(_pad(x, padding), g, stride, dilation)
+    dkernel = _kernel_gradient(_pad(x, padding), g, len(kernel), stride, dilation)
     return dx, dkernel.astype(kernel.dtype)
 
 
@@ -86,16 +86,18 @@ _shifted_vjp.defvjp(_forward, _backward)
 
 
 def _pad(x: Array, padding: Padding) -> Array:
-    # The barrier keeps XLA from fusing the padding, as a branch, into each of the nine taps.
+    # The barrier keeps XLA from fusing the padding, as a branch, into each of the taps.
     return lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
 
 
 def _sum_of_taps(padded: Array, kernel: Array, stride: int, dilation: int) -> Array:
-    height = (padded.shape[1] - 2 * dilation - 1) // stride + 1
-    width = (padded.shape[2] - 2 * dilation - 1) // stride + 1
+    size = len(kernel)
+    reach = (size - 1) * dilation
+    height = (padded.shape[1] - reach - 1) // stride + 1
+    width = (padded.shape[2] - reach - 1) // stride + 1
     total = None
-    for i in range(3):
-        for j in range(3):
+    for i in range(size):
+        for j in range(size):
             top, left = i * dilation, j * dilation
             bottom, right = top + (height - 1) * stride + 1, left + (width - 1) * stride + 1
             tap = lax.slice(
@@ -110,10 +112,10 @@ def _sum_of_taps(padded: Array, kernel: Array, stride: int, dilation: int) -> Ar
     return total
 
 
-def _kernel_gradient(padded: Array, g: Array, stride: int, dilation: int) -> Array:
-    """Returns [3, 3, 1, c]: for each tap, the sum of input times g over images and pixels.
+def _kernel_gradient(padded: Array, g: Array, size: int, stride: int, dilation: int) -> Array:
+    """Returns [k, k, 1, c]: for each tap, the sum of input times g over images and pixels.
 
-    It works on one row at a time, so that the row stays in the cache for all nine taps, and
+    It works on one row at a time, so that the row stays in the cache for all taps, and
     elementwise over (column, channel), so that the innermost loop reads memory in order. The
     columns are summed at the end.
     """
@@ -124,10 +126,10 @@ def _kernel_gradient(padded: Array, g: Array, stride: int, dilation: int) -> Arr
         g_row = lax.dynamic_slice_in_dim(g, y, 1, 1)[:, 0].astype(jnp.float32)
         g_rows = [lax.index_in_dim(g_row, b, keepdims=False) for b in range(batch)]
         added = []
-        for i in range(3):
+        for i in range(size):
             x_row = lax.dynamic_slice_in_dim(padded, y * stride + i * dilation, 1, 1)[:, 0]
-            for j in range(3):
-                total = sums[3 * i + j]
+            for j in range(size):
+                total = sums[size * i + j]
                 left = j * dilation
                 for b in range(batch):
                     shifted = lax.slice(
@@ -137,6 +139,6 @@ def _kernel_gradient(padded: Array, g: Array, stride: int, dilation: int) -> Arr
                 added.append(total)
         return tuple(added), None
 
-    start = tuple(jnp.zeros((width, channels), jnp.float32) for _ in range(9))
+    start = tuple(jnp.zeros((width, channels), jnp.float32) for _ in range(size * size))
     sums, _ = lax.scan(row, start, jnp.arange(height))
-    return jnp.stack([s.sum(0) for s in sums]).reshape(3, 3, 1, channels)
+    return jnp.stack([s.sum(0) for s in sums]).reshape(size, size, 1, channels)

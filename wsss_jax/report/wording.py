@@ -27,6 +27,7 @@ _METHODS = {
 _BACKBONES = {
     "resnet38": "ResNet38",
     "mobilenet_v2": "MobileNetV2",
+    "efficientnet_lite": "EfficientNet-Lite",
     "vgg16": "VGG16",
     "resnet": "ResNet-50",
     "resnet50": "ResNet-50",

@@ -25,7 +25,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.torch_names import from_torch_layout, torch_name
 
-HEADS = r"(classifier|fc\w*|f8_\d|f9)\..*"
+HEADS = r"(classifier|_?fc\w*|f8_\d|f9)\..*"
 """Layers after the backbone in published files, such as classifiers and heads of other methods."""
 
 Variables = dict[str, Any]
