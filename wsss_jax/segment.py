@@ -10,7 +10,6 @@ are named and left out (exit status 1). Mistakes are reported in one line (exit 
 """
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,16 +47,17 @@ def main(argv: Sequence[str]) -> int:
 def _run(options: argparse.Namespace) -> int:
     share_one_heap()
     # This import starts JAX.
-    from wsss_jax.pipeline.photo_folder import find_network, segment
+    from wsss_jax.pipeline.finished_run import find_network
+    from wsss_jax.pipeline.photo_folder import segment
+    from wsss_jax.stages.predict import Predict
 
-    network = find_network(options.workdir, options.stage, options.classes)
-    changes: dict[str, Any] = {"workers": options.workers}
+    # The labels of the photographs are unknown.
+    changes: dict[str, Any] = {"workers": options.workers, "known_labels": False}
     if options.scales:
         changes["scales"] = options.scales
     if options.crf is not None:
         changes["crf"] = options.crf
-    changed = dataclasses.replace(network.settings, **changes)
-    network = dataclasses.replace(network, settings=changed)
+    network = find_network(options.workdir, Predict, options.stage, options.classes, **changes)
     process.compilation_cache()
     count, skipped = segment(network, options.images, options.out)
     for message in skipped:

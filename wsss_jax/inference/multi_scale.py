@@ -72,7 +72,12 @@ class PaddedShapes(Settings):
         return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
 
     def padded(
-        self, sizes: Sequence[Sizes], backbone: Backbone, copies: int = 1, devices: int = 1
+        self,
+        sizes: Sequence[Sizes],
+        backbone: Backbone,
+        copies: int = 1,
+        devices: int = 1,
+        multiple: int = 1,
     ) -> Plan:
         """Plans in which padded shapes and batches images run.
 
@@ -84,9 +89,10 @@ class PaddedShapes(Settings):
           backbone: the backbone of the network.
           copies: how often each image is run at each scale: twice with a flipped copy.
           devices: the number of devices.
+          multiple: another number that divides the padded sides.
         """
         if backbone.exact_padding:
-            multiple = math.lcm(*backbone.tap_strides.values())
+            multiple = math.lcm(multiple, *backbone.tap_strides.values())
             program_pixels = _PROGRAM_PIXELS // copies
             buckets = choose_buckets(sizes, self.max_buckets, multiple, program_pixels)
         else:
@@ -131,12 +137,15 @@ class MultiScale(PaddedShapes):
         """How often an image is run at each scale."""
         return 2 if self.flip else 1
 
-    def plan(self, sizes: Sequence[Size], backbone: Backbone, devices: int = 1) -> Plan:
+    def plan(
+        self, sizes: Sequence[Size], backbone: Backbone, devices: int = 1, multiple: int = 1
+    ) -> Plan:
         """Plans in which padded shapes and batches images of `sizes` run; see `padded`."""
         scaled = {
             size: tuple(self.scaled(size, scale) for scale in self.scales) for size in set(sizes)
         }
-        return self.padded([scaled[size] for size in sizes], backbone, self.copies, devices)
+        own = [scaled[size] for size in sizes]
+        return self.padded(own, backbone, self.copies, devices, multiple)
 
 
 def sums_on_device(sum_on: str, mesh: Mesh) -> bool:
@@ -173,6 +182,8 @@ class NetworkMaps:
       channels: a function from the label vector of an image to the channels to keep.
       reduce: what the device makes of the sums before they cross to the host. Summed on the host,
         maps are not reduced.
+      multiple: a number that divides the padded sides, so that later images of other sizes need
+        fewer programs.
     """
 
     def __init__(
@@ -182,10 +193,11 @@ class NetworkMaps:
         how: MultiScale,
         channels: Callable[[np.ndarray], Int[np.ndarray, " k"]],
         reduce: Reduce,
+        multiple: int = 1,
     ):
         self._source, self._network, self._how, self._channels = source, network, how, channels
         self._reduce = reduce
-        self.plan = how.plan(source.sizes, network.backbone, network.devices)
+        self.plan = how.plan(source.sizes, network.backbone, network.devices, multiple)
         self._canvases = self.plan.canvases(source.sizes)
         self._on_device = sums_on_device(how.sum_on, network.mesh)
 

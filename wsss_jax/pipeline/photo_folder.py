@@ -1,6 +1,5 @@
 """Segments a folder of photographs with the network that a run has trained."""
 
-import dataclasses
 import functools
 import hashlib
 from pathlib import Path
@@ -8,14 +7,13 @@ from typing import Any
 
 from PIL import Image
 
-from wsss_jax.data.class_names import read_classes
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.photographs import Photographs, open_photographs
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, read_json, remove_unfinished, with_tuples, write_json
+from wsss_jax.pipeline.finished_run import Trained
 from wsss_jax.progress import Progress
 from wsss_jax.settings import to_config
-from wsss_jax.stages.base import Stage
 from wsss_jax.stages.per_image import ImageWork, run_on_images
 from wsss_jax.stages.predict import Predict
 from wsss_jax.viz.labeled import labeled_mask
@@ -23,70 +21,7 @@ from wsss_jax.viz.labeled import labeled_mask
 RECORD = "segment.json"
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained network and the settings of its masks.
-
-    Attributes:
-      checkpoint: the folder of the training stage.
-      settings: the settings of the stage that made masks with it.
-      classes: the names of the foreground classes.
-    """
-
-    checkpoint: Path
-    settings: Predict
-    classes: tuple[str, ...]
-
-
-def find_network(workdir: Path, stage: str = "", classes: str = "") -> Trained:
-    """Finds the network of a run.
-
-    Args:
-      workdir: the working directory of the run.
-      stage: one of its stages of type predict, or empty for the last one.
-      classes: a file of class names, for a run that does not record them.
-
-    Raises:
-      UserError: there is no such run or stage, or the training is not finished.
-    """
-    if not (workdir / "results.json").is_file():
-        raise UserError(
-            f"expected the folder of a run, with results.json, at {workdir}, found none: check the"
-            " path"
-        )
-    config = with_tuples(read_json(workdir / "results.json"))["config"]
-    found = [name for name in config["stages"] if config[name]["type"] == "predict"]
-    if not found or (stage and stage not in found):
-        raise UserError(
-            f"expected {stage or 'a stage'} among those of {workdir} that make a network's masks"
-            f" (type predict), found {', '.join(found) or 'none'}: "
-            + ("name one of them with --stage" if found else "run a recipe that has one")
-        )
-    name = stage or found[-1]
-    try:
-        # The photographs are not a split, and their labels are unknown.
-        changes = {"split": "", "known_labels": False}
-        settings = Stage.from_config(config[name] | changes, name)
-    except UserError as error:
-        raise UserError(f"{workdir / 'results.json'}: {error}") from error
-    assert isinstance(settings, Predict)  # The section has this type.
-    checkpoint = workdir / config[name]["needs"]["checkpoint"]
-    if not (checkpoint / "_DONE.json").is_file():
-        raise UserError(
-            f"expected a trained network in {checkpoint}, found an unfinished stage: finish the run"
-        )
-    if classes:
-        return Trained(checkpoint, settings, tuple(read_classes(classes)))
-    names = read_json(checkpoint / "metrics.json").get("classes")
-    if not names:
-        raise UserError(
-            f"expected the names of the classes in {checkpoint / 'metrics.json'}, found none,"
-            " because an older version wrote it: name a file of them with --classes (or voc)"
-        )
-    return Trained(checkpoint, settings, tuple(names))
-
-
-def segment(network: Trained, images: Path, out: Path) -> tuple[int, list[str]]:
+def segment(network: Trained[Predict], images: Path, out: Path) -> tuple[int, list[str]]:
     """Makes masks and overlays of the images of a folder.
 
     Returns:
@@ -128,7 +63,7 @@ def _write_overlay(picture: Image.Image, paths: tuple[Path, ...]) -> None:
         picture.save(file, "JPEG", quality=90, subsampling=0)
 
 
-def _take_up(out: Path, network: Trained, source: Photographs) -> None:
+def _take_up(out: Path, network: Trained[Predict], source: Photographs) -> None:
     """Records in `out` what its masks are made with, and removes masks of changed images.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array
+from jaxtyping import Array, Shaped
 
 from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.formats.cam_files import write_cams
@@ -83,21 +83,27 @@ class InferCam(MultiScale, PerImageStage):
             "padding": maps.plan.padding(),
         }
 
-    def maps(self, source: Source, network: Network) -> NetworkMaps:
-        """Returns the maps of the images of `source`, which the device normalizes if it sums."""
+    def maps(self, source: Source, network: Network, multiple: int = 1) -> NetworkMaps:
+        """Returns the maps of the images of `source`, which the device normalizes if it sums.
+
+        The number `multiple` divides the padded sides of images; see `NetworkMaps`.
+        """
 
         def reduce(total: Array, inside: Array) -> Array:
             return normalized(total, self.normalize, inside, jnp).astype(jnp.float16)
 
-        return NetworkMaps(source, network, self, np.flatnonzero, reduce)
+        return NetworkMaps(source, network, self, np.flatnonzero, reduce, multiple)
+
+    def cam(self, made: ViewMaps | Reduced) -> Shaped[np.ndarray, "k h w"]:
+        """Returns the normalized maps of an image."""
+        on_device = isinstance(made, Reduced)
+        return made.values if on_device else normalized(made.summed(), self.normalize)
 
     def work(self, source: Source, maps: NetworkMaps) -> ImageWork[None]:
         """Returns the work that writes normalized maps of the images of `source`."""
 
         def finish(made: ViewMaps | Reduced, paths: tuple[Path, ...]) -> None:
-            on_device = isinstance(made, Reduced)
-            cam = made.values if on_device else normalized(made.summed(), self.normalize)
-            write_cams(paths[0], made.channels, cam)
+            write_cams(paths[0], made.channels, self.cam(made))
 
         return ImageWork(
             files=("cams/{id}.npz",),

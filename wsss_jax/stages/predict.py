@@ -96,8 +96,9 @@ class Predict(MultiScale, CrfSettings, CrfStage):
                 " that has them, or known_labels=False"
             )
         network = load_network(checkpoint, len(source.classes), "logits")
-        reduce = self._centered if self.crf else _best
-        maps = NetworkMaps(source, network, self, self._channels, reduce)
+        maps = NetworkMaps(
+            source, network, self, self.channels, self.centered if self.crf else _best
+        )
         crf = part(self, CrfSettings) if self.crf else None
 
         def task(job: ViewJob, logits: ViewMaps | Reduced) -> LogitTask:
@@ -116,13 +117,13 @@ class Predict(MultiScale, CrfSettings, CrfStage):
             processes=self.workers if self.crf else None,
         )
 
-    def _centered(self, total: Array, inside: Array) -> Array:
+    def centered(self, total: Array, inside: Array) -> Array:
         """Returns mean logits relative to the best class, which are small where they matter."""
         mean = total / (len(self.scales) * self.copies)
         return (mean - mean.max(1, keepdims=True)).astype(jnp.float16)
 
-    def _channels(self, label: np.ndarray) -> np.ndarray:
-        """Background and the classes that a mask may have."""
+    def channels(self, label: np.ndarray) -> np.ndarray:
+        """Returns the network's channels that a mask may show: the background and classes."""
         shown = np.flatnonzero(label) if self.known_labels else np.arange(len(label))
         return np.concatenate([[0], shown + 1])
 
