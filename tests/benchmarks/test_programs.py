@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks import gpu, training, worker
 from benchmarks.gpu_plan import plan
+from tests.toys.interpreters import other_python
 from wsss_jax.data.images import encode_mask
 from wsss_jax.pipeline.config import shipped_recipes
 
@@ -65,14 +66,6 @@ def positive(cell: str) -> bool:
 
 
 @functools.cache
-def other_python(variable: str, module: str) -> str:
-    python = os.environ.get(variable, sys.executable)
-    reason = worker.why_not(python, module)
-    if reason:
-        pytest.skip(f"{reason}: set {variable} to an interpreter that can")
-    return python
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `VOC2012`: two photographs of 40 × 48 pixels with masks."""

@@ -22,7 +22,8 @@ from wsss_jax.data.images import decode_image
 from wsss_jax.data.labels import read_label_file
 from wsss_jax.methods.cam import Cam
 from wsss_jax.models.mobilenet_v2 import MobileNetV2
-from wsss_jax.weights.import_weights import import_arrays, read_arrays
+from wsss_jax.weights.checkpoint import read_checkpoint
+from wsss_jax.weights.import_weights import import_arrays
 
 # It runs once: not worth optimizing.
 QUICK: Any = {"xla_backend_optimization_level": 0}
@@ -113,7 +114,7 @@ DOGS, CATS = range(151, 269), range(281, 286)
 def recognized(shared: Path, count: int) -> dict[str, int]:
     """How many of the first `count` images with only dogs (only cats) are taken for one."""
     data = shared / "data"
-    arrays = read_arrays(data / "weights" / "mobilenet_v2_imagenet.npz")
+    arrays = read_checkpoint(data / "weights" / "mobilenet_v2_imagenet.npz").arrays
     arrays = {name.replace("classifier.1", "classifier_1"): a for name, a in arrays.items()}
     network: Any = Classifier()
     _, variables = shapes(network)

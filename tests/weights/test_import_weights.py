@@ -1,10 +1,10 @@
 """Weights under PyTorch names: layouts, and every way a file can be wrong."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -15,10 +15,10 @@ from wsss_jax.methods.cam import Cam
 from wsss_jax.models.mobilenet_v2 import MobileNetV2
 from wsss_jax.models.tiny import Tiny
 from wsss_jax.models.torch_names import from_torch_layout
+from wsss_jax.weights.checkpoint import read_checkpoint
 from wsss_jax.weights.import_weights import (
     import_arrays,
     import_backbone,
-    read_arrays,
     torch_names,
 )
 
@@ -112,22 +112,15 @@ def test_backbone_from_file(shapes, arrays, tmp_path):
     )
 
 
-def test_files_that_are_no_weights(tmp_path: Path):
-    with pytest.raises(UserError, match="no such file"):
-        read_arrays(tmp_path / "absent.npz")
-    text = tmp_path / "text.npz"
-    text.write_text("not an archive")
-    objects = tmp_path / "objects.npz"
-    np.savez(objects, a=np.array([{"a": 1}], dtype=object))
-    for path in (text, objects):
-        with pytest.raises(UserError, match="something else"):
-            read_arrays(path)
-    whole = tmp_path / "whole.npz"
-    np.savez(whole, a=np.arange(1000))
-    cut = tmp_path / "cut.npz"
-    cut.write_bytes(whole.read_bytes()[:-100])
-    with pytest.raises(UserError, match="something else"):
-        read_arrays(cut)
+def test_half_precision_is_read_as_its_float32(shapes, arrays):
+    for dtype in (np.float16, ml_dtypes.bfloat16):
+        halves = {name: array.astype(dtype) for name, array in arrays.items()}
+        result = import_arrays(shapes, halves, backbone=TINY)
+        scale = result["params"]["backbone"]["layer_3"]["norm"]["scale"]
+        np.testing.assert_array_equal(scale, halves["layer_3.norm.weight"].astype(np.float32))
+        halves["layer_3.norm.weight"][0] = np.nan
+        with pytest.raises(UserError, match=r"layer_3\.norm\.weight \(expected finite"):
+            import_arrays(shapes, halves, backbone=TINY)
 
 
 def test_mobilenet_file(shared):
@@ -141,7 +134,7 @@ def test_mobilenet_file(shared):
     )
     names = torch_names({"params": params, **others}, model)
     assert names["params/backbone/features_4/conv_1_0/kernel"] == "features.4.conv.1.0.weight"
-    kernel = read_arrays(path)["features.4.conv.1.0.weight"]
+    kernel = read_checkpoint(path).arrays["features.4.conv.1.0.weight"]
     np.testing.assert_array_equal(
         params["backbone"]["features_4"]["conv_1_0"]["kernel"][:, :, 0],
         kernel[:, 0].transpose(1, 2, 0),

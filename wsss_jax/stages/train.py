@@ -74,7 +74,7 @@ class Train(TargetSettings, Stage):
       batch_size: the images of a step, over all devices and processes.
       epochs: the number of passes over the images, in whole batches.
       steps: if above 0, the length of the run in steps, regardless of `epochs`.
-      init_weights: the file of weights (.npz) from which the backbone starts; "" for none.
+      init_weights: the checkpoint from which the backbone starts; "" for none.
       evaluators: the evaluators that measure during training, by name.
       log_every: the number of steps between two rows of metrics.
       image_every: the number of steps between two images of maps for TensorBoard; 0 for none.

@@ -1,8 +1,4 @@
-"""Imports the weights of other programs from ``.npz`` files, mostly with PyTorch's names.
-
-Where PyTorch is installed, this turns a checkpoint into such a file:
-
-    np.savez("weights.npz", **{k: v.numpy() for k, v in torch.load("weights.pth").items()})
+"""Imports the weights of other programs from checkpoints, mostly with PyTorch's names.
 
 Names follow from the paths of our variables: ``backbone/b4_1/conv_branch2a/kernel`` is
 ``b4_1.conv_branch2a.weight``. A backbone states other names or layouts in files with
@@ -24,6 +20,7 @@ from jaxtyping import PyTree
 from wsss_jax.errors import UserError
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.torch_names import from_torch_layout, torch_name
+from wsss_jax.weights.checkpoint import read_checkpoint
 
 HEADS = r"(classifier|_?fc\w*|f8_\d|f9)\..*"
 """Layers after the backbone in published files, such as classifiers and heads of other methods."""
@@ -54,36 +51,23 @@ def _inside_backbone(path: tuple[str, ...]) -> tuple[str, ...] | None:
     return (collection, *rest) if module == "backbone" and rest else None
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads the arrays of a ``.npz`` file by name.
-
-    Raises:
-      UserError: there is no such file, or it is not an archive of plain arrays.
-    """
-    try:
-        # If NumPy opened the file itself, it would leave it open when the archive is damaged.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise UserError(f"expected weights (.npz) at {path}, found no such file") from error
-    except Exception as error:  # NumPy, zipfile and zlib raise exceptions of their own
-        raise UserError(
-            f"expected weights (.npz with plain arrays) in {path}, found something else ({error}):"
-            " convert a PyTorch file with np.savez first"
-        ) from error
-
-
 def _as_variable(
     path: str, array: np.ndarray, shape: tuple[int, ...], backbone: Backbone | None
 ) -> np.ndarray:
     """Converts an array of a file to our layout and, if the backbone can, to `shape`."""
+    if _is_floating(array) and array.dtype.itemsize < 4:  # NumPy computes with few types of 16 bits
+        array = array.astype(np.float32)
     inside = _inside_backbone(tuple(path.split("/")))
     if backbone is None or inside is None:
         return from_torch_layout(array)
     array = backbone.import_layout(inside, array)
-    if array.shape == shape or not np.issubdtype(array.dtype, np.floating):
+    if array.shape == shape or not _is_floating(array):
         return array  # numbers that are not floating are refused, in whatever shape
     return backbone.resize_param(inside, array, shape)
+
+
+def _is_floating(array: np.ndarray) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.floating)
 
 
 def _listed(title: str, names: Iterable[str], most: int = 8) -> list[str]:
@@ -142,7 +126,7 @@ def import_arrays(
         if array.shape != flat[path].shape:
             expected = tuple(flat[path].shape)
             wrong.append(f"{name} (expected {expected}, found {array.shape} in our layout)")
-        elif not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+        elif not _is_floating(array) or not np.isfinite(array).all():
             wrong.append(f"{name} (expected finite numbers)")
         else:
             flat[path] = jnp.asarray(array, jnp.float32)
@@ -171,7 +155,7 @@ def import_backbone(
     """Returns a network's (params, other variables) with the backbone's weights from a file.
 
     Args:
-      path: a ``.npz`` file, whose layers after the backbone are left out.
+      path: a checkpoint, whose layers after the backbone are left out.
       backbone: the backbone of the network.
       params: the network's parameters; the backbone's are under ``backbone``.
       variables: the other variables by collection.
@@ -180,6 +164,8 @@ def import_backbone(
     Raises:
       UserError: the file does not hold exactly the weights of this backbone.
     """
+    checkpoint = read_checkpoint(path)
+    source = f"{path} ({', '.join([checkpoint.format, *checkpoint.notes])})"
     everything = {"params": params, **variables}
     part = {
         collection: {"backbone": tree["backbone"]}
@@ -187,7 +173,7 @@ def import_backbone(
         if "backbone" in tree
     }
     part = import_arrays(
-        part, read_arrays(path), backbone=backbone, ignore=HEADS, source=str(path), log=log
+        part, checkpoint.arrays, backbone=backbone, ignore=HEADS, source=source, log=log
     )
     for collection, tree in part.items():
         everything[collection] = {**everything[collection], **tree}

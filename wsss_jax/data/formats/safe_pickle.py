@@ -9,13 +9,19 @@ because they trust flags and pointers that a file can forge.
 
 import io
 import math
-import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wsss_jax.data.formats.torch_pickle import load_storage, rebuild_tensor
+from wsss_jax.data.formats.pickle_interpreter import (
+    ForbiddenName,
+    StandIn,
+    checked_key,
+    load_pickle,
+    ordered_dict,
+)
+from wsss_jax.data.formats.torch_pickle import Tensor, load_storage, rebuild_tensor
 from wsss_jax.errors import UserError
 from wsss_jax.files import ARRAY_READING
 
@@ -44,7 +50,7 @@ def load_numpy_pickle(path: Path) -> object:
     try:
         with ARRAY_READING:
             value = _parse(data)
-    except _ForbiddenName as error:
+    except ForbiddenName as error:
         raise UserError(
             f"{path}: expected only arrays and built-in containers, found the name {error}, and "
             "such a file can run code when it is opened: convert it to .npz if you trust it"
@@ -71,14 +77,18 @@ def _parse(data: bytes) -> object:
         _, _, dtype = read_header(stream)
         if not dtype.hasobject:
             return np.load(io.BytesIO(data), allow_pickle=False)
-    return _resolve(_Unpickler(stream, encoding="latin1").load(), {}, [])
+    # Objects take several times the bytes that describe them, and there is one for each image.
+    value, _ = load_pickle(
+        data,
+        NUMPY_NAMES | _TENSOR_NAMES,
+        start=stream.tell(),
+        budget=_SPARE + 8 * len(data),
+        most_steps=_SPARE + len(data),
+    )
+    return _resolve(value, {}, [])
 
 
-class _ForbiddenName(Exception):
-    pass
-
-
-class _Dtype:
+class _Dtype(StandIn):
     """Stands in for `numpy.dtype` while the pickle is read."""
 
     def __init__(self, code: Any, *_: Any) -> None:
@@ -86,18 +96,19 @@ class _Dtype:
         if self.dtype.kind not in _KINDS:
             raise ValueError(f"dtype {code}")
 
-    def __setstate__(self, state: Any) -> None:
+    def set_state(self, state: Any) -> None:
         # Only the byte order is used, because flags and fields would let a file forge pointers.
         if state[1] in ("<", ">"):
             self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class _Array:
+class _Array(StandIn):
     """Stands in for `numpy.ndarray` while the pickle is read; `_resolve` unwraps it."""
 
+    __slots__ = ("value",)
     value: np.ndarray
 
-    def __setstate__(self, state: Any) -> None:
+    def set_state(self, state: Any) -> None:
         _, shape, dtype, fortran, content = state
         self.value = _array(content, dtype, shape, "F" if fortran else "C")
 
@@ -138,36 +149,41 @@ def _empty_bytes() -> bytes:
     return b""
 
 
-_NAMES = {
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _encode,
-    ("collections", "OrderedDict"): dict,
-    ("torch.storage", "_load_from_bytes"): load_storage,
-    ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+def _set(items: Any = ()) -> set[Any]:
+    return set(map(checked_key, items))
+
+
+def _frozenset(items: Any = ()) -> frozenset[Any]:
+    return frozenset(map(checked_key, items))
+
+
+NUMPY_NAMES = {
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _Dtype,
+    "_codecs.encode": _encode,
+    "collections.OrderedDict": ordered_dict,
     **{
-        (f"numpy.{core}.{module}", name): stand_in
+        f"numpy.{core}.{name}": stand_in
         for core in ("core", "_core")
-        for module, name, stand_in in (
-            ("multiarray", "_reconstruct", _reconstruct),
-            ("multiarray", "scalar", _scalar),
-            ("numeric", "_frombuffer", _from_buffer),
+        for name, stand_in in (
+            ("multiarray._reconstruct", _reconstruct),
+            ("multiarray.scalar", _scalar),
+            ("numeric._frombuffer", _from_buffer),
         )
     },
     **{
-        (module, name): stand_in
+        f"{module}.{name}": stand_in
         for module in ("builtins", "__builtin__")
-        for name, stand_in in (("set", set), ("frozenset", frozenset), ("bytes", _empty_bytes))
+        for name, stand_in in (("set", _set), ("frozenset", _frozenset), ("bytes", _empty_bytes))
     },
 }
+"""What arrays, sets and bytes need in pickles."""
 
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str, /) -> Any:
-        try:
-            return _NAMES[module, name]
-        except KeyError:
-            raise _ForbiddenName(f"{module}.{name}") from None
+_TENSOR_NAMES = {
+    "torch.storage._load_from_bytes": load_storage,
+    "torch._utils._rebuild_tensor_v2": rebuild_tensor,
+}
+_SPARE = 2**24
 
 
 def _resolve(value: Any, done: dict[int, Any], keep: list[Any]) -> Any:
@@ -178,6 +194,8 @@ def _resolve(value: Any, done: dict[int, Any], keep: list[Any]) -> Any:
     """
     if isinstance(value, _Dtype):
         return value.dtype
+    if isinstance(value, Tensor):
+        return value.array().copy()
     if isinstance(value, _Array) and not value.value.dtype.hasobject:
         return value.value
     if not isinstance(value, _Array | dict | list | tuple):

@@ -1,0 +1,282 @@
+"""Reads a checkpoint of any program: a file in one of five formats, or a folder with one.
+
+The format follows from the first bytes, never from the suffix. Nothing that a file contains is
+executed, and memory is taken only after declared sizes were compared with the file's.
+
+Checkpoints wrap the arrays of a network in dictionaries (``state_dict``, ``model``, ``teacher``)
+and in prefixes of their names (``module.``, ``backbone.``). Where there is one way to unwrap them,
+they are unwrapped, and `Checkpoint.notes` says how. Where there are several, `part` chooses.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsss_jax.data.formats.pickle_interpreter import ForbiddenName
+from wsss_jax.data.formats.torch_pickle import Tensor
+from wsss_jax.errors import UserError
+from wsss_jax.weights.formats import archive, mxnet, npz, safetensors, torch_legacy, torch_zip
+from wsss_jax.weights.formats.content import Content, as_array, check_total
+
+WRAPPERS = (
+    *("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network"),
+    *("params", "weights", "teacher", "student", "backbone", "encoder"),
+    *("model_ema", "state_dict_ema", "ema_state_dict", "params_ema", "ema"),
+)
+"""Names of dictionaries that hold a network; others hold options or the optimizer's state."""
+
+PREFIXES = ("module.", "model.", "net.", "network.", "backbone.", "encoder.")
+"""Prefixes that wrappers of networks put before the names of all arrays."""
+
+HEAD = re.compile(r"(head\w*|\w+_head|classifier\w*|fc\w*|f8_\d|f9|predictor|projector)\.")
+"""Names of layers after a backbone, which may lack the backbone's prefix."""
+
+_WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".params")
+_INDEX = "model.safetensors.index.json"
+_LONGEST_NAME = 500
+_LARGEST_INDEX = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The arrays of one network.
+
+    Attributes:
+      path: the file, or the index of a sharded checkpoint.
+      format: ``npz``, ``wsss_jax`` (our ``weights.npz``, whose names are paths of variables),
+        ``safetensors``, ``torch zip``, ``torch legacy`` or ``mxnet``.
+      arrays: the arrays by name. Those of PyTorch may be views of one array.
+      sha256: of the file; of a sharded checkpoint, that of the lines ``SHA256  NAME`` of its files.
+      metadata: what the file says about itself.
+      notes: what was unwrapped and what was left out, each in a few words.
+    """
+
+    path: Path
+    format: str
+    arrays: dict[str, np.ndarray]
+    sha256: str
+    metadata: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def read_checkpoint(path: Path, *, part: str = "") -> Checkpoint:
+    """Returns the checkpoint at `path`.
+
+    Args:
+      path: a file, or a folder with one, such as Hugging Face's with ``model.safetensors``, also
+        sharded.
+      part: which of several networks to take, such as ``teacher``, or which submodule, such as
+        ``backbone``; dots divide several steps.
+
+    Raises:
+      UserError: there is no such file, it is damaged, of another kind, holds several networks, or
+        names anything that could run code.
+    """
+    path = _weights_file(path)
+    try:
+        if path.name == _INDEX:
+            form, content, sha256 = "safetensors", *_read_sharded(path)
+        else:
+            form, read = _reader(path)
+            content, sha256 = read(path), _sha256(path)
+        tree, notes = _unwrapped(content.tree, part)
+        size = sum(file.stat().st_size for file in _files(path, content))
+        arrays = _arrays(tree, size)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except OSError as error:
+        raise UserError(
+            f"expected weights at {path}, found a file that cannot be read"
+            f" ({error.strerror or type(error).__name__}): check the path"
+        ) from error
+    except ForbiddenName as error:
+        raise UserError(
+            f"{path}: expected only tensors and plain values, found the name {_shown(error)}, and"
+            " such a file can run code when it is opened: save the state dict alone, with the"
+            " program that made the file"
+        ) from error
+    except Exception as error:  # a damaged file may fail in any way
+        raise UserError(
+            f"{path}: expected weights, found a file that is damaged or of another form"
+            f" ({_shown(error) or type(error).__name__}): get it again"
+        ) from error
+    if any(name.startswith("params/backbone/") for name in arrays) and form == "npz":
+        form = "wsss_jax"
+    return Checkpoint(path, form, arrays, sha256, content.metadata, tuple(notes))
+
+
+def _weights_file(path: Path) -> Path:
+    """Returns the one file with weights at `path`, which may be a folder."""
+    if not path.exists():
+        raise UserError(f"expected weights at {path}, found no such file")
+    if not path.is_dir():
+        return path
+    for name in (_INDEX, "model.safetensors"):
+        if (path / name).is_file():
+            return path / name
+    found = sorted(file for file in path.iterdir() if file.suffix in _WEIGHT_SUFFIXES)
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found[:8]) or "none"
+        raise UserError(f"expected one file with weights in {path}, found {names}: name the file")
+    return found[0]
+
+
+def _reader(path: Path) -> tuple[str, Callable[[Path], Content]]:
+    """Returns the name of the file's format and what reads it."""
+    with open(path, "rb") as file:
+        start = file.read(256)
+    if start.startswith(archive.MAGIC):
+        if torch_zip.is_checkpoint(path):
+            return "torch zip", torch_zip.read
+        return "npz", npz.read
+    if start.startswith(torch_legacy.MAGIC):
+        return "torch legacy", torch_legacy.read
+    if start.startswith(mxnet.MAGIC):
+        return "mxnet", mxnet.read
+    if safetensors.is_checkpoint(start, path.stat().st_size):
+        return "safetensors", safetensors.read
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError("expected weights, found a pointer of Git LFS: run git lfs pull")
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise UserError("expected weights, found a web page: download the file itself")
+    raise UserError(
+        "expected weights (.safetensors, .npz, PyTorch's .pth or MXNet's .params), found something"
+        f" else (it begins with {start[:8]!r}): name a file in one of these formats"
+    )
+
+
+def _read_sharded(index: Path) -> tuple[Content, str]:
+    """Reads the files that an index of Hugging Face names."""
+    if index.stat().st_size > _LARGEST_INDEX:
+        raise ValueError("expected a short index")
+    content = json.loads(index.read_bytes())
+    places = content["weight_map"]
+    names = sorted(set(places.values()))
+    if any(Path(name).name != name for name in names):
+        raise ValueError("expected files beside the index")
+    tree: dict[str, Any] = {}
+    lines = ""
+    for name in names:
+        tree |= safetensors.read(index.parent / name).tree
+        lines += f"{_sha256(index.parent / name)}  {name}\n"
+    if set(tree) != set(places):
+        raise ValueError("expected the arrays that the index names")
+    metadata = {"files": ", ".join(names)}
+    return Content(tree, metadata), hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _files(path: Path, content: Content) -> list[Path]:
+    if path.name != _INDEX:
+        return [path]
+    return [path.parent / name for name in content.metadata["files"].split(", ")]
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unwrapped(tree: Mapping[Any, Any], part: str) -> tuple[dict[str, Any], list[str]]:
+    """Returns the arrays of one network by name, and how they were found."""
+    steps = part.split(".") if part else []
+    notes: list[str] = []
+    while (key := _wrapper(tree, steps[0] if steps else "")) is not None:
+        notes.append(f"took {_shown(key)}")
+        tree = tree[key]
+        if steps and key == steps[0]:
+            del steps[0]
+    left_out = [key for key, value in tree.items() if not _is_array(value)]
+    if left_out:
+        notes.append(f"left out {', '.join(_shown(key) for key in left_out[:8])}")
+    found = {key: value for key, value in tree.items() if _is_array(value)}
+    for name in found:
+        if not isinstance(name, str) or not name.isprintable() or len(name) > _LONGEST_NAME:
+            raise ValueError(f"expected arrays with names, found {_shown(name)}")
+    while True:
+        prefix = f"{steps[0]}." if steps else _common_prefix(found)
+        if prefix and steps and any(name.startswith(prefix) for name in found):
+            found = {n.removeprefix(prefix): v for n, v in found.items() if n.startswith(prefix)}
+            del steps[0]
+        elif prefix := _common_prefix(found):
+            plain = {name.removeprefix(prefix): value for name, value in found.items()}
+            if len(plain) != len(found):
+                break
+            found = plain
+        else:
+            break
+        notes.append(f"removed the prefix {prefix}")
+    if steps:
+        names = sorted({str(key) for key in tree} | {name.partition(".")[0] for name in found})
+        raise UserError(
+            f"expected a part {_shown(steps[0])} in the checkpoint, found"
+            f" {', '.join(map(_shown, names[:12]))}: choose one of them"
+        )
+    if not found:
+        raise UserError("expected arrays in the checkpoint, found none: name another file")
+    return found, notes
+
+
+def _wrapper(tree: Mapping[Any, Any], wanted: str) -> Any | None:
+    """Returns the key of the dictionary that holds the network; None if `tree` itself does."""
+    inner = {
+        key: value
+        for key, value in tree.items()
+        if isinstance(value, dict) and any(True for _ in _leaves(value))
+    }
+    if wanted in inner:
+        return wanted
+    known = [key for key in inner if key in WRAPPERS]
+    direct = [key for key, value in tree.items() if _is_array(value)]
+    # A score beside the network may be a tensor too, but its name has no dots.
+    weights = [key for key in direct if not known or "." in str(key)]
+    choices = known or ([] if direct else list(inner))
+    if not choices:
+        return None
+    if len(choices) > 1 or weights:
+        raise UserError(
+            f"expected one network in the checkpoint, found {', '.join(map(_shown, choices))}"
+            f"{' beside arrays' if weights else ''}: choose one with part"
+        )
+    return choices[0]
+
+
+def _leaves(tree: dict[Any, Any]) -> Iterator[Any]:
+    """Yields the arrays in `tree`, whose dictionaries are visited once each."""
+    waiting, seen = [tree], {id(tree)}
+    while waiting:
+        for value in waiting.pop().values():
+            if isinstance(value, dict) and id(value) not in seen:
+                seen.add(id(value))
+                waiting.append(value)
+            elif _is_array(value):
+                yield value
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray)
+
+
+def _common_prefix(found: Mapping[str, Any]) -> str:
+    """Returns the prefix that all names carry but those of heads; empty if there is none."""
+    for prefix in PREFIXES:
+        with_it = sum(name.startswith(prefix) for name in found)
+        if with_it and all(name.startswith(prefix) or HEAD.match(name) for name in found):
+            return prefix
+    return ""
+
+
+def _arrays(tree: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
+    check_total([value.nbytes for value in tree.values()], size)
+    return {name: as_array(value) for name, value in tree.items()}
+
+
+def _shown(value: object) -> str:
+    """Returns a text of a foreign file as part of a line."""
+    text = " ".join(str(value)[:400].split())
+    return "".join(c if c.isprintable() else "?" for c in text)[:200]

@@ -1,0 +1,82 @@
+"""What the readers of all formats give."""
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsss_jax.data.formats.torch_pickle import Tensor
+
+SPARE = 16 * 2**20
+"""Bytes that small files may take in memory beyond twice their size."""
+
+_CHUNK = 2**22
+"""Bytes that are read at once; archives take them a second time."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is in a file.
+
+    Attributes:
+      tree: a dictionary by name whose values are arrays, tensors that are read when they are
+        needed, further dictionaries or anything else that the file holds.
+      metadata: what the file says about itself.
+    """
+
+    tree: Mapping[Any, Any]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Numbers:
+    """Reads numbers at positions of a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = os.path.getsize(path)
+
+    def read(self, at: int, dtype: np.dtype, count: int) -> np.ndarray:
+        """Returns `count` numbers that begin at byte `at`.
+
+        Raises:
+          ValueError: they reach beyond the end of the file.
+        """
+        if min(at, count) < 0 or at + count * dtype.itemsize > self.size:
+            raise ValueError(f"expected {count} numbers at byte {at}, found the end of the file")
+        with open(self.path, "rb") as file:
+            file.seek(at)
+            return read_numbers(file, dtype, count)
+
+
+def read_numbers(file: io.BufferedIOBase, dtype: np.dtype, count: int) -> np.ndarray:
+    """Returns the next `count` numbers of a file.
+
+    Raises:
+      ValueError: the file ends before.
+    """
+    numbers = np.empty(count, dtype)
+    rest = memoryview(numbers.view(np.uint8).data)
+    while rest:
+        got = file.readinto(rest[:_CHUNK])
+        if not got:
+            raise ValueError(f"expected {len(rest)} more bytes, found the end of the file")
+        rest = rest[got:]
+    return numbers
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Returns the array of a leaf."""
+    return value.array() if isinstance(value, Tensor) else value
+
+
+def check_total(sizes: list[int], file_size: int) -> None:
+    """Raises ValueError if arrays of these sizes in bytes are more than the file explains."""
+    if sum(sizes) > 2 * file_size + SPARE:
+        raise ValueError(
+            f"expected about {file_size} bytes in all arrays, found {sum(sizes)} in compressed or"
+            " repeated ones"
+        )
