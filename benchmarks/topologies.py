@@ -65,7 +65,7 @@ def target_of(topology: str) -> Target:
     return Target(topology, devices, chip_of(devices[0].device_kind) or V5E)
 
 
-def compiled(case: Case, only: Sequence[str]) -> Iterator[dict[str, Any]]:
+def compiled(case: Case, only: Sequence[str], largest: bool = True) -> Iterator[dict[str, Any]]:
     """Yields the figures of each stage of a recipe that runs programs on devices."""
     config: Any = load_config(case.recipe)
     target = target_of(case.topology)
@@ -79,7 +79,7 @@ def compiled(case: Case, only: Sequence[str]) -> Iterator[dict[str, Any]]:
     known, _ = sizes_of(config, nodes)
     sizes = {name: one._replace(classes=case.classes or one.classes) for name, one in known.items()}
     cache = process.cache_folder() / "topologies"
-    for name, found in estimates(nodes, sizes, only, target, _log, cache):
+    for name, found in estimates(nodes, sizes, only, target, _log, cache, largest):
         programs = [
             {
                 "name": one.program.name,
@@ -191,8 +191,8 @@ def device_rows(recipe: str, cost: ProgramCost) -> Iterator[str]:
 class Kept:
     """The figures of the stages that are in a file, to which new ones are appended."""
 
-    def __init__(self, path: Path, only: Sequence[str], show: bool):
-        self._path, self._only, self._show = path, only, show
+    def __init__(self, path: Path, only: Sequence[str], show: bool, largest: bool):
+        self._path, self._only, self._show, self._largest = path, only, show, largest
         lines = path.read_text().splitlines() if path.is_file() else []
         self._known = [json.loads(line) for line in lines]
 
@@ -206,7 +206,7 @@ class Kept:
         wanted = only or self._only or device_stages(case.recipe)
         missing = [name for name in wanted if name not in found]
         for name in [] if self._show else missing:
-            for stage in compiled(case, (name,)):
+            for stage in compiled(case, (name,), self._largest):
                 found[name] = stage
                 self._known.append(stage)
                 with self._path.open("a") as file:
@@ -235,11 +235,12 @@ def main() -> None:
     add(
         "--growth", action="store_true", help="the training step over crop, batch, classes, devices"
     )
+    add("--once", action="store_true", help="compile each step once; the largest batch is unknown")
     add("--show", action="store_true", help="print what the file has, compile nothing")
     arguments = parser.parse_args()
     if arguments.show and not arguments.file.is_file():
         parser.error(f"expected figures in {arguments.file}, found no such file: change --file")
-    kept = Kept(arguments.file, arguments.only, arguments.show)
+    kept = Kept(arguments.file, arguments.only, arguments.show, not arguments.once)
     if "here" not in arguments.topologies:
         without_devices()
     try:

@@ -233,6 +233,8 @@ def test_topologies(folder: Path, monkeypatch: pytest.MonkeyPatch):
     # What a file has is not compiled again.
     again = run("topologies", *toy, "--batch=1", folder=folder)
     assert table(again) == [one] and again.stderr == ""
+    once = run("topologies", *toy[:-1], "--file=once.jsonl", "--batch=1", "--once", folder=folder)
+    assert table(once) == [one | {"most images per chip": "–"}]
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ def estimates(
     target: Target,
     log: Callable[[str], None],
     cache: Path | None,
+    largest: bool = True,
 ) -> Iterator[tuple[str, list[Estimate]]]:
     """Yields the name of each stage that runs programs on devices, with their estimates.
 
@@ -56,6 +57,8 @@ def estimates(
       target: the devices to compile for.
       log: a function that prints progress.
       cache: the folder of costs that are known already, or None.
+      largest: whether to find out how large a batch may be, for which a training step is compiled
+        twice.
     """
     mesh = data_mesh(list(target.devices))
     compiler = Compiler(f"{target.name} {target.devices[0].device_kind}", cache, log)
@@ -66,6 +69,8 @@ def estimates(
         needs = {name: named[other] for name, other in node.needs.items()}
         programs = node.stage.programs(sizes, needs, mesh)
         if programs is not None:
+            if not largest:
+                programs = [dataclasses.replace(one, growing=False) for one in programs]
             yield node.name, [estimate(node.name, one, target.chip, compiler) for one in programs]
 
 
