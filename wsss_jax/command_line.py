@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from wsss_jax import __version__
 from wsss_jax.errors import Interrupted, UserError, nearest
 from wsss_jax.pipeline import process
 
@@ -79,6 +80,7 @@ class Parser(argparse.ArgumentParser):
         self.module = module
         self.goes_on = goes_on
         self.add_argument("-h", "-?", "--help", action="store_true", help="show this help")
+        self.add_argument("--version", action="store_true", help="show the version")
 
     def error(self, message: str) -> NoReturn:
         """Reports a mistake like all others."""
@@ -106,7 +108,7 @@ class Parser(argparse.ArgumentParser):
         finally:
             for action in needed:
                 action.required = True
-        if options.help:
+        if options.help or options.version:
             return options
         for argument in unknown:
             if argument.startswith("-"):
@@ -178,6 +180,9 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
         options = parser.parse(argv[1:])
         if options.help:
             print(parser.format_help(), end="")
+            status = 0
+        elif options.version:
+            print(f"wsss_jax {__version__}")
             status = 0
         else:
             status = body(options)

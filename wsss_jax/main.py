@@ -154,10 +154,5 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def cli() -> None:
-    """Runs the program ``wsss-jax``."""
-    sys.exit(main(sys.argv))
-
-
 if __name__ == "__main__":
-    cli()
+    sys.exit(main(sys.argv))
