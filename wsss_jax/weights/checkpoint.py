@@ -135,7 +135,7 @@ def _reader(path: Path) -> tuple[str, Callable[[Path], Content]]:
         if torch_zip.is_checkpoint(path):
             return "torch zip", torch_zip.read
         return "npz", npz.read
-    if start.startswith(torch_legacy.MAGIC):
+    if torch_legacy.MAGIC.match(start):
         return "torch legacy", torch_legacy.read
     if start.startswith(mxnet.MAGIC):
         return "mxnet", mxnet.read
@@ -212,7 +212,7 @@ def _unwrapped(tree: Mapping[Any, Any], part: str) -> tuple[dict[str, Any], list
             break
         notes.append(f"removed the prefix {prefix}")
     if steps:
-        names = sorted({str(key) for key in tree} | {name.partition(".")[0] for name in found})
+        names = sorted({str(key).partition(".")[0] for key in (*tree, *found)})
         raise UserError(
             f"expected a part {_shown(steps[0])} in the checkpoint, found"
             f" {', '.join(map(_shown, names[:12]))}: choose one of them"

@@ -143,8 +143,14 @@ class _Machine:
         self.at = end
         return taken
 
-    def number(self, form: str) -> Any:
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+    def byte(self) -> int:
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def number(self, form: struct.Struct) -> Any:
+        at = self.at
+        self.at = at + form.size
+        return form.unpack_from(self.data, at)[0]
 
     def line(self, most: int) -> str:
         """Returns the text up to the end of the line."""
@@ -155,9 +161,13 @@ class _Machine:
         self.at += length + 1
         return ahead[:length].decode("latin1")
 
-    def push(self, value: Any) -> None:
-        self.left -= sys.getsizeof(value) + 8
+    def push(self, value: Any, size: int = 40) -> None:
+        """Pushes a value that takes `size` bytes."""
+        self.left -= size + 8
         self.stack.append(value)
+
+    def push_sized(self, value: str | bytes) -> None:
+        self.push(value, sys.getsizeof(value))
 
     def pop_mark(self) -> list[Any]:
         items = self.stack
@@ -174,17 +184,22 @@ class _Machine:
     def call(self, name: Any, arguments: Any) -> None:
         if type(name) is not _Name or type(arguments) is not tuple:
             raise ValueError("expected a name and its arguments in a pickle")
-        self.push(name.make(*arguments))
+        self.push(name.make(*arguments), 200)
 
     def remember(self, index: int) -> None:
-        # Python numbers what it remembers one by one, from 0 or, in Python 2, from 1.
-        while index > len(self.memo) and index <= len(self.memo) + 1:
-            self.memo.append(None)
-        if index == len(self.memo):
-            self.memo.append(self.stack[-1])
-        else:
-            self.memo[index] = self.stack[-1]
         self.left -= 9
+        memo = self.memo
+        # Python numbers what it remembers one by one, from 0 or, in Python 2, from 1.
+        if index == len(memo) + 1:
+            memo.append(None)
+        if index == len(memo):
+            memo.append(self.stack[-1])
+        else:
+            memo[index] = self.stack[-1]
+
+    def remember_next(self) -> None:
+        self.left -= 9
+        self.memo.append(self.stack[-1])
 
     def recall(self, index: int) -> None:
         self.left -= 8
@@ -222,6 +237,11 @@ class _Machine:
 
     # What follows is one function for each kind of opcode.
 
+    def _recall_byte(self) -> None:
+        self.left -= 8
+        self.stack.append(self.memo[self.data[self.at]])
+        self.at += 1
+
     def _mark(self) -> None:
         self.left -= 64
         self.below.append(self.stack)
@@ -246,27 +266,35 @@ class _Machine:
         text = self.line(2**16)
         if len(text) < 2 or text[0] not in "'\"" or text[-1] != text[0]:
             raise ValueError("expected text in quotes in a pickle")
-        self.push(text[1:-1].encode("latin1").decode("unicode-escape"))
+        self.push_sized(text[1:-1].encode("latin1").decode("unicode-escape"))
 
-    def _text(self, form: str) -> None:
-        self.push(str(self.take(self.number(form)), "utf-8", "surrogatepass"))
+    def _text_line(self) -> None:
+        self.push_sized(self.line(2**16).encode("latin1").decode("raw-unicode-escape"))
 
-    def _old_text(self, form: str) -> None:
-        self.push(str(self.take(self.number(form)), "latin1"))
+    def _text(self, count: int) -> None:
+        self.push_sized(str(self.take(count), "utf-8", "surrogatepass"))
 
-    def _bytes(self, form: str) -> None:
-        self.push(bytes(self.take(self.number(form))))
+    def _old_text(self, count: int) -> None:
+        self.push_sized(str(self.take(count), "latin1"))
+
+    def _bytes(self, count: int) -> None:
+        self.push_sized(bytes(self.take(count)))
 
     def _tuple(self, count: int) -> None:
-        if len(self.stack) < count:
+        stack = self.stack
+        if len(stack) < count:
             raise ValueError("expected more values in a pickle")
-        items = tuple(self.stack[len(self.stack) - count :])
-        del self.stack[len(self.stack) - count :]
-        self.push(items)
+        items = tuple(stack[-count:])
+        del stack[-count:]
+        self.push(items, 40 + 8 * count)
+
+    def _long_tuple(self) -> None:
+        items = tuple(self.pop_mark())
+        self.push(items, 40 + 8 * len(items))
 
     def _pairs(self) -> None:
         items = self.pop_mark()
-        self.push({})
+        self.push({}, 64)
         self.set_items(items)
 
     def _set_item(self) -> None:
@@ -278,8 +306,7 @@ class _Machine:
 
     def _frozen_set(self) -> None:
         items = self.pop_mark()
-        self.left -= 80 * len(items)
-        self.push(frozenset(map(checked_key, items)))
+        self.push(frozenset(map(checked_key, items)), 216 + 80 * len(items))
 
     def _global_line(self) -> None:
         module = self.line(1024)
@@ -311,6 +338,7 @@ class _Machine:
 
 
 _Operation = Callable[[_Machine], Any]
+_U2, _U4, _U8, _I4, _F8 = map(struct.Struct, ("<H", "<I", "<Q", "<i", ">d"))
 
 
 def _refused(machine: _Machine) -> None:
@@ -322,8 +350,8 @@ def _operations() -> list[_Operation]:
     """Returns what to do for each of the 256 opcodes."""
     known: dict[str, _Operation] = {
         # Structure.
-        "\x80": lambda m: m.take(1),  # PROTO
-        "\x95": lambda m: m.take(8),  # FRAME
+        "\x80": lambda m: m.byte(),  # PROTO
+        "\x95": lambda m: m.number(_U8),  # FRAME
         "(": _Machine._mark,
         "0": _Machine._pop,
         "1": lambda m: m.pop_mark(),
@@ -332,52 +360,52 @@ def _operations() -> list[_Operation]:
         "N": lambda m: m.push(None),
         "\x88": lambda m: m.push(True),
         "\x89": lambda m: m.push(False),
-        "K": lambda m: m.push(m.number("<B")),
-        "M": lambda m: m.push(m.number("<H")),
-        "J": lambda m: m.push(m.number("<i")),
-        "\x8a": lambda m: m._long(m.number("<B")),
-        "\x8b": lambda m: m._long(m.number("<I")),
-        "G": lambda m: m.push(m.number(">d")),
+        "K": lambda m: m.push(m.byte()),
+        "M": lambda m: m.push(m.number(_U2)),
+        "J": lambda m: m.push(m.number(_I4)),
+        "\x8a": lambda m: m._long(m.byte()),
+        "\x8b": lambda m: m._long(m.number(_U4)),
+        "G": lambda m: m.push(m.number(_F8)),
         "I": _Machine._int_line,
         "L": lambda m: m.push(int(m.line(64).rstrip("L"))),
         "F": lambda m: m.push(float(m.line(64))),
         # Text and bytes; text of Python 2 is bytes.
-        "\x8c": lambda m: m._text("<B"),
-        "X": lambda m: m._text("<I"),
-        "\x8d": lambda m: m._text("<Q"),
-        "U": lambda m: m._old_text("<B"),
-        "T": lambda m: m._old_text("<I"),
-        "C": lambda m: m._bytes("<B"),
-        "B": lambda m: m._bytes("<I"),
-        "\x8e": lambda m: m._bytes("<Q"),
-        "\x96": lambda m: m._bytes("<Q"),  # a bytearray, which nothing changes here
+        "\x8c": lambda m: m._text(m.byte()),
+        "X": lambda m: m._text(m.number(_U4)),
+        "\x8d": lambda m: m._text(m.number(_U8)),
+        "U": lambda m: m._old_text(m.byte()),
+        "T": lambda m: m._old_text(m.number(_U4)),
+        "C": lambda m: m._bytes(m.byte()),
+        "B": lambda m: m._bytes(m.number(_U4)),
+        "\x8e": lambda m: m._bytes(m.number(_U8)),
+        "\x96": lambda m: m._bytes(m.number(_U8)),  # a bytearray, which nothing changes here
         "S": _Machine._string_line,
-        "V": lambda m: m.push(m.line(2**16).encode("latin1").decode("raw-unicode-escape")),
+        "V": _Machine._text_line,
         # Containers.
         ")": lambda m: m.push(()),
         "\x85": lambda m: m._tuple(1),
         "\x86": lambda m: m._tuple(2),
         "\x87": lambda m: m._tuple(3),
-        "t": lambda m: m.push(tuple(m.pop_mark())),
-        "]": lambda m: m.push([]),
+        "t": _Machine._long_tuple,
+        "]": lambda m: m.push([], 56),
         "l": lambda m: m.push(m.pop_mark()),
         "a": _Machine._append,
         "e": lambda m: m.extend(m.pop_mark()),
-        "}": lambda m: m.push({}),
+        "}": lambda m: m.push({}, 64),
         "d": _Machine._pairs,
         "s": _Machine._set_item,
         "u": lambda m: m.set_items(m.pop_mark()),
-        "\x8f": lambda m: m.push(set()),
+        "\x8f": lambda m: m.push(set(), 216),
         "\x90": lambda m: m.add_items(m.pop_mark()),
         "\x91": _Machine._frozen_set,
         # What was seen before.
         "p": lambda m: m.remember(int(m.line(64))),
-        "q": lambda m: m.remember(m.number("<B")),
-        "r": lambda m: m.remember(m.number("<I")),
-        "\x94": lambda m: m.remember(len(m.memo)),
+        "q": lambda m: m.remember(m.byte()),
+        "r": lambda m: m.remember(m.number(_U4)),
+        "\x94": _Machine.remember_next,
         "g": lambda m: m.recall(int(m.line(64))),
-        "h": lambda m: m.recall(m.number("<B")),
-        "j": lambda m: m.recall(m.number("<I")),
+        "h": _Machine._recall_byte,
+        "j": lambda m: m.recall(m.number(_U4)),
         # Names and objects.
         "c": _Machine._global_line,
         "\x93": _Machine._stack_global,

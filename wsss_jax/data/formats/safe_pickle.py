@@ -82,7 +82,7 @@ def _parse(data: bytes) -> object:
         data,
         NUMPY_NAMES | _TENSOR_NAMES,
         start=stream.tell(),
-        budget=_SPARE + 8 * len(data),
+        budget=_SPARE + 24 * len(data),
         most_steps=_SPARE + len(data),
     )
     return _resolve(value, {}, [])

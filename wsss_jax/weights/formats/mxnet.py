@@ -86,12 +86,15 @@ class _Reader:
         if version in (_V2, _V3):
             if self.number("i"):
                 raise ValueError("expected dense arrays, found a sparse one")
-            shape = self.shape(self.number("i"), "q")
+            axes = self.number("i")
+            if axes == -1 and version == _V3:
+                return None
+            shape = self.shape(axes, "q")
         elif version == _V1:
             shape = self.shape(self.number("I"), "q")
         else:
             shape = self.shape(version, "I")
-        if not shape and version != _V3:
+        if (not shape and version != _V3) or (-1 in shape and version == _V3):
             return None
         self.take(8)  # the device
         flag = self.number("i")

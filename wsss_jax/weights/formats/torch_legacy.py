@@ -1,14 +1,16 @@
 """Reads checkpoints in PyTorch's older form, which `torch.save` wrote until version 1.6."""
 
 import mmap
+import re
 from pathlib import Path
 
-from wsss_jax.data.formats.torch_pickle import read_legacy
+from wsss_jax.data.formats.torch_pickle import STORAGE_MAGIC, read_legacy
 from wsss_jax.weights.formats.content import Content, Numbers
 from wsss_jax.weights.formats.tensor_pickle import NAMES
 
-MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
-"""The pickle of PyTorch's magic number, except for its last opcode."""
+_NUMBER = STORAGE_MAGIC.to_bytes(10, "little")
+MAGIC = re.compile(rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0a" + re.escape(_NUMBER), re.DOTALL)
+"""The beginning of a file: the pickle of PyTorch's magic number, in any protocol with bytes."""
 
 
 def read(path: Path) -> Content:
