@@ -31,7 +31,7 @@ fi
 
 if [ "$cards" -gt 0 ]; then
   echo "This machine has $cards GPU(s), but JAX sees none. Install its CUDA plugin:" >&2
-  echo "  $python -m pip install -c $root/constraints.txt -e '$root[cuda]'" >&2
+  echo "  $python -m pip install -c $root/constraints.txt -e '${root}[cuda]'" >&2
   exit 2
 fi
 

@@ -171,11 +171,13 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
 
     Returns:
       The status of `body`; 0 if it stopped on request after saving; 2 for a mistake of the user,
-      which is reported in one line; 130 if it was interrupted. A defect of the program raises its
+      which is reported in one line; 130 if it was interrupted. An option ``--status_if_stopped``
+      replaces 0 after a stop, and 130. A defect of the program raises its
       exception.
     """
     process.quiet()
     again = f"\nto resume: {command(parser, argv)}" if parser.goes_on else ""
+    options = None
     try:
         options = parser.parse(argv[1:])
         if options.help:
@@ -193,10 +195,10 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
         return 2
     except Interrupted as stop:
         print(f"stopped: {stop}{again}", flush=True)
-        return 0
+        return getattr(options, "status_if_stopped", None) or 0
     except KeyboardInterrupt:
         print(f"{INTERRUPTED[parser.goes_on]}{again}", file=sys.stderr)
-        return 130
+        return getattr(options, "status_if_stopped", None) or 130
     except BrokenPipeError:  # The reader of a pipe (head, less) has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

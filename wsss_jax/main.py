@@ -77,6 +77,12 @@ def _parser() -> Parser:
         " and tell whether the stages fit and how long they take at best (needs"
         " pip install wsss-jax[tpu]; compiling takes minutes)",
     )
+    add(
+        "--status_if_stopped",
+        type=command_line.whole_number,
+        metavar="N",
+        help="the exit status of a run that was asked to stop, for programs that start it again",
+    )
     together = parser.add_argument_group("several processes that work together")
     add = together.add_argument
     add(
