@@ -18,7 +18,16 @@ from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.pipeline.config import read_recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-COMMANDS = ("main", "compare", "segment", "evaluate", "convert_cams", "submission", "doctor")
+COMMANDS = (
+    "main",
+    "compare",
+    "segment",
+    "evaluate",
+    "convert_cams",
+    "submission",
+    "doctor",
+    "export",
+)
 
 
 def _command(name: str) -> ModuleType:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,14 +43,12 @@ class Network:
         return self.mesh.devices.size
 
 
-def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
-    """Loads the network of a training stage's folder for one of the method's predictions, `output`.
+def read_network(checkpoint: Path, num_classes: int, output: str) -> tuple[Method, dict[str, Any]]:
+    """Reads the method and the weights, by collection, of a training stage's folder.
 
     Raises:
       UserError: the folder has no weights, or the method does not predict `output`.
     """
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
     description = with_tuples(read_json(checkpoint / "config.json")["method"])
     method = Method.from_config(description, "method", num_classes=num_classes)
     if output not in method.outputs:
@@ -59,8 +58,20 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
         )
     shapes = variable_shapes(method)
     params, variables = load_weights(checkpoint / "weights.npz", *shapes)
+    return method, {"params": params, **variables}
+
+
+def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
+    """Loads the network of a training stage's folder for one of the method's predictions, `output`.
+
+    Raises:
+      UserError: for the same reasons as `read_network`.
+    """
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
+    method, loaded = read_network(checkpoint, num_classes, output)
     mesh = data_mesh(jax.local_devices())
-    weights = jax.device_put({"params": params, **variables}, replicated(mesh))
+    weights = jax.device_put(loaded, replicated(mesh))
     jitted = prediction(method, output, mesh)
 
     def predict(images: np.ndarray, valid: np.ndarray) -> jax.Array:

@@ -80,9 +80,11 @@ def pixel_correlation(
     if valid is not None:  # a zero feature is similar to nothing, itself included
         flat = jnp.where(valid.reshape(batch, pixels, 1), flat, 0)
     flat = _unit(flat)
+    # In a program for images of any size, the number of pixels is a symbol.
+    known = isinstance(pixels, int)
     if block is None:
-        block = pixels if pixels <= DENSE_PIXELS else BLOCK_PIXELS
-    if block >= pixels:
+        block = pixels if known and pixels <= DENSE_PIXELS else BLOCK_PIXELS
+    if known and block >= pixels:
         revised = _revise(flat, flat, scores)
     else:
         blocks = -(-pixels // block)
