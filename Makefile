@@ -43,8 +43,8 @@ costs: $(VENV)/.installed-test  ## record the costs of programs (make costs REAS
 docs-tables: $(VENV)/.installed-demo  ## the tables of settings in docs/settings.md
 	$(BIN)/python docs/make_tables.py
 
-docs: $(VENV)/.installed-docs  ## reference pages of the package, in build/docs
-	$(BIN)/pdoc -d google wsss_jax -o build/docs
+docs: $(VENV)/.installed-docs  ## the pages as a site, in build/docs (open build/docs/index.html)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean:  ## remove the environment, caches and the demo's results
 	rm -rf $(VENV) $(WORKDIR) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
