@@ -1,9 +1,9 @@
-"""ResNet-50 and ResNet-101 (He et al., CVPR 2016) in torchvision's first form.
+"""ResNet-50 and ResNet-101 (He et al., CVPR 2016) of all forms in which weights are published.
 
-Bottleneck blocks have their stride on the 3×3 layer, convolutions have no bias, and batch norm is
-frozen by default. Parameters have torchvision's names (``layer1.0.downsample.0.weight`` is
-``layer1_0/downsample_0/kernel`` here). The output stride is 16 or 8 and not 32: IRNet's program
-(CVPR 2019) only removes the last stride, and DeepLab also dilates the layers after it.
+Convolutions have no bias, and batch norm is frozen by default. Parameters have torchvision's names
+(``layer1.0.downsample.0.weight`` is ``layer1_0/downsample_0/kernel`` here). The defaults are the
+network of IRNet's program (CVPR 2019), which only removes the last stride; DeepLab also dilates the
+layers after a stride that is removed, and at an output stride of 32 the network is torchvision's.
 """
 
 import re
@@ -30,11 +30,13 @@ class Bottleneck(nn.Module):
 
     Attributes:
       width: the channels of the 3×3 layer; the result has four times as many.
-      stride: the stride of the 3×3 layer and the projection.
+      stride: the stride of the block and the projection.
       dilation: the dilation of the 3×3 layer.
       project: whether the shortcut is projected, as in the first block of a layer.
       momentum: the momentum of batch norm; see `BatchNorm`.
       dtype: the type of the convolutions.
+      stride_first: whether the first 1×1 layer has the stride, and not the 3×3 layer.
+      epsilon: the number that batch norm adds to the variance.
     """
 
     width: int
@@ -43,6 +45,8 @@ class Bottleneck(nn.Module):
     project: bool = False
     momentum: float = 0.0
     dtype: Any = jnp.float32
+    stride_first: bool = False
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(
@@ -51,12 +55,14 @@ class Bottleneck(nn.Module):
         """Applies the block; `valid` belongs to `x`, and that of the result is downsampled."""
 
         def norm(y: Array, name: str) -> Array:
-            return BatchNorm(self.momentum, name=name)(y)
+            return BatchNorm(self.momentum, self.epsilon, name=name)(y)
 
         out = self.width * _EXPANSION
-        y = nn.relu(norm(Conv(self.width, 1, dtype=self.dtype, name="conv1")(x), "bn1"))
-        middle = Conv(self.width, 3, self.stride, self.dilation, dtype=self.dtype, name="conv2")
-        y = nn.relu(norm(middle(mask_features(y, valid)), "bn2"))
+        strides = (self.stride, 1) if self.stride_first else (1, self.stride)
+        first = Conv(self.width, 1, strides[0], dtype=self.dtype, name="conv1")
+        y = nn.relu(norm(first(x), "bn1"))
+        middle = Conv(self.width, 3, strides[1], self.dilation, dtype=self.dtype, name="conv2")
+        y = nn.relu(norm(middle(mask_features(y, downsample_valid(valid, strides[0]))), "bn2"))
         y = norm(Conv(out, 1, dtype=self.dtype, name="conv3")(y), "bn3")
         if self.project:
             x = Conv(out, 1, self.stride, dtype=self.dtype, name="downsample_0")(x)
@@ -65,26 +71,33 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(Backbone):
-    """ResNet-50 or ResNet-101 with a frozen stem.
+    """ResNet-50 or ResNet-101.
 
     Attributes:
       depth: the number of layers.
       output_stride: at 16, layer4 has no stride; at 8, layer3 and layer4 have none.
+      stride_on: the layer of a block that has its stride: ``3x3`` in torchvision's networks ("v1.5")
+        and IRNet's program, and ``1x1``, the first layer, in the paper's networks and those that
+        were converted from Caffe or MXNet ("v1").
       dilated: whether layers that lost a stride are dilated instead, where the first block of each
         has the dilation of the layer before (DeepLab). Otherwise their receptive field is smaller,
         as in IRNet's program.
-      frozen_layers: how many of layer1 to layer4 are frozen. It is 2 for the CAM of IRNet's
-        program, where gradients stop after layer2.
+      frozen_layers: how many of layer1 to layer4 are frozen, together with the stem; -1 trains the
+        stem too. It is 2 for the CAM of IRNet's program, where gradients stop after layer2.
       remat: whether the backward pass recomputes the activations inside the blocks.
       bn_momentum: the momentum of trained batch norm (see `BatchNorm`); 0 freezes batch norm.
+      bn_epsilon: the number that batch norm adds to the variance. It belongs to the weights:
+        PyTorch's is 1e-5, and TensorFlow's is often 1e-3.
     """
 
     depth: Literal[50, 101] = 50
-    output_stride: Literal[8, 16] = 16
+    output_stride: Literal[8, 16, 32] = 16
+    stride_on: Literal["3x3", "1x1"] = "3x3"
     dilated: bool = False
-    frozen_layers: int = 1
+    frozen_layers: Literal[-1, 0, 1, 2, 3, 4] = 1
     remat: bool = False
     bn_momentum: float = 0.0
+    bn_epsilon: float = 1e-5
 
     pixel_mean: ClassVar[tuple[float, float, float]] = (123.675, 116.28, 103.53)
     pixel_std: ClassVar[tuple[float, float, float]] = (58.395, 57.12, 57.375)
@@ -93,13 +106,13 @@ class ResNet(Backbone):
     def tap_strides(self) -> Mapping[str, int]:
         """See `Backbone`."""
         last = self.output_stride
-        return {"conv2": 4, "conv3": 4, "conv4": 8, "conv5": last, "conv6": last}
+        return {"conv2": 4, "conv3": 4, "conv4": 8, "conv5": min(last, 16), "conv6": last}
 
     @nn.nowrap
     def frozen(self) -> tuple[str, ...]:
         """Freezes the stem, the first `frozen_layers` and, unless it is trained, batch norm."""
-        found = (r"backbone/(conv1|bn1)/",)
-        if self.frozen_layers:
+        found = () if self.frozen_layers < 0 else (r"backbone/(conv1|bn1)/",)
+        if self.frozen_layers > 0:
             found += (rf"backbone/layer[1-{self.frozen_layers}]_\d+/",)
         if not self.bn_momentum:
             found += (r"backbone/bn1/", r"backbone/layer\d_\d+/(bn\d|downsample_1)/")
@@ -127,7 +140,7 @@ class ResNet(Backbone):
         momentum = self.bn_momentum if train else 0.0
         x = mask_features(x.astype(self.dtype), valid)
         x = Conv(64, 7, 2, dtype=self.dtype, name="conv1")(x)
-        x = nn.relu(BatchNorm(momentum, name="bn1")(x))
+        x = nn.relu(BatchNorm(momentum, self.bn_epsilon, name="bn1")(x))
         valid = downsample_valid(valid, 2)
         x = _max_pool(mask_features(x, valid))
         valid = downsample_valid(valid, 2)
@@ -148,6 +161,8 @@ class ResNet(Backbone):
                     start,
                     momentum,
                     self.dtype,
+                    self.stride_on == "1x1",
+                    self.bn_epsilon,
                     name=f"layer{layer}_{number}",
                 )(x, valid)
                 valid = downsample_valid(valid, step) if start else valid
