@@ -1,6 +1,5 @@
 """Every program in `benchmarks/` runs, at toy size, on machines with and without the other side."""
 
-import functools
 import math
 import os
 import re
@@ -65,7 +64,6 @@ def positive(cell: str) -> bool:
     return math.isfinite(value) and value >= 0
 
 
-@functools.cache
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `VOC2012`: two photographs of 40 × 48 pixels with masks."""

@@ -21,7 +21,7 @@ from wsss_jax.methods.cam import Cam
 from wsss_jax.methods.irnet import IrNet
 from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.models.base import Backbone
-from wsss_jax.settings import kind_names, read, to_config
+from wsss_jax.settings import to_config
 from wsss_jax.training.optimizer import assign_rules
 from wsss_jax.weights.import_weights import import_arrays, import_backbone, torch_names
 from wsss_jax.weights.npz import load_weights, save_weights
@@ -32,33 +32,6 @@ VIT = dict(name="tests.toys.small_vit", width=16, heads=2)
 @functools.cache
 def initial(name: str) -> Any:
     return init_variables(make(name, VIT), 0)
-
-
-@pytest.mark.parametrize("name", [*kind_names(Backbone), "tests.toys.small_vit"])
-@pytest.mark.parametrize("size", [(64, 96), (65, 33), (1, 7)])
-def test_maps_have_the_strides_that_a_backbone_states(name: str, size: tuple[int, int]):
-    """Of every backbone of the package: a new file is tested by existing."""
-    model = read(Backbone, dict(name=name))
-    x = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
-    valid = jax.ShapeDtypeStruct((2, *size), bool)
-    taps: Any = jax.eval_shape(model.init_with_output, jax.random.key(0), x, valid)[0]
-    assert {"conv3", "conv4", "conv5", "conv6"} <= set(model.tap_strides) <= set(taps)
-    for tap, stride in model.tap_strides.items():
-        expected = (2, -(-size[0] // stride), -(-size[1] // stride))
-        assert taps[tap].shape[:3] == expected, tap
-    assert all(stride % model.tap_strides["conv3"] == 0 for stride in model.tap_strides.values())
-    assert len(model.pixel_mean) == len(model.pixel_std) == 3
-
-
-@pytest.mark.parametrize("name", [*kind_names(Backbone), "tests.toys.small_vit"])
-def test_a_backbones_groups_and_names_cover_its_parameters(name: str):
-    method = Cam(num_classes=CLASSES, backbone=read(Backbone, dict(name=name)))
-    params, variables = variable_shapes(method)
-    # A parameter without a rule is refused.
-    rules = assign_rules({"backbone": params["backbone"]}, method.backbone.param_rules())
-    assert not all(rule.frozen for rule in rules.values())
-    names = torch_names({"params": params, **variables}, method.backbone)
-    assert len(set(names.values())) == len(names)
 
 
 def test_irnet_refuses_strides_that_do_not_fit_together():

@@ -1,11 +1,6 @@
-"""Weights of the reference values: drawn from PyTorch parameter names, so no file has to hold them.
-
-Every array has its own generator, seeded by its name: kernels are normal with variance 1 / fan-in,
-scales and variances uniform in [0.5, 1.5), biases and means normal with deviation 0.1.
-"""
+"""Weights of the reference values, drawn from the names of the parameters in PyTorch."""
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,23 +11,12 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from tests.reference.drawing import draw
 from wsss_jax.methods.cam import Cam
 from wsss_jax.methods.seam import Seam
 from wsss_jax.models.base import Backbone
 from wsss_jax.training.optimizer import assign_rules, join, split_frozen
 from wsss_jax.weights.import_weights import import_arrays, torch_names
-
-
-def draw(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """The array that belongs to a name and a shape (PyTorch's layout)."""
-    generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    if name.endswith(("running_mean", "bias")):
-        values = 0.1 * generator.standard_normal(shape)
-    elif name.endswith("running_var") or len(shape) == 1:
-        values = generator.uniform(0.5, 1.5, shape)
-    else:
-        values = generator.standard_normal(shape) * np.sqrt(1 / np.prod(shape[1:]))
-    return values.astype(np.float32)
 
 
 def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

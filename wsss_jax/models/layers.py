@@ -27,6 +27,19 @@ def mask_features(x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None
     return x if valid is None else jnp.where(valid[..., None], x, jnp.zeros((), x.dtype))
 
 
+def max_pool(x: Float[Array, "b h w c"], size: int, stride: int) -> Float[Array, "b p q c"]:
+    """Takes the maximum of `size`² pixels of features that are not negative, as after a ReLU.
+
+    The result has ``ceil(side / stride)`` pixels along each side. Windows of 3×3 pixels begin a
+    pixel before the image, and those of 2×2 at its corner. The caller masks padded features with
+    `mask_features`; zeros are never larger than the result.
+    """
+    before = (size - 1) // 2
+    ends = [(before, (-(-n // stride) - 1) * stride + size - n - before) for n in x.shape[1:3]]
+    window, strides = (1, size, size, 1), (1, stride, stride, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, ((0, 0), *ends, (0, 0)))
+
+
 class Conv(nn.Module):
     """A convolution with a square kernel, in NHWC layout.
 
@@ -65,6 +78,7 @@ class DepthwiseConv(nn.Module):
     stride: int = 1
     dilation: int = 1
     padding: Padding | None = None
+    use_bias: bool = False
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -75,9 +89,13 @@ class DepthwiseConv(nn.Module):
         kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
         reach = self.dilation * (self.kernel_size - 1) // 2
         padding = self.padding or ((reach, reach), (reach, reach))
-        return depthwise_conv(
+        y = depthwise_conv(
             x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation, padding
         )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+            y = y + bias.astype(self.dtype)
+        return y
 
 
 class BatchNorm(nn.Module):

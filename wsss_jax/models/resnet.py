@@ -12,11 +12,10 @@ from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from wsss_jax.models.base import Backbone
-from wsss_jax.models.layers import BatchNorm, Conv, downsample_valid, mask_features
+from wsss_jax.models.layers import BatchNorm, Conv, downsample_valid, mask_features, max_pool
 from wsss_jax.models.torch_names import torch_name
 
 BLOCKS: Mapping[int, tuple[int, int, int, int]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -76,7 +75,7 @@ class ResNet(Backbone):
     Attributes:
       depth: the number of layers.
       output_stride: at 16, layer4 has no stride; at 8, layer3 and layer4 have none.
-      stride_on: the layer of a block that has its stride: ``3x3`` in torchvision's networks ("v1.5")
+      stride_on: the layer of a block that has its stride: ``3x3`` in torchvision's ("v1.5")
         and IRNet's program, and ``1x1``, the first layer, in the paper's networks and those that
         were converted from Caffe or MXNet ("v1").
       dilated: whether layers that lost a stride are dilated instead, where the first block of each
@@ -142,7 +141,7 @@ class ResNet(Backbone):
         x = Conv(64, 7, 2, dtype=self.dtype, name="conv1")(x)
         x = nn.relu(BatchNorm(momentum, self.bn_epsilon, name="bn1")(x))
         valid = downsample_valid(valid, 2)
-        x = _max_pool(mask_features(x, valid))
+        x = max_pool(mask_features(x, valid), 3, 2)
         valid = downsample_valid(valid, 2)
         taps = {"conv2": x}
         block = nn.remat(Bottleneck) if self.remat else Bottleneck
@@ -168,14 +167,3 @@ class ResNet(Backbone):
                 valid = downsample_valid(valid, step) if start else valid
             taps[f"conv{layer + 2}"] = x
         return taps
-
-
-def _max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b p q c"]:
-    """Takes the maximum of 3×3 pixels with stride 2.
-
-    Pixels outside the map, or set to zero, are never larger than the result of a ReLU.
-    """
-    ends = (1, 1)
-    return lax.reduce_window(
-        x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), ends, ends, (0, 0))
-    )

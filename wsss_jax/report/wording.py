@@ -29,6 +29,7 @@ _BACKBONES = {
     "mobilenet_v2": "MobileNetV2",
     "efficientnet_lite": "EfficientNet-Lite",
     "vgg16": "VGG16",
+    "convnext": "ConvNeXt",
     "resnet": "ResNet-50",
     "resnet50": "ResNet-50",
     "resnet101": "ResNet-101",

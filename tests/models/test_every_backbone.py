@@ -1,0 +1,240 @@
+"""Every backbone of the package passes the same checks: a new file is tested by existing.
+
+Where shapes suffice, networks are checked whole. Numbers are those of small ones, which have the
+same layers, but fewer or narrower ones.
+"""
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from tests.toys.compiler import QUICK
+from wsss_jax.models import convnext, efficientnet_lite, mobilenet_v2, resnet, resnet38, vgg16
+from wsss_jax.models.base import Backbone
+from wsss_jax.settings import kind_names, kind_of, read, settings_of
+from wsss_jax.training.optimizer import assign_rules, join, parameter_count, split_frozen
+from wsss_jax.weights.import_weights import torch_names
+
+OUTSIDE = "tests.toys.small_vit"
+NAMES = [*kind_names(Backbone), OUTSIDE]
+
+PARAMETERS: dict[str, list[tuple[dict[str, Any], int]]] = {
+    "convnext": [({}, 27_820_128), (dict(size="small"), 49_454_688)],
+    "efficientnet_lite": [
+        ({}, 3_371_008),
+        (dict(variant=1), 4_135_680),
+        (dict(variant=2), 4_811_072),
+    ],
+    "mobilenet_v2": [({}, 2_223_872)],
+    "resnet": [({}, 23_508_032), (dict(depth=101), 42_500_160)],
+    "resnet38": [({}, 105_070_912)],
+    "tiny": [({}, 186_688)],
+    "vgg16": [({}, 20_483_904), (dict(fc_features=0, batch_norm=True), 14_723_136)],
+    OUTSIDE: [({}, 70_848)],
+}
+"""The parameters of every backbone with these settings, without any classifier.
+
+With ImageNet's classifier, these are the published numbers.
+"""
+
+SIZES = ((65, 33), (1, 7), (47, 90))
+CANVAS, IMAGE = (64, 64), (37, 50)
+
+
+def make(name: str, **fields: Any) -> Any:
+    return read(Backbone, dict(name=name, **fields))
+
+
+@functools.cache
+def shapes_of(model: Any) -> Any:
+    """Shapes of the variables of a backbone, as in a network."""
+    x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    found: Any = jax.eval_shape(model.init, jax.random.key(0), x)
+    return {collection: {"backbone": tree} for collection, tree in found.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_parameter_counts(name: str):
+    assert name in PARAMETERS, f"add {name} and the number of its parameters to the table"
+    for fields, count in PARAMETERS[name]:
+        assert parameter_count(shapes_of(make(name, **fields))["params"]) == count, fields
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_and_rules_cover_the_parameters(name: str):
+    model = make(name)
+    variables = shapes_of(model)
+    names = torch_names(variables, model)
+    assert len(set(names.values())) == len(names)
+    # A parameter without a rule is refused.
+    rules = assign_rules(variables["params"], model.param_rules())
+    assert not all(rule.frozen for rule in rules.values())
+    statistics = traverse_util.flatten_dict(variables.get("batch_stats", {}), sep="/")
+    norms = {path.rpartition("/")[0] for path in statistics}
+    of_norms = {path for path in rules if path.rpartition("/")[0] in norms}
+    assert all(rules[path].frozen for path in of_norms)
+    if "bn_momentum" in settings_of(type(model)):
+        free = assign_rules(variables["params"], make(name, bn_momentum=0.1).param_rules())
+        moved = {path for path in rules if rules[path].frozen and not free[path].frozen}
+        assert moved <= of_norms and (moved or not of_norms)
+
+
+def narrow_resnet38(patch: pytest.MonkeyPatch) -> None:
+    few = resnet38.BLOCKS[:1] + resnet38.BLOCKS[3:4] + resnet38.BLOCKS[6:7] + resnet38.BLOCKS[12:14]
+    narrow = (dataclasses.replace(b, middle=b.middle // 16, out=b.out // 16) for b in few)
+    patch.setattr(resnet38, "BLOCKS", tuple(narrow))
+    patch.setattr(resnet38, "BOTTLENECKS", (("b6", 64), ("b7", 128)))
+
+
+def few_groups(module: Any, patch: pytest.MonkeyPatch) -> None:
+    """Groups of one inverted residual block each."""
+
+    def one(group: Any) -> Any:
+        if isinstance(group, tuple):  # expansion, channels, blocks and more
+            return (*group[:2], 1, *group[3:])
+        return dataclasses.replace(group, blocks=1)
+
+    patch.setattr(module, "_GROUPS", tuple(one(group) for group in module._GROUPS))
+    if module is mobilenet_v2:
+        patch.setattr(module, "_STRIDE_4", 2)
+
+
+def narrow_vgg16(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(vgg16, "LEVELS", ((8, 1), (8, 1), (16, 1), (16, 1), (16, 2)))
+
+
+def few_convnext(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(convnext.BLOCKS, "tiny", (1, 1, 1, 1))
+    patch.setattr(convnext, "WIDTHS", (8, 16, 24, 32))
+
+
+SMALL: dict[str, tuple[Callable[[pytest.MonkeyPatch], None] | None, dict[str, Any]]] = {
+    "convnext": (few_convnext, {}),
+    "efficientnet_lite": (functools.partial(few_groups, efficientnet_lite), {}),
+    "mobilenet_v2": (functools.partial(few_groups, mobilenet_v2), dict(taps=(3, 5))),
+    "resnet": (lambda patch: patch.setitem(resnet.BLOCKS, 50, (1, 1, 1, 2)), dict(dilated=True)),
+    "resnet38": (narrow_resnet38, {}),
+    "tiny": (None, dict(width=8)),
+    "vgg16": (narrow_vgg16, dict(fc_features=16, batch_norm=True, pool5=True)),
+    OUTSIDE: (None, dict(width=16, heads=2)),
+}
+"""A change of a module and settings that make its backbone small; others are checked whole."""
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    def build(name: str, **fields: Any) -> Any:
+        change, few = SMALL.get(name, (None, {}))
+        if change:
+            change(monkeypatch)
+        return make(name, **few, **fields)
+
+    return build
+
+
+def quick(function: Any, *arguments: Any) -> Any:
+    """The result of a program that runs once: not worth optimizing."""
+    program = jax.jit(function).lower(*arguments)
+    return program.compile(compiler_options=QUICK)(*arguments)
+
+
+def strides(name: str) -> list[dict[str, int]]:
+    """The settings for every stride that a backbone can have."""
+    settings = settings_of(kind_of(Backbone, name))
+    choices = typing.get_args(settings["output_stride"].type) if "output_stride" in settings else ()
+    return [dict(output_stride=stride) for stride in choices] or [{}]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_have_the_strides_that_a_backbone_states(name: str, small: Callable[..., Any]):
+    for number, fields in enumerate(strides(name)):
+        model = small(name, **fields)
+        assert model.tap_strides["conv6"] == fields.get("output_stride", model.tap_strides["conv6"])
+        finest = model.tap_strides["conv3"]
+        assert all(stride % finest == 0 for stride in model.tap_strides.values())
+        assert len(model.pixel_mean) == len(model.pixel_std) == 3
+        x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+        variables = jax.eval_shape(model.init, jax.random.key(0), x)
+        for size in SIZES if number == 0 else SIZES[:1]:
+            x = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+            valid = jax.ShapeDtypeStruct((2, *size), bool)
+            taps: Any = jax.eval_shape(model.apply, variables, x, valid)
+            assert {"conv3", "conv4", "conv5", "conv6"} <= set(model.tap_strides) <= set(taps)
+            for tap, stride in model.tap_strides.items():
+                expected = (2, -(-size[0] // stride), -(-size[1] // stride))
+                assert taps[tap].shape[:3] == expected, (fields, size, tap)
+
+
+def drawn(model: Any) -> Any:
+    """Variables of which none is zero, and maps of about the size of the image's numbers."""
+    x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    shapes: Any = jax.eval_shape(model.init, jax.random.key(0), x)
+    rng = np.random.default_rng(0)
+
+    def value(path: Any, like: Any) -> jax.Array:
+        name = path[-1].key
+        values = 0.1 * rng.standard_normal(like.shape)
+        if name == "kernel":
+            values *= 10 * np.prod(like.shape[:-1]) ** -0.5
+        elif name in ("scale", "var") or name.endswith("gamma"):
+            values += 1
+        return jnp.asarray(values, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(value, shapes)
+
+
+DEPTHWISE = ("convnext", "efficientnet_lite", "mobilenet_v2")
+SOME = [pytest.param(n, marks=pytest.mark.slow) if n in DEPTHWISE else n for n in NAMES]
+"""Programs with depthwise layers take long to compile."""
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_padding_and_precision_change_little(name: str, small: Callable[..., Any]):
+    """Padding changes nothing, where a backbone says so, and bfloat16 a little."""
+    model = small(name)
+    variables = drawn(model)
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.normal(size=(1, *IMAGE, 3)), jnp.float32)
+    valid = jnp.zeros((1, *CANVAS), bool).at[:, : IMAGE[0], : IMAGE[1]].set(True)
+    canvas = jnp.full((1, *CANVAS, 3), 9.0).at[:, : IMAGE[0], : IMAGE[1]].set(image)
+    alone = quick(model.apply, variables, image)
+    half = quick(model.clone(dtype=jnp.bfloat16).apply, variables, image)
+    padded = quick(model.apply, variables, canvas, valid) if model.exact_padding else {}
+    for tap in model.tap_strides:
+        largest = float(jnp.abs(alone[tap]).max())
+        assert 0.05 < largest < 1e4, tap
+        error = jnp.abs(half[tap].astype(jnp.float32) - alone[tap])
+        assert 0 < float(error.max()) < 0.1 * largest and float(error.mean()) < 0.01 * largest, tap
+        if model.exact_padding:
+            same = padded[tap][:, : alone[tap].shape[1], : alone[tap].shape[2]]
+            np.testing.assert_allclose(same, alone[tap], rtol=0, atol=1e-5 * largest, err_msg=tap)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_reach_what_is_trained_alone(name: str, small: Callable[..., Any]):
+    model = small(name)
+    variables = drawn(model)
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(1, *CANVAS, 3)), jnp.float32)
+    params = {"backbone": variables["params"]}
+    trained, frozen = split_frozen(params, assign_rules(params, model.param_rules()))
+    rest = {collection: tree for collection, tree in variables.items() if collection != "params"}
+
+    def loss(trained: Any) -> jax.Array:
+        inner = join(trained, frozen)["backbone"]
+        key = {"dropout": jax.random.key(0)}
+        taps: Any = model.apply({"params": inner, **rest}, image, train=True, rngs=key)
+        return sum(jnp.square(taps[tap]).mean() for tap in model.tap_strides)  # pyright: ignore
+
+    gradient = quick(jax.grad(loss), trained)
+    assert set(gradient) == set(trained) and not set(gradient) & set(frozen)
+    for path, value in gradient.items():
+        assert np.isfinite(value).all() and np.any(np.asarray(value)), path
