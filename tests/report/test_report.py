@@ -79,6 +79,7 @@ def test_pictures_are_complete_and_described(made):
     assert all(a.get("alt") for a in pictures)
     texts = "".join(page.text)
     assert "Best" in texts and "Median" in texts and "Worst" in texts
+    assert texts.count("Parameters: backbone 1,200.") == 1
 
 
 def test_names_cannot_break_the_page(made):

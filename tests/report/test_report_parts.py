@@ -156,3 +156,25 @@ def test_losses_of_several_trainings_share_a_chart(tmp_path):
     assert list(chart.x) == list(range(1, 41))
     assert [x for x, y in zip(chart.x, chart.series[1].y, strict=True) if y is not None] == [5, 6]
     assert loss_overview([]) is None
+
+
+def test_the_page_says_what_a_network_starts_from(tmp_path):
+    ctx = make_run(tmp_path)
+    training = collect(ctx.stages, ctx.config, tmp_path, "report").trainings[0]
+    older = dataclasses.replace(training.stage, metrics={"images": 1})
+    assert wording.weights_note(dataclasses.replace(training, stage=older)) == ""
+    start = dict(file="b0.pth", format="torch legacy", sha256="ab" * 32, notes=[], matched=260)
+    start |= dict(catalogue="efficientnet_lite0", resized=[], missing=[], unexpected=["fc.bias"])
+    metrics = {
+        "parameters_of": {
+            "backbone": {"trained": 3_000_000, "frozen": 400_000},
+            "head": {"trained": 1_000, "frozen": 0},
+        },
+        "initial_weights": [start, {"stage": "train", "part": "", "sha256": "cd" * 32}],
+    }
+    stage = dataclasses.replace(training.stage, metrics={**training.stage.metrics, **metrics})
+    assert wording.weights_note(dataclasses.replace(training, stage=stage)) == (
+        "Parameters: backbone 3,400,000 (400,000 frozen), head 1,000. The backbone starts from"
+        " b0.pth (efficientnet_lite0, torch legacy, SHA-256 abababababababab): 260 arrays matched,"
+        " 1 left out. The network starts from stage train (SHA-256 cdcdcdcdcdcdcdcd)."
+    )

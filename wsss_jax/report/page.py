@@ -64,9 +64,10 @@ def build_page(
     named = dict(zip(("background", *classes), colors, strict=True))
     charts = [chart for e in run.evaluations if (chart := threshold_chart(e)) is not None]
     recorded = [training for training in run.trainings if training.rows]
-    trainings: list[tuple[str, list[Figure]]] = [
+    trainings: list[tuple[str, str, list[Figure]]] = [
         (
             one.stage.name,
+            wording.weights_note(one),
             [line_figure(c, f"training{n}-{k}") for k, c in enumerate(training_charts(one))],
         )
         for n, one in enumerate(recorded)

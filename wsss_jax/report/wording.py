@@ -261,6 +261,41 @@ def headlines(run: Run) -> list[Headline]:
     return found
 
 
+def weights_note(training: Training) -> str:
+    """Returns sentences on the parameters and what they started from; "" if not recorded."""
+    metrics, sentences = training.stage.metrics, []
+    counts = metrics.get("parameters_of")
+    if counts:
+        parts = [
+            f"{part} {sum(both.values()):,}"
+            + (f" ({both['frozen']:,} frozen)" * bool(both["frozen"]))
+            for part, both in counts.items()
+        ]
+        sentences.append(f"Parameters: {', '.join(parts)}.")
+    for start in metrics.get("initial_weights", ()):
+        digest = f"SHA-256 {start['sha256'][:16]}"
+        if "stage" in start:
+            what = "The backbone starts" if start["part"] else "The network starts"
+            sentences.append(f"{what} from stage {start['stage']} ({digest}).")
+            continue
+        changes = [
+            f"{len(start[kind])} {words}"
+            for kind, words in (
+                ("resized", "resized"),
+                ("missing", "kept as initialized"),
+                ("unexpected", "left out"),
+            )
+            if start[kind]
+        ]
+        published = f"{start['catalogue']}, " * bool(start.get("catalogue"))
+        matched = ", ".join([f"{start['matched']} arrays matched", *changes])
+        sentences.append(
+            f"The backbone starts from {start['file']} ({published}{start['format']}, {digest}):"
+            f" {matched}."
+        )
+    return " ".join(sentences)
+
+
 def _steps_note(trainings: tuple[Training, ...]) -> str:
     steps = [row["step"] for training in trainings for row in training.rows[-1:]]
     sections = [training.stage.section for training in trainings]

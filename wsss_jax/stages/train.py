@@ -1,6 +1,7 @@
 """Trains a method: ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and ``weights.npz``."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 
 import jax
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.affinity_labels import AffinityLabels
@@ -32,6 +34,7 @@ from wsss_jax.training.optimizer import (
     OptimizerSettings,
     assign_rules,
     parameter_count,
+    parameter_counts,
     split_frozen,
 )
 from wsss_jax.training.step import lower_train_step
@@ -261,8 +264,10 @@ class Train(TargetSettings, Stage):
         Returns:
           Steps, seconds and images per second, the seconds until the first step was done, the
           numbers of programs that were compiled and that came from the cache, numbers of
-          parameters, ``images`` and ``classes``; of evaluators ``evaluations``, and ``best_step``
-          and ``best`` where weights are kept.
+          parameters, ``images`` and ``classes``; ``parameters_of``, the numbers of trained and
+          frozen parameters of each part of the network; ``initial_weights``, what matched in each
+          file that the weights are from (see `import_backbone`); of evaluators ``evaluations``, and
+          ``best_step`` and ``best`` where weights are kept.
 
         Raises:
           UserError: weights or labels are missing, or a loss is not finite.
@@ -279,20 +284,13 @@ class Train(TargetSettings, Stage):
         mesh = data_mesh()
         check_divisible(self.batch_size, mesh)
         method = self.method_for(len(source.classes))
-        params, variables = init_variables(method, ctx.seed)
-        if self.init_weights:
-            path = Path(self.init_weights).expanduser()
-            params, variables = import_backbone(path, method.backbone, params, variables, ctx.log)
-        if "init" in inputs:
-            path = inputs["init"] / "weights.npz"
-            params, variables = load_weights(path, params, variables, backbone=method.backbone)
-        if "backbone" in inputs:
-            path = inputs["backbone"] / "weights.npz"
-            params, variables = load_weights(path, params, variables, "backbone", method.backbone)
+        params, variables, starts = self._initial(method, ctx, inputs)
         trainable, frozen = split_frozen(params, assign_rules(params, method.param_rules()))
+        counts = parameter_counts(trainable, frozen)
+        parts = ", ".join(f"{part} {sum(both.values()):,}" for part, both in counts.items())
         ctx.log(
             f"{parameter_count(trainable):,} parameters to train, {parameter_count(frozen):,}"
-            f" frozen; {len(source)} images, {mesh.devices.size} device(s)"
+            f" frozen ({parts}); {len(source)} images, {mesh.devices.size} device(s)"
         )
         steps = self.steps_for(len(source))
         spec = method.batch_spec()
@@ -339,9 +337,37 @@ class Train(TargetSettings, Stage):
             **figures,
             "parameters": parameter_count(params),
             "trainable_parameters": parameter_count(trainable),
+            "parameters_of": counts,
+            "initial_weights": starts,
             "images": len(source),
             "classes": list(source.classes),
         }
+
+    def _initial(
+        self, method: Method, ctx: Context, inputs: Mapping[str, Path]
+    ) -> tuple[PyTree, PyTree, list[dict[str, Any]]]:
+        """Returns parameters, other variables, and what is recorded about the files they are from.
+
+        What is not in these files is drawn by chance.
+        """
+        params, variables = init_variables(method, ctx.seed)
+        starts: list[dict[str, Any]] = []
+        if self.init_weights:
+            path = Path(self.init_weights).expanduser()
+            params, variables = import_backbone(
+                path, method.backbone, params, variables, ctx.log, starts.append
+            )
+        for need, part in (("init", ""), ("backbone", "backbone")):
+            if need in inputs:
+                path = inputs[need] / "weights.npz"
+                params, variables = load_weights(path, params, variables, part, method.backbone)
+                with path.open("rb") as file:
+                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                ctx.log(
+                    f"{part or 'all'} weights from stage {inputs[need].name}, sha256 {sha256[:16]}"
+                )
+                starts.append({"stage": inputs[need].name, "part": part, "sha256": sha256})
+        return params, variables, starts
 
     def method_for(self, num_classes: int) -> Method:
         """The method, for data of so many foreground classes."""

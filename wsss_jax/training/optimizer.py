@@ -156,6 +156,19 @@ def join(trainable: FlatParams, frozen: FlatParams) -> PyTree:
     return traverse_util.unflatten_dict({**trainable, **frozen}, sep="/")
 
 
+def parameter_counts(trainable: FlatParams, frozen: FlatParams) -> dict[str, dict[str, int]]:
+    """Returns the numbers of ``trained`` and ``frozen`` values by part of the network.
+
+    Parts are the modules of the network, such as ``backbone``.
+    """
+    counts: dict[str, dict[str, int]] = {}
+    for kind, values in (("trained", trainable), ("frozen", frozen)):
+        for path, value in values.items():
+            part = counts.setdefault(path.partition("/")[0], {"trained": 0, "frozen": 0})
+            part[kind] += int(value.size)
+    return counts
+
+
 def parameter_count(params: PyTree) -> int:
     """Returns the number of values in a tree of arrays (or of their shapes)."""
     return sum(int(leaf.size) for leaf in jax.tree.leaves(params))

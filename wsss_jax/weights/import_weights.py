@@ -9,6 +9,7 @@ published with `Backbone.foreign_arrays`. It resizes position embeddings of anot
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,25 @@ HEADS = r"(classifier|_?fc\w*|f8_\d|f9)\..*"
 """Layers after the backbone in published files, such as classifiers and heads of other methods."""
 
 Variables = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the arrays of a file are to a network.
+
+    Attributes:
+      values: the arrays that fit, in our layout, by the paths of the network's variables.
+      resized: the names of those whose shape the backbone changes.
+      missing: the names of the network's variables that the file lacks.
+      unexpected: the names that only the file has.
+      unfit: arrays that have another shape or are not finite numbers, each with the reason.
+    """
+
+    values: dict[str, np.ndarray]
+    resized: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    unfit: tuple[str, ...]
 
 
 def torch_names(variables: Variables, backbone: Backbone | None = None) -> dict[str, str]:
@@ -78,32 +98,16 @@ def _listed(title: str, names: Iterable[str], most: int = 8) -> list[str]:
     return [f"{len(names)} {title}: {', '.join(names[:most])}{more}"]
 
 
-def import_arrays(
-    variables: Variables,
-    arrays: Mapping[str, np.ndarray],
-    *,
-    backbone: Backbone | None = None,
-    ignore: str = r"(?!)",
-    source: str = "the weights",
-    log: Callable[[str], None] = lambda _: None,
-) -> Variables:
-    """Returns `variables` with the values of `arrays` in float32; names and shapes must agree.
-
-    Shapes that the backbone can resize (position embeddings) count as equal.
+def compare_arrays(
+    variables: Variables, arrays: Mapping[str, np.ndarray], backbone: Backbone | None = None
+) -> Comparison:
+    """Compares the arrays of a file with the variables of a network.
 
     Args:
       variables: Flax variables (or their shapes) by collection.
       arrays: arrays by their name in the file. ``num_batches_tracked`` is skipped, and so is a
         prefix ``module.`` (of a network that was saved in its parallel wrapper).
       backbone: the backbone, or None if there is none.
-      ignore: a regular expression for names that may be missing from `arrays`, and then keep their
-        value, or may be unexpected.
-      source: the name of the arrays in messages.
-      log: a function that is told what was imported and what was ignored.
-
-    Raises:
-      UserError: arrays are missing, unexpected, of another shape or not finite; the first ones are
-        named.
     """
     found: Mapping[str, np.ndarray] = {
         name.removeprefix("module."): array
@@ -112,36 +116,84 @@ def import_arrays(
     }
     if backbone is not None:
         found = backbone.foreign_arrays(found)
-    flat: dict[str, Any] = dict(traverse_util.flatten_dict(variables, sep="/"))
+    flat: dict[str, Any] = traverse_util.flatten_dict(variables, sep="/")
     names = torch_names(variables, backbone)
-
-    missing = set(names.values()) - set(found)
-    unexpected = set(found) - set(names.values())
-    optional = {name for name in missing | unexpected if re.fullmatch(ignore, name)}
-    wrong: list[str] = []
+    values: dict[str, np.ndarray] = {}
+    unfit: list[str] = []
+    resized: list[str] = []
     for path, name in names.items():
         if name not in found:
             continue
-        array = _as_variable(path, found[name], tuple(flat[path].shape), backbone)
-        if array.shape != flat[path].shape:
-            expected = tuple(flat[path].shape)
-            wrong.append(f"{name} (expected {expected}, found {array.shape} in our layout)")
+        expected = tuple(flat[path].shape)
+        array = _as_variable(path, found[name], expected, backbone)
+        if array.shape != expected:
+            unfit.append(f"{name} (expected {expected}, found {array.shape} in our layout)")
         elif not _is_floating(array) or not np.isfinite(array).all():
-            wrong.append(f"{name} (expected finite numbers)")
+            unfit.append(f"{name} (expected finite numbers)")
         else:
-            flat[path] = jnp.asarray(array, jnp.float32)
+            values[path] = array
+            if array.size != found[name].size:
+                resized.append(name)
+    return Comparison(
+        values,
+        tuple(sorted(resized)),
+        tuple(sorted(set(names.values()) - set(found))),
+        tuple(sorted(set(found) - set(names.values()))),
+        tuple(sorted(unfit)),
+    )
+
+
+def import_arrays(
+    variables: Variables,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    backbone: Backbone | None = None,
+    ignore: str = r"(?!)",
+    source: str = "the weights",
+    log: Callable[[str], None] = lambda _: None,
+    record: Callable[[Comparison], None] = lambda _: None,
+) -> Variables:
+    """Returns `variables` with the values of `arrays` in float32; names and shapes must agree.
+
+    Shapes that the backbone can resize (position embeddings) count as equal.
+
+    Args:
+      variables: Flax variables (or their shapes) by collection.
+      arrays: arrays by their name in the file; see `compare_arrays`.
+      backbone: the backbone, or None if there is none.
+      ignore: a regular expression for names that may be missing from `arrays`, and then keep their
+        value, or may be unexpected.
+      source: the name of the arrays in messages.
+      log: a function that is told what was imported and what was ignored.
+      record: a function that gets the comparison of the arrays with the network.
+
+    Raises:
+      UserError: arrays are missing, unexpected, of another shape or not finite; the first ones are
+        named.
+    """
+    compared = compare_arrays(variables, arrays, backbone)
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(variables, sep="/"))
+    missing, unexpected = compared.missing, compared.unexpected
+    optional = {name for name in (*missing, *unexpected) if re.fullmatch(ignore, name)}
     problems = (
-        _listed("missing", missing - optional)
-        + _listed("unexpected", unexpected - optional)
-        + _listed("that do not fit", wrong)
+        _listed("missing", set(missing) - optional)
+        + _listed("unexpected", set(unexpected) - optional)
+        + _listed("that do not fit", compared.unfit)
     )
     if problems:
         raise UserError(
-            f"expected the {len(names)} arrays of this network in {source}, found"
+            f"expected the {len(flat)} arrays of this network in {source}, found"
             f" {'; '.join(problems)}: use the file of this network"
         )
-    ignored = _listed("kept as initialized", missing) + _listed("left out", unexpected)
-    log("; ".join([f"{len(names) - len(missing)} arrays from {source}", *ignored]))
+    for path, array in compared.values.items():
+        flat[path] = jnp.asarray(array, jnp.float32)
+    notes = (
+        _listed("resized", compared.resized)
+        + _listed("kept as initialized", missing)
+        + _listed("left out", unexpected)
+    )
+    log("; ".join([f"{len(compared.values)} arrays from {source}", *notes]))
+    record(compared)
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
@@ -151,6 +203,7 @@ def import_backbone(
     params: PyTree,
     variables: PyTree,
     log: Callable[[str], None] = lambda _: None,
+    record: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> tuple[PyTree, PyTree]:
     """Returns a network's (params, other variables) with the backbone's weights from a file.
 
@@ -160,20 +213,46 @@ def import_backbone(
       params: the network's parameters; the backbone's are under ``backbone``.
       variables: the other variables by collection.
       log: a function that is told what was imported.
+      record: a function that gets the same for the results: ``file``, ``format``, ``sha256``,
+        ``notes`` on what was unwrapped, the number of arrays that ``matched``, and the names of
+        those that were ``resized``, ``missing`` or ``unexpected``. Arrays of other shapes are
+        refused.
 
     Raises:
       UserError: the file does not hold exactly the weights of this backbone.
     """
     checkpoint = read_checkpoint(path)
-    source = f"{path} ({', '.join([checkpoint.format, *checkpoint.notes])})"
+    about = [checkpoint.format, *checkpoint.notes, f"sha256 {checkpoint.sha256[:16]}"]
+    source = f"{path} ({', '.join(about)})"
     everything = {"params": params, **variables}
     part = {
         collection: {"backbone": tree["backbone"]}
         for collection, tree in everything.items()
         if "backbone" in tree
     }
+
+    def compared(found: Comparison) -> None:
+        record(
+            {
+                "file": checkpoint.path.name,
+                "format": checkpoint.format,
+                "sha256": checkpoint.sha256,
+                "notes": list(checkpoint.notes),
+                "matched": len(found.values),
+                "resized": list(found.resized),
+                "missing": list(found.missing),
+                "unexpected": list(found.unexpected),
+            }
+        )
+
     part = import_arrays(
-        part, checkpoint.arrays, backbone=backbone, ignore=HEADS, source=source, log=log
+        part,
+        checkpoint.arrays,
+        backbone=backbone,
+        ignore=HEADS,
+        source=source,
+        log=log,
+        record=compared,
     )
     for collection, tree in part.items():
         everything[collection] = {**everything[collection], **tree}

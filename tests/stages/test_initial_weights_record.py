@@ -1,0 +1,68 @@
+"""What a training stage records about the weights that it starts from."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from tests.reference.drawn_networks import CLASSES, Images, Trained, context
+from tests.reference.golden_weights import drawn_arrays
+from tests.toys.sections import run_section
+from wsss_jax.methods.variables import variable_shapes
+from wsss_jax.stages.train import Train
+from wsss_jax.training.optimizer import parameter_count
+
+
+def test_results_say_what_matched(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "before").mkdir()
+    before = Trained(tmp_path / "before", "segmentation", "tiny")
+    params, variables = variable_shapes(before.method)
+    arrays = drawn_arrays({"params": params, **variables}, before.method.backbone, seed=0)
+    of_backbone = {n: array for n, array in arrays.items() if n.startswith(("stem", "layer_"))}
+    file = tmp_path / "published.npz"
+    extra = {"classifier.weight": np.zeros((10, 32), np.float32)}
+    wrapped: dict[str, Any] = {f"module.{name}": a for name, a in (of_backbone | extra).items()}
+    np.savez(file, **wrapped)
+    augment = dict(crop=32, long_side=(), flip=0.5, brightness=0.0, contrast=0.0, saturation=0.0)
+    description = json.loads((tmp_path / "before/config.json").read_text())["method"]
+    section = dict(
+        split="train",
+        method=dict(name="cam", backbone=description["backbone"]),
+        batch_size=2,
+        steps=1,
+        init_weights=str(file),
+        optimizer=dict(lr=0.01, momentum=0.0, weight_decay=0.0, schedule="constant"),
+        augment=dict(augment, hue=0.0),
+        num_threads=1,
+    )
+    stage = context(tmp_path / "train", Images((40, 40), (33, 47), (48, 30)))
+    metrics = run_section(Train, stage, ConfigDict(section), {"backbone": tmp_path / "before"})
+
+    published, other = metrics["initial_weights"]
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert published == {
+        "file": "published.npz",
+        "format": "npz",
+        "sha256": digest,
+        "notes": ["removed the prefix module."],
+        "matched": len(of_backbone),
+        "resized": [],
+        "missing": [],
+        "unexpected": ["classifier.weight"],
+    }
+    assert other["stage"] == "before" and other["part"] == "backbone"
+    weights = (tmp_path / "before/weights.npz").read_bytes()
+    assert other["sha256"] == hashlib.sha256(weights).hexdigest()
+
+    counts = metrics["parameters_of"]
+    assert counts["backbone"] == {"trained": parameter_count(params["backbone"]), "frozen": 0}
+    assert counts["fc8"] == {"trained": 32 * CLASSES, "frozen": 0}
+    assert sum(sum(one.values()) for one in counts.values()) == metrics["parameters"]
+    told = capsys.readouterr().out
+    assert told.count(f"sha256 {digest[:16]}") == 1
+    assert "1 left out: classifier.weight" in told
+    assert f"(backbone {counts['backbone']['trained']:,}, fc8 96)" in told
