@@ -23,7 +23,7 @@ def draw(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
         values = generator.uniform(0.5, 1.5, shape)
     else:
         values = generator.standard_normal(shape) * np.sqrt(1 / np.prod(shape[1:]))
-    return values.astype(np.float32)
+    return np.asarray(values, np.float32)
 
 
 def image(size: Sequence[int]) -> np.ndarray:

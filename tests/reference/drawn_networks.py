@@ -36,7 +36,7 @@ FIELDS: dict[str, dict] = {
 BACKBONES: dict[str, dict] = {
     "tiny": dict(name="tiny", width=8),
     "mobilenet_v2": dict(name="mobilenet_v2", output_stride=16),
-    "small_vit": dict(name="tests.toys.small_vit", width=16, heads=2),
+    "small_vit": dict(name="tests.toys.small_vit", width=16),
 }
 
 
