@@ -27,7 +27,29 @@ OUTSIDE = "tests.toys.small_vit"
 NAMES = [*kind_names(Backbone), OUTSIDE]
 
 PARAMETERS: dict[str, list[tuple[dict[str, Any], int]]] = {
+    "augreg": [
+        (dict(width=192), 5_524_416),
+        ({}, 21_665_664),
+        (dict(patch=32), 22_493_952),
+        (dict(width=768), 85_798_656),
+        (dict(width=768, pretrain_size=384), 86_090_496),
+        (dict(width=1024, depth=24), 303_301_632),
+    ],
+    "clip_image": [
+        (dict(embedding=512), 86_192_640),
+        (dict(embedding=512, patch=32), 87_849_216),
+        (dict(width=1024, depth=24, patch=14, embedding=768), 303_966_208),
+        (dict(width=1024, depth=24, patch=14, embedding=768, pretrain_size=336), 304_293_888),
+    ],
     "convnext": [({}, 27_820_128), (dict(size="small"), 49_454_688)],
+    "dinov2": [
+        ({}, 22_056_192),
+        (dict(width=768), 86_579_712),
+        (dict(width=1024, depth=24), 304_367_616),
+        # The class token has a position of its own here, as in the published file.
+        (dict(registers=4), 22_057_344 + 384),
+        (dict(width=768, registers=4), 86_582_016 + 768),
+    ],
     "efficientnet_lite": [
         ({}, 3_371_008),
         (dict(variant=1), 4_135_680),
@@ -38,6 +60,15 @@ PARAMETERS: dict[str, list[tuple[dict[str, Any], int]]] = {
     "resnet38": [({}, 105_070_912)],
     "tiny": [({}, 186_688)],
     "vgg16": [({}, 20_483_904), (dict(fc_features=0, batch_norm=True), 14_723_136)],
+    "vit": [  # DeiT and DINO
+        (dict(width=192), 5_524_416),
+        ({}, 21_665_664),
+        (dict(patch=8), 21_670_272),
+        (dict(distilled=True), 21_666_432),
+        (dict(width=768), 85_798_656),
+        (dict(width=768, patch=8), 85_807_872),
+        (dict(width=768, distilled=True), 85_800_192),
+    ],
     OUTSIDE: [({}, 70_848)],
 }
 """The parameters of every backbone with these settings, without any classifier.
@@ -124,7 +155,11 @@ SMALL: dict[str, tuple[Callable[[pytest.MonkeyPatch], None] | None, dict[str, An
     "resnet38": (narrow_resnet38, {}),
     "tiny": (None, dict(width=8)),
     "vgg16": (narrow_vgg16, dict(fc_features=16, batch_norm=True, pool5=True)),
-    OUTSIDE: (None, dict(width=16, heads=2)),
+    **{
+        name: (None, dict(width=16, head_width=8, depth=4))
+        for name in ("augreg", "clip_image", "dinov2", "vit")
+    },
+    OUTSIDE: (None, dict(width=16)),
 }
 """A change of a module and settings that make its backbone small; others are checked whole."""
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip.model
-import timm
-import torch
-import torch.nn.functional as F
-import transformers
+import open_clip.model  # pyright: ignore[reportMissingImports]
+import timm  # pyright: ignore[reportMissingImports]
+import torch  # pyright: ignore[reportMissingImports]
+import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
+import transformers  # pyright: ignore[reportMissingImports]
 from safetensors.numpy import load_file, save_file
 
 from tests.reference.drawing import draw
@@ -136,7 +136,7 @@ def big_vision(prefix: str) -> dict[str, Any]:
     shapes = {prefix + name: shape for name, shape in shapes.items()}
     model = timm.create_model("vit_tiny_patch16_224", **{**TIMM, "img_size": 32, "patch_size": 8})
     with tempfile.TemporaryDirectory() as folder:
-        np.savez(Path(folder) / "w.npz", **drawn(shapes))
+        np.savez(Path(folder) / "w.npz", allow_pickle=False, **drawn(shapes))
         model.eval().load_pretrained(str(Path(folder) / "w.npz"))
     tokens = model.forward_features(drawn_image(32, 32))
     return dict(arrays=shapes, size=(32, 32), tokens=tokens)
@@ -211,7 +211,7 @@ def main(path: Path) -> None:
             found = make()
         found["arrays"] = json.dumps(found["arrays"])
         everything |= {f"{case}:{key}": np.asarray(value) for key, value in found.items()}
-    np.savez_compressed(path, **everything)
+    np.savez_compressed(path, allow_pickle=False, **everything)
 
 
 if __name__ == "__main__":
