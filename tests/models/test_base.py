@@ -22,7 +22,7 @@ from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.models.base import Backbone
 from wsss_jax.settings import to_config
 from wsss_jax.training.optimizer import assign_rules
-from wsss_jax.weights.import_weights import import_backbone, torch_names
+from wsss_jax.weights.import_weights import import_backbone
 from wsss_jax.weights.npz import load_weights, save_weights
 
 VIT = dict(name="tests.toys.small_vit", width=16)
