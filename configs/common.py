@@ -45,6 +45,15 @@ def backbone_weights(c: Any, *stages: str) -> None:
         c[stage].init_weights = c.get_ref("init_weights")
 
 
+def start_from(c: Any, weights: str, **backbone: Any) -> None:
+    """Gives all training stages this backbone, and published weights to start from."""
+    c.init_weights = weights
+    for stage in c.stages:
+        if c[stage].type == "train":
+            kept = {k: v for k, v in c[stage].method.backbone.items() if k == "bn_momentum"}
+            c[stage].method.backbone = ConfigDict(kept | backbone)
+
+
 def seeds_and_scores(c: Any, **maps: Any) -> None:
     """Adds the stages after training: CAMs of train and val, scores, masks, report.
 

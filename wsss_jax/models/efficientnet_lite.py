@@ -42,6 +42,7 @@ class EfficientNetLite(InvertedResidualNetwork):
 
     pixel_mean: ClassVar[tuple[float, float, float]] = (127.0, 127.0, 127.0)
     pixel_std: ClassVar[tuple[float, float, float]] = (128.0, 128.0, 128.0)
+    classifier: ClassVar[str] = "_fc"
     epsilon: ClassVar[float] = 1e-3
 
     @nn.nowrap

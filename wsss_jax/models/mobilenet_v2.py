@@ -36,6 +36,7 @@ class MobileNetV2(InvertedResidualNetwork):
 
     pixel_mean: ClassVar[tuple[float, float, float]] = (127.5, 127.5, 127.5)
     pixel_std: ClassVar[tuple[float, float, float]] = (127.5, 127.5, 127.5)
+    classifier: ClassVar[str] = "classifier.1"
 
     @nn.nowrap
     def groups(self) -> tuple[Group, ...]:

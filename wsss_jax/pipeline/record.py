@@ -17,6 +17,8 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import DONE, START, files_below, flatten, read_json
 from wsss_jax.pipeline.graph import Node, downstream
 from wsss_jax.settings import to_config
+from wsss_jax.stages.base import Stage
+from wsss_jax.weights import checkpoint
 
 FORMAT = 2
 """The format of the records. Records of version 0.1, which had other settings, have no format."""
@@ -118,7 +120,7 @@ def _parts(
 ) -> dict[str, Any]:
     images = {s: sources.get(s) for s in node.stage.splits()}
     needs = {name: upstream[node.needs[name]].digest for name in sorted(node.needs)}
-    files = {name: _file_digest(path) for name, path in node.stage.files().items()}
+    files = {name: _file_digest(node.stage, name) for name in node.stage.files()}
     if old is not None and old.get("format") == FORMAT:
         images = {s: old["images"].get(s) if d is None else d for s, d in images.items()}
         files = {k: old["files"].get(k) if d is None else d for k, d in files.items()}
@@ -142,13 +144,12 @@ def _data(section: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in to_config(data).to_dict().items() if k not in data.location}
 
 
-def _file_digest(name: str) -> str | None:
-    if not name:
+def _file_digest(stage: Stage, setting: str) -> str | None:
+    if not stage.files()[setting]:
         return ""
     try:
-        with Path(name).expanduser().open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:  # If the stage has to run, the run is refused.
+        return checkpoint.digest(stage.locate(setting))
+    except (UserError, OSError, ValueError):  # If the stage has to run, the run is refused.
         return None
 
 

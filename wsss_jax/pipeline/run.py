@@ -83,13 +83,18 @@ def _refuse(decisions: tuple[Decision, ...]) -> None:
 
 def _refuse_missing_files(decisions: tuple[Decision, ...]) -> None:
     for decision in decisions:
-        name, files = decision.node.name, decision.node.stage.files()
-        for setting, digest in decision.parts["files"].items():
-            if digest is None and decision.action in _BEGINS:
-                raise UserError(
-                    f"stage {name}: expected a file at {files[setting]} ({setting}), found none:"
-                    f" set --config.{name}.{setting}"
-                )
+        name, stage = decision.node.name, decision.node.stage
+        for setting in stage.files() if decision.action in _BEGINS else ():
+            if decision.parts["files"][setting] is not None:
+                continue
+            try:
+                path = stage.locate(setting)
+            except UserError as error:
+                raise UserError(f"stage {name}: {error}; set --config.{name}.{setting}") from error
+            raise UserError(
+                f"stage {name}: expected a file that can be read at {path} ({setting}), found"
+                f" another one: set --config.{name}.{setting}"
+            )
 
 
 def _check_data(node: graph.Node, context: Context) -> None:

@@ -134,11 +134,22 @@ class Stage(Settings, abc.ABC):
         return (split,) if split else ()
 
     def files(self) -> dict[str, str]:
-        """Returns the settings that name files, with the paths of the files ("" for none).
+        """Returns the settings that name files, with their values ("" for none).
 
         A record holds a digest of the contents of these files, and not their names.
         """
         return {}
+
+    def locate(self, setting: str) -> Path:
+        """Returns the path of the file that a setting of `files` names.
+
+        Raises:
+          UserError: there is no such file.
+        """
+        path = Path(self.files()[setting]).expanduser()
+        if not path.exists():
+            raise UserError(f"expected a file at {path} ({setting}), found none")
+        return path
 
     def predictions(self) -> tuple[str, ...]:
         """Returns what the network that it trains predicts, by default nothing.

@@ -40,6 +40,7 @@ from wsss_jax.training.optimizer import (
 from wsss_jax.training.step import lower_train_step
 from wsss_jax.training.step_cost import describe_step
 from wsss_jax.training.targets import TargetSettings
+from wsss_jax.weights import catalogue
 from wsss_jax.weights.import_weights import import_backbone
 from wsss_jax.weights.npz import load_weights, save_weights
 
@@ -77,7 +78,8 @@ class Train(TargetSettings, Stage):
       batch_size: the images of a step, over all devices and processes.
       epochs: the number of passes over the images, in whole batches.
       steps: if above 0, the length of the run in steps, regardless of `epochs`.
-      init_weights: the checkpoint from which the backbone starts; "" for none.
+      init_weights: the checkpoint from which the backbone starts, as a file, a folder or a name of
+        the catalogue (``efficientnet_lite0``); "" for none.
       evaluators: the evaluators that measure during training, by name.
       log_every: the number of steps between two rows of metrics.
       image_every: the number of steps between two images of maps for TensorBoard; 0 for none.
@@ -139,6 +141,10 @@ class Train(TargetSettings, Stage):
         """The file of weights; see `Stage`."""
         return {"init_weights": self.init_weights}
 
+    def locate(self, setting: str) -> Path:
+        """Finds weights that are named by a path or as in the catalogue; see `Stage`."""
+        return catalogue.resolve(self.files()[setting])
+
     def steps_for(self, images: int) -> int:
         """Steps of the run: whole batches per epoch times epochs, unless `steps` is set."""
         return self.steps or max(images // self.batch_size, 1) * self.epochs
@@ -152,6 +158,8 @@ class Train(TargetSettings, Stage):
         super().check(needs)
         if not (self.steps or self.epochs):
             raise UserError("expected epochs or steps above 0, found 0 for both: set one")
+        if self.init_weights:
+            catalogue.check(self.init_weights, self.method.backbone)
         for name in needs:
             if name not in _NEEDS:
                 raise UserError(
@@ -211,9 +219,11 @@ class Train(TargetSettings, Stage):
         check_method(method)
         crop = self.augment.crop
         batch = method.batch_spec().shapes(self.batch_size, crop, classes)
+        weights = [f"weights      {catalogue.whereabouts(self.init_weights)}"]
         return [
             f"method       {name_of(type(method))}, backbone {name_of(type(method.backbone))},"
             f" {classes} classes" + (" (assumed)" if size is None else ""),
+            *(weights if self.init_weights else ()),
             f"steps        {self._length(size)}",
             f"batch        {self.batch_size} images of {crop} x {crop} on {jax.device_count()}"
             " device(s)",
@@ -353,7 +363,7 @@ class Train(TargetSettings, Stage):
         params, variables = init_variables(method, ctx.seed)
         starts: list[dict[str, Any]] = []
         if self.init_weights:
-            path = Path(self.init_weights).expanduser()
+            path = self.locate("init_weights")
             params, variables = import_backbone(
                 path, method.backbone, params, variables, ctx.log, starts.append
             )

@@ -111,6 +111,27 @@ def read_checkpoint(path: Path, *, part: str = "") -> Checkpoint:
     return Checkpoint(path, form, arrays, sha256, content.metadata, tuple(notes))
 
 
+def digest(path: Path) -> str:
+    """Returns the `Checkpoint.sha256` of a file or a folder, whose arrays are not read.
+
+    Raises:
+      UserError: there is no such file, or a folder does not hold one checkpoint.
+      OSError: a file cannot be read.
+      ValueError: an index of a sharded checkpoint is damaged.
+    """
+    path = _weights_file(path)
+    if path.name != _INDEX:
+        return _sha256(path)
+    return _sharded_sha256(path, sorted(set(_shards(path).values())))
+
+
+def holds_weights(path: Path) -> bool:
+    """Returns whether `path` is a file, or a folder with files that may be weights."""
+    if not path.is_dir():
+        return path.is_file()
+    return any(file.name == _INDEX or file.suffix in _WEIGHT_SUFFIXES for file in path.iterdir())
+
+
 def _weights_file(path: Path) -> Path:
     """Returns the one file with weights at `path`, which may be a folder."""
     if not path.exists():
@@ -151,30 +172,37 @@ def _reader(path: Path) -> tuple[str, Callable[[Path], Content]]:
     )
 
 
-def _read_sharded(index: Path) -> tuple[Content, str]:
-    """Reads the files that an index of Hugging Face names."""
+def _shards(index: Path) -> dict[str, str]:
+    """Returns the file of each array that an index of Hugging Face names."""
     if index.stat().st_size > _LARGEST_INDEX:
         raise ValueError("expected a short index")
-    content = json.loads(index.read_bytes())
-    places = content["weight_map"]
-    names = sorted(set(places.values()))
-    if any(Path(name).name != name for name in names):
+    places = json.loads(index.read_bytes())["weight_map"]
+    if any(Path(name).name != name for name in places.values()):
         raise ValueError("expected files beside the index")
+    return places
+
+
+def _read_sharded(index: Path) -> tuple[Content, str]:
+    """Reads the files that an index of Hugging Face names."""
+    places = _shards(index)
+    names = sorted(set(places.values()))
     tree: dict[str, Any] = {}
-    lines = ""
     for name in names:
         tree |= safetensors.read(index.parent / name).tree
-        lines += f"{_sha256(index.parent / name)}  {name}\n"
     if set(tree) != set(places):
         raise ValueError("expected the arrays that the index names")
-    metadata = {"files": ", ".join(names)}
-    return Content(tree, metadata), hashlib.sha256(lines.encode()).hexdigest()
+    return Content(tree, {"files": ", ".join(names)}), _sharded_sha256(index, names)
 
 
 def _files(path: Path, content: Content) -> list[Path]:
     if path.name != _INDEX:
         return [path]
     return [path.parent / name for name in content.metadata["files"].split(", ")]
+
+
+def _sharded_sha256(index: Path, names: list[str]) -> str:
+    lines = "".join(f"{_sha256(index.parent / name)}  {name}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:
