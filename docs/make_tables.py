@@ -1,8 +1,9 @@
-"""Writes docs/settings.md: tables of all settings, made from the classes that read them.
+"""Writes docs/settings.md, tables of all settings, and the table of weights in docs/weights.md.
 
     python docs/make_tables.py
 
-`make docs-tables` does the same. A test holds the page current.
+The tables are made from the classes that read settings, and from the catalogue of weights.
+`make docs-tables` does the same. Tests hold both pages current.
 """
 
 import dataclasses
@@ -34,8 +35,14 @@ from wsss_jax.settings import (
 from wsss_jax.stages.base import Stage
 from wsss_jax.training.evaluators.base import Evaluator
 from wsss_jax.training.optimizer import OptimizerSettings
+from wsss_jax.weights.published import PUBLISHED
 
 PAGE = Path(__file__).with_name("settings.md")
+WEIGHTS_PAGE = Path(__file__).with_name("weights.md")
+WEIGHTS_HEAD = """\
+| name | what it is | trained on | license | MB | file | who publishes it |
+|---|---|---|---|---|---|---|
+"""
 
 GROUPS: dict[str, tuple[type, ...]] = {
     "General settings": (Recipe,),
@@ -69,6 +76,16 @@ def page() -> str:
     """
     parts = (part for title, bases in GROUPS.items() for part in _group(title, bases))
     return "\n".join([_INTRODUCTION, *parts])
+
+
+def weights_page() -> str:
+    """The page of weights, with the table of published weights as it should be."""
+    before, _, rest = WEIGHTS_PAGE.read_text(encoding="utf-8").partition(WEIGHTS_HEAD)
+    rows = ""
+    for one in PUBLISHED:
+        cells = (f"`{one.name}`", one.title, one.data, one.license, f"{one.megabytes:.0f}")
+        rows += f"| {' | '.join((*cells, f'`{one.files[0]}`', one.publisher))} |\n"
+    return before + WEIGHTS_HEAD + rows + rest[rest.index("\n\n") + 1 :]
 
 
 def kinds(base: type) -> tuple[type, ...]:
@@ -139,3 +156,4 @@ def _markdown(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    WEIGHTS_PAGE.write_text(weights_page(), encoding="utf-8")

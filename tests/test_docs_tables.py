@@ -28,6 +28,14 @@ def test_the_page_is_current(tables: Any):
     assert (DOCS / "settings.md").read_text() == tables.page(), "run make docs-tables"
 
 
+def test_the_table_of_weights_is_current(tables: Any):
+    text = (DOCS / "weights.md").read_text()
+    assert text == tables.weights_page(), "run make docs-tables"
+    assert (
+        text.count("| `efficientnet_lite0` | EfficientNet-Lite0 | ImageNet-1k | Apache-2.0 |") == 1
+    )
+
+
 def test_every_setting_of_every_kind_is_on_the_page(tables: Any):
     text = (DOCS / "settings.md").read_text()
     bases = [base for bases in tables.GROUPS.values() for base in bases]

@@ -9,11 +9,12 @@ and ``2`` [b, h, w, 3] by variant, and the files ``file_0`` to ``file_2``; `OUT.
 import sys
 
 import numpy as np
-import torch  # pyright: ignore[reportMissingImports]
-from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
 
 
 def main() -> None:
+    import torch  # pyright: ignore[reportMissingImports]
+    from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
+
     torch.set_num_threads(1)
     with np.load(sys.argv[1]) as file:
         given = dict(file)

@@ -110,6 +110,11 @@ class InvertedResidualNetwork(Backbone):
     epsilon: ClassVar[float] = 1e-5
     """The number that batch norm adds to the variance."""
 
+    @property
+    def stem_before(self) -> int:
+        """The zero rows, and columns, before the image in the stem."""
+        return 0
+
     @nn.nowrap
     @abc.abstractmethod
     def groups(self) -> tuple[Group, ...]:
@@ -152,7 +157,7 @@ class InvertedResidualNetwork(Backbone):
             return nn.relu6(BatchNorm(momentum, self.epsilon, name=name)(y))
 
         x = mask_features(x.astype(self.dtype), valid)
-        padding = _padding(x, 3, 2, 1, 0)
+        padding = _padding(x, 3, 2, 1, self.stem_before)
         x = Conv(32, 3, 2, padding=padding, name="features_0_0", dtype=self.dtype)(x)
         x = norm(x, "features_0_1")
         valid = downsample_valid(valid, 2)

@@ -1,11 +1,13 @@
 """A dilated MobileNetV2 (Sandler et al., CVPR 2018), the light backbone.
 
-Parameters have torchvision's names. Padding follows TensorFlow's SAME rule for even sizes: a layer
-of stride 2 adds no row before and one row after (odd sizes get one more row after).
+Parameters have torchvision's names. There are published weights of two forms, TensorFlow's and
+torchvision's, which were trained with another normalization of images and another padding: before
+the image, layers of stride 2 add no zeros in TensorFlow (at even sizes) and one in torchvision.
 """
 
+import dataclasses
 import re
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 
@@ -30,18 +32,37 @@ class MobileNetV2(InvertedResidualNetwork):
 
     Attributes:
       taps: the numbers of the blocks whose results are ``conv4`` and ``conv5``.
+      form: the program that trained the weights, which decides how images are normalized and
+        padded.
     """
 
     taps: tuple[int, int] = (5, 12)
+    form: Literal["tensorflow", "torchvision"] = "tensorflow"
 
-    pixel_mean: ClassVar[tuple[float, float, float]] = (127.5, 127.5, 127.5)
-    pixel_std: ClassVar[tuple[float, float, float]] = (127.5, 127.5, 127.5)
     classifier: ClassVar[str] = "classifier.1"
+
+    @property
+    def pixel_mean(self) -> tuple[float, float, float]:
+        """See `Backbone`."""
+        torchvision = self.form == "torchvision"
+        return (123.675, 116.28, 103.53) if torchvision else (127.5, 127.5, 127.5)
+
+    @property
+    def pixel_std(self) -> tuple[float, float, float]:
+        """See `Backbone`."""
+        torchvision = self.form == "torchvision"
+        return (58.395, 57.12, 57.375) if torchvision else (127.5, 127.5, 127.5)
+
+    @property
+    def stem_before(self) -> int:
+        """See `InvertedResidualNetwork`."""
+        return int(self.form == "torchvision")
 
     @nn.nowrap
     def groups(self) -> tuple[Group, ...]:
         """See `InvertedResidualNetwork`."""
-        return _GROUPS
+        before = self.stem_before
+        return tuple(dataclasses.replace(g, before=before * (g.stride == 2)) for g in _GROUPS)
 
     @nn.nowrap
     def tap_blocks(self) -> tuple[int, int, int]:

@@ -85,6 +85,20 @@ PUBLISHED: tuple[Published, ...] = (
     _lite(0, "efficientnet-lite0-57934424.pth", 18.8, ("seam_own_light",)),
     _lite(1, "efficientnet-lite1-77cc7160.pth", 21.9),
     _lite(2, "efficientnet-lite2-9656183e.pth", 24.7),
+    _torchvision(
+        "mobilenet_v2",
+        "MobileNetV2, first weights",
+        dict(name="mobilenet_v2", form="torchvision"),
+        14.2,
+        "mobilenet_v2-b0353104.pth",
+    ),
+    _torchvision(
+        "mobilenet_v2_v2",
+        "MobileNetV2, second weights",
+        dict(name="mobilenet_v2", form="torchvision"),
+        14.3,
+        "mobilenet_v2-7ebf99e0.pth",
+    ),
     Published(
         name="resnet38",
         title="ResNet38 (model A1)",
