@@ -54,7 +54,7 @@ class Fixed(Shape):
 class Shape(Settings, abc.ABC):
     """The base of shapes."""
 
-    room: ClassVar[str] = "tests.reference"
+    room: ClassVar[str] = "tests.toys"
 
     @abc.abstractmethod
     def area(self) -> float:

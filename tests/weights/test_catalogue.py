@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_an_entry_is_one_of_this_package(one: catalogue.Published):
     assert catalogue.find(one.name) is one and catalogue.find(one.files[0]) is one
     assert one.files and one.data and one.license and one.publisher and one.megabytes > 1
     for recipe in one.recipes:
-        config = load_config(recipe)
+        config: Any = load_config(recipe)
         trained = [config[s] for s in config.stages if config[s].type == "train"]
         assert trained and all(s.method.backbone.name == one.backbone["name"] for s in trained)
 

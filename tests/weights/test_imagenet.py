@@ -118,6 +118,7 @@ def test_files_without_a_classifier_are_refused(tmp_path: Path):
     with pytest.raises(UserError, match=r"linear ImageNet classifier .* found ResNet38: choose"):
         load_classifier(tmp_path, ResNet38())
     file = tmp_path / "features.npz"
-    np.savez(file, **{"_conv_stem.weight": np.ones((32, 3, 3, 3), np.float32)})
+    arrays: dict[str, Any] = {"_conv_stem.weight": np.ones((32, 3, 3, 3), np.float32)}
+    np.savez(file, **arrays)
     with pytest.raises(UserError, match=r"expected _fc\.weight \[1000, 1280\] and its bias in"):
         load_classifier(file, EfficientNetLite())
