@@ -90,8 +90,9 @@ class Parser(argparse.ArgumentParser):
         """Parses a command line without the name of the program.
 
         Returns:
-          The options. If the command has an option ``--config.KEY``, `overrides` are the replaced
-          values of a recipe: ``--config.KEY=VALUE``, ``--config.KEY`` or ``--noconfig.KEY``.
+          The options, and the `arguments` that they come from. If the command has an option
+          ``--config.KEY``, `overrides` are the replaced values of a recipe: ``--config.KEY=VALUE``,
+          ``--config.KEY`` or ``--noconfig.KEY``.
 
         Raises:
           UserError: an option is unknown (the nearest one is named), a value does not fit, or a
@@ -119,7 +120,7 @@ class Parser(argparse.ArgumentParser):
             if getattr(options, action.dest) is None:
                 name = action.option_strings[0] if action.option_strings else str(action.metavar)
                 raise UserError(f"{name} is missing: {action.help}")
-        options.overrides = overrides
+        options.overrides, options.arguments = overrides, tuple(arguments)
         return options
 
     def _divided(self, arguments: Sequence[str]) -> tuple[list[str], list[str]]:

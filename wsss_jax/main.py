@@ -7,6 +7,7 @@ A second run of the same command resumes where the first one stopped.
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from wsss_jax import command_line
 from wsss_jax.command_line import Parser
 from wsss_jax.errors import UserError
 from wsss_jax.host.host_memory import share_one_heap
-from wsss_jax.pipeline import process
+from wsss_jax.pipeline import guardian, process
 
 _EXAMPLES = (
     (
@@ -50,7 +51,10 @@ def _parser() -> Parser:
         "Runs the stages of a recipe. The same command resumes where an earlier run stopped.",
         usage="--config RECIPE --workdir DIR [--config.KEY=VALUE ...] [options]",
         examples=_EXAMPLES,
-        statuses={0: "finished, or stopped on request after saving"},
+        statuses={
+            0: "finished, or stopped on request after saving",
+            guardian.LOST: "one of several processes of the run was lost",
+        },
     )
     recipe = parser.add_argument_group("recipe and results")
     add = recipe.add_argument
@@ -112,6 +116,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    together = process.joins_others(options.distributed, options.coordinator)
+    if together and not options.dry_run and not guardian.guarded():
+        status = guardian.watch([sys.executable, "-m", "wsss_jax.main", *options.arguments])
+        stopped = options.status_if_stopped
+        return stopped if status == guardian.LOST and stopped is not None else status
+
     from wsss_jax.pipeline.config import read_recipe
 
     share_one_heap()  # before the recipe, which imports JAX
@@ -149,6 +159,12 @@ def _run(options: argparse.Namespace) -> int:
             run.run(config, workdir, options.only, options.force)
             if first:
                 memory.record(workdir, anew=options.force and not options.only)
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if jax.process_count() == 1 or not guardian.tells_of_lost_process(str(error)):
+            raise
+        # Leaving in good order would wait for the process that is lost.
+        print(guardian.LOST_MESSAGE, file=sys.stderr, flush=True)
+        os._exit(guardian.LOST)
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0

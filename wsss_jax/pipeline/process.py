@@ -9,10 +9,12 @@ import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from wsss_jax.errors import UserError
+from wsss_jax.pipeline.guardian import HEARTBEAT_SECONDS
 
 
 def quiet() -> None:
@@ -74,6 +76,7 @@ def join_processes(
     """
     import jax
 
+    arguments: dict[str, Any] = {}
     if coordinator:
         if num_processes < 1 or not 0 <= process_id < num_processes:
             raise UserError(
@@ -87,15 +90,18 @@ def join_processes(
         }
     elif num_processes > 1 or process_id > 0:
         raise UserError("--num_processes and --process_id need --coordinator=HOST:PORT")
-    elif distributed or _started_together():
-        arguments = {}
-    else:
+    elif not joins_others(distributed, coordinator):
         return
     try:
-        jax.distributed.initialize(**arguments)
+        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS, **arguments)
     except (RuntimeError, ValueError) as error:
         what = " ".join(str(error).split())
         raise UserError(f"cannot join the other processes: {what}") from error
+
+
+def joins_others(distributed: bool, coordinator: str) -> bool:
+    """Returns whether `join_processes` starts `jax.distributed`, or refuses to."""
+    return bool(coordinator) or distributed or _started_together()
 
 
 def _started_together() -> bool:

@@ -1,0 +1,110 @@
+"""Watches over one of several processes of a run, and says in one line when another one is lost.
+
+If a process of a run disappears, JAX ends the others from C++, with pages of messages that do not
+say what to do. So a process that joins others runs as the child of a small one, which passes
+signals on to it, keeps such messages back, and ends with it. Python's own messages reach the
+terminal directly.
+"""
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+LOST = 3
+"""The exit status of a process that has lost another one."""
+
+HEARTBEAT_SECONDS = 30
+"""After this time without a sign of life, a process counts as lost."""
+
+LOST_MESSAGE = (
+    "error: another process of this run has ended or cannot be reached: see its messages, then"
+    " start all processes again with the same command (finished work is kept)"
+)
+
+_STDERR = "WSSS_JAX_GUARDED_STDERR"
+_OF_LOST = re.compile(
+    r"Gloo|coordination.?service|CoordinationService|preemption_sync_manager|heartbeat"
+    r"|distributed service|Socket closed"
+)
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_PR_SET_PDEATHSIG = 1
+
+
+def tells_of_lost_process(message: str) -> bool:
+    """Returns whether a message of JAX or XLA is about a process that was lost."""
+    return _OF_LOST.search(message) is not None
+
+
+def guarded() -> bool:
+    """Returns whether this process has a guardian. Its messages then go to the real stderr."""
+    number = os.environ.pop(_STDERR, "")
+    if not number:
+        return False
+    sys.stderr = os.fdopen(int(number), "w", buffering=1)
+    return True
+
+
+def watch(command: Sequence[str]) -> int:
+    """Runs `command`, which calls `guarded`, and returns its exit status.
+
+    This is `LOST` if it ended because another process was lost, and 128 plus the signal if a signal
+    ended it. The command does not outlive this process, on Linux not even if that is killed.
+    """
+    direct = os.dup(2)
+    os.set_inheritable(direct, True)
+    child = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        pass_fds=(direct,),
+        env={**os.environ, _STDERR: str(direct)},
+        start_new_session=True,  # so that Ctrl-C reaches it once, from here
+        preexec_fn=_dies_with_parent() if sys.platform.startswith("linux") else None,
+    )
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        del frame
+        child.send_signal(number)
+
+    previous = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+    lost = threading.Event()
+    relay = threading.Thread(target=_relay, args=(child.stderr, lost))
+    relay.start()
+    try:
+        status = child.wait()
+        relay.join()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        os.close(direct)
+    if lost.is_set() and status not in (0, LOST):
+        print(LOST_MESSAGE, file=sys.stderr, flush=True)
+        return LOST
+    if status < 0:
+        name = signal.Signals(-status).name
+        print(f"error: this process was ended by {name}", file=sys.stderr, flush=True)
+        return 128 - status
+    return status
+
+
+def _relay(stream: Any, lost: threading.Event) -> None:
+    """Passes the lines of `stream` on until one of them tells of a lost process."""
+    for line in stream:
+        text = line.decode(errors="replace")
+        if not lost.is_set() and tells_of_lost_process(text):
+            lost.set()
+        if not lost.is_set():
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def _dies_with_parent() -> Any:
+    """Returns a function that the kernel makes a new process end with its parent by."""
+    prctl = ctypes.CDLL(None).prctl  # loaded here, because little is safe after a fork
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
