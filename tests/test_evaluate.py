@@ -13,7 +13,7 @@ from PIL import Image
 from tests.reference.confusion import confusion_scores
 from tests.toys.scored_folders import CLASSES, IDS, draw_folders, expected_confusion, read_png
 from wsss_jax import evaluate
-from wsss_jax.data.formats.cam_files import write_irn_cams, write_seam_cams
+from wsss_jax.data.formats.cam_files import write_cams, write_irn_cams, write_seam_cams
 from wsss_jax.data.images import encode_mask
 
 
@@ -201,6 +201,98 @@ def test_mistakes_are_told_in_one_line_with_status_2(
 def test_255_counts_as_background_on_request(folders: Path):
     spoil(folders, "ignored")
     assert evaluate.main(command(folders, "--ignore-as-background")) == 0
+
+
+def test_lists_as_others_write_them(folders: Path):
+    expected = None
+    names = [f"{name}.jpg" for name in IDS]
+    for text in ("\n".join(IDS), "\ufeff" + "\r\n".join(names), "\n".join(f"{n} 1" for n in IDS)):
+        (folders / "list.txt").write_bytes(text.encode())
+        assert evaluate.main(command(folders)) == 0
+        expected = expected or (folders / "out.json").read_text()
+        assert (folders / "out.json").read_text() == expected
+    (folders / "list.txt").write_bytes("\n".join(IDS).encode("utf-16"))
+    assert evaluate.main(command(folders)) == 0
+
+
+def test_ids_with_blanks_and_in_subfolders_are_scored(folders: Path):
+    for kind, suffix in (("gt", ".png"), ("pred/masks", ".png"), ("maps/cams", ".npz")):
+        (folders / kind / "cam 1").mkdir()
+        for number, name in enumerate(IDS):
+            new = ("scan", f"scan {number}", f"cam 1/{name}")[min(number, 2)]
+            (folders / kind / f"{name}{suffix}").rename(folders / kind / f"{new}{suffix}")
+    lines = ["scan", "scan 1", *(f"cam 1/{name}.jpg" for name in IDS[2:])]
+    original = draw_folders(folders / "as before")
+    (folders / "list.txt").write_text("\n".join(lines))
+    scores = []
+    for where in (original, folders):
+        assert evaluate.main(command(where)) == 0
+        assert evaluate.main(command(where, "--curve", pred=str(where / "maps"))) == 0
+        scores.append((where / "out.json").read_text())
+    assert scores[0] == scores[1]
+
+
+def polyps(folders: Path, prediction: int) -> dict[str, str]:
+    """Masks of one class, marked by 255, and predictions that are shifted by a row."""
+    (folders / "classes.txt").write_text("polyp\n")
+    for name in IDS:
+        truth = np.zeros((9, 7), np.uint8)
+        truth[2:6, 1:5] = 255
+        predicted = np.roll(truth, 1, axis=0) // 255 * prediction
+        (folders / f"gt/{name}.png").write_bytes(encode_mask(truth))
+        (folders / f"pred/masks/{name}.png").write_bytes(encode_mask(predicted.astype(np.uint8)))
+    return {"classes": str(folders / "classes.txt")}
+
+
+@pytest.mark.parametrize("prediction", [1, 255])
+def test_masks_of_zero_and_255(folders: Path, prediction: int, capsys: pytest.CaptureFixture[str]):
+    changes = polyps(folders, prediction)
+    assert evaluate.main(command(folders, **changes)) == 2
+    assert "--foreground 255" in capsys.readouterr().err
+    assert evaluate.main(command(folders, "--foreground=255", **changes)) == 0
+    scores = json.loads((folders / "out.json").read_text())
+    assert scores["iou"]["polyp"] == pytest.approx(12 / 20)
+    assert scores["iou"]["background"] == pytest.approx(43 / 51)
+    assert evaluate.main(command(folders, "--foreground=255", classes="voc")) == 2
+    assert "found 20: leave foreground out" in capsys.readouterr().err
+    assert evaluate.main(command(folders, "--foreground=128", **changes)) == 2
+    assert "value 255" in (said := capsys.readouterr().err) or "255 (ignore)" in said
+
+
+def test_ground_truth_without_classes_has_no_score(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+):
+    for name in IDS:
+        for kind, value in (("gt", 0), ("pred/masks", 0)):
+            mask = np.full((9, 7), value, np.uint8)
+            mask[0] = 255 if kind == "gt" else 0
+            (folders / kind / f"{name}.png").write_bytes(encode_mask(mask))
+    for more in ((), ("--curve",)):
+        pred = {"pred": str(folders / "maps")} if more else {}
+        assert evaluate.main(command(folders, *more, **pred)) == 2
+        assert "found only background and 255 (ignore)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("public", ["npz", "seam"])
+def test_maps_up_to_255_are_refused(folders: Path, public: str, capsys: pytest.CaptureFixture[str]):
+    (folders / "large").mkdir()
+    for name in IDS:
+        with np.load(folders / f"maps/cams/{name}.npz") as arrays:
+            keys, cam = arrays["keys"], arrays["cam"].astype(np.float32) * 255
+        if public == "seam":
+            write_seam_cams(folders / f"large/{name}.npy", keys, cam)
+        else:
+            write_cams(folders / f"large/{name}.npz", keys, cam)
+    assert evaluate.main(command(folders, "--curve", pred=str(folders / "large"))) == 2
+    assert "expected scores of 0 to 1, found" in capsys.readouterr().err
+
+
+def test_the_background_of_labelme_is_no_class(folders: Path):
+    assert evaluate.main(command(folders)) == 0
+    scores = (folders / "out.json").read_text()
+    (folders / "classes.txt").write_text("\n".join(["__ignore__", "_background_", *CLASSES]))
+    assert evaluate.main(command(folders)) == 0
+    assert (folders / "out.json").read_text() == scores
 
 
 def test_the_program_starts_without_jax():

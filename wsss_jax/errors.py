@@ -1,7 +1,7 @@
 """The exceptions that end a run with one line instead of a traceback."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -23,9 +23,15 @@ class Interrupted(Exception):
 def nearest(name: str, names: Iterable[str]) -> str:
     """Returns `; did you mean X?` for the most similar entry of `names`, or an empty string.
 
-    Entries that are equally similar are all named.
+    Entries that are equally similar are all named. Their case does not count.
     """
-    found = difflib.get_close_matches(name, list(dict.fromkeys(names)), n=3, cutoff=0.5)
-    likeness = [difflib.SequenceMatcher(None, one, name).ratio() for one in found]
-    best = [one for one, ratio in zip(found, likeness, strict=True) if ratio == likeness[0]]
+    by_lower = {one.lower(): one for one in names}
+    found = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.5)
+    likeness = [difflib.SequenceMatcher(None, one, name.lower()).ratio() for one in found]
+    best = [by_lower[f] for f, ratio in zip(found, likeness, strict=True) if ratio == likeness[0]]
     return f"; did you mean {' or '.join(sorted(best))}?" if best else ""
+
+
+def first(names: Sequence[str], count: int = 5) -> str:
+    """Joins the first few of `names` for an error message."""
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

@@ -18,7 +18,7 @@ from wsss_jax.data.class_names import read_classes
 from wsss_jax.data.formats.id_lists import read_list
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
-from wsss_jax.scoring.folders import evaluate
+from wsss_jax.scoring.folders import evaluate, has_file
 from wsss_jax.scoring.tables import class_table
 
 _JSON_KEYS = ("miou", "iou", "precision", "recall", "pixel_accuracy", "images")
@@ -53,15 +53,17 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(
             "expected masks with --ignore_as_background, found CAM files: leave the flag out"
         )
+    folders = (options.gt, options.pred)
     result = evaluate(
         options.pred,
         options.gt,
-        read_list(options.list),
+        read_list(options.list, lambda image_id: has_file(folders, image_id)),
         read_classes(options.classes),
         options.protocol,
         options.threshold,
         options.curve,
         options.ignore_as_background,
+        options.foreground,
     )
     print(class_table(result))
     print(f"mIoU {100 * result['miou']:.2f}  ({result['images']} images, {options.protocol})")
@@ -92,6 +94,13 @@ def _parser() -> Parser:
     add("--gt", type=Path, required=True, metavar="DIR", help="ground-truth masks (.png)")
     add("--list", type=Path, required=True, metavar="FILE", help="the ids to score, one per line")
     add("--classes", default="voc", metavar="FILE", help="class names, one per line (VOC's)")
+    add(
+        "--foreground",
+        type=command_line.whole_number,
+        default=0,
+        metavar="V",
+        help="the value of masks that stands for the only class, such as 255 (0: class indices)",
+    )
     add = parser.add_argument_group("how it is scored").add_argument
     add(
         "--threshold",

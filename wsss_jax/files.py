@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -148,18 +149,41 @@ def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> Iterator[t
             yield f"{prefix}{key}", value
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, most: int = 1 << 30) -> bytes:
     """Reads the content of a file.
 
+    Only regular files are read, because a pipe or a device may never end.
+
+    Args:
+      path: the file.
+      most: the largest size that is read, in bytes.
+
     Raises:
-      UserError: the file cannot be read.
+      UserError: the file cannot be read, is not a regular file, or is larger than `most`.
     """
     try:
-        return path.read_bytes()
+        with open(path, "rb", opener=_open_at_once) as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                raise UserError(
+                    f"expected a file at {path}, found a pipe, device or folder: replace it or"
+                    " leave it out"
+                )
+            if state.st_size > most:
+                raise UserError(
+                    f"expected a file of at most {most:,} bytes, found {state.st_size:,} in {path}:"
+                    " replace it or leave it out"
+                )
+            return file.read(most)
     except OSError as error:
         raise UserError(
             f"expected a file at {path}, found none ({error.strerror}): check the folder"
         ) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Opening a pipe would otherwise wait for somebody who writes to it.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def check_all_found(what: str, missing: Sequence[str], total: int, where: Path) -> None:

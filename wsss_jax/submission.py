@@ -34,8 +34,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    ids = read_list(options.list)
     folder = options.images
+    ids = read_list(options.list, lambda name: folder and (folder / f"{name}.jpg").is_file())
     size_of = None if folder is None else lambda image_id: image_size(folder, image_id)
     check_archive(options.archive, ids, size_of, competition=options.competition)
     sizes = "" if options.images else " (sizes not checked: no --images)"

@@ -21,8 +21,48 @@ def test_a_file_of_names(tmp_path: Path, text: str):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "_background_\ncrack\nrust\n",  # labelme
+        "__ignore__\n_background_\ncrack\nrust\n",
+        "__background__\ncrack\nrust\n",  # Detectron and torchvision
+        "BACKGROUND\ncrack\nrust\n",
+        "Back Ground\ncrack\nrust\n",
+        "bg\ncrack\nrust\n",
+        "0 background\n1 crack\n2 rust\n",
+        "0: background\n1: crack\n2: rust\n",
+        "1,crack\n2,rust\n",
+        "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncrack:128,0,0::\nrust:0,128,0::\n",
+    ],
+)
+def test_the_background_of_other_programs_is_no_class(tmp_path: Path, text: str):
+    path = tmp_path / "names.txt"
+    path.write_text(text)
+    assert read_classes(str(path)) == ("crack", "rust")
+
+
+@pytest.mark.parametrize("names", [("1 euro", "2 euro"), ("2 doors", "4 wheels"), ("a:b", "c:d")])
+def test_names_may_have_numbers_and_colons(tmp_path: Path, names: tuple[str, ...]):
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(names))
+    assert read_classes(str(path)) == names
+
+
+def test_names_in_other_encodings(tmp_path: Path):
+    path = tmp_path / "names.txt"
+    for encoding in ("utf-16", "cp1252"):
+        path.write_bytes("Mäusegerste\nHafer\n".encode(encoding))
+        assert read_classes(str(path)) == ("Mäusegerste", "Hafer")
+
+
+@pytest.mark.parametrize(
     ("content", "found"),
     [
+        (b"crack\n__background__\n", "found '__background__' behind it: its mask index is 0"),
+        (b"background\ncrack\nvoid\n", "found 'void', which is none"),
+        (b"background\n__ignore__\ncrack\n", "found '__ignore__', which is none"),
+        (b"0: crack\n1: rust\n", r"found '0: crack' in the first line"),
+        ("裂缝\n".encode("gb18030"), "found another encoding: save the file as UTF-8"),
         (b"", "found 0 names"),
         (b"background\n", "found 0 names"),
         (b"crack\nrust\ncrack\n", "found 'crack' more than once"),

@@ -10,9 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
-from wsss_jax.data.images import VOC_PALETTE, decode_image, decode_mask, encode_mask
+from wsss_jax.data.images import (
+    VOC_PALETTE,
+    decode_image,
+    decode_mask,
+    decode_photograph,
+    encode_mask,
+    how_decoded,
+    image_size,
+)
 from wsss_jax.errors import UserError
 
 
@@ -58,11 +66,81 @@ def test_jpeg_is_rgb_and_equals_pil() -> None:
     assert np.abs(image.astype(int) - _scene()).mean() < 5
 
 
-def test_orientation_tag_is_ignored() -> None:
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", [*range(1, 9), 0, 9])
+def test_images_are_turned_as_viewers_turn_them(file_format: str, orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees
+    exif[0x0112] = orientation
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    data = _encode(Image.fromarray(_scene()), file_format, exif=exif, **options)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    found = decode_photograph(data, "x")
+    np.testing.assert_array_equal(found.pixels, expected)
+    assert found.orientation == (orientation if 1 <= orientation <= 8 else 1)
+    assert image_size(data, "x") == expected.shape[:2]
+    assert bool(how_decoded(data)) == (found.orientation > 1)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # as in the program
+def test_damaged_exif_data_is_ignored() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
     data = _encode(Image.fromarray(_scene()), "JPEG", exif=exif)
-    assert decode_image(data, "x").shape == (24, 37, 3)
+    start = data.index(b"Exif") + 10
+    damaged = data[:start] + b"\xff" * 12 + data[start + 12 :]
+    assert decode_image(damaged, "x").shape == (24, 37, 3)
+
+
+def test_a_mask_with_an_orientation_is_refused() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    mask = Image.fromarray(np.eye(9, dtype=np.uint8))
+    assert "found orientation 6 in x" in _refused(
+        decode_mask, _encode(mask, "PNG", exif=exif), "x", 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"),
+    [
+        ("an EPS file", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+        ("a PDF file", b"%PDF-1.4\n"),
+        ("HEIC format", b"\0\0\0\x24ftypheic\0\0\0\0mif1"),
+        ("AVIF format", b"\0\0\0\x20ftypavif\0\0\0\0"),
+        ("an SVG file", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        ("something else", b"P6 2 2 255\n" + b"0" * 12),
+    ],
+)
+def test_other_formats_are_refused_by_name(kind: str, start: bytes) -> None:
+    """PIL would start Ghostscript for EPS."""
+    assert f"found {kind}" in _refused(decode_image, start + b"\0" * 64, "a.jpg").replace(
+        "a file in ", ""
+    )
+    assert kind in _refused(decode_mask, start + b"\0" * 64, "a.png", 3)
+
+
+def test_too_many_pixels_are_no_damage() -> None:
+    header = struct.pack(">II", 20_000, 10_000) + b"\x08\x00\x00\x00\x00"
+    chunk = b"IHDR" + header
+    data = b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + chunk + struct.pack(">I", zlib.crc32(chunk))
+    data += b"\0\0\0\x01IDAT\0"
+    for decode in (lambda: decode_image(data, "x"), lambda: decode_mask(data, "x", 20)):
+        assert "at most 178,956,970 pixels, found 200,000,000 pixels in x" in _refused(decode)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_are_scaled(bits: int, suffix: str, channels: int) -> None:
+    values = np.random.default_rng(0).integers(0, 2**bits, (8, 9, 3)).astype(np.uint16)
+    values[0, 0] = 2**bits - 1
+    stored = values if channels == 3 else values[..., 0]
+    data = cv2.imencode(suffix, stored)[1].tobytes()
+    found = decode_photograph(data, "x")
+    expected = (values[..., ::-1] if channels == 3 else values[..., :1]) >> (bits - 8)
+    np.testing.assert_array_equal(found.pixels, np.broadcast_to(expected, (8, 9, 3)))
+    assert found.bits == bits and how_decoded(data) == "16 bits"
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])

@@ -100,7 +100,7 @@ def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
     [
         ("a.txt", "a,cat", r"\.npy, \.npz or \.csv"),
         ("a.csv", "a,lion", "'lion'"),
-        ("a.csv", "a;cat\nb;dog", "'a;cat': put commas"),
+        ("a.csv", "a;cat\nb;lion", "'lion' for b"),
         ("a.csv", "a,0", "0 is the background"),
         ("a.csv", "a,4", "index of 1 to 3"),
         ("a.csv", "id,cat,dog\na,1,0", r"\(potted plant\)"),

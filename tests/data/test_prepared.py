@@ -83,7 +83,7 @@ def test_records_come_back_in_order(tmp_path: Path) -> None:
 
 def test_layout_and_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     prepare(_builder(tmp_path))
-    (folder,) = (tmp_path / "numbers").glob("*/1.2.0")
+    (folder,) = (tmp_path / "numbers").glob("*/1.3.0")
     assert folder.parent.name == "train_aug-" + "ab" * 8
     assert len(list(folder.glob("*.array_record-*-of-00003"))) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["numbers"]
@@ -131,7 +131,7 @@ def test_records_of_an_older_format_are_prepared_again(
     _check(source, 1099)
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 2 and "an older format (1.0.0)" in lines[0]
-    assert "prepared again (1.2.0)" in lines[0]
+    assert "prepared again (1.3.0)" in lines[0]
     assert (old / "metadata.json").read_text() == "{}", "an older program may still read it"
     prepare(_builder(tmp_path))
     assert capfd.readouterr().err == ""
@@ -180,7 +180,7 @@ def test_a_killed_preparation_is_redone(tmp_path: Path, capfd: pytest.CaptureFix
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert not list(tmp_path.glob("numbers/*/1.2.0"))
+    assert not list(tmp_path.glob("numbers/*/1.3.0"))
     capfd.readouterr()
     _check(prepare(_builder(tmp_path)), 1099)
     assert not list(tmp_path.glob("numbers/*/*incomplete*"))

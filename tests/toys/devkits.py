@@ -66,7 +66,7 @@ class Devkit:
         inner = "".join(f"<object><name>{text}</name></object>" for text in objects)
         path.write_text(f"<annotation>{inner}</annotation>")
 
-    def open(self, split: str = "train", **options: str) -> Source:
+    def open(self, split: str = "train", **options: str | int) -> Source:
         data = {
             "builder": "voc2012",
             "root": str(self.voc.parent),
@@ -75,13 +75,17 @@ class Devkit:
         }
         return DataSettings.from_config(data | options, "data").open(split)
 
-    def refuse(self, split: str = "train", **options: str) -> str:
+    def refuse(self, split: str = "train", **options: str | int) -> str:
+        before = self._prepared()
         with pytest.raises(UserError) as caught:
             self.open(split, **options)
         message = str(caught.value)
         assert "expected" in message and "found" in message and "\n" not in message
-        assert not list(self.folder.glob("prepared/*/*/[0-9]*")), "something was left behind"
+        assert self._prepared() == before, "something was left behind"
         return message
+
+    def _prepared(self) -> set[Path]:
+        return set(self.folder.glob("prepared/*/*/[0-9]*"))
 
 
 def shown(source: Source) -> list[set[str]]:

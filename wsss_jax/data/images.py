@@ -6,16 +6,26 @@ masks, whose palette indices OpenCV would turn into colors.
 """
 
 import io
+import re
+import warnings
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8, UInt16
 from PIL import Image
 
 from wsss_jax.errors import UserError
 
 IGNORE = 255
 """The mask value of pixels that belong to no class, such as VOC's object borders."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+"""The suffixes of photographs, in lower case; files may have them in any case."""
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+"""The formats that are read. PIL knows more, some of which start other programs (EPS: Ghostscript).
+"""
 
 # The last bytes of a complete file; comparing them saves a second decoding of each image.
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -29,6 +39,38 @@ _GRAY = [
 ]
 _DAMAGED = "a truncated or damaged one"
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+_DEPTHS = (8, 10, 12, 14, 16)  # bits of the sensors of cameras, microscopes and scanners
+_EXIF_MARKS = (b"Exif\0\0", b"eXIf", b"EXIF", b"Raw profile type exif", b"tiff:Orientation")
+_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258  # tags of EXIF and of TIFF
+_TURNED = 5  # from this orientation on, height and width are exchanged
+_HEIF = (b"he", b"mi", b"ms")  # brands heic, heix, hevc, mif1, msf1
+_UNREAD = {
+    b"%!PS": "an EPS file",
+    b"%PDF": "a PDF file",
+    b"\xff\x0a": "a JPEG XL file",
+    b"\0\0\0\x0cJXL": "a JPEG XL file",
+    b"\0\0\0\x0cjP": "a JPEG 2000 file",
+    b"<svg": "an SVG file",
+}
+
+
+# These are no news for a user: images of up to twice that size are read.
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class Photograph(NamedTuple):
+    """A decoded photograph.
+
+    Attributes:
+      pixels: the image in RGB, as viewers show it.
+      orientation: its EXIF orientation, 1 to 8; `pixels` are turned accordingly.
+      bits: the bits of the file's values that the image uses; above 8, they were scaled.
+    """
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    orientation: int
+    bits: int
 
 
 def _palette() -> UInt8[np.ndarray, "256 3"]:
@@ -44,34 +86,70 @@ VOC_PALETTE = _palette()
 
 
 def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes a photograph to RGB; see `decode_photograph`."""
+    return decode_photograph(data, name).pixels
+
+
+def decode_photograph(data: bytes, name: str) -> Photograph:
     """Decodes a photograph to RGB.
 
     Gray is repeated over the channels, CMYK is converted by PIL's formula, palettes are resolved,
-    alpha is dropped, and 16-bit values keep their high byte. The EXIF orientation is ignored, as
-    masks and published results ignore it. Of an animation, the first frame is decoded.
+    and alpha is dropped. The image is turned as its EXIF orientation says. Of an animation, the
+    first frame is decoded. Values of 16 bits are divided by a power of two: the image's largest
+    value tells whether they have 8, 10, 12, 14 or 16 bits.
 
     Args:
-      data: the bytes of the file (JPEG, PNG or anything else that PIL reads).
+      data: the bytes of the file (JPEG, PNG, BMP, TIFF, WebP or GIF).
       name: the name of the image in error messages, such as its path.
 
     Raises:
-      UserError: the data are not an image, are truncated, or have a pixel type that cannot become
-        8-bit RGB.
+      UserError: the data are not an image, are truncated, have too many pixels, or have a pixel
+        type that cannot become 8-bit RGB.
     """
     header = _open(data, name)
-    end = _ENDS.get(header.format or "")
-    if end is None or header.mode == "CMYK" or not data.endswith(end):
-        return _decode_strictly(header, name)
+    orientation = _orientation(header, data)
+    if _has_sixteen_bits(header, data):
+        values = _sixteen_bits(header, data, name)
+        bits = next(bits for bits in _DEPTHS if int(values.max(initial=0)) < 1 << bits)
+        pixels = (values >> (bits - 8)).astype(np.uint8)
+    else:
+        bits, pixels = 8, _eight_bits(header, data, name)
+    # PIL and OpenCV both turn TIFFs while they decode them.
+    if orientation > 1 and header.format != "TIFF":
+        pixels = _turned(pixels, orientation)
+    return Photograph(pixels, orientation, bits)
+
+
+def how_decoded(data: bytes) -> str:
+    """Tells what is done to the pixels of a file besides decoding them, from its first bytes.
+
+    Returns:
+      A text that enters digests of data, which is empty for nearly all images.
+    """
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise _broken(name, _DAMAGED)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+        header = _open(data, "")
+    except UserError:  # It is refused where it is decoded.
+        return ""
+    orientation = _orientation(header, data)
+    turned = f"orientation {orientation}" if orientation > 1 else ""
+    return turned + ("16 bits" if _has_sixteen_bits(header, data) else "")
 
 
-def decode_mask(data: bytes, name: str, num_classes: int | None) -> UInt8[np.ndarray, "h w"]:
+def image_size(data: bytes, name: str) -> tuple[int, int]:
+    """Returns the (height, width) of the decoded photograph, without decoding it.
+
+    Raises:
+      UserError: the data do not begin like an image, or it has too many pixels.
+    """
+    header = _open(data, name)
+    width, height = header.size
+    turned = _orientation(header, data) >= _TURNED and header.format != "TIFF"
+    return (width, height) if turned else (height, width)
+
+
+def decode_mask(
+    data: bytes, name: str, num_classes: int | None, foreground: int = 0
+) -> UInt8[np.ndarray, "h w"]:
     """Decodes a PNG whose palette indices or gray values are class indices.
 
     Args:
@@ -79,10 +157,12 @@ def decode_mask(data: bytes, name: str, num_classes: int | None) -> UInt8[np.nda
       name: the name of the mask in error messages.
       num_classes: the number of foreground classes C. Values are 0 (background) to C, or 255
         (ignore); None accepts every value.
+      foreground: if above 0, the value that stands for the only class, beside 0 for the background
+        and 255 (ignore, unless it is `foreground`). The result has the index 1 in its place.
 
     Raises:
-      UserError: the data are not a PNG, are truncated, have colors, alpha or 16 bits, or hold an
-        index above C.
+      UserError: the data are not a PNG, are truncated, have colors, alpha, 16 bits or an EXIF
+        orientation, or hold another value.
     """
     header = _open(data, name)
     if header.format != "PNG":
@@ -97,12 +177,34 @@ def decode_mask(data: bytes, name: str, num_classes: int | None) -> UInt8[np.nda
             f"expected class indices (a palette or 8-bit gray PNG), found {found} in {name}:"
             " convert its colors to indices"
         )
+    if (orientation := _orientation(header, data)) > 1:
+        raise UserError(
+            f"expected a mask without an EXIF orientation, found orientation {orientation} in"
+            f" {name}: save the mask as it is shown, without EXIF"
+        )
     mask = np.array(_load(header, name), dtype=np.uint8)
     if header.mode == "L" and bits < 8:
         mask //= 255 // (2**bits - 1)
+    if foreground:
+        return _with_index(mask, name, foreground)
     if num_classes is not None:
         _check_indices(mask, name, num_classes)
     return mask
+
+
+def check_foreground(foreground: int, num_classes: int) -> None:
+    """Refuses a value for the foreground of masks that have no single class.
+
+    Raises:
+      UserError: there are several classes, or the value is not 1 to 255.
+    """
+    if num_classes != 1:
+        raise UserError(
+            f"expected one class with a foreground of {foreground}, found {num_classes}: leave"
+            " foreground out and make masks of class indices"
+        )
+    if not 1 <= foreground <= 255:
+        raise UserError(f"expected a foreground of 1 to 255, found {foreground}: change it")
 
 
 def encode_mask(mask: UInt8[np.ndarray, "h w"], *, palette: bool = True) -> bytes:
@@ -133,13 +235,104 @@ def _check_indices(mask: np.ndarray, name: str, num_classes: int) -> None:
         )
 
 
+def _with_index(
+    mask: UInt8[np.ndarray, "h w"], name: str, foreground: int
+) -> UInt8[np.ndarray, "h w"]:
+    found = mask == foreground
+    wrong = ~(found | (mask == 0) | (mask == IGNORE))
+    if wrong.any():
+        values = ", ".join(map(str, np.unique(mask[wrong])[:5]))
+        raise UserError(
+            f"expected 0 and {foreground} (the foreground), found {values} in {name}: check the"
+            " mask or the value of the foreground"
+        )
+    mask[found] = 1
+    return mask
+
+
 def _open(data: bytes, name: str) -> Image.Image:
+    """Reads the header of an image."""
     try:
-        return Image.open(io.BytesIO(data))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        begun = data.startswith((b"\xff\xd8\xff", b"\x89PNG"))
-        found = _DAMAGED if begun else "something else" if data else "an empty file"
-        raise _broken(name, found) from error
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"\d+", str(error))
+        found = f"{int(pixels[0]):,} pixels" if pixels else "more pixels"
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise UserError(
+            f"expected an image of at most {most:,} pixels, found {found} in {name}: resize it or"
+            " cut it into parts"
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _broken(name, _kind_of(data)) from error
+
+
+def _kind_of(data: bytes) -> str:
+    if data.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+        return _DAMAGED
+    if data[4:8] == b"ftyp":
+        kind = "AVIF" if data[8:11] == b"avi" else "HEIC" if data[8:10] in _HEIF else "video"
+        return f"a file in {kind} format (save it as JPEG or PNG)"
+    for start, kind in _UNREAD.items():
+        if data.lstrip().startswith(start):
+            return f"{kind} (save it as JPEG or PNG)"
+    return "something else" if data else "an empty file"
+
+
+def _orientation(image: Image.Image, data: bytes) -> int:
+    """Returns the EXIF orientation, 1 to 8, which is 1 without a readable one."""
+    # PIL would decode a whole PNG to find EXIF data behind the pixels.
+    if image.format != "TIFF" and not any(mark in data for mark in _EXIF_MARKS):
+        return 1
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Viewers ignore EXIF data that they cannot read, and PIL's errors are many.
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _turned(pixels: Shaped[np.ndarray, "h w 3"], orientation: int) -> Shaped[np.ndarray, "h2 w2 3"]:
+    """Turns and flips a stored image as its EXIF orientation says."""
+    if orientation >= _TURNED:
+        pixels = pixels.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
+def _has_sixteen_bits(image: Image.Image, data: bytes) -> bool:
+    if image.format == "PNG":
+        return data[24] == 16
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, 8) if image.format == "TIFF" else 8
+    return bits == 16 or (isinstance(bits, tuple) and set(bits) == {16})
+
+
+def _sixteen_bits(image: Image.Image, data: bytes, name: str) -> UInt16[np.ndarray, "h w 3"]:
+    if image.mode in _SIXTEEN_BITS:
+        gray = np.asarray(_load(image, name)).astype(np.uint16)
+        return np.repeat(gray[..., None], 3, axis=-1)
+    # PIL would only keep the high byte of colors.
+    _load(image, name)  # finds truncated files
+    values = _decoded(data, _FLAGS | cv2.IMREAD_ANYDEPTH)
+    if values is None or values.dtype != np.uint16:
+        raise _broken(name, "16-bit pixels of an unknown kind")
+    return cv2.cvtColor(values, cv2.COLOR_BGR2RGB, dst=values)
+
+
+def _eight_bits(image: Image.Image, data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    end = _ENDS.get(image.format or "")
+    if end is None or image.mode == "CMYK" or not data.endswith(end):
+        return _decode_strictly(image, name)
+    pixels = _decoded(data, _FLAGS)
+    if pixels is None:
+        raise _broken(name, _DAMAGED)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+
+
+def _decoded(data: bytes, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
 
 
 def _load(image: Image.Image, name: str) -> Image.Image:
@@ -152,9 +345,6 @@ def _load(image: Image.Image, name: str) -> Image.Image:
 
 def _decode_strictly(image: Image.Image, name: str) -> UInt8[np.ndarray, "h w 3"]:
     _load(image, name)
-    if image.mode in _SIXTEEN_BITS:
-        gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=-1)
     if image.mode in ("I", "F", "LAB"):
         raise UserError(
             f"expected pixels of 8 or 16 bits in gray, RGB or CMYK, found {image.mode} pixels in"

@@ -5,14 +5,13 @@ label files:
 
 - `.npy` is the field's `cls_labels.npy`: a pickled dictionary that maps an id to a vector of C
   zeros and ones. It is read without executing the pickle. Ids may be integers (2007000032 for
-  2007_000032).
+  2007_000032, or 9 for COCO's 000000000009).
 - `.npz` has the arrays `ids` [N] and `labels` [N, C], or one vector of C values under each id.
-- `.csv` has rows ``id,class,class,...`` of any length, where a class is a name or its mask index
-  from 1 to C; a first row ``id,...`` without class names is a header. Or it has the header
-  ``id,<every class name>`` above rows of zeros and ones.
+- `.csv` and `.tsv` are tables; see `wsss_jax.data.formats.label_tables`.
 """
 
-import csv
+import os
+import re
 import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,26 +21,34 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from wsss_jax.data.formats.id_lists import image_id
+from wsss_jax.data.formats.label_tables import Classes, read_table
 from wsss_jax.data.formats.safe_pickle import load_numpy_pickle
-from wsss_jax.errors import UserError
+from wsss_jax.errors import UserError, first
+from wsss_jax.files import read_bytes
 
 Label = Float[np.ndarray, " c"]
 
+_XML = (".xml", ".XML")
+_MOST_XML = 1 << 24  # bytes
+
 
 def read_label_file(path: Path, classes: Sequence[str]) -> dict[str, Label]:
-    """Reads the labels of a `.npy`, `.npz` or `.csv` file as a dictionary id -> float32 [C].
+    """Reads the labels of a label file as a dictionary id -> float32 [C].
 
     Raises:
       UserError: the file is missing or has another format, or a label is not a vector of C zeros
         and ones.
     """
-    readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}
-    reader = readers.get(path.suffix.lower())
+    tables = dict.fromkeys((".csv", ".tsv"), read_table)
+    reader = ({".npy": _read_npy, ".npz": _read_npz} | tables).get(path.suffix.lower())
     if reader is None or not path.is_file():
         found = "no such file" if reader else f"a {path.suffix or 'nameless'} file"
+        advice = "set data.labels to the file"
+        if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
+            advice = "save the spreadsheet as CSV"
         raise UserError(
-            f"expected labels in a .npy, .npz or .csv file, found {found} at {path}: set"
-            " data.labels to the file"
+            f"expected labels in a .tsv, .npy, .npz or .csv file, found {found} at {path}: {advice}"
         )
     return {
         name: _check(vector, name, path, len(classes))
@@ -57,7 +64,9 @@ def select(
     Raises:
       UserError: some ids have no label in `source`, where `labels` come from.
     """
-    lacking = [name for name in ids if name not in labels]
+    by_number = _numbered(labels)
+    keys = [name if name in labels else by_number.get(_number(name) or -1, name) for name in ids]
+    lacking = [name for name, key in zip(ids, keys, strict=True) if key not in labels]
     if lacking:
         others = sorted(set(labels).difference(ids))
         has = f"; it has {others[0]!r}, which is not listed" if others else ""
@@ -66,7 +75,18 @@ def select(
             f" {len(lacking)} of them in {source} ({first(lacking)}{has}): complete the labels or"
             " shorten the list"
         )
-    return np.stack([labels[name] for name in ids])
+    return np.stack([labels[key] for key in keys])
+
+
+def _number(name: str) -> int | None:
+    """Returns the number that an id of COCO is, such as 9 for 000000000009."""
+    found = re.fullmatch(r"(?:COCO_[a-z]+20\d\d_)?([0-9]{12})", name, re.ASCII)
+    return int(found[1]) if found else None
+
+
+def _numbered(labels: Mapping[str, Label]) -> dict[int, str]:
+    """Returns the ids that are numbers without leading zeros, by number."""
+    return {int(name): name for name in labels if re.fullmatch(r"[1-9][0-9]{0,11}", name, re.ASCII)}
 
 
 def read_annotations(folder: Path, ids: Iterable[str], classes: Sequence[str]) -> dict[str, Label]:
@@ -76,24 +96,53 @@ def read_annotations(folder: Path, ids: Iterable[str], classes: Sequence[str]) -
     images of SBD it has classes that only the boxes have, and it has all classes of the masks.
 
     Raises:
-      UserError: a file is not VOC XML, or it names an unknown class.
+      UserError: a file is not VOC XML, or it has an object without a name or of an unknown class.
     """
+    known = Classes(classes)
     labels = {}
     for name in ids:
-        path = folder / f"{name}.xml"
-        try:
-            root = ElementTree.fromstring(path.read_bytes())
-        except FileNotFoundError:
+        path = next(filter(os.path.exists, (folder / (name + end) for end in _XML)), None)
+        if path is None:
             continue
-        except (OSError, ElementTree.ParseError) as error:
-            raise UserError(
-                f"expected a VOC annotation in {path}, found no XML ({error}): copy it again"
-            ) from error
+        root = _xml(path)
         label = labels[name] = np.zeros(len(classes), np.float32)
         # Only direct children count, because the parts of a person have names as well.
-        for object_name in root.findall("object/name"):
-            label[_class(object_name.text or "", name, path, classes)] = 1
+        for number, one in enumerate(root.findall("object"), 1):
+            text = (one.findtext("name") or "").strip()
+            if not text:
+                raise UserError(
+                    f"expected a name in every object of {path}, found none in object {number}:"
+                    " complete the annotation"
+                )
+            position = known.find(text)
+            if position is None:
+                raise known.unknown([(text, name)], path)
+            label[position] = 1
     return labels
+
+
+def _xml(path: Path) -> ElementTree.Element:
+    """Reads an annotation, in any encoding that Python knows and the file declares."""
+    data = read_bytes(path, _MOST_XML)
+    declared = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.-]+)["'][^>]*\?>""", data)
+    try:
+        try:
+            root = ElementTree.fromstring(data)
+        except (ValueError, LookupError):  # The parser knows few encodings itself.
+            if declared is None:
+                raise
+            text = data[declared.end() :].decode(declared[1].decode())
+            root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise UserError(
+            f"expected a VOC annotation in {path}, found no XML ({error}): copy it again"
+        ) from error
+    if root.tag != "annotation":
+        raise UserError(
+            f"expected a VOC annotation in {path}, found <{root.tag}> in place of <annotation>:"
+            " export the labels in the format of PASCAL VOC"
+        )
+    return root
 
 
 def mask_label(mask: UInt8[np.ndarray, "h w"], num_classes: int) -> Label:
@@ -101,11 +150,6 @@ def mask_label(mask: UInt8[np.ndarray, "h w"], num_classes: int) -> Label:
     present = np.zeros(256, np.float32)
     present[mask] = 1
     return present[1 : num_classes + 1]
-
-
-def first(names: Sequence[str], count: int = 5) -> str:
-    """Joins the first few of `names` for an error message."""
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
 def _check(vector: Any, name: str, path: Path, num_classes: int) -> Label:
@@ -137,7 +181,11 @@ def _id(key: Any) -> str:
     if isinstance(key, int | np.integer):
         digits = str(key)  # IRN's form of VOC's ids: year and number run together
         return f"{digits[:4]}_{digits[4:]}" if len(digits) == 10 else digits
-    return key.decode() if isinstance(key, bytes) else str(key)
+    name = key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
+    try:
+        return image_id(name)
+    except ValueError:
+        return name
 
 
 def _read_npz(path: Path, classes: Sequence[str]) -> dict[str, Any]:
@@ -159,61 +207,3 @@ def _read_npz(path: Path, classes: Sequence[str]) -> dict[str, Any]:
             f" {labels.shape}: save one row of labels per id"
         )
     return dict(zip(map(_id, ids.tolist()), labels, strict=True))
-
-
-def _read_csv(path: Path, classes: Sequence[str]) -> dict[str, Any]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            cells = ([cell.strip() for cell in row] for row in csv.reader(file))
-            rows = [row for row in cells if any(row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"expected comma-separated text in {path}, found something else ({error}): save it as"
-            " UTF-8 text"
-        ) from error
-    if rows and all(len(row) == 1 and ";" in row[0] for row in rows):
-        raise UserError(
-            f"expected rows id,class,class,... in {path}, found {rows[0][0]!r}: put commas in place"
-            " of semicolons"
-        )
-    header = rows[0] if rows and rows[0][0].lower() == "id" else []
-    if header and set(header[1:]) & set(classes):
-        return _read_multi_hot(path, header, rows[1:], classes)
-    labels: dict[str, Any] = {}
-    for name, *found in rows[1:] if header else rows:
-        label = labels.setdefault(name, np.zeros(len(classes), np.float32))
-        for cell in filter(None, found):
-            label[_class(cell, name, path, classes)] = 1
-    return labels
-
-
-def _read_multi_hot(
-    path: Path, header: list[str], rows: list[list[str]], classes: Sequence[str]
-) -> dict[str, Any]:
-    if sorted(header[1:]) != sorted(classes):
-        wrong = sorted(set(header[1:]) ^ set(classes)) or header[1:]
-        raise UserError(
-            f"expected one column per class in {path}, found missing, unknown or repeated ones"
-            f" ({first(wrong)}): name each of the {len(classes)} classes once"
-        )
-    columns = [header.index(name) for name in classes]
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise UserError(
-                f"expected {len(header)} cells in row {number} of {path}, found {len(row)}:"
-                " complete the row"
-            )
-    return {row[0]: [row[column] for column in columns] for row in rows}
-
-
-def _class(text: str, image: str, path: Path, classes: Sequence[str]) -> int:
-    """Returns the position of a class name or mask index among the foreground classes."""
-    if text in classes:
-        return classes.index(text)
-    if text.isdecimal() and 1 <= int(text) <= len(classes):
-        return int(text) - 1
-    raise UserError(
-        f"expected a class name or an index of 1 to {len(classes)} (0 is the background), found"
-        f" {text!r} for {image} in {path}: the classes are {', '.join(classes)}; for others set"
-        " data.classes to a file of their names"
-    )

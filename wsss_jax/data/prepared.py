@@ -27,6 +27,7 @@ from jaxtyping import Int32
 
 from wsss_jax.data.class_names import check_mask_classes
 from wsss_jax.data.columns import Names, Size, Sizes
+from wsss_jax.data.images import how_decoded
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_json
@@ -65,7 +66,9 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       UserError: there are more classes than masks can hold.
     """
 
-    VERSION = tfds.core.Version("1.2.0")  # Before 1.2.0, ids and sizes were in metadata.json.
+    VERSION = tfds.core.Version("1.3.0")
+    """Before 1.3.0, images were not turned as their EXIF data say. Before 1.2.0, ids and sizes were
+    in metadata.json."""
 
     def __init__(
         self,
@@ -237,11 +240,13 @@ def _damaged(folder: Path, what: object) -> UserError:
 
 
 def _digest(digest: Any, record: Record) -> None:
+    how = how_decoded(record["image"])
     for part in (  # The image includes its size.
         record["id"].encode(),
         record["image"],
         record["label"].tobytes(),
         record["segmentation"] or b"",
+        *([how.encode()] if how else []),
     ):
         # The length separates the part from its neighbors.
         digest.update(len(part).to_bytes(8, "little"))

@@ -1,28 +1,29 @@
 """Finds the lists of a VOC2012 folder and the files that belong to their ids."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int16
 
 from wsss_jax.data.class_names import read_classes
 from wsss_jax.data.columns import Names, Positions
-from wsss_jax.data.labels import first
-from wsss_jax.errors import UserError
-
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+from wsss_jax.data.formats.id_lists import IMAGE_FOLDER, entries
+from wsss_jax.data.images import SUFFIXES, check_foreground
+from wsss_jax.errors import UserError, first
+from wsss_jax.files import read_bytes
 
 # SBD's masks include those of VOC's own images, so often only the first folder exists.
 _MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 
-_NONE = 255  # stands for an id without a file
+_NONE = -1  # stands for an id without a file
 _BLOCK = 4096  # names of files that are looked up together
 
 
@@ -54,7 +55,7 @@ class _Found:
 
     ids: Sequence[str]
     places: Sequence[tuple[Path, str]]
-    chosen: UInt8[np.ndarray, " n"]
+    chosen: Int16[np.ndarray, " n"]
 
     def missing(self) -> list[str]:
         """Returns the ids that have no file."""
@@ -82,7 +83,12 @@ class _Files(Sequence[Path]):
 
 
 def list_split(
-    root: str, split: str, labels: str = "", masks: str = "", classes: str = ""
+    root: str,
+    split: str,
+    labels: str = "",
+    masks: str = "",
+    classes: str = "",
+    foreground: int = 0,
 ) -> Listing:
     """Finds the files of `split` below `root`; the other options as in `wsss_jax.data.voc`.
 
@@ -93,7 +99,7 @@ def list_split(
     devkit = find_devkit(root)
     names = read_classes(classes or "voc")
     lists = devkit / "ImageSets" / "Segmentation"
-    ids = _read_list(lists, split)
+    ids, named = _read_list(devkit, split)
     positions = Positions(ids)
     if repeated := dict.fromkeys(ids[int(position)] for position in positions.repeated()):
         raise _wrong_ids(lists / f"{split}.txt", f"{first([*repeated])} more than once")
@@ -101,12 +107,15 @@ def list_split(
     for position, name in enumerate(ids):
         digest.update(f"{', ' if position else ''}{json.dumps(name)}".encode())
     digest.update(f"], {json.dumps(names)}]".encode())
+    if foreground:
+        check_foreground(foreground, len(names))
+        digest.update(f"foreground {foreground}".encode())
     folder = _Folder(devkit, ids, positions, digest)
-    images = folder.find(("JPEGImages",), _IMAGE_SUFFIXES)
+    images = folder.find((IMAGE_FOLDER,), SUFFIXES)
     if lacking := images.missing():
-        place = devkit / "JPEGImages"
+        place = devkit / IMAGE_FOLDER
         raise _lacking("an image", split, ids, lacking, place, "add them or shorten the list")
-    mask_files = None if masks == "none" else _find_masks(folder, split, masks)
+    mask_files = None if masks == "none" else _find_masks(folder, split, masks, named)
     source = _choose_labels(folder, split, labels, mask_files is not None)
     return Listing(split, names, ids, _Files(images), mask_files, source, digest.hexdigest())
 
@@ -123,17 +132,26 @@ def find_devkit(root: str) -> Path:
             " --config.data.root=/data/VOCdevkit"
         )
     folder = Path(root).expanduser()
-    for candidate in (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012"):
-        if (candidate / "JPEGImages").is_dir():
+    below = [folder / inner / f"VOC{year}" for year in (2012, 2007) for inner in ("", "VOCdevkit")]
+    for candidate in (folder, *below):
+        if (candidate / IMAGE_FOLDER).is_dir():
             return candidate
-    found = "a folder without it" if folder.is_dir() else "no such folder"
-    raise UserError(
-        f"expected VOC2012/JPEGImages at {folder}, found {found}: set data.root to VOCdevkit, its"
-        " parent or VOC2012"
-    )
+    found, advice = "no such folder", "check the path"
+    if folder.is_dir():
+        found = "a folder without it"
+        advice = "set data.root to VOCdevkit, its parent or VOC2012, or to a folder with JPEGImages"
+        if any(name.lower().endswith(SUFFIXES) for names in _names_in(folder) for name in names):
+            found = "images beside each other"
+            advice = (
+                "move them to JPEGImages inside of it, and name them in"
+                " ImageSets/Segmentation/train.txt (docs/data.md)"
+            )
+    raise UserError(f"expected VOC2012/JPEGImages at {folder}, found {found}: {advice}")
 
 
-def _read_list(folder: Path, split: str) -> Names:
+def _read_list(devkit: Path, split: str) -> tuple[Names, str]:
+    """Returns the ids of a list and the folder of masks that it names, or ""."""
+    folder = devkit / "ImageSets" / "Segmentation"
     path = folder / f"{split}.txt"
     if not path.is_file():
         others = ", ".join(sorted(other.stem for other in folder.glob("*.txt"))) or "no list"
@@ -145,20 +163,35 @@ def _read_list(folder: Path, split: str) -> Names:
                 " (SegmentationClassAug), or use train"
             )
         raise UserError(f"expected the list {path}, found {others}: {advice}")
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            ids = Names.of(_id(line) for text in file for line in text.splitlines() if line.strip())
-    except UnicodeDecodeError as error:
-        raise UserError(f"expected one id per line in {path}, found no text: replace it") from error
+    folders: dict[str, str] = {}
+
+    def names() -> Iterator[str]:
+        for entry in entries(path, lambda name: _has_image(devkit / IMAGE_FOLDER, name)):
+            if entry.masks:
+                folders.setdefault(entry.masks, entry.id)
+            yield entry.id
+
+    ids = Names.of(names())
     if not ids:
         raise _wrong_ids(path, "none")
-    return ids
+    if len(folders) > 1:
+        found = " and ".join(f"{where} for {name}" for where, name in folders.items())
+        raise UserError(
+            f"expected one folder of masks in {path}, found {found}: put the masks into one folder"
+        )
+    return ids, next(iter(folders), "")
 
 
-def _id(line: str) -> str:
-    # Some lists name files instead: "/JPEGImages/ID.jpg /SegmentationClassAug/ID.png".
-    word = line.split()[0]
-    return Path(word).stem if "/" in word else word
+def _has_image(folder: Path, name: str) -> bool:
+    """Returns whether `folder` has an image of this id, with a suffix in any case."""
+    path = folder / name
+    try:
+        files = os.listdir(path.parent)
+    except OSError:
+        return False
+    return any(
+        file.startswith(path.name) and file[len(path.name) :].lower() in SUFFIXES for file in files
+    )
 
 
 def _wrong_ids(path: Path, found: str) -> UserError:
@@ -179,15 +212,23 @@ class _Folder:
 
         The digest covers the name, size and time of each file.
 
+        Args:
+          folders: folders of the devkit.
+          suffixes: the suffixes of files in lower case; those of files may have any case.
+
         Raises:
           UserError: a folder has two files for one id.
         """
         there = [self._suffixes_there(folder, suffixes) for folder in folders]
-        chosen = np.full(len(self.ids), _NONE, np.uint8)
+        by_folder = zip(folders, there, strict=True)
+        places = [(folder, suffix) for folder, found in by_folder for suffix in found]
+        chosen = np.full(len(self.ids), _NONE, np.int16)
         for position, name in enumerate(self.ids):
-            for number, folder in enumerate(folders):
-                found = [i for i in range(len(suffixes)) if there[number][position] >> i & 1]
-                names = [name + suffixes[i] for i in found]
+            start = 0
+            for folder, by_suffix in zip(folders, there, strict=True):
+                found = [i for i, has in enumerate(by_suffix.values(), start) if has[position]]
+                start += len(by_suffix)
+                names = [name + places[i][1] for i in found]
                 if len(names) > 1:
                     raise UserError(
                         f"expected one file for {name} in {self.devkit / folder}, found"
@@ -199,29 +240,52 @@ class _Folder:
                     status = os.stat(self.devkit / folder / names[0])
                 except OSError:  # a broken link
                     continue
-                chosen[position] = number * len(suffixes) + found[0]
+                chosen[position] = found[0]
                 state = f"{folder}/{names[0]} {status.st_size} {status.st_mtime_ns}\n"
                 self.digest.update(state.encode())
                 break
-        places = [(self.devkit / folder, suffix) for folder in folders for suffix in suffixes]
-        return _Found(self.ids, places, chosen)
+        return _Found(self.ids, [(self.devkit / f, suffix) for f, suffix in places], chosen)
 
-    def _suffixes_there(self, folder: str, suffixes: Sequence[str]) -> UInt8[np.ndarray, " n"]:
-        """Returns a bit mask for each id of the suffixes with which `folder` has it."""
-        there = np.zeros(len(self.ids), np.uint8)
-        if (self.devkit / folder).is_dir():
-            with os.scandir(self.devkit / folder) as entries:
-                while block := [entry.name for entry in itertools.islice(entries, _BLOCK)]:
-                    for bit, suffix in enumerate(suffixes):
-                        named = (name for name in block if name.endswith(suffix))
-                        stems = (os.fsencode(name.removesuffix(suffix)) for name in named)
-                        there[self.positions.find(stems)] |= 1 << bit
-        return there
+    def _suffixes_there(
+        self, folder: str, suffixes: Sequence[str]
+    ) -> dict[str, Bool[np.ndarray, " n"]]:
+        """Returns which ids have a file in `folder`, for each suffix as the files write it."""
+        there: dict[str, Bool[np.ndarray, " n"]] = {}
+        for parent in self._parents:
+            for block in _names_in(self.devkit / folder / parent):
+                ids: dict[str, list[bytes]] = {}
+                for name in block:
+                    stem, suffix = os.path.splitext(name)
+                    if suffix.lower() in suffixes:
+                        ids.setdefault(suffix, []).append(os.fsencode(parent + stem))
+                for suffix, found in ids.items():
+                    has = there.setdefault(suffix, np.zeros(len(self.ids), bool))
+                    has[self.positions.find(found)] = True
+        order = sorted(there, key=lambda suffix: (suffixes.index(suffix.lower()), suffix))
+        return {suffix: there[suffix] for suffix in order if there[suffix].any()}
+
+    @functools.cached_property
+    def _parents(self) -> list[str]:
+        """The folders of the ids, each with a slash at its end; "" is the folder itself."""
+        return sorted({name[: name.rfind("/") + 1] for name in self.ids})
 
 
-def _find_masks(folder: _Folder, split: str, masks: str) -> Sequence[Path] | None:
-    folders = (masks,) if masks not in ("", "optional") else _MASK_FOLDERS
-    found = folder.find(folders, (".png", ".PNG"))
+def _names_in(folder: Path) -> Iterator[list[str]]:
+    """Yields the names of the entries of a folder, many at a time; none if there is no folder."""
+    if folder.is_dir():
+        with os.scandir(folder) as found:
+            while block := [entry.name for entry in itertools.islice(found, _BLOCK)]:
+                yield block
+
+
+def _find_masks(folder: _Folder, split: str, masks: str, named: str) -> Sequence[Path] | None:
+    """Finds the masks in the folder of the settings or of the list, or in those of VOC and SBD."""
+    if masks in ("", "optional"):
+        usual = not named or named in _MASK_FOLDERS
+        folders = tuple(dict.fromkeys(filter(None, (named, *(_MASK_FOLDERS if usual else ())))))
+    else:
+        folders = (masks,)
+    found = folder.find(folders, (".png",))
     lacking = found.missing()
     if not lacking:
         return _Files(found)
@@ -240,7 +304,7 @@ def _choose_labels(folder: _Folder, split: str, labels: str, has_masks: bool) ->
                 f"expected a file of labels at {path}, found no such file: set data.labels to a"
                 " label file (cls_labels.npy, .npz or .csv)"
             )
-        folder.digest.update(b"labels" + path.read_bytes())
+        folder.digest.update(b"labels" + read_bytes(path))
         return path
     annotations = folder.devkit / "Annotations"
     if labels != "masks":

@@ -6,7 +6,7 @@ from typing import Any
 
 from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.formats.cam_files import find_cams
-from wsss_jax.data.images import decode_mask
+from wsss_jax.data.images import check_foreground, decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import check_all_found, read_bytes
 from wsss_jax.progress import Progress
@@ -22,6 +22,7 @@ def evaluate(
     threshold: float | None = None,
     curve: bool = False,
     ignore_as_background: bool = False,
+    foreground: int = 0,
 ) -> dict[str, Any]:
     """Scores the predictions for `ids` and returns JSON with fractions 0…1.
 
@@ -36,10 +37,15 @@ def evaluate(
         threshold of the curve is taken.
       curve: whether to score all of `score_files.THRESHOLDS` as well.
       ignore_as_background: whether a predicted 255 counts as background; otherwise it is refused.
+      foreground: if above 0, the value of ground-truth masks that stands for the only class.
+        Predicted masks may have it too, or the index 1.
 
     Raises:
-      UserError: a folder or a file is missing, or a prediction does not fit its ground truth.
+      UserError: a folder or a file is missing, a prediction does not fit its ground truth, or no
+        pixel of a class is scored.
     """
+    if foreground:
+        check_foreground(foreground, len(classes))
     for folder in (pred, gt):
         if not folder.is_dir():
             raise UserError(f"expected a folder at {folder}, found none: check the path")
@@ -62,16 +68,18 @@ def evaluate(
     extra = () if threshold is None else (threshold,)
 
     def score_one(image_id: str) -> score_files.Counts:
-        path = gt / f"{image_id}.png"
-        truth = decode_mask(read_bytes(path), str(path), num_classes)
-        prediction = find(pred, image_id)
-        assert prediction is not None
+        path, prediction = _find_mask(gt, image_id), find(pred, image_id)
+        assert path is not None and prediction is not None
+        truth = decode_mask(read_bytes(path), str(path), num_classes, foreground)
         if of_maps:
             return score_files.score_cams(prediction, truth, num_classes, [*thresholds, *extra])
-        return score_files.score_mask(prediction, truth, num_classes, ignore_as_background)
+        return score_files.score_mask(
+            prediction, truth, num_classes, ignore_as_background, foreground=foreground
+        )
 
     with Progress(len(ids), "evaluate") as progress:
         counts = score_files.score_images(ids, score_one, lambda _: progress.update())
+    score_files.check_scored(counts, f"the masks of {gt}")
     result = {"images": len(ids)}
     chosen = -1
     if curve:
@@ -83,5 +91,10 @@ def evaluate(
 
 
 def _find_mask(folder: Path, image_id: str) -> Path | None:
-    path = folder / f"{image_id}.png"
-    return path if path.is_file() else None
+    paths = (folder / f"{image_id}{suffix}" for suffix in (".png", ".PNG"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def has_file(folders: Sequence[Path], image_id: str) -> bool:
+    """Returns whether one of the folders of masks or CAM files has a file of an image."""
+    return any(_find_mask(folder, image_id) or find_cams(folder, image_id) for folder in folders)

@@ -37,6 +37,8 @@ for their maps. Maps that cover objects evenly, such as ECS-Net's, have their be
 CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Confidences from which on pixels are also scored separately; see `by_confidence`."""
 
+_ZERO_AND_IGNORE = "0 and 255 only"
+
 PER_CLASS = ("iou", "precision", "recall", "fp_rate", "fn_rate")
 
 
@@ -85,19 +87,29 @@ def score_mask(
     num_classes: int,
     ignore_as_background: bool = False,
     confidence: Path | None = None,
+    foreground: int = 0,
 ) -> Counts:
     """Returns the counts of one mask file.
 
     If the file of its `confidence` is given, the counts of all pixels are followed by those
-    of the pixels that reach each of `CONFIDENCES`.
+    of the pixels that reach each of `CONFIDENCES`. If `foreground` is above 0, this value and the
+    index 1 both stand for the only class.
 
     Raises:
       UserError: the file is missing or damaged, its size differs from that of `truth`, or it has an
         index above C. The index 255 is refused too, unless `ignore_as_background` is set.
     """
-    prediction = decode_mask(read_bytes(path), str(path), num_classes)
+    data = read_bytes(path)
+    if foreground > 1 and decode_mask(data, str(path), None).max(initial=0) <= 1:
+        foreground = 0  # a mask of indices
+    prediction = decode_mask(data, str(path), num_classes, foreground)
     undecided = prediction == IGNORE
     if undecided.any():
+        if num_classes == 1 and not foreground and not (prediction == 1).any():
+            raise UserError(
+                f"{path}: expected class indices 0 and 1, found {_ZERO_AND_IGNORE}: if {IGNORE}"
+                f" marks the class, in the ground truth too, add --foreground {IGNORE}"
+            )
         if not ignore_as_background:
             raise UserError(
                 f"{path}: expected a class for every pixel, found {undecided.sum()} pixels of value"
@@ -115,6 +127,20 @@ def score_mask(
         for least in CONFIDENCES
     ]
     return Counts(np.stack([counts.classes[0], *parts]), counts.boundary)
+
+
+def check_scored(counts: Counts, where: str) -> None:
+    """Refuses to score ground truth in which no pixel has a foreground class.
+
+    Raises:
+      UserError: there is none; the message names `where` the ground truth is from.
+    """
+    if not counts.classes[0, 1, 1:].any():
+        raise UserError(
+            f"expected pixels of classes in {where}, found only background and {IGNORE} (ignore):"
+            f" check the masks and the list of classes; if {IGNORE} marks the only class, use"
+            f" --foreground {IGNORE} (--config.data.foreground={IGNORE} in a recipe)"
+        )
 
 
 def mask_counts(

@@ -156,6 +156,7 @@ class Evaluate(Stage):
             raise UserError(
                 f"expected crf/, masks/ or cams/ in {folder}, found none: run its stage"
             )
+        score_files.check_scored(counts, f"the split {self.split}")
         each.write(source.ids, positions, column)
         result |= score_files.summary(counts.classes[column], names, protocol, counts.boundary)
         result |= {"images": len(positions), "protocol": protocol, "split": self.split}

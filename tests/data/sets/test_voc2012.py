@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.toys.devkits import COW, DOG, IDS, OBJECTS, Devkit, jpeg, objects_mask, shown
 from wsss_jax.data.class_names import VOC_CLASSES
@@ -110,7 +110,7 @@ def test_label_sources_in_order(devkit: Devkit) -> None:
 
 def test_masks_are_optional_with_other_labels(devkit: Devkit) -> None:
     devkit.mask(IDS[1]).unlink()
-    labels = devkit.labels("\n".join(IDS))
+    labels = devkit.labels("\n".join([*IDS[:2], f"{IDS[2]},cat"]))
     source = devkit.open(labels=labels, masks="none")
     assert [source[index]["segmentation"] for index in range(3)] == [None] * 3
     with pytest.raises(UserError, match="neither XML"):
@@ -245,6 +245,197 @@ def test_a_label_file_that_is_not_there_is_refused_whatever_is_prepared(devkit: 
     devkit.open()  # from masks: the records are ready
     with pytest.raises(UserError, match="found no such file"):
         devkit.open(labels=str(devkit.folder / "typo.csv"))
+
+
+def test_ids_with_blanks_and_in_subfolders(devkit: Devkit) -> None:
+    names = ("scan", "scan 2", "a1", "cam1/a1", "cam2/a1", "flag 1")
+    labels = []
+    for seed, name in enumerate(names):
+        for path in (devkit.image(name), devkit.mask(name)):
+            path.parent.mkdir(exist_ok=True)
+        devkit.image(name).write_bytes(jpeg(seed, 12, 16 + seed))
+        devkit.mask(name).write_bytes(encode_mask(objects_mask((seed + 1,), 12, 16 + seed)))
+        labels.append(f"{name}.jpg,{VOC_CLASSES[seed + 1]}")
+    listed = ("scan 2", "cam2/a1.jpg", "/JPEGImages/cam1/a1.jpg", "flag 1")
+    devkit.list("train", *listed)
+    source = devkit.open()
+    assert list(source.ids) == ["scan 2", "cam2/a1", "cam1/a1", "flag 1"]
+    assert [width for _, width in source.sizes] == [17, 20, 19, 21]
+    assert source[1]["image"] == devkit.image("cam2/a1").read_bytes()
+    assert shown(source) == [{VOC_CLASSES[k]} for k in (1, 4, 3, 5)]
+    table = devkit.labels("\n".join(labels))
+    assert shown(devkit.open(labels=table)) == [{VOC_CLASSES[k + 1]} for k in (1, 4, 3, 5)]
+    devkit.list("train", "cam3/a1.jpg", "scan 3")
+    assert "found none for 2 (cam3/a1, scan 3)" in devkit.refuse()
+
+
+def test_the_masks_that_a_list_names_are_used(devkit: Devkit) -> None:
+    pairs = [f"/JPEGImages/{name}.jpg /PseudoLabels/{name}.png" for name in IDS[:2]]
+    devkit.list("train", *pairs)
+    assert f"found none for 2 ({IDS[0]}, {IDS[1]}) in {devkit.voc}/PseudoLabels" in devkit.refuse()
+    for name in IDS:
+        path = devkit.mask(name, "PseudoLabels")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encode_mask(objects_mask((COW,))))
+    assert shown(devkit.open()) == [{"cow"}, {"cow"}]
+    assert shown(devkit.open(masks="SegmentationClass")) == [{"cat"}, {"cat", "dog"}]
+    devkit.list("train", *pairs, f"/JPEGImages/{IDS[2]}.jpg /SegmentationClass/{IDS[2]}.png")
+    assert "found PseudoLabels for" in devkit.refuse()
+    devkit.list("train", f"/JPEGImages/{IDS[0]}.jpg /PseudoLabels/{IDS[1]}.png")
+    assert f"FOLDER/{IDS[0]}.png" in devkit.refuse()
+    # Of VOC's two folders, the named one comes first.
+    devkit.mask(IDS[0], "PseudoLabels").parent.rename(devkit.voc / "SegmentationClassAug")
+    for folder, expected in (("SegmentationClass", "cat"), ("SegmentationClassAug", "cow")):
+        devkit.list("train", f"/JPEGImages/{IDS[0]}.jpg /{folder}/{IDS[0]}.png")
+        assert shown(devkit.open()) == [{expected}]
+
+
+@pytest.mark.parametrize(
+    "suffix", [".Jpg", ".JPEG", ".png", ".pNg", ".tif", ".TIFF", ".webp", ".bmp"]
+)
+def test_photographs_in_other_formats(devkit: Devkit, suffix: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3)).astype(np.uint8)
+    devkit.image(IDS[0]).unlink()
+    path = devkit.image(IDS[0]).with_suffix(suffix)
+    Image.fromarray(pixels).save(path, lossless=True)
+    record = devkit.open()[0]
+    assert record["image"] == path.read_bytes()
+    image = decode_image(record["image"], "x")
+    if "jp" not in suffix.lower():
+        np.testing.assert_array_equal(image, pixels)
+
+
+def turned_jpeg(pixels: np.ndarray, orientation: int) -> bytes:
+    """A JPEG of pixels that viewers turn by its EXIF orientation."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(file, "JPEG", quality=95, exif=exif)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_photographs_are_turned_like_their_masks(
+    devkit: Devkit, orientation: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = np.zeros((64, 96, 3), np.uint8)
+    stored[8:24, 16:40] = 255
+    data = turned_jpeg(stored, orientation)
+    with Image.open(io.BytesIO(data)) as image:
+        as_shown = np.array(ImageOps.exif_transpose(image))[..., 0] > 128
+    devkit.image(IDS[0]).write_bytes(data)
+    devkit.mask(IDS[0]).write_bytes(encode_mask(as_shown.astype(np.uint8)))
+    devkit.list("train", IDS[0])
+    record = devkit.open()[0]
+    assert "1 images of train are turned as their EXIF" in capsys.readouterr().err
+    assert record["segmentation"] is not None
+    assert record["size"] == as_shown.shape
+    bright = decode_image(record["image"], "x")[..., 0] > 128
+    mask = decode_mask(record["segmentation"], "x", 20) == 1
+    assert (bright & mask).sum() / (bright | mask).sum() == 1
+    if orientation >= 5:
+        devkit.mask(IDS[0]).write_bytes(encode_mask((stored[..., 0] > 0).astype(np.uint8)))
+        message = devkit.refuse()
+        assert f"EXIF orientation ({orientation}) exchanges width and height" in message
+
+
+def test_the_digest_knows_what_is_done_to_pixels(devkit: Devkit) -> None:
+    """The digests of usual images are those of version 1.2.0 of the records."""
+    devkit.list("train", IDS[0])
+    first = devkit.open()
+    parts = (IDS[0].encode(), devkit.image(IDS[0]).read_bytes(), first[0]["label"].tobytes())
+    digest = hashlib.sha256("\n".join(VOC_CLASSES).encode())
+    mask = first[0]["segmentation"]
+    for part in (*parts, mask or b""):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    assert first.digest == digest.hexdigest()
+    data = turned_jpeg(np.zeros((12, 16, 3), np.uint8), 3)
+    devkit.image(IDS[0]).write_bytes(data)
+    digest = hashlib.sha256("\n".join(VOC_CLASSES).encode())
+    for part in (parts[0], data, parts[2], mask or b""):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    assert devkit.open().digest != digest.hexdigest()
+
+
+def test_sixteen_bits_are_scaled_by_what_the_image_uses(
+    devkit: Devkit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = np.linspace(0, 4095, 12 * 16).astype(np.uint16).reshape(12, 16)
+    devkit.image(IDS[0]).unlink()
+    Image.fromarray(values).save(devkit.image(IDS[0]).with_suffix(".png"))
+    record = devkit.open()[0]
+    noted = capsys.readouterr().err
+    assert f"use 12 of them ({IDS[0]}); they are divided by 16" in noted
+    image = decode_image(record["image"], "x")
+    assert len(np.unique(image)) > 150, "levels of gray"
+    np.testing.assert_array_equal(image[..., 1], values >> 4)
+
+
+def test_no_class_anywhere_is_refused(devkit: Devkit) -> None:
+    labels = devkit.labels("\n".join(IDS))
+    assert "found none among 3 in" in devkit.refuse(labels=labels)
+    hot = "\n".join(f"{name},{','.join('0' * 20)}" for name in IDS)
+    zeros = devkit.labels(f"id,{','.join(VOC_CLASSES)}\n{hot}")
+    assert "found none among 3 in" in devkit.refuse(labels=zeros)
+    for name in IDS:
+        devkit.annotate(name)
+    assert "found none among 3 in" in devkit.refuse()
+    for name in IDS:
+        devkit.mask(name).write_bytes(encode_mask(objects_mask(()) * 0 + 255))
+    assert "found no pixel of a class in all 3 masks" in devkit.refuse(labels="masks")
+    some = devkit.labels("\n".join([*IDS[:2], f"{IDS[2]},cat"]))
+    assert "found no pixel of a class in all 3 masks" in devkit.refuse(labels=some)
+
+
+def test_classes_that_no_image_has_are_named(
+    devkit: Devkit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (devkit.folder / "classes.txt").write_text("cat\ncow\ndog\n")
+    labels = devkit.labels("\n".join(f"{name},Dog" for name in IDS))
+    devkit.open(labels=labels, classes=str(devkit.folder / "classes.txt"), masks="none")
+    assert "note: no image of train has cat, cow" in capsys.readouterr().err
+
+
+def test_masks_of_zero_and_255(devkit: Devkit) -> None:
+    classes = devkit.folder / "classes.txt"
+    classes.write_text("polyp\n")
+    for name in IDS:
+        pixels = np.zeros((12, 16), np.uint8)
+        pixels[2:6, 3:9] = 255
+        devkit.mask(name).write_bytes(encode_mask(pixels))
+    assert "set --config.data.foreground=255" in devkit.refuse(classes=str(classes))
+    options: dict = {"classes": str(classes), "foreground": 255}
+    record = devkit.open(**options)[0]
+    assert record["label"].tolist() == [1] and record["segmentation"] is not None
+    mask = decode_mask(record["segmentation"], "x", 1)
+    np.testing.assert_array_equal(mask[2:6, 3:9], 1)
+    assert mask.sum() == 24
+    assert "found 20: leave foreground out" in devkit.refuse(foreground=255)
+    pixels[0, 0] = 1
+    devkit.mask(IDS[2]).write_bytes(encode_mask(pixels))
+    assert "expected 0 and 255 (the foreground), found 1" in devkit.refuse(**options)
+
+
+def test_images_that_are_no_files(devkit: Devkit) -> None:
+    devkit.image(IDS[0]).unlink()
+    os.mkfifo(devkit.image(IDS[0]))
+    assert "found a pipe, device or folder" in devkit.refuse()
+    devkit.image(IDS[0]).unlink()
+    devkit.image(IDS[0]).symlink_to("/dev/zero")
+    assert "found a pipe, device or folder" in devkit.refuse()
+    devkit.image(IDS[0]).unlink()
+    devkit.image(IDS[0]).mkdir()
+    assert str(devkit.image(IDS[0])) in devkit.refuse()
+
+
+def test_voc_2007_is_found(devkit: Devkit) -> None:
+    devkit.voc.rename(devkit.voc.with_name("VOC2007"))
+    assert list(devkit.open().ids) == list(IDS)
+    assert list(devkit.open(root=str(devkit.voc.with_name("VOC2007"))).ids) == list(IDS)
+
+
+def test_a_folder_of_photographs_says_what_to_do(devkit: Devkit) -> None:
+    message = devkit.refuse(root=str(devkit.voc / "JPEGImages"))
+    assert "found images beside each other: move them to JPEGImages" in message
 
 
 def test_real_folder_is_read_as_it_is(shared: Path, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ from wsss_jax.files import ARRAY_READING, atomic_write, check_all_found, make_ag
 
 SUFFIXES = (".npz", ".npy")
 
+_ROUNDING = 0.01  # Half precision, and programs that divide by the maximum plus a small number.
+
 # NumPy and zipfile raise these on files that are truncated, altered or of another kind.
 _DAMAGE = (
     OSError,
@@ -108,7 +110,7 @@ def read_cams(path: Path, num_classes: int | None = None) -> Cams:
 
     Raises:
       UserError: the file is missing, truncated or not a CAM file, a key is out of range, or a value
-        is not finite.
+        is not within 0…1.
     """
     if path.suffix == ".npz":
         return _checked(path, *_read_npz(path), num_classes)
@@ -194,6 +196,11 @@ def _checked(path: Path, keys: Any, cam: Any, num_classes: int | None) -> Cams:
     if not np.isfinite(cam).all():
         raise UserError(
             f"{path}: expected finite scores, found NaN or infinity: {make_again(path)}"
+        )
+    if cam.size and (cam.min() < -_ROUNDING or cam.max() > 1 + _ROUNDING):
+        raise UserError(
+            f"{path}: expected scores of 0 to 1, found {cam.min():g} to {cam.max():g}: divide the"
+            " maps of each class by their maximum, and set negative scores to 0"
         )
     order = np.argsort(keys)
     return Cams(keys[order].astype(np.int32), cam[order])

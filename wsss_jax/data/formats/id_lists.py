@@ -1,25 +1,70 @@
-"""Lists of image ids, one per line."""
+"""Lists of images, one per line, by id or by file.
 
+A line is one of these, where blanks may be part of a name:
+
+- an id: the path of an image below ``JPEGImages``, without suffix;
+- an image, such as ``a.jpg`` or ``/JPEGImages/a.jpg``;
+- an image and its mask, such as ``/JPEGImages/a.jpg /SegmentationClassAug/a.png``;
+- an id with a flag of -1, 0 or 1, as in VOC's lists of classes.
+"""
+
+import re
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
+from wsss_jax.data.formats.text import read_text
+from wsss_jax.data.images import SUFFIXES
 from wsss_jax.errors import UserError
-from wsss_jax.files import read_bytes
+
+IMAGE_FOLDER = "JPEGImages"
+
+_SUFFIX = "|".join(suffix.removeprefix(".") for suffix in SUFFIXES)
+_PAIR = re.compile(rf"(.+?\.(?:{_SUFFIX}))(?:\s*[,;]\s*|\s+)(\S.*\.(?:{_SUFFIX}))", re.IGNORECASE)
+_BARE_PAIR = re.compile(r"(\S*/\S+)\s+(\S*/\S+)")
+_FLAGGED = re.compile(r"(.*\S)\s+(?:-1|0|1)")
 
 
-def read_list(path: Path) -> list[str]:
-    """Reads the ids of a list file, which has one id or one `/JPEGImages/<id>.jpg …` per line.
+class Entry(NamedTuple):
+    """An image of a list.
+
+    Attributes:
+      id: the path of the image below its folder, without suffix and with ``/`` between parts.
+      masks: the folder that the line names for masks, or "" if it names none.
+    """
+
+    id: str
+    masks: str
+
+
+def entries(path: Path, is_there: Callable[[str], bool]) -> Iterator[Entry]:
+    """Yields the images of a list, line by line.
+
+    Args:
+      path: the list.
+      is_there: a function that tells whether there is a file of an id. It is called for lines that
+        can be read in two ways: ``scan 1`` is the id ``scan 1`` if there is a file of that name,
+        and the id ``scan`` with a flag otherwise.
 
     Raises:
-      UserError: the file is missing, empty or not text, or it lists an id twice.
+      UserError: the file cannot be read or is not text, or a line is not one of the above.
     """
-    try:
-        lines = read_bytes(path).decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"expected a text file of ids at {path}, found other bytes: replace the file"
-        ) from error
-    ids = [_image_id(line.split()[0]) for line in lines if line.strip()]
+    for number, line in enumerate(read_text(path, "a list of ids").splitlines(), 1):
+        if text := line.strip():
+            try:
+                yield _entry(text, is_there)
+            except ValueError as error:
+                raise UserError(f"line {number} of {path}: {error}") from error
+
+
+def read_list(path: Path, is_there: Callable[[str], bool]) -> list[str]:
+    """Reads the ids of a list; see `entries`.
+
+    Raises:
+      UserError: as in `entries`, or the list is empty or names an image twice.
+    """
+    ids = [entry.id for entry in entries(path, is_there)]
     if not ids:
         raise UserError(f"expected ids in {path}, found an empty file: give one id per line")
     twice = [name for name, count in Counter(ids).items() if count > 1]
@@ -28,6 +73,45 @@ def read_list(path: Path) -> list[str]:
     return ids
 
 
-def _image_id(entry: str) -> str:
-    path = PurePosixPath(entry)
-    return path.stem if path.suffix.lower() in (".jpg", ".jpeg", ".png") else path.name
+def image_id(file: str) -> str:
+    """Returns the id of an image file: its path below ``JPEGImages``, without suffix.
+
+    Raises:
+      ValueError: the path is empty or leads out of the folder.
+    """
+    below = file.replace("\\", "/").rpartition(f"{IMAGE_FOLDER}/")[2]
+    parts = below.removeprefix("/").split("/")
+    parts = parts[1:] if parts[0] == "." else parts
+    stem, dot, suffix = parts[-1].rpartition(".")
+    if stem and f"{dot}{suffix}".lower() in SUFFIXES:
+        parts[-1] = stem
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"expected an id or an image below {IMAGE_FOLDER}, found {file!r}")
+    return "/".join(parts)
+
+
+def _entry(text: str, is_there: Callable[[str], bool]) -> Entry:
+    pair = _PAIR.fullmatch(text) or _BARE_PAIR.fullmatch(text)
+    if pair:
+        return _with_mask(*pair.groups())
+    whole = image_id(text)
+    flagged = _FLAGGED.fullmatch(text)
+    if flagged and not is_there(whole):
+        without = image_id(flagged[1])
+        return Entry(without if is_there(without) else whole, "")
+    return Entry(whole, "")
+
+
+def _with_mask(image: str, mask: str) -> Entry:
+    name = image_id(image)
+    image, mask = image.replace("\\", "/"), mask.replace("\\", "/")
+    before = image.rpartition(f"{IMAGE_FOLDER}/")[0] if f"{IMAGE_FOLDER}/" in image else ""
+    mask = mask.removeprefix(before)
+    stem = mask[: -len(".png")] if mask.lower().endswith(".png") else mask
+    folder = stem.removesuffix(name)
+    if folder == stem or (folder and not folder.endswith("/")) or not stem.endswith(name):
+        raise ValueError(
+            f"expected the mask of {image} as FOLDER/{name}.png, found {mask!r}: name the masks"
+            " like their images"
+        )
+    return Entry(name, folder.strip("/"))

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsss_jax.data.images import VOC_PALETTE
+from wsss_jax.data.images import FORMATS, VOC_PALETTE
+from wsss_jax.data.images import image_size as decoded_size
 from wsss_jax.errors import UserError
-from wsss_jax.files import atomic_write
+from wsss_jax.files import atomic_write, read_bytes
 
 Size = tuple[int, int]
 """(height, width)."""
@@ -121,7 +122,7 @@ def check_archive(
 def mask_fault(png: bytes, size: Size | None, num_classes: int) -> str:
     """Describes what is wrong with one mask file for the server, or returns an empty string."""
     try:
-        with Image.open(io.BytesIO(png)) as image:
+        with Image.open(io.BytesIO(png), formats=FORMATS) as image:
             image.load()
             if image.format != "PNG" or image.mode != "P":
                 return f"expected a PNG with a palette, found {image.format} of mode {image.mode}"
@@ -146,8 +147,6 @@ def image_size(folder: Path, image_id: str) -> Size:
       UserError: there is no such image.
     """
     path = folder / f"{image_id}.jpg"
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except OSError as error:
-        raise UserError(f"expected an image at {path}, found none: check --images") from error
+    if not path.exists():
+        raise UserError(f"expected an image at {path}, found none: check --images")
+    return decoded_size(read_bytes(path), str(path))

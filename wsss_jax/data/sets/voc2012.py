@@ -11,13 +11,14 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from wsss_jax.data.images import decode_image, decode_mask, encode_mask
-from wsss_jax.data.labels import first, mask_label, read_annotations, read_label_file, select
+from wsss_jax.data.images import Photograph, decode_mask, decode_photograph, encode_mask
+from wsss_jax.data.labels import Label, mask_label, read_annotations, read_label_file, select
 from wsss_jax.data.prepared import RecordBuilder
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.source import Record
 from wsss_jax.data.voc_folder import Listing, list_split
-from wsss_jax.errors import UserError
+from wsss_jax.errors import UserError, first
+from wsss_jax.files import read_bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,14 @@ class Voc2012(DataSettings):
         same, but a split in which masks are missing has no masks instead of being refused.
       classes: a text file with the names of the foreground classes, one per line; "" means VOC's
         twenty.
+      foreground: the value of masks that stands for the only class, such as 255; 0 means that masks
+        have class indices, where 255 is ignored.
     """
 
-    location: ClassVar[frozenset[str]] = DataSettings.location | {"root", "labels", "classes"}
+    # The digests of the data cover `foreground` too, because records have indices.
+    location: ClassVar[frozenset[str]] = DataSettings.location | {
+        *("root", "labels", "classes", "foreground"),
+    }
 
     published: ClassVar[Mapping[str, tuple[int, int]]] = {
         "train": (1464, 20),
@@ -53,18 +59,21 @@ class Voc2012(DataSettings):
     labels: str = ""
     masks: str = ""
     classes: str = ""
+    foreground: int = 0
 
     def builder(self, split: str) -> "Voc2012Wsss":
         """Returns the builder of `split` from the folder's lists alone; see `DataSettings`."""
-        listing = list_split(self.root, split, self.labels, self.masks, self.classes)
-        return Voc2012Wsss(self.prepared_root, listing)
+        listing = list_split(
+            self.root, split, self.labels, self.masks, self.classes, self.foreground
+        )
+        return Voc2012Wsss(self.prepared_root, listing, self.foreground)
 
 
 class Voc2012Wsss(RecordBuilder, skip_registration=True):
     """Stores images unchanged after decoding them as a check, and masks as PNGs of gray indices."""
 
-    def __init__(self, folder: Path, listing: Listing):
-        self._listing = listing
+    def __init__(self, folder: Path, listing: Listing, foreground: int = 0):
+        self._listing, self._foreground = listing, foreground
         self._labels: Float[np.ndarray, "n c"] | None = None
         self._broken: dict[str, UserError] = {}
         super().__init__(
@@ -84,6 +93,7 @@ class Voc2012Wsss(RecordBuilder, skip_registration=True):
         """
         if positions.start == 0:
             self._labels = _read_labels(self._listing)
+            self._found = _Found(self._listing)
         # Decoding releases Python's global lock, so threads use all processors.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for name, result in zip(
@@ -93,50 +103,139 @@ class Voc2012Wsss(RecordBuilder, skip_registration=True):
             ):
                 if isinstance(result, UserError):
                     self._broken[name] = result
-                elif not self._broken:
-                    yield result
-        if self._broken and positions.stop == len(self._listing.ids):
+                else:
+                    record, photograph, in_mask = result
+                    self._found.add(name, photograph, record["label"], in_mask)
+                    if not self._broken:
+                        yield record
+        if positions.stop < len(self._listing.ids):
+            return
+        if self._broken:
             error, *others = self._broken.values()
             names = list(self._broken)
             rest = f" (and {len(others)} more: {first(names[1:], 4)})" if others else ""
             raise UserError(f"{error}{rest}") from error
+        self._found.tell()
 
-    def _record(self, position: int) -> Record | UserError:
+    def _record(self, position: int) -> tuple[Record, Photograph, Label | None] | UserError:
+        """Returns a record, its photograph without pixels, and the classes of its mask."""
         listing = self._listing
         label = None if self._labels is None else self._labels[position]
-        mask = None
+        mask = in_mask = None
         path = listing.images[position]
         try:
-            data = path.read_bytes()
-            image = decode_image(data, str(path))
+            data = read_bytes(path)
+            image = decode_photograph(data, str(path))
+            size = image.pixels.shape[0], image.pixels.shape[1]
             if listing.masks is not None:
                 path = listing.masks[position]
-                mask = decode_mask(path.read_bytes(), str(path), len(listing.classes))
+                content = read_bytes(path)
+                mask = decode_mask(content, str(path), len(listing.classes), self._foreground)
                 _check_size(image, mask, path)
+                in_mask = mask_label(mask, len(listing.classes))
         except UserError as error:
             return error
-        except OSError as error:
-            return UserError(f"expected a readable file at {path}, found none ({error.strerror})")
         if label is None:
-            assert mask is not None  # a listing has labels or masks
-            label = mask_label(mask, len(listing.classes))
-        return Record(
+            assert in_mask is not None  # a listing has labels or masks
+            label = in_mask
+        record = Record(
             id=listing.ids[position],
             image=data,
-            size=(image.shape[0], image.shape[1]),
+            size=size,
             label=label,
             segmentation=None if mask is None else encode_mask(mask, palette=False),
         )
+        return record, image._replace(pixels=image.pixels[:0]), in_mask
 
 
-def _check_size(image: np.ndarray, mask: np.ndarray, path: Path) -> None:
-    if image.shape[:2] != mask.shape:
-        height, width = image.shape[:2]
-        raise UserError(
-            f"expected a mask of the image's size, {width} x {height}, found"
-            f" {mask.shape[1]} x {mask.shape[0]} in {path}: replace it; it belongs to another image"
-            " or was resized"
+class _Found:
+    """What the images of a split have that its user should know.
+
+    Args:
+      listing: the split.
+    """
+
+    def __init__(self, listing: Listing):
+        self._listing = listing
+        self._turned: list[str] = []
+        self._by_bits: dict[int, list[str]] = {}
+        self._in_labels, self._in_masks = np.zeros((2, len(listing.classes)), np.float32)
+
+    def add(self, name: str, image: Photograph, label: Label, in_mask: Label | None) -> None:
+        """Counts an image, its label, and the classes of its mask if it has one."""
+        if image.orientation > 1:
+            self._turned.append(name)
+        if image.bits > 8:
+            self._by_bits.setdefault(image.bits, []).append(name)
+        self._in_labels = np.maximum(self._in_labels, label)
+        if in_mask is not None:
+            self._in_masks = np.maximum(self._in_masks, in_mask)
+
+    def tell(self) -> None:
+        """Prints notes about images that were turned or scaled, and about absent classes.
+
+        Raises:
+          UserError: no image has a class, or no mask.
+        """
+        listing = self._listing
+        if listing.split == "test":
+            return self._tell_changes()
+        if listing.masks is not None and not self._in_masks.any():
+            raise UserError(
+                f"expected masks of class indices 1 to {len(listing.classes)} for {listing.split},"
+                f" found no pixel of a class in all {len(listing.ids)} masks ({listing.masks[0]},"
+                " ...): 255 means ignored; if it marks the only class, set"
+                " --config.data.foreground=255"
+            )
+        if not self._in_labels.any():
+            raise _no_class(listing)
+        self._tell_changes()
+        absent = [
+            name for name, there in zip(listing.classes, self._in_labels, strict=True) if not there
+        ]
+        if absent:
+            _note(f"no image of {listing.split} has {first(absent)}")
+        return None
+
+    def _tell_changes(self) -> None:
+        split = self._listing.split
+        if self._turned:
+            _note(
+                f"{len(self._turned)} images of {split} are turned as their EXIF orientation says"
+                f" ({first(self._turned)}), so their masks must show them turned"
+            )
+        for bits, names in sorted(self._by_bits.items()):
+            _note(
+                f"{len(names)} images of {split} have values of 16 bits and use {bits} of them"
+                f" ({first(names)}); they are divided by {1 << (bits - 8)}"
+            )
+
+
+def _check_size(image: Photograph, mask: np.ndarray, path: Path) -> None:
+    height, width = image.pixels.shape[:2]
+    if (height, width) == mask.shape:
+        return
+    why = "replace it; it belongs to another image or was resized"
+    if image.orientation > 1 and (width, height) == mask.shape:
+        why = (
+            f"turn the mask like its image, whose EXIF orientation ({image.orientation}) exchanges"
+            " width and height"
         )
+    raise UserError(
+        f"expected a mask of the image's size, {width} x {height}, found"
+        f" {mask.shape[1]} x {mask.shape[0]} in {path}: {why}"
+    )
+
+
+def _no_class(listing: Listing) -> UserError:
+    return UserError(
+        f"expected images with classes in {listing.split}, found none among {len(listing.ids)} in"
+        f" {listing.labels or 'their masks'}: check the labels and the names of the classes"
+    )
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
 
 
 def _read_labels(listing: Listing) -> Float[np.ndarray, "n c"] | None:
@@ -154,10 +253,11 @@ def _read_labels(listing: Listing) -> Float[np.ndarray, "n c"] | None:
         labels = {name: labels.get(name, nothing) for name in listing.ids}
     selected = select(labels, listing.ids, listing.labels)
     empty = [name for name, label in zip(listing.ids, selected, strict=True) if not label.any()]
+    if len(empty) == len(listing.ids) and listing.split != "test":
+        raise _no_class(listing)
     if empty and listing.split != "test":
-        print(
-            f"note: {len(empty)} of {len(listing.ids)} images of {listing.split} have no class in"
-            f" {listing.labels} ({first(empty)}), so they count as background only",
-            file=sys.stderr,
+        _note(
+            f"{len(empty)} of {len(listing.ids)} images of {listing.split} have no class in"
+            f" {listing.labels} ({first(empty)}), so they count as background only"
         )
     return selected

@@ -1,0 +1,64 @@
+"""Reads text files as spreadsheets and editors save them, whatever their encoding."""
+
+import re
+import sys
+from pathlib import Path
+
+from wsss_jax.errors import UserError
+from wsss_jax.files import read_bytes
+
+_MOST = 1 << 28  # bytes; a list of ten million ids is smaller
+
+_MARKS = (
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe\0\0", "utf-32"),  # Before UTF-16, whose mark it begins with.
+    (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+_PAIRS = re.compile(rb"[\x80-\xff]{2}")
+_NO_TEXT = re.compile(r"[\0-\x08\x0e-\x1a]")
+
+
+def read_text(path: Path, what: str) -> str:
+    """Reads a text file.
+
+    A byte order mark tells the encoding, and otherwise it is UTF-8. In other files, accented
+    letters that stand alone are read as Windows-1252, which has those of Latin-1, with a note.
+    Where two such bytes follow each other, they may be one letter of any of the encodings of Asia,
+    so these files are refused.
+
+    Args:
+      path: the file.
+      what: what it should have, for messages, such as ``class names``.
+
+    Raises:
+      UserError: the file cannot be read, or is not text in one of these encodings.
+    """
+    data = read_bytes(path, _MOST)
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8" or b"\0" in data:
+            raise _no_text(path, what) from error
+        if _PAIRS.search(data):
+            raise _unknown(path, what) from error
+        try:
+            text = data.decode("cp1252")
+        except UnicodeDecodeError:
+            raise _unknown(path, what) from error
+        print(f"note: {path} is not UTF-8 and is read as Windows-1252", file=sys.stderr)
+    if _NO_TEXT.search(text):
+        raise _no_text(path, what)
+    return text
+
+
+def _no_text(path: Path, what: str) -> UserError:
+    return UserError(f"expected {what} in {path}, found no text: replace the file")
+
+
+def _unknown(path: Path, what: str) -> UserError:
+    return UserError(
+        f"expected {what} in {path} as UTF-8, found another encoding: save the file as UTF-8"
+    )
