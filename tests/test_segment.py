@@ -1,6 +1,7 @@
 """Masks of a folder of photographs: as the stage makes them; resuming; mistakes."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import cv2
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from tests.reference.drawn_networks import Images, Trained, context
 from tests.toys.sections import run_section
 from wsss_jax import segment
+from wsss_jax.data.images import decode_image
 from wsss_jax.files import write_json
 from wsss_jax.stages.predict import Predict
 from wsss_jax.viz.colors import class_colors
@@ -140,7 +143,43 @@ def test_damaged_images_are_named_and_left_out(
     for path in photos.glob("image*"):
         path.write_bytes(b"")
     assert call(workdir, photos, tmp_path / "none") == 2
-    assert "found 4 damaged files" in capsys.readouterr().err
+    assert "found 4 damaged files (expected an image, found" in capsys.readouterr().err
+
+
+def test_photographs_as_they_come(
+    workdir: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Subfolders, blanks, other formats, EXIF; what cannot be read is named."""
+    whole = tmp_path / "whole"
+    assert call(workdir, photos, whole) == 0
+    pixels = decode_image(PHOTOS[1]["image"], "x")
+    turned = np.ascontiguousarray(np.rot90(pixels))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a turn by 90 degrees to the right
+    (photos / "my trip").mkdir()
+    Image.fromarray(pixels).save(photos / "my trip/a b.WebP", lossless=True)
+    Image.fromarray(pixels).save(photos / "my trip/image_1.tif")
+    Image.fromarray(turned).save(photos / "phone.png", exif=exif)
+    (photos / "my trip/c.HEIC").write_bytes(b"")
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / ".hidden.jpg").write_bytes(b"")
+    out = photos / "masks of it"
+    assert call(workdir, photos, out) == 1
+    said = capsys.readouterr()
+    assert "found " + str(photos / "my trip/c.HEIC") in said.err
+    assert "found a pipe, device or folder: " in said.err
+    assert "hidden" not in said.err and "6 masks in" in said.out
+    expected = (whole / "masks/image_1.png").read_bytes()
+    for name in ("image_1", "my trip/a b", "my trip/image_1", "phone"):
+        assert (out / f"masks/{name}.png").read_bytes() == expected, name
+        assert (out / f"overlays/{name}.jpg").is_file()
+    assert call(workdir, photos, out) == 1, "results are no photographs"
+    assert "6 masks in" in capsys.readouterr().out
+
+
+def test_a_single_photograph(workdir: Path, photos: Path, tmp_path: Path):
+    assert call(workdir, photos / "image_1.PNG", tmp_path / "out") == 0
+    assert list(content(tmp_path / "out")) == ["masks/image_1.png", "overlays/image_1.jpg"]
 
 
 def test_mistakes_are_told_in_a_line(
@@ -153,7 +192,9 @@ def test_mistakes_are_told_in_a_line(
 
     out = tmp_path / "out"
     refused("expected a folder of images at", workdir, tmp_path / "nowhere", out)
-    refused("expected images (.jpg, .jpeg, .png) in", workdir, workdir, out)
+    refused(
+        "expected images (.jpg, .jpeg, .png, .bmp, .tif, .tiff, .webp) in", workdir, workdir, out
+    )
     refused("another folder than --images", workdir, photos, photos)
     refused("expected the folder of a run, with results.json", tmp_path, photos, out)
     asked = ("--stage", "network")

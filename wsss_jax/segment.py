@@ -77,7 +77,13 @@ def _parser() -> Parser:
     )
     add = parser.add_argument_group("folders").add_argument
     add("--workdir", type=Path, required=True, metavar="DIR", help="the run that trained it")
-    add("--images", type=Path, required=True, metavar="DIR", help=".jpg, .jpeg and .png files")
+    add(
+        "--images",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a folder or one image (docs/data.md)",
+    )
     add("--out", type=Path, required=True, metavar="DIR", help="where masks/ and overlays/ go")
     add = parser.add_argument_group("how masks are made").add_argument
     add("--stage", default="", metavar="NAME", help="a stage of type predict (the last one)")

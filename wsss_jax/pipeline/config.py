@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from wsss_jax.errors import UserError, nearest
+from wsss_jax.pipeline.batch_rates import batch_sizes, follow_batches
 from wsss_jax.pipeline.overrides import replace
 from wsss_jax.pipeline.recipe import Recipe
 from wsss_jax.settings import complete, settings_of
@@ -124,11 +125,13 @@ def _search_in(*folders: str) -> None:
 
 
 def read_recipe(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """Loads a recipe and replaces values in it; see `load_config` and `replace`.
+    """Loads a recipe and replaces values in it; see `load_config`, `replace`, `follow_batches`.
 
     Raises:
       UserError: as in these functions.
     """
     config = load_config(name)
+    before = batch_sizes(config)
     replace(config, overrides, readers(config))
+    follow_batches(config, before, overrides)
     return config

@@ -77,6 +77,11 @@ def replace(config: ConfigDict, overrides: Sequence[str], readers: Mapping[str, 
         _replace(config, key, given[key], readers)
 
 
+def overridden(overrides: Iterable[str]) -> set[str]:
+    """Returns the keys that the command line sets."""
+    return {_matched(override)["key"] for override in overrides}
+
+
 def _matched(override: str) -> re.Match[str]:
     match = _OVERRIDE.fullmatch(override)
     if match is None or (match["off"] and match["text"] is not None):

@@ -22,7 +22,7 @@ RECORD = "segment.json"
 
 
 def segment(network: Trained[Predict], images: Path, out: Path) -> tuple[int, list[str]]:
-    """Makes masks and overlays of the images of a folder.
+    """Makes masks and overlays of a single image, or of the images of a folder and below.
 
     Returns:
       The number of images that have masks, and messages about the images that were left out.
@@ -36,7 +36,7 @@ def segment(network: Trained[Predict], images: Path, out: Path) -> tuple[int, li
         )
     if (out / "masks").is_dir():
         remove_unfinished(out)
-    source, damaged = open_photographs(images, network.classes)
+    source, damaged = open_photographs(images, network.classes, leave_out=out)
     _take_up(out, network, source)
     masks = network.settings.work(source, network.checkpoint)
     overlays = ImageWork(
@@ -80,7 +80,7 @@ def _take_up(out: Path, network: Trained[Predict], source: Photographs) -> None:
     }
     found = (out / RECORD).is_file()
     before: dict[str, Any] = with_tuples(read_json(out / RECORD)) if found else {}
-    if not before and any((out / "masks").glob("*.png")):
+    if not before and any((out / "masks").rglob("*.png")):
         raise UserError(
             f"expected an empty folder or results of this program in {out}, found masks of"
             " unknown origin: choose another --out"
