@@ -164,6 +164,17 @@ def test_nothing_but_the_recipe(tmp_path):
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_warnings_stand_on_top(tmp_path, monkeypatch):
+    monkeypatch.setattr("wsss_jax.stages.report.draw_picture", lambda *_: b"")
+    ctx = make_run(tmp_path)
+    warnings = ["the classifier has <b>learned</b> nothing"]
+    write_json(tmp_path / "train/metrics.json", {"images": 8, "warnings": warnings})
+    run_section(Report, ctx, ctx.config.report, {})
+    page = Page((tmp_path / "report.html").read_text())
+    assert page.open == []
+    assert f"Warning of train: {warnings[0]}." in " ".join("".join(page.text).split())
+
+
 @pytest.mark.parametrize("lost", ["masks", "cam", "eval_cam", "eval_masks", "train"])
 def test_a_missing_stage_is_left_out(tmp_path, monkeypatch, lost):
     monkeypatch.setattr(

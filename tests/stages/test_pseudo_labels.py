@@ -215,6 +215,16 @@ def test_alpha_and_band_are_named_in_the_metrics(workdir: Path):
     assert metrics["class_shares"]["ignore"] > 0
 
 
+def test_masks_of_one_color_are_told(workdir: Path, capsys: pytest.CaptureFixture[str]):
+    assert "warnings" not in run_stage(workdir, threshold=0.4)
+    for path in (workdir / "labels/masks").iterdir():
+        path.unlink()
+    (warning,) = run_stage(workdir, threshold=1.0)["warnings"]
+    assert warning.startswith("5 of 5 masks have one value only, and background covers 100.0 %")
+    assert f"[labels] WARNING: {warning}" in capsys.readouterr().out
+    assert run_stage(workdir, threshold=1.0)["warnings"] == [warning], "also of finished masks"
+
+
 def test_finished_masks_are_kept_and_counted(workdir: Path):
     before = run_stage(workdir, threshold=0.4)
     path = workdir / "labels/masks/image4.png"

@@ -135,6 +135,20 @@ def test_the_stage_finds_the_outline_and_evaluation_compares(tmp_path: Path, cam
     assert compared["low"]["miou"] < compared["contrast"]["miou"] <= scores["miou"]
 
 
+def test_empty_maps_are_told(tmp_path: Path, cams: Path, capsys: pytest.CaptureFixture[str]):
+    assert "warnings" not in choose(tmp_path, cams)
+    empty = np.zeros((1, SIZE, SIZE), np.float32)
+    write_cams(cams / "cams/image0.npz", np.array([0]), empty)
+    assert choose(tmp_path, cams)["warnings"] == [
+        "1 of 5 maps are empty; the classifier may have learned little"
+    ]
+    assert "[threshold] WARNING: 1 of 5 maps are empty" in capsys.readouterr().out
+    for name in Images.ids[:5]:
+        write_cams(cams / f"cams/{name}.npz", np.array([0]), empty)
+    with pytest.raises(UserError, match=r"found all 5 of 6 images empty"):
+        choose(tmp_path, cams)
+
+
 def test_mistakes_are_the_users(tmp_path: Path, cams: Path):
     with pytest.raises(UserError, match="at least 1"):
         choose(tmp_path, cams, images=0)

@@ -53,7 +53,9 @@ class Aux:
     """What a loss returns besides its value.
 
     Attributes:
-      terms: named scalars for the log.
+      terms: named scalars for the log. ``cls`` (or ``cls1``), where a method has one, is the mean
+        binary cross-entropy of the image-level labels, by which a training that learns nothing is
+        recognized.
       maps: named arrays [B, h, w, K] to visualize (activation maps, masks); TensorBoard shows them.
       model_state: the network's other variables after the step; None leaves them unchanged.
       extra: what the method keeps besides the parameters after the step; None leaves it unchanged.

@@ -210,6 +210,9 @@ def _gather(
         }
         write_json(workdir / RESULTS, results)
         _say(table({n: (d["seconds"], d["metrics"]) for n, d in finished.items()}))
+        for name, done in finished.items():
+            for warning in done["metrics"].get("warnings", ()):
+                _say(f"WARNING of {name}: {warning}")
         for node in nodes:
             if node.name in finished and "masks/" in node.stage.outputs:
                 splits = ", ".join(node.stage.splits())

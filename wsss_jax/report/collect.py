@@ -134,6 +134,15 @@ class Run:
         return tuple(stage.name for stage in self.stages if not stage.finished)
 
     @property
+    def warnings(self) -> tuple[tuple[str, str], ...]:
+        """The names of stages and the warnings that they left, in order."""
+        return tuple(
+            (stage.name, str(warning))
+            for stage in self.stages
+            for warning in stage.metrics.get("warnings") or ()
+        )
+
+    @property
     def data_name(self) -> str:
         """A short name of the data set, from the folder of the images or the builder."""
         builder = str(self.data.get("builder") or "unknown data")
@@ -141,6 +150,8 @@ class Run:
         named = [part for part in parts if part not in _DEVKIT]
         if named and named[-1].lower() not in _STORES:
             return named[-1]
+        if self.data.get("classes"):
+            return "own data"
         return _BUILDERS.get(builder, builder)
 
 

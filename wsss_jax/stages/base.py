@@ -64,6 +64,11 @@ class Context:
         if self.process_index == 0:
             print(f"[{self.stage}] {message}", flush=True)
 
+    def warn(self, message: str) -> str:
+        """Prints a warning on the first process, and returns it for the metric ``warnings``."""
+        self.log(f"WARNING: {message}")
+        return message
+
     def progress(self, total: int, label: str, unit: str = "images", initial: int = 0) -> Progress:
         """Returns a progress bar, or plain lines without a terminal, with `initial` units done."""
         return Progress(total, label, unit, self.process_index == 0, initial)

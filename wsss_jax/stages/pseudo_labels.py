@@ -26,6 +26,8 @@ from wsss_jax.stages.crf import expect_alpha
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
 from wsss_jax.stages.references import best_threshold, named_need
 
+_MANY_PLAIN = 0.5  # images without a class have plain masks too
+
 # A function from an image's id to its mask and its confidence.
 _Reader = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
@@ -139,7 +141,8 @@ class PseudoLabels(PerImageStage):
         Returns:
           ``images``, ``class_shares`` (class name → share of this process's pixels, with
           ``ignore``), and ``threshold`` with ``threshold_choice`` (``fixed``, ``contrast``,
-          ``held_out``, ``oracle``), or ``alpha``, or ``ignore_band``.
+          ``held_out``, ``oracle``), or ``alpha``, or ``ignore_band``, and ``warnings`` if there are
+          any.
 
         Raises:
           UserError: a CAM file or CRF result is missing or damaged.
@@ -171,15 +174,19 @@ class PseudoLabels(PerImageStage):
             finish=finish,
         )
         counts = np.zeros(IGNORE + 1, np.int64)
+        plain = masks = 0
 
         def count(_: int, pixels: np.ndarray) -> None:
+            nonlocal plain, masks
             counts[:] += pixels
+            plain += np.count_nonzero(pixels) == 1
+            masks += 1
 
         done = self.on_images(ctx, source, work, "masks", count)
         with thread_pool() as pool:
             positions = ([int(position)] for position in done.kept)
             for (pixels,) in ahead(pool, kept, positions, 2 * thread_count()):
-                counts += pixels
+                count(0, pixels)
         shares = counts / max(counts.sum(), 1)
         names = {index + 1: name for index, name in enumerate(source.classes)}
         names |= {0: "background", IGNORE: "ignore"}
@@ -193,6 +200,15 @@ class PseudoLabels(PerImageStage):
             f"{len(source.ids)} masks, {described}; pixels:"
             f" {100 * shares[0]:.1f} % background, {100 * shares[IGNORE]:.1f} % ignored"
         )
+        if plain > _MANY_PLAIN * masks:
+            largest = max(names, key=lambda index: counts[index])
+            result["warnings"] = [
+                ctx.warn(
+                    f"{plain} of {masks} masks have one value only, and {names[largest]} covers"
+                    f" {100 * shares[largest]:.1f} % of all pixels: look at the masks; maps, or"
+                    " their threshold, may be worthless"
+                )
+            ]
         return result
 
     def _alpha_of(self, stage: str) -> float:

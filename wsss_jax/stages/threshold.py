@@ -14,6 +14,8 @@ from wsss_jax.ops.contrast import color_separation
 from wsss_jax.scoring import score_files
 from wsss_jax.stages.base import Context, Stage
 
+_MANY_EMPTY = 0.1
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Threshold(Stage):
@@ -49,10 +51,11 @@ class Threshold(Stage):
 
         Returns:
           ``best_threshold``, ``threshold_choice`` (``contrast``), ``thresholds`` and
-          ``separation_curve``, ``images``.
+          ``separation_curve``, ``images``, and ``warnings`` if there are any.
 
         Raises:
-          UserError: a CAM file is missing, damaged or of another size than its image.
+          UserError: a CAM file is missing, damaged or of another size than its image, or all maps
+            are empty.
         """
         if ctx.process_index != 0:
             return {}
@@ -63,20 +66,38 @@ class Threshold(Stage):
         indices = sorted(map(int, drawn))
         cams = CamFolder(folder, [source.ids[index] for index in indices])
 
-        def separation(index: int) -> np.ndarray:
+        def separation(index: int) -> tuple[np.ndarray, int, int]:
+            """Returns the curve of an image, and its numbers of maps and of those without any."""
             record, path = source[index], cams[source.ids[index]]
             image, keys, cam = image_and_cams(
                 record["image"], record["id"], path, len(source.classes)
             )
             if len(keys) == 0:
-                return np.zeros(len(score_files.THRESHOLDS))
-            return color_separation(image, cam.max(0), score_files.THRESHOLDS)
+                return np.zeros(len(score_files.THRESHOLDS)), 0, 0
+            empty = int((cam.max((1, 2)) <= 0).sum())
+            curve = color_separation(image, cam.max(0), score_files.THRESHOLDS)
+            return curve, len(keys), empty
 
         total = np.zeros(len(score_files.THRESHOLDS))
+        maps = empty = 0
         with ctx.progress(count, ctx.stage) as progress, thread_pool() as pool:
-            for one in pool.map(separation, indices):
+            for one, count_one, empty_one in pool.map(separation, indices):
                 total += one
+                maps, empty = maps + count_one, empty + empty_one
                 progress.update()
+        if empty == maps:
+            raise UserError(
+                f"expected maps with responses in {folder}, found all {maps} of {count} images"
+                " empty: the classifier has learned nothing; lower its learning rate or train it"
+                " for more epochs"
+            )
+        warnings = []
+        if empty > _MANY_EMPTY * maps:
+            warnings.append(
+                ctx.warn(
+                    f"{empty} of {maps} maps are empty; the classifier may have learned little"
+                )
+            )
         best = score_files.THRESHOLDS[int(total.argmax())]
         ctx.log(f"threshold {best:.2f}, chosen on {count} images without ground truth")
         return {
@@ -85,4 +106,5 @@ class Threshold(Stage):
             "thresholds": list(score_files.THRESHOLDS),
             "separation_curve": (total / count).tolist(),
             "images": count,
+            **({"warnings": warnings} if warnings else {}),
         }

@@ -29,7 +29,9 @@ from wsss_jax.training.checkpoints import Checkpoints
 from wsss_jax.training.compilations import Compilations, compilations
 from wsss_jax.training.evaluation import Evaluations
 from wsss_jax.training.evaluators.base import Evaluator
+from wsss_jax.training.learned import chance_loss, classification_loss, nothing_learned
 from wsss_jax.training.loop import Run, Schedule, fit
+from wsss_jax.training.metrics import read_metrics
 from wsss_jax.training.optimizer import (
     OptimizerSettings,
     assign_rules,
@@ -47,6 +49,7 @@ from wsss_jax.weights.npz import load_weights, save_weights
 _NEEDS = ("init", "backbone", "masks", "labels")
 ASSUMED_CLASSES = 20
 """The number of VOC's classes, where the data is not at hand."""
+_FEW_STEPS, _ENOUGH_STEPS = 100, 500
 _POSITIVE = ("batch_size", "log_every", "keep")
 _NOT_NEGATIVE = ("epochs", "steps", "image_every", "checkpoint_every", "num_threads", "prefetch")
 
@@ -266,7 +269,8 @@ class Train(TargetSettings, Stage):
         if size is None:
             return f"{epochs}images / {self.batch_size}), images not counted"
         steps = self.steps_for(size.images)
-        return f"{steps:,} = {epochs}{size.images:,} images / {self.batch_size})"
+        few = "; too few to learn much" if steps < _FEW_STEPS else ""
+        return f"{steps:,} = {epochs}{size.images:,} images / {self.batch_size}){few}"
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.
@@ -277,7 +281,9 @@ class Train(TargetSettings, Stage):
           parameters, ``images`` and ``classes``; ``parameters_of``, the numbers of trained and
           frozen parameters of each part of the network; ``initial_weights``, what matched in each
           file that the weights are from (see `import_backbone`); of evaluators ``evaluations``, and
-          ``best_step`` and ``best`` where weights are kept.
+          ``best_step`` and ``best`` where weights are kept; of methods with a classification loss
+          its value at the end, ``classification_loss``, and ``chance_loss``, that of guessing;
+          ``warnings`` if there are any.
 
         Raises:
           UserError: weights or labels are missing, or a loss is not finite.
@@ -303,6 +309,9 @@ class Train(TargetSettings, Stage):
             f" frozen ({parts}); {len(source)} images, {mesh.devices.size} device(s)"
         )
         steps = self.steps_for(len(source))
+        warnings = self._warn_of_few(ctx, steps, len(source))
+        if not (self.init_weights or {"init", "backbone"} & inputs.keys()):
+            ctx.log("the backbone starts from random numbers, because init_weights is empty")
         spec = method.batch_spec()
         batches = training_batches(
             source,
@@ -343,8 +352,14 @@ class Train(TargetSettings, Stage):
         if ctx.process_index == 0:
             final = method.inference_params(state.params, state.extra)
             save_weights(ctx.stage_dir / "weights.npz", final, state.model_state)
+        rows = read_metrics(ctx.stage_dir)
+        chance, loss = chance_loss(source), classification_loss(rows, steps)
+        if warning := nothing_learned(loss, chance):
+            warnings.append(ctx.warn(warning))
         return {
             **figures,
+            **({} if loss is None else {"classification_loss": loss, "chance_loss": chance}),
+            **({"warnings": warnings} if warnings else {}),
             "parameters": parameter_count(params),
             "trainable_parameters": parameter_count(trainable),
             "parameters_of": counts,
@@ -378,6 +393,21 @@ class Train(TargetSettings, Stage):
                 )
                 starts.append({"stage": inputs[need].name, "part": part, "sha256": sha256})
         return params, variables, starts
+
+    def _warn_of_few(self, ctx: Context, steps: int, images: int) -> list[str]:
+        """Warns of a training that is too short to learn from ImageNet weights."""
+        if steps >= _FEW_STEPS:
+            return []
+        each = max(images // self.batch_size, 1)
+        advice = f"--config.{ctx.stage}.epochs={-(-_ENOUGH_STEPS // each)}"
+        if self.steps:
+            advice = f"--config.{ctx.stage}.steps={_ENOUGH_STEPS}"
+        return [
+            ctx.warn(
+                f"{steps} steps are too few to learn much: a training needs some hundreds;"
+                f" {advice} makes about {_ENOUGH_STEPS}"
+            )
+        ]
 
     def method_for(self, num_classes: int) -> Method:
         """The method, for data of so many foreground classes."""
