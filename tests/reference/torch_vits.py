@@ -6,7 +6,7 @@ Run by an interpreter that has torch, timm, transformers and open_clip:
 
 Every case has ``CASE:arrays`` (JSON, names and shapes in the file), ``CASE:size`` (the image, see
 `drawn_image`), ``CASE:tokens`` [b, n, d] of the last norm, and ``CASE:embedding`` [b, e] if the
-network has one.
+network has one. CLIP has ``CASE:texts`` [t, n] (tokens) and ``CASE:text_embedding`` [t, e], too.
 """
 
 import json
@@ -29,7 +29,18 @@ from tests.reference.drawing import draw
 
 HF = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128)
 TIMM = dict(embed_dim=32, depth=2, num_heads=2, num_classes=5, dynamic_img_size=True)
+VOCABULARY = 520
 Shapes = dict[str, tuple[int, ...]]
+
+
+def drawn_texts() -> np.ndarray:
+    """Tokens of three texts of different lengths."""
+    texts = np.random.default_rng(2).integers(1, VOCABULARY - 2, (3, 9))
+    texts[:, 0] = VOCABULARY - 2
+    for row, end in enumerate((8, 4, 2)):
+        texts[row, end:] = 0
+        texts[row, end] = VOCABULARY - 1
+    return texts
 
 
 def drawn_image(height: int, width: int) -> torch.Tensor:
@@ -82,7 +93,9 @@ def hugging_face_case(
 
 def hugging_face_clip() -> dict[str, Any]:
     config = transformers.CLIPConfig(
-        text_config=dict(**HF, vocab_size=99, eos_token_id=98, bos_token_id=97),
+        text_config=dict(
+            **HF, vocab_size=VOCABULARY, eos_token_id=VOCABULARY - 1, bos_token_id=VOCABULARY - 2
+        ),
         vision_config=dict(**HF, image_size=32, patch_size=8),
         projection_dim=16,
     )
@@ -90,20 +103,27 @@ def hugging_face_clip() -> dict[str, Any]:
     found = model.vision_model(drawn_image(40, 24), interpolate_pos_encoding=True)
     tokens = model.vision_model.post_layernorm(found.last_hidden_state)
     embedding = model.visual_projection(found.pooler_output)
-    return dict(arrays=arrays, size=(40, 24), tokens=tokens, embedding=embedding)
+    texts = torch.from_numpy(drawn_texts())
+    text = model.text_projection(model.text_model(texts).pooler_output)
+    found = dict(arrays=arrays, size=(40, 24), tokens=tokens, embedding=embedding)
+    return dict(found, texts=texts, text_embedding=text)
 
 
 def open_clip_case(quick_gelu: bool) -> dict[str, Any]:
     vision = open_clip.model.CLIPVisionCfg(
         layers=2, width=32, head_width=16, patch_size=8, image_size=32
     )
-    text = open_clip.model.CLIPTextCfg(width=32, heads=2, layers=1, vocab_size=99)
+    text = open_clip.model.CLIPTextCfg(width=32, heads=2, layers=2, vocab_size=VOCABULARY)
     model = open_clip.model.CLIP(16, vision, text, quick_gelu=quick_gelu)
     tower, x = model.visual, drawn_image(32, 32)
     arrays = load(model if quick_gelu else tower)  # the latter is a file of the image tower alone
     model.eval()
     tokens = tower.ln_post(tower.transformer(tower._embeds(x)))
-    return dict(arrays=arrays, size=(32, 32), tokens=tokens, embedding=tower(x))
+    found = dict(arrays=arrays, size=(32, 32), tokens=tokens, embedding=tower(x))
+    if quick_gelu:
+        texts = torch.from_numpy(drawn_texts())
+        found |= dict(texts=texts, text_embedding=model.encode_text(F.pad(texts, (0, 68))))
+    return found
 
 
 def big_vision(prefix: str) -> dict[str, Any]:

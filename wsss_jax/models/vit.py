@@ -3,7 +3,7 @@
 `wsss_jax.models.augreg`, `wsss_jax.models.dinov2` and `wsss_jax.models.clip_image` are the same
 network with the values of other published weights. Parameters have timm's names
 (``blocks.0.attn.qkv.weight`` is ``blocks_0/attn_qkv/kernel`` here), and files of other programs are
-renamed by `wsss_jax.models.vit_names`.
+renamed by `wsss_jax.models.transformer_names`.
 """
 
 import math
@@ -23,7 +23,7 @@ from wsss_jax.models.positions import PositionResize, resize_positions
 from wsss_jax.models.taps import map_size
 from wsss_jax.models.torch_names import torch_name
 from wsss_jax.models.transformer import Activation, Block, layer_norm
-from wsss_jax.models.vit_names import timm_arrays
+from wsss_jax.models.transformer_names import timm_arrays
 from wsss_jax.ops.resize import resize_bilinear, valid_size
 from wsss_jax.types import ParamRule
 

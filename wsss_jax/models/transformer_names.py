@@ -1,4 +1,4 @@
-"""Gives the arrays of published vision transformers timm's names.
+"""Gives the arrays of published vision transformers, and of CLIP's text tower, timm's names.
 
 The names that are known are those of timm (which the files of DeiT and DINO have, too), DINOv2,
 OpenAI's CLIP and OpenCLIP, Hugging Face's ViT, DeiT, DINOv2 and CLIP (as they lie in files and as
@@ -17,7 +17,7 @@ _OTHERS = r".*\b(mask_token|position_ids)|.*\bpooler\..*|(cls_|distillation_)?cl
 """Arrays of pretraining and classification that are left out."""
 
 _NAMES = (
-    (r"^(?:vit|deit|dinov2(?:_with_registers)?|vision_model|visual)\.", ""),
+    (r"^(?:vit|deit|dinov2(?:_with_registers)?|vision_model|visual|text_model|text)\.", ""),
     (r"^embeddings\.", ""),
     (r"^class_embedding$", "cls_token"),
     (r"^distillation_token$", "dist_token"),
@@ -25,8 +25,8 @@ _NAMES = (
     (r"^(?:position_embeddings|position_embedding\.weight|positional_embedding)$", "pos_embed"),
     (r"^(?:patch_embeddings\.projection|patch_embedding|conv1)\.", "patch_embed.proj."),
     (r"^(?:ln_pre|pre_layrnorm)\.", "norm_pre."),
-    (r"^(?:ln_post|post_layernorm|layernorm)\.", "norm."),
-    (r"^visual_projection\.", "head."),
+    (r"^(?:ln_post|post_layernorm|layernorm|ln_final|final_layer_norm)\.", "norm."),
+    (r"^(?:visual|text)_projection\.", "head."),
     (r"^(?:(?:encoder\.)?layers?|transformer\.resblocks|blocks\.\d+)\.(?=\d+\.)", "blocks."),
     (r"\.(?:ln_1|layer_norm1|layernorm_before)\.", ".norm1."),
     (r"\.(?:ln_2|layer_norm2|layernorm_after)\.", ".norm2."),
@@ -80,6 +80,24 @@ def timm_arrays(arrays: Arrays) -> dict[str, np.ndarray]:
             known, array = "head.weight", array.T
         found[known] = array
     return _shaped(_joined(found))
+
+
+def clip_text_arrays(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Returns the arrays of CLIP's text tower under the names that timm gives those of images.
+
+    These are ``token_embedding.weight``, ``pos_embed`` [1, n, d], ``blocks.0.…``, ``norm.…`` and
+    ``head.weight``, the projection. `arrays` may hold the image tower, too.
+    """
+    found: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        others = ("visual.", "visual_projection.", "vision_model.", "logit_")
+        if name.startswith(others) or re.fullmatch(_OTHERS, name):
+            continue
+        known = _replaced(name, _NAMES)
+        if known == "text_projection":  # OpenAI's is multiplied from the right
+            known, array = "head.weight", array.T
+        found[known] = array[None] if known == "pos_embed" else array
+    return _joined(found)
 
 
 def _replaced(name: str, names: tuple[tuple[str, str], ...]) -> str:
