@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from wsss_jax import __version__
+from wsss_jax import __version__, console
 from wsss_jax.errors import Interrupted, UserError, nearest
 from wsss_jax.pipeline import process
 
@@ -192,10 +192,11 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
         sys.stdout.flush()
         return status
     except UserError as error:
+        console.event("error", text=str(error))
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as stop:
-        print(f"stopped: {stop}{again}", flush=True)
+        console.say(f"stopped: {stop}{again}")
         return getattr(options, "status_if_stopped", None) or 0
     except KeyboardInterrupt:
         print(f"{INTERRUPTED[parser.goes_on]}{again}", file=sys.stderr)
@@ -212,6 +213,9 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
             print(f"error: cannot use {where}: {error.strerror}", file=sys.stderr)
             return 2
         raise
+    finally:
+        console.write_events_to(None)
+        console.quiet(False)
 
 
 def command(parser: Parser, argv: Sequence[str]) -> str:

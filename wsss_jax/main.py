@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from wsss_jax import command_line
+from wsss_jax import command_line, console
 from wsss_jax.command_line import Parser
 from wsss_jax.errors import UserError
 from wsss_jax.host.host_memory import share_one_heap
@@ -81,6 +81,13 @@ def _parser() -> Parser:
         " and tell whether the stages fit and how long they take at best (needs"
         " pip install wsss-jax[tpu]; compiling takes minutes)",
     )
+    add("--quiet", action="store_true", help="print mistakes only")
+    add(
+        "--json_logs",
+        type=Path,
+        metavar="FILE",
+        help="append all messages and the progress to FILE, a JSON object per line, for programs",
+    )
     add(
         "--status_if_stopped",
         type=command_line.whole_number,
@@ -132,6 +139,7 @@ def _run(options: argparse.Namespace) -> int:
 
         without_devices()
         topology_devices(options.topology)  # before anything is printed
+    console.quiet(options.quiet)
     config = read_recipe(options.config, options.overrides)
     workdir = options.workdir.expanduser().resolve()
     if options.dry_run:
@@ -152,6 +160,7 @@ def _run(options: argparse.Namespace) -> int:
     from wsss_jax.pipeline import memory, run
 
     run.checked(config, options.only)  # before the working directory is made
+    console.write_events_to(options.json_logs if jax.process_index() == 0 else None)
     previous = signal.signal(signal.SIGTERM, _terminate)
     first = jax.process_index() == 0
     try:

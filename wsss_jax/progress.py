@@ -6,6 +6,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from wsss_jax import console
+
 _LINE_EVERY = 10.0  # seconds between plain lines
 
 
@@ -19,11 +21,11 @@ class Progress:
         self, total: int, label: str, unit: str = "images", enabled: bool = True, initial: int = 0
     ):
         self._total, self._label, self._unit = total, label, unit
-        self._enabled = enabled
+        self._enabled, self._shown = enabled, enabled and not console.is_quiet()
         self._done = self._initial = self._start_count = initial
         self._start = self._last = time.monotonic()
         self._bar = None
-        if enabled and sys.stderr.isatty():
+        if self._shown and sys.stderr.isatty():
             self._bar = tqdm(total=total, desc=label, unit=unit, initial=initial, smoothing=0.1)
 
     def __enter__(self) -> "Progress":
@@ -51,16 +53,19 @@ class Progress:
             if shown:
                 self._bar.set_postfix(shown, refresh=False)
             self._bar.update(count)
-            return
         now = time.monotonic()
         if now - self._last < _LINE_EVERY and self._done < self._total:
             return
         self._last = now
         rate = (self._done - self._start_count) / max(now - self._start, 1e-9)
+        seconds = (self._total - self._done) / rate if rate else None
+        known = dict(label=self._label, done=self._done, total=self._total, unit=self._unit)
+        console.event("progress", **known, rate=rate, seconds_left=seconds, figures=figures)
+        if self._bar is not None or not self._shown:
+            return
         speed = ""
-        if rate:
-            left = _clock((self._total - self._done) / rate)
-            speed = f", {rate:.1f} {self._unit}/s, {left} left"
+        if seconds is not None:
+            speed = f", {rate:.1f} {self._unit}/s, {_clock(seconds)} left"
         extra = "".join(f", {k} {v}" for k, v in shown.items())
         print(
             f"{self._label}: {self._done}/{self._total} {self._unit}{speed}{extra}",

@@ -12,7 +12,6 @@ import io
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from filelock import FileLock
 from google.protobuf.json_format import ParseError
 from jaxtyping import Int32
 
+from wsss_jax import console
 from wsss_jax.data.class_names import check_mask_classes
 from wsss_jax.data.columns import Names, Size, Sizes
 from wsss_jax.data.images import how_decoded
@@ -257,10 +257,9 @@ def _write(builder: RecordBuilder, folder: Path, alone: bool) -> None:
     found = {p.name for p in folder.parent.iterdir() if re.fullmatch(r"\d+\.\d+\.\d+", p.name)}
     older = sorted(found - {folder.name})
     if older:
-        print(
-            f"note: the prepared records of {builder.split} in {folder.parent} have an older"
-            f" format ({', '.join(older)}) and are prepared again ({folder.name})",
-            file=sys.stderr,
+        console.note(
+            f"the prepared records of {builder.split} in {folder.parent} have an older"
+            f" format ({', '.join(older)}) and are prepared again ({folder.name})"
         )
     if alone:
         for leftover in folder.parent.glob("*incomplete*"):  # from a preparation that was killed

@@ -16,10 +16,11 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from wsss_jax import console
 from wsss_jax.errors import Interrupted, UserError, nearest
 from wsss_jax.files import DONE, START, read_json, remove_unfinished, write_json
 from wsss_jax.host.provenance import git_revision, versions
-from wsss_jax.pipeline import graph
+from wsss_jax.pipeline import durations, graph
 from wsss_jax.pipeline.record import Decision, decide, remove
 from wsss_jax.stages.base import Context
 
@@ -63,16 +64,54 @@ def run(
         for decision in reversed(decisions):
             if decision.action in ("redo", "remove"):
                 remove(workdir, decision.node.name)
+    _event("run_started", workdir=str(workdir), stages=[node.name for node in nodes])
+    images = {
+        one.node.name: _images(config, workdir, one.node, nodes)
+        for one in decisions
+        if one.action in _BEGINS
+    }
     for number, decision in enumerate(decisions, 1):
         node = decision.node
         head = f"[{number}/{len(decisions)}] {node.name} ({node.type})"
+        facts = dict(stage=node.name, type=node.type, number=number, stages=len(decisions))
         if decision.action in _BEGINS:
-            _say(f"{head}: {'resumes' if decision.action == 'resume' else 'starts'}")
-            _run_stage(_context(config, workdir, node.name, nodes), decision)
+            begins = "resumes" if decision.action == "resume" else "starts"
+            left = _time_left(decisions[number - 1 :], images)
+            _say(f"{head}: {begins}{left}")
+            _event("stage_started", **facts, resumes=decision.action == "resume")
+            begin = time.monotonic()
+            metrics = _run_stage(_context(config, workdir, node.name, nodes), decision)
+            seconds = time.monotonic() - begin
+            if jax.process_index() == 0 and decision.action != "resume":
+                durations.remember(node, images[node.name], seconds)
+            _event("stage_finished", **facts, seconds=seconds, metrics=metrics)
         else:
             deleted = "deleted, because it was " if decision.action == "remove" else ""
             _say(f"{head}: {deleted}{decision.reason}")
-    return _gather(config, workdir, nodes)
+            _event("stage_skipped", **facts, reason=decision.reason)
+    found = _gather(config, workdir, nodes)
+    _event("run_finished", workdir=str(workdir))
+    return found
+
+
+def _images(
+    config: ConfigDict, workdir: Path, node: graph.Node, nodes: tuple[graph.Node, ...]
+) -> int:
+    """Returns the number of images of the splits that a stage reads."""
+    context = _context(config, workdir, node.name, nodes)
+    return sum(len(context.source(split)) for split in node.stage.splits())
+
+
+def _time_left(decisions: tuple[Decision, ...], images: dict[str, int]) -> str:
+    """Returns how long the first of the stages and all of them take, if this is known."""
+    waiting = [one.node for one in decisions if one.action in _BEGINS]
+    known = durations.expected(waiting, images)
+    if waiting[0].name not in known:
+        return ""
+    text = f", about {clock(known[waiting[0].name])}"
+    if len(waiting) > 1 and len(known) == len(waiting):
+        text += f"; {clock(sum(known.values()))} until the run has ended"
+    return text
 
 
 def _refuse(decisions: tuple[Decision, ...]) -> None:
@@ -152,7 +191,7 @@ def _context(
     )
 
 
-def _run_stage(context: Context, decision: Decision) -> None:
+def _run_stage(context: Context, decision: Decision) -> dict[str, Any]:
     node, folder = decision.node, context.stage_dir
     before = 0.0
     record = {
@@ -191,6 +230,7 @@ def _run_stage(context: Context, decision: Decision) -> None:
         }
         write_json(folder / DONE, done)
     _barrier(f"done {node.name}")
+    return metrics
 
 
 def _gather(
@@ -271,7 +311,12 @@ def clock(seconds: float) -> str:
 
 def _say(line: str) -> None:
     if jax.process_index() == 0:
-        print(line, flush=True)
+        console.say(line)
+
+
+def _event(kind: str, **fields: Any) -> None:
+    if jax.process_index() == 0:
+        console.event(kind, **fields)
 
 
 def _barrier(name: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from wsss_jax import console
 from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.class_names import check_mask_classes
 from wsss_jax.data.sets.base import DataSettings
@@ -62,7 +63,7 @@ class Context:
     def log(self, message: str) -> None:
         """Prints a line on the first process only."""
         if self.process_index == 0:
-            print(f"[{self.stage}] {message}", flush=True)
+            console.say(f"[{self.stage}] {message}", stage=self.stage)
 
     def warn(self, message: str) -> str:
         """Prints a warning on the first process, and returns it for the metric ``warnings``."""
