@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from tests.reference.golden_weights import draw, torch_shape
+from tests.reference.golden_weights import draw, read_from_checkpoint, torch_shape
 from wsss_jax.methods.cam import Cam
 from wsss_jax.methods.irnet import IrNet
 from wsss_jax.weights.import_weights import import_arrays, torch_names
@@ -32,4 +32,4 @@ def drawn_as_published(
         head = re.sub(r"^(edge|displacement)\.", "", name)
         published = f"resnet50.{name}" if "/backbone/" in path else names.get(name, head)
         arrays[name] = draw(published, torch_shape(flat[path].shape), seed)
-    return import_arrays(found, arrays, backbone=method.backbone)
+    return import_arrays(found, read_from_checkpoint(arrays), backbone=method.backbone)

@@ -1,6 +1,10 @@
-"""Weights of the reference values, drawn from the names of the parameters in PyTorch."""
+"""Weights of the reference values, drawn from the names of the parameters in PyTorch.
+
+Networks get them from a checkpoint in the form in which the papers' authors published theirs.
+"""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +16,12 @@ import pytest
 from flax import traverse_util
 
 from tests.reference.drawing import draw
+from tests.reference.torch_files import state_dict, write_legacy
 from wsss_jax.methods.cam import Cam
 from wsss_jax.methods.seam import Seam
 from wsss_jax.models.base import Backbone
 from wsss_jax.training.optimizer import assign_rules, join, split_frozen
+from wsss_jax.weights.checkpoint import read_checkpoint
 from wsss_jax.weights.import_weights import import_arrays, torch_names
 
 
@@ -33,10 +39,19 @@ def drawn_arrays(shapes: dict[str, Any], backbone: Backbone | None, seed: int) -
     return {names[path]: draw(names[path], torch_shape(flat[path].shape), seed) for path in flat}
 
 
+def read_from_checkpoint(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays after they were saved as the papers' authors did, in PyTorch's older form."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.pth"
+        write_legacy(path, state_dict(arrays))
+        return read_checkpoint(path).arrays
+
+
 def drawn_variables(model: nn.Module, backbone: Backbone | None, seed: int) -> dict[str, Any]:
     """Variables of a network by collection."""
     shapes: Any = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    return import_arrays(shapes, drawn_arrays(shapes, backbone, seed), backbone=backbone)
+    arrays = read_from_checkpoint(drawn_arrays(shapes, backbone, seed))
+    return import_arrays(shapes, arrays, backbone=backbone)
 
 
 def torch_norm(value: jax.Array | np.ndarray) -> float:

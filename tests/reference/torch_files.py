@@ -146,11 +146,12 @@ def write_legacy(path: Path, value: Any, *, big_endian: bool = False, protocol: 
     pickled, storages = _pickled(value, protocol, True)
     heads = [pickle.dumps(one, protocol) for one in (MAGIC, VERSION, machine)]
     keys = pickle.dumps([str(number) for number in range(len(storages))], protocol)
-    parts = [*heads, pickled, keys]
-    for storage in storages:
-        # The count is little-endian on every machine.
-        parts += [struct.pack("<q", storage.numbers.size), _raw(storage.numbers, order)]
-    path.write_bytes(b"".join(parts))
+    with open(path, "wb") as file:
+        file.writelines([*heads, pickled, keys])
+        for storage in storages:
+            # The count is little-endian on every machine.
+            file.write(struct.pack("<q", storage.numbers.size))
+            file.write(_raw(storage.numbers, order))
 
 
 def write_zip(

@@ -11,7 +11,7 @@ they are unwrapped, and `Checkpoint.notes` says how. Where there are several, `p
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from wsss_jax.data.formats.pickle_interpreter import ForbiddenName
 from wsss_jax.data.formats.torch_pickle import Tensor
 from wsss_jax.errors import UserError
 from wsss_jax.weights.formats import archive, mxnet, npz, safetensors, torch_legacy, torch_zip
-from wsss_jax.weights.formats.content import Content, as_array, check_total
+from wsss_jax.weights.formats.content import Content, as_array, check_table, check_total
 
 WRAPPERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network"),
@@ -40,7 +40,7 @@ HEAD = re.compile(r"(head\w*|\w+_head|classifier\w*|fc\w*|f8_\d|f9|predictor|pro
 _WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".params")
 _INDEX = "model.safetensors.index.json"
 _LONGEST_NAME = 500
-_LARGEST_INDEX = 16 * 2**20
+_MOST_WRAPPERS = 8
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,8 @@ def _weights_file(path: Path) -> Path:
     if not path.exists():
         raise UserError(f"expected weights at {path}, found no such file")
     if not path.is_dir():
+        if not path.is_file():
+            raise UserError(f"expected a file with weights at {path}, found a device: name a file")
         return path
     for name in (_INDEX, "model.safetensors"):
         if (path / name).is_file():
@@ -174,8 +176,7 @@ def _reader(path: Path) -> tuple[str, Callable[[Path], Content]]:
 
 def _shards(index: Path) -> dict[str, str]:
     """Returns the file of each array that an index of Hugging Face names."""
-    if index.stat().st_size > _LARGEST_INDEX:
-        raise ValueError("expected a short index")
+    check_table(index.stat().st_size, 0)
     places = json.loads(index.read_bytes())["weight_map"]
     if any(Path(name).name != name for name in places.values()):
         raise ValueError("expected files beside the index")
@@ -214,7 +215,10 @@ def _unwrapped(tree: Mapping[Any, Any], part: str) -> tuple[dict[str, Any], list
     """Returns the arrays of one network by name, and how they were found."""
     steps = part.split(".") if part else []
     notes: list[str] = []
-    while (key := _wrapper(tree, steps[0] if steps else "")) is not None:
+    holding = _with_arrays(tree)
+    while (key := _wrapper(tree, holding, steps[0] if steps else "")) is not None:
+        if len(notes) == _MOST_WRAPPERS:
+            raise ValueError(f"expected at most {_MOST_WRAPPERS} wrappers")
         notes.append(f"took {_shown(key)}")
         tree = tree[key]
         if steps and key == steps[0]:
@@ -250,20 +254,16 @@ def _unwrapped(tree: Mapping[Any, Any], part: str) -> tuple[dict[str, Any], list
     return found, notes
 
 
-def _wrapper(tree: Mapping[Any, Any], wanted: str) -> Any | None:
+def _wrapper(tree: Mapping[Any, Any], holding: set[int], wanted: str) -> Any | None:
     """Returns the key of the dictionary that holds the network; None if `tree` itself does."""
-    inner = {
-        key: value
-        for key, value in tree.items()
-        if isinstance(value, dict) and any(True for _ in _leaves(value))
-    }
+    inner = [key for key, value in tree.items() if id(value) in holding]
     if wanted in inner:
         return wanted
     known = [key for key in inner if key in WRAPPERS]
     direct = [key for key, value in tree.items() if _is_array(value)]
     # A score beside the network may be a tensor too, but its name has no dots.
     weights = [key for key in direct if not known or "." in str(key)]
-    choices = known or ([] if direct else list(inner))
+    choices = known or ([] if direct else inner)
     if not choices:
         return None
     if len(choices) > 1 or weights:
@@ -274,16 +274,31 @@ def _wrapper(tree: Mapping[Any, Any], wanted: str) -> Any | None:
     return choices[0]
 
 
-def _leaves(tree: dict[Any, Any]) -> Iterator[Any]:
-    """Yields the arrays in `tree`, whose dictionaries are visited once each."""
-    waiting, seen = [tree], {id(tree)}
+def _with_arrays(tree: Mapping[Any, Any]) -> set[int]:
+    """Returns the identities of the dictionaries below `tree` that hold arrays at any depth.
+
+    Dictionaries may be shared, or hold themselves; each is visited once.
+    """
+    holders: dict[int, list[int]] = {id(tree): []}  # of a dictionary: those in which it is
+    waiting: list[Mapping[Any, Any]] = [tree]
+    found: list[int] = []
     while waiting:
-        for value in waiting.pop().values():
-            if isinstance(value, dict) and id(value) not in seen:
-                seen.add(id(value))
-                waiting.append(value)
+        one = waiting.pop()
+        for value in one.values():
+            if isinstance(value, dict):
+                if id(value) not in holders:
+                    holders[id(value)] = []
+                    waiting.append(value)
+                holders[id(value)].append(id(one))
             elif _is_array(value):
-                yield value
+                found.append(id(one))
+    holding: set[int] = set()
+    while found:
+        identity = found.pop()
+        if identity not in holding:
+            holding.add(identity)
+            found += holders[identity]
+    return holding
 
 
 def _is_array(value: Any) -> bool:

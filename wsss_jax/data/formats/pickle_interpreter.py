@@ -12,12 +12,11 @@ The opcodes are described in the module `pickletools` of Python's standard libra
 """
 
 import struct
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 _MOST_STEPS = 4_000_000
-_SPARE = 16 * 2**20
+_SPARE = 8 * 2**20
 _LONGEST_NUMBER = 16
 """Bytes in a whole number: PyTorch's magic number has ten."""
 
@@ -65,7 +64,7 @@ def load_pickle(
       start: where the pickle begins.
       persistent: a function that gives the object for a persistent id; None to refuse them.
       budget: bytes of memory that the value and the machine may take, estimated upwards; by default
-        the length of `data` and 16 MiB.
+        the length of `data` and 8 MiB.
       most_steps: opcodes that are read at most.
 
     Raises:
@@ -94,6 +93,17 @@ def ordered_dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
     return {checked_key(key): value for key, value in pairs}
 
 
+def _content(value: Any) -> int:
+    """Returns about how much a function can make of its arguments, or an object of its state.
+
+    Every part counts each time it is given, since the pickle can repeat it in a few bytes.
+    """
+    parts = value if type(value) is tuple else (value,)
+    return sum(_SIZES[type(part)] * len(part) for part in parts if type(part) in _SIZES)
+
+
+_SIZES = {bytes: 1, str: 4, tuple: 8, list: 100, dict: 100, set: 100, frozenset: 100}
+
 _KEYS = frozenset({str, bytes, int, float, bool, type(None)})
 
 
@@ -107,6 +117,8 @@ class _Name:
 
 
 class _Machine:
+    """The machine: a stack, marks on it, and values that the pickle refers to by number."""
+
     def __init__(
         self,
         data: memoryview,
@@ -131,8 +143,14 @@ class _Machine:
                 return self.stack.pop()
             operations[code](self)
             if self.left < 0:
-                raise MemoryError("a pickle takes more memory than its size explains")
+                self.spend(0)
         raise ValueError(f"expected at most {most_steps} steps in a pickle")
+
+    def spend(self, size: int) -> None:
+        """Counts memory against the budget before it is taken."""
+        self.left -= size
+        if self.left < 0:
+            raise ValueError("expected a pickle that takes as much memory as its size explains")
 
     def take(self, count: int) -> memoryview:
         """Returns the next bytes, which are there."""
@@ -166,9 +184,6 @@ class _Machine:
         self.left -= size + 8
         self.stack.append(value)
 
-    def push_sized(self, value: str | bytes) -> None:
-        self.push(value, sys.getsizeof(value))
-
     def pop_mark(self) -> list[Any]:
         items = self.stack
         self.stack = self.below.pop()
@@ -184,6 +199,7 @@ class _Machine:
     def call(self, name: Any, arguments: Any) -> None:
         if type(name) is not _Name or type(arguments) is not tuple:
             raise ValueError("expected a name and its arguments in a pickle")
+        self.spend(_content(arguments))
         self.push(name.make(*arguments), 200)
 
     def remember(self, index: int) -> None:
@@ -231,6 +247,7 @@ class _Machine:
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, StandIn):
+            self.spend(_content(state))
             target.set_state(state)
         elif type(target) is not dict:  # PyTorch's dictionaries have attributes, which are ignored
             raise ValueError("expected an object with a state in a pickle")
@@ -243,7 +260,7 @@ class _Machine:
         self.at += 1
 
     def _mark(self) -> None:
-        self.left -= 64
+        self.left -= 128
         self.below.append(self.stack)
         self.stack = []
 
@@ -266,19 +283,23 @@ class _Machine:
         text = self.line(2**16)
         if len(text) < 2 or text[0] not in "'\"" or text[-1] != text[0]:
             raise ValueError("expected text in quotes in a pickle")
-        self.push_sized(text[1:-1].encode("latin1").decode("unicode-escape"))
+        self.push(text[1:-1].encode("latin1").decode("unicode-escape"), 80 + 4 * len(text))
 
     def _text_line(self) -> None:
-        self.push_sized(self.line(2**16).encode("latin1").decode("raw-unicode-escape"))
+        text = self.line(2**16)
+        self.push(text.encode("latin1").decode("raw-unicode-escape"), 80 + 4 * len(text))
 
     def _text(self, count: int) -> None:
-        self.push_sized(str(self.take(count), "utf-8", "surrogatepass"))
+        self.spend(80 + 4 * count)  # one character beyond the first 65536 widens all others
+        self.push(str(self.take(count), "utf-8", "surrogatepass"))
 
     def _old_text(self, count: int) -> None:
-        self.push_sized(str(self.take(count), "latin1"))
+        self.spend(80 + count)
+        self.push(str(self.take(count), "latin1"))
 
     def _bytes(self, count: int) -> None:
-        self.push_sized(bytes(self.take(count)))
+        self.spend(40 + count)
+        self.push(bytes(self.take(count)))
 
     def _tuple(self, count: int) -> None:
         stack = self.stack

@@ -25,6 +25,7 @@ from wsss_jax.data.formats.torch_pickle import Tensor, load_storage, rebuild_ten
 from wsss_jax.errors import UserError
 from wsss_jax.files import ARRAY_READING
 
+_LONGEST_CODE = 16
 _NPY_MAGIC = b"\x93NUMPY"
 # Kinds of numbers and text; "O" is an array of Python objects, which is stored as a list.
 _KINDS = frozenset("biufcSUO")
@@ -92,7 +93,10 @@ class _Dtype(StandIn):
     """Stands in for `numpy.dtype` while the pickle is read."""
 
     def __init__(self, code: Any, *_: Any) -> None:
-        self.dtype = np.dtype(code if isinstance(code, str) else bytes(code).decode("ascii"))
+        text = code if isinstance(code, str) else _raw(code).decode("ascii")
+        if len(text) > _LONGEST_CODE:  # NumPy reads a list of codes as a type with fields
+            raise ValueError("expected the code of a type")
+        self.dtype = np.dtype(text)
         if self.dtype.kind not in _KINDS:
             raise ValueError(f"dtype {code}")
 
@@ -113,6 +117,12 @@ class _Array(StandIn):
         self.value = _array(content, dtype, shape, "F" if fortran else "C")
 
 
+def _raw(content: Any) -> bytes:
+    if not isinstance(content, bytes):  # `bytes` of a number would take as much memory
+        raise ValueError(f"expected bytes, found {type(content).__name__}")
+    return content
+
+
 def _array(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
     kind = dtype.dtype
     if kind.hasobject:
@@ -120,7 +130,7 @@ def _array(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
         for position, item in enumerate(content):
             flat[position] = item
     else:
-        raw = content.encode("latin1") if isinstance(content, str) else bytes(content)
+        raw = content.encode("latin1") if isinstance(content, str) else _raw(content)
         flat = np.frombuffer(raw, kind) if kind.itemsize else np.empty(math.prod(shape), kind)
     return flat.reshape(shape, order="F" if order == "F" else "C").copy()
 
@@ -195,7 +205,7 @@ def _resolve(value: Any, done: dict[int, Any], keep: list[Any]) -> Any:
     if isinstance(value, _Dtype):
         return value.dtype
     if isinstance(value, Tensor):
-        return value.array().copy()
+        return value.array()
     if isinstance(value, _Array) and not value.value.dtype.hasobject:
         return value.value
     if not isinstance(value, _Array | dict | list | tuple):

@@ -115,10 +115,11 @@ class Tensor(StandIn):
         if not isinstance(storage, Storage) or not len(size) == len(stride) <= _MOST_AXES:
             raise ValueError("expected a tensor of a storage")
         self.storage, self.offset = storage, offset
-        self.size, self.stride = tuple(map(int, size)), tuple(map(int, stride))
+        self.size, self.stride = tuple(size), tuple(stride)
         self.dtype = storage.dtype if dtype is None else dtype
         count = storage.count * storage.dtype.itemsize // self.dtype.itemsize
-        if min([offset, *self.size, *self.stride]) < 0:
+        numbers = [offset, *self.size, *self.stride]
+        if any(type(number) is not int for number in numbers) or min(numbers) < 0:
             raise ValueError("expected a tensor with positive sizes and strides")
         last = offset + sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
         if 0 not in self.size and last >= count:
@@ -208,9 +209,11 @@ class Storages:
     def find(self, pid: Any) -> Storage:
         """Returns the storage of a persistent id; a function for `load_pickle`."""
         kind, dtype, key, _, count, *view = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype) or type(count) is not int:
+        if (type(kind), type(key), type(count)) != (str, str, int) or kind != "storage":
             raise ValueError("expected the persistent id of a storage")
-        storage = self.by_key.setdefault(str(key), Storage(dtype, count))
+        if not isinstance(dtype, np.dtype):
+            raise ValueError("expected the type of a storage")
+        storage = self.by_key.setdefault(key, Storage(dtype, count))
         if storage.dtype != dtype or storage.count != count or count < 0:
             raise ValueError("expected storages of one type and size")
         if view and view[0] is not None:
@@ -261,6 +264,8 @@ def read_legacy(
     value, at = load_pickle(data, names, start=at, persistent=storages.find)
     keys, at = load_pickle(data, {}, start=at)
     for key in keys:
+        if type(key) is not str:
+            raise ValueError("expected the keys of storages")
         storage = storages.by_key[key]
         count = struct.unpack_from("<q", data, at)[0]
         at += 8

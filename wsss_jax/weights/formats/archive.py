@@ -10,14 +10,14 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from wsss_jax.weights.formats.content import check_table
+
 MAGIC = b"PK\x03\x04"
 
 _END = struct.Struct("<4s4H2LH")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR_64 = struct.Struct("<4sLQL")
 _LONGEST_COMMENT = 2**16
-_LARGEST_TABLE = 4 * 2**20
-"""Bytes; an entry takes about a hundred, and ten times as many in memory."""
 
 
 @contextlib.contextmanager
@@ -40,8 +40,7 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
             if mark == b"PK\x06\x07":
                 file.seek(where)
                 table = _END_64.unpack(file.read(_END_64.size))[8]
-        if table > _LARGEST_TABLE:
-            raise ValueError(f"expected a short table of contents, found {table} bytes")
+        check_table(table, size)
         file.seek(0)
         with zipfile.ZipFile(file) as archive:
             yield archive

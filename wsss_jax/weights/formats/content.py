@@ -11,8 +11,14 @@ import numpy as np
 
 from wsss_jax.data.formats.torch_pickle import Tensor
 
-SPARE = 16 * 2**20
-"""Bytes that small files may take in memory beyond twice their size."""
+SPARE = 8 * 2**20
+"""Bytes that arrays may take in memory beyond twice the file's size."""
+
+_ARRAY = 1024
+"""Bytes that an array with its name takes at most, without its numbers."""
+
+_TABLE_IN_MEMORY = 20
+"""How many times as long a zip archive's table of contents or a JSON header is in memory."""
 
 _CHUNK = 2**22
 """Bytes that are read at once; archives take them a second time."""
@@ -73,8 +79,26 @@ def as_array(value: Any) -> np.ndarray:
     return value.array() if isinstance(value, Tensor) else value
 
 
+def check_table(table: int, file_size: int) -> None:
+    """Raises ValueError if a description of arrays is too long for the file's size.
+
+    Args:
+      table: the length of the description in bytes; in memory it takes many times as much.
+      file_size: the size of the file in bytes.
+    """
+    if table > (2 * file_size + SPARE) // _TABLE_IN_MEMORY:
+        raise ValueError(f"expected a short table of contents, found {table} bytes")
+
+
+def check_count(count: int, file_size: int) -> None:
+    """Raises ValueError if so many arrays are more than the file explains."""
+    if count * _ARRAY > 2 * file_size + SPARE:
+        raise ValueError(f"expected fewer arrays in {file_size} bytes, found {count}")
+
+
 def check_total(sizes: list[int], file_size: int) -> None:
     """Raises ValueError if arrays of these sizes in bytes are more than the file explains."""
+    check_count(len(sizes), file_size)
     if sum(sizes) > 2 * file_size + SPARE:
         raise ValueError(
             f"expected about {file_size} bytes in all arrays, found {sum(sizes)} in compressed or"

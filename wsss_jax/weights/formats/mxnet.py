@@ -15,7 +15,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from wsss_jax.weights.formats.content import Content, read_numbers
+from wsss_jax.weights.formats.content import Content, check_count, read_numbers
 
 MAGIC = struct.pack("<Q", 0x112)
 
@@ -24,8 +24,6 @@ _MOST_AXES = 32
 _DTYPES = dict(enumerate(("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8", "?", "<i2")))
 _DTYPES |= {9: "<u2", 10: "<u4", 11: "<u8"}
 _BFLOAT16 = 12
-_SMALLEST_ARRAY = 4
-"""Bytes in a file: an array takes at least its number of axes."""
 
 
 def read(path: Path) -> Content:
@@ -33,8 +31,8 @@ def read(path: Path) -> Content:
     with open(path, "rb") as file:
         reader = _Reader(file)
         reader.take(16)  # the magic number and a reserved one
-        arrays = [reader.array() for _ in range(reader.count(_SMALLEST_ARRAY))]
-        names = [reader.name() for _ in range(reader.count(8))]
+        arrays = [reader.array() for _ in range(reader.count())]
+        names = [reader.name() for _ in range(reader.count())]
         if reader.left():
             raise ValueError(f"expected the end of the file, found {reader.left()} more bytes")
     if len(names) != len(arrays):
@@ -65,11 +63,10 @@ class _Reader:
     def number(self, form: str) -> int:
         return struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}")))[0]
 
-    def count(self, smallest: int) -> int:
-        """Returns the length of a list whose items take at least `smallest` bytes."""
+    def count(self) -> int:
+        """Returns the length of the next list."""
         count = self.number("Q")
-        if count * smallest > self.left():
-            raise ValueError(f"expected a list of {count} items, found the end of the file")
+        check_count(count, self.size)
         return count
 
     def name(self) -> str:

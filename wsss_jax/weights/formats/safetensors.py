@@ -5,9 +5,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from wsss_jax.weights.formats.content import SPARE, Content
-
-_LARGEST_HEADER = SPARE
+from wsss_jax.weights.formats.content import Content, check_count, check_table
 
 
 def is_checkpoint(start: bytes, size: int) -> bool:
@@ -22,9 +20,10 @@ def read(path: Path) -> Content:
     """Returns the arrays by name."""
     with open(path, "rb") as file:
         header = struct.unpack("<Q", file.read(8))[0]
-    if header > _LARGEST_HEADER:
-        raise ValueError(f"expected a header of at most {_LARGEST_HEADER} bytes, found {header}")
+    check_table(header, path.stat().st_size)
     # Mapped files would count twice in memory, once as the file and once as the arrays.
     with safe_open(path, framework="np", backend="pread") as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        names = file.keys()
+        check_count(len(names), path.stat().st_size)
+        arrays = {name: file.get_tensor(name) for name in names}
         return Content(arrays, dict(file.metadata() or {}))

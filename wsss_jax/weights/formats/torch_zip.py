@@ -14,7 +14,7 @@ import numpy as np
 from wsss_jax.data.formats.pickle_interpreter import load_pickle
 from wsss_jax.data.formats.torch_pickle import Storage, Storages, little_endian
 from wsss_jax.weights.formats.archive import MAGIC, open_archive
-from wsss_jax.weights.formats.content import Content, Numbers
+from wsss_jax.weights.formats.content import SPARE, Content, Numbers, check_total
 from wsss_jax.weights.formats.tensor_pickle import NAMES
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -33,8 +33,10 @@ def read(path: Path) -> Content:
             order = bytes(_raw(numbers, entries[f"{folder}byteorder"]))
         if order not in (b"little", b"big"):
             raise ValueError(f"expected the byte order little or big, found {order[:20]!r}")
-    budget = numbers.size + 2**24
+    budget = numbers.size + SPARE
     value, _ = load_pickle(pickle, NAMES, persistent=storages.find, budget=budget)
+    sizes = [storage.count * storage.dtype.itemsize for storage in storages.by_key.values()]
+    check_total(sizes, numbers.size)  # entries of an archive may overlap
     for key, storage in storages.by_key.items():
         entry = entries[f"{folder}data/{key}"]
         if entry.file_size != storage.count * storage.dtype.itemsize:
