@@ -81,6 +81,37 @@ def _torchvision(
     )
 
 
+def _seam(name: str, title: str, megabytes: float, file: str, recipe: str) -> Published:
+    """Whole networks of SEAM's authors, for the stage ``released``."""
+    return Published(
+        name=name,
+        title=title,
+        backbone=dict(name="resnet38"),
+        data="VOC 2012 train_aug, image labels",
+        license="MIT",
+        megabytes=megabytes,
+        publisher="Wang et al., github.com/YudeWang/SEAM",
+        files=(file,),
+        recipes=(recipe,),
+    )
+
+
+def _psa(
+    name: str, title: str, megabytes: float, file: str, backbone: Mapping[str, Any]
+) -> Published:
+    """Whole networks of PSA's authors, for the stage ``released``."""
+    return Published(
+        name=name,
+        title=title,
+        backbone=backbone,
+        data="VOC 2012 train_aug, image labels",
+        license="MIT",
+        megabytes=megabytes,
+        publisher="Ahn and Kwak, github.com/jiwoon-ahn/psa",
+        files=(file,),
+    )
+
+
 PUBLISHED: tuple[Published, ...] = (
     _lite(0, "efficientnet-lite0-57934424.pth", 18.8, ("seam_own_light",)),
     _lite(1, "efficientnet-lite1-77cc7160.pth", 21.9),
@@ -139,6 +170,83 @@ PUBLISHED: tuple[Published, ...] = (
         dict(name="resnet", depth=101),
         178.8,
         "resnet101-cd907fc2.pth",
+    ),
+    _torchvision(
+        "vgg16",
+        "VGG16",
+        dict(name="vgg16", batch_norm=False, pixels="torchvision"),
+        553.4,
+        "vgg16-397923af.pth",
+    ),
+    _torchvision(
+        "vgg16_bn",
+        "VGG16 with batch norm",
+        dict(name="vgg16", batch_norm=True, pixels="torchvision"),
+        553.5,
+        "vgg16_bn-6c64b313.pth",
+    ),
+    _torchvision(
+        "convnext_tiny",
+        "ConvNeXt-T",
+        dict(name="convnext", size="tiny"),
+        114.4,
+        "convnext_tiny-983f1562.pth",
+    ),
+    _torchvision(
+        "convnext_small",
+        "ConvNeXt-S",
+        dict(name="convnext", size="small"),
+        201.0,
+        "convnext_small-0c510722.pth",
+    ),
+    _seam(
+        "resnet38_seam",
+        "SEAM with ResNet38, the whole network",
+        421.6,
+        "resnet38_SEAM.pth",
+        "seam_voc_released",
+    ),
+    _seam(
+        "resnet38_aff_seam",
+        "AffinityNet with ResNet38 for SEAM's maps, the whole network",
+        426.1,
+        "resnet38_aff_SEAM.pth",
+        "seam_voc_released",
+    ),
+    _seam(
+        "deeplabv1_resnet38_seam",
+        "DeepLabv1 with ResNet38 from SEAM's pseudo labels, the whole network",
+        497.1,
+        "deeplabv1_resnet38_VOCDataset_itr20000_sub0_all_64.754.pth",
+        "seg_voc_released",
+    ),
+    _psa(
+        "resnet38_cls_psa",
+        "PSA's CAM with ResNet38, the whole network",
+        420.8,
+        "res38_cls.pth",
+        dict(name="resnet38"),
+    ),
+    _psa(
+        "resnet38_aff_psa",
+        "PSA's AffinityNet with ResNet38, the whole network",
+        426.1,
+        "res38_aff.pth",
+        dict(name="resnet38"),
+    ),
+    _psa(
+        "vgg16_cls_psa",
+        "PSA's CAM with VGG16, the whole network",
+        82.0,
+        "vgg16_cls.pth",
+        dict(name="vgg16", pixels="caffe", fc_dilation=1),
+    ),
+    _psa(
+        "vgg16_aff_psa",
+        "PSA's AffinityNet with VGG16, the whole network",
+        84.2,
+        "vgg16_aff.pth",
+        dict(name="vgg16", pixels="caffe", fc_dilation=4),
     ),
 )
 """The published weights in the order in which they are listed."""
