@@ -99,10 +99,12 @@ def test_every_array_of_an_authors_file_has_its_place(
     arrays = drawn(section)
     figures = taken_over(tmp_path, section, renamed(arrays))
     check(tmp_path, section, arrays)
-    assert figures["format"] == "torch legacy" and figures["classes"] == list(TEN.classes)
+    (about,) = figures["initial_weights"]
+    assert about["format"] == "torch legacy" and about["matched"] == len(arrays)
+    assert about["file"] == "network.pth" and not about["missing"] + about["unexpected"]
+    assert figures["classes"] == list(TEN.classes)
     sizes = [array.size for name, array in arrays.items() if "running" not in name]
     assert figures["parameters"] == sum(sizes)
-    assert len(figures["sha256"]) == 64
 
 
 def test_psas_network_on_vgg16_has_its_own_names(tmp_path: Path, monkeypatch: Any):

@@ -63,21 +63,21 @@ class Released(NetworkStage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          ``parameters``, their number; ``weights``, what the file was and how many of its arrays
-          ``matched``; and ``classes``.
+          ``parameters``, their number; ``initial_weights``, what the file was, as in a training
+          stage; and ``classes``.
 
         Raises:
           UserError: the file is missing or damaged, or holds another network.
         """
         del inputs
         classes = ctx.source(self.split).classes
-        method, about = self.method_for(len(classes)), {}
-        path = self.locate("weights")
-        params, variables = import_network(path, method, ctx.log, about.update)
+        method, path = self.method_for(len(classes)), self.locate("weights")
+        starts: list[dict[str, Any]] = []
+        params, variables = import_network(path, method, ctx.log, starts.append)
         if ctx.process_index == 0:
             save_weights(ctx.stage_dir / "weights.npz", params, variables)
         return {
             "parameters": parameter_count(params),
-            "weights": about,
+            "initial_weights": starts,
             "classes": list(classes),
         }

@@ -17,6 +17,7 @@ from wsss_jax.data.augment import Augment
 from wsss_jax.data.loader import check_batch_size, training_batches
 from wsss_jax.errors import UserError, nearest
 from wsss_jax.host.host_memory import keep_freed_memory
+from wsss_jax.methods.base import Method
 from wsss_jax.methods.checks import check_method
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import check_divisible, data_mesh, shardable
