@@ -45,11 +45,16 @@ class EfficientNetLite(InvertedResidualNetwork):
     classifier: ClassVar[str] = "_fc"
     epsilon: ClassVar[float] = 1e-3
 
+    @property
+    def resolution(self) -> int:
+        """The side in pixels of the images that the weights were trained with."""
+        return _VARIANTS[self.variant][2]
+
     @nn.nowrap
     def groups(self) -> tuple[Group, ...]:
         """See `InvertedResidualNetwork`."""
-        width, depth, resolution = _VARIANTS[self.variant]
-        size = resolution // 2  # after the stem
+        width, depth, _ = _VARIANTS[self.variant]
+        size = self.resolution // 2  # after the stem
         groups = []
         for number, (expansion, channels, blocks, stride, kernel) in enumerate(_GROUPS):
             before = 0
