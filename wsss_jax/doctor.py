@@ -206,11 +206,9 @@ def _recipe(name: str, overrides: Sequence[str]) -> Iterator[Finding]:
         for setting, file in node.stage.files().items():
             if not file:
                 continue
+            found = Path(file).expanduser().is_file()
             text = f"{node.name}.{setting}: {file}"
-            try:
-                yield Finding("files", f"{text} ({node.stage.locate(setting)})")
-            except UserError as error:
-                yield Finding("files", f"{text}: {error}", True)
+            yield Finding("files", text if found else f"{text} does not exist", not found)
 
 
 def _short_run() -> Iterator[Finding]:

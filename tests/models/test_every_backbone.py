@@ -21,7 +21,8 @@ from wsss_jax.models import convnext, efficientnet_lite, mobilenet_v2, resnet, r
 from wsss_jax.models.base import Backbone
 from wsss_jax.settings import kind_names, kind_of, read, settings_of
 from wsss_jax.training.optimizer import assign_rules, join, parameter_count, split_frozen
-from wsss_jax.weights.import_weights import torch_names
+from wsss_jax.weights.import_weights import import_arrays, torch_names
+from wsss_jax.weights.names import to_torch
 
 OUTSIDE = "tests.toys.small_vit"
 NAMES = [*kind_names(Backbone), OUTSIDE]
@@ -251,6 +252,24 @@ def test_padding_and_precision_change_little(name: str, small: Callable[..., Any
         if model.exact_padding:
             same = padded[tap][:, : alone[tap].shape[1], : alone[tap].shape[2]]
             np.testing.assert_allclose(same, alone[tap], rtol=0, atol=1e-5 * largest, err_msg=tap)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_other_programs_lose_nothing(name: str, small: Callable[..., Any]):
+    """Weights that are exported under PyTorch's names and imported again are the same bits."""
+    model = small(name)
+    variables = {collection: {"backbone": tree} for collection, tree in drawn(model).items()}
+    flat: Any = traverse_util.flatten_dict(variables, sep="/")
+    arrays = {path: np.asarray(value) for path, value in flat.items()}
+    for given in (to_torch(arrays, model), arrays):  # names of other programs, and ours
+        found = import_arrays(jax.eval_shape(lambda: variables), given, backbone=model)
+        again: Any = traverse_util.flatten_dict(found, sep="/")
+        assert again.keys() == arrays.keys()
+        for path, array in arrays.items():
+            np.testing.assert_array_equal(again[path], array, err_msg=path)
+    for path, array in to_torch(arrays, model).items():
+        if array.ndim == 4:  # of PyTorch's layout: the axes of the kernel come last
+            assert array.shape[2] == array.shape[3], path
 
 
 @pytest.mark.slow

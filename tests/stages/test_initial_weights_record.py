@@ -53,6 +53,7 @@ def test_results_say_what_matched(tmp_path: Path, capsys: pytest.CaptureFixture[
         "resized": [],
         "missing": [],
         "unexpected": ["classifier.weight"],
+        "catalogue": "",
     }
     assert other["stage"] == "before" and other["part"] == "backbone"
     weights = (tmp_path / "before/weights.npz").read_bytes()

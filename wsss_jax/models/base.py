@@ -11,8 +11,8 @@ Everything else has defaults that fit a convolutional network with PyTorch's nam
 differs overrides them:
 
 - `frozen` or `param_rules` state what is trained, and at which rates;
-- `foreign_arrays`, `import_name` and `import_layout` state the names and the layout of variables
-  in files of other programs;
+- `foreign_arrays`, `import_name`, `import_layout` and `export_layout` state the names and the
+  layout of its variables in files of other programs;
 - `resize_param` adapts position embeddings of another grid;
 - `exact_padding` states whether images may be padded at inference.
 
@@ -32,7 +32,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from wsss_jax.models.layers import Dtype
-from wsss_jax.models.torch_names import from_torch_layout, torch_name
+from wsss_jax.models.torch_names import from_torch_layout, to_torch_layout, torch_name
 from wsss_jax.settings import supplied
 from wsss_jax.types import ParamRule
 
@@ -148,6 +148,12 @@ class Backbone(nn.Module, abc.ABC):
         """Returns an array of such a file with its axes in our order; `path` is the variable's."""
         del path
         return from_torch_layout(array)
+
+    @nn.nowrap
+    def export_layout(self, path: tuple[str, ...], array: np.ndarray) -> np.ndarray:
+        """Returns an array of ours with the axes of such a file; the inverse of `import_layout`."""
+        del path
+        return to_torch_layout(array)
 
     @nn.nowrap
     def resize_param(

@@ -18,6 +18,13 @@ def torch_name(path: tuple[str, ...]) -> str:
     return ".".join([*modules, LEAVES.get((collection, leaf), leaf)])
 
 
+def to_torch_layout(array: np.ndarray) -> np.ndarray:
+    """Converts our layout to PyTorch's; it is the inverse of `from_torch_layout`."""
+    if array.ndim == 4:
+        return array.transpose(3, 2, 0, 1)
+    return array.T if array.ndim == 2 else array
+
+
 def from_torch_layout(array: np.ndarray) -> np.ndarray:
     """Converts PyTorch's layout to ours: OIHW to HWIO, and (out, in) to (in, out).
 

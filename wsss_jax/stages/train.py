@@ -22,10 +22,9 @@ from wsss_jax.methods.checks import check_method
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import check_divisible, data_mesh, shardable
 from wsss_jax.settings import name_of
-from wsss_jax.stages.base import Context, Need, Needs, SplitSize, expect
+from wsss_jax.stages.base import Context, Need, Needs, SplitSize, Stage, expect
 from wsss_jax.stages.crf import expect_alpha
 from wsss_jax.stages.initial_weights import expect_same_network
-from wsss_jax.stages.network import ASSUMED_CLASSES, NetworkStage
 from wsss_jax.training.checkpoints import Checkpoints
 from wsss_jax.training.compilations import Compilations, compilations
 from wsss_jax.training.evaluation import Evaluations
@@ -48,6 +47,8 @@ from wsss_jax.weights.import_weights import import_backbone
 from wsss_jax.weights.npz import load_weights, save_weights
 
 _NEEDS = ("init", "backbone", "masks", "labels")
+ASSUMED_CLASSES = 20
+"""The number of VOC's classes, where the data is not at hand."""
 _FEW_STEPS, _ENOUGH_STEPS = 100, 500
 _POSITIVE = ("batch_size", "log_every", "keep")
 _NOT_NEGATIVE = ("epochs", "steps", "image_every", "checkpoint_every", "num_threads", "prefetch")
@@ -60,7 +61,7 @@ _FLOAT32 = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(TargetSettings, NetworkStage):
+class Train(TargetSettings, Stage):
     """Trains a method: ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and ``weights.npz``.
 
     With a need ``init``, all weights start from those of that training stage; with a need
@@ -91,11 +92,13 @@ class Train(TargetSettings, NetworkStage):
       prefetch: the number of batches that are kept ready.
     """
 
+    outputs: ClassVar[tuple[str, ...]] = ("weights.npz",)
     no_effect: ClassVar[frozenset[str]] = frozenset(
         {"log_every", "image_every", "checkpoint_every", "keep", "num_threads", "prefetch"}
     )
 
     split: str = "train_aug"
+    method: Method
     augment: Augment = dataclasses.field(default_factory=Augment)
     optimizer: OptimizerSettings
     batch_size: int
@@ -149,6 +152,10 @@ class Train(TargetSettings, NetworkStage):
         """Steps of the run: whole batches per epoch times epochs, unless `steps` is set."""
         return self.steps or max(images // self.batch_size, 1) * self.epochs
 
+    def predictions(self) -> tuple[str, ...]:
+        """Those of its method; see `Stage`."""
+        return self.method_for(0).outputs
+
     def check(self, needs: Needs) -> None:
         """Refuses what cannot work; see `Stage`."""
         super().check(needs)
@@ -186,7 +193,7 @@ class Train(TargetSettings, NetworkStage):
 
     def _check_weights(self, name: str, need: Need) -> None:
         """Refuses weights of another network; those of a stage of another kind are unknown."""
-        if isinstance(need.stage, NetworkStage):
+        if isinstance(need.stage, Train):
             theirs, mine = (s.method_for(ASSUMED_CLASSES) for s in (need.stage, self))
             expect_same_network(name, need.name, theirs, mine)
 
@@ -194,7 +201,7 @@ class Train(TargetSettings, NetworkStage):
         """Refuses a batch larger than the split and evaluation without masks; checks the method."""
         source = ctx.source(self.split)
         check_batch_size(self.batch_size, len(source))
-        super().check_data(ctx)
+        check_method(self.method_for(len(source.classes)))
         for one in self._evaluated.values():
             one.check_source(ctx.source(one.split))
 
@@ -375,6 +382,8 @@ class Train(TargetSettings, NetworkStage):
             params, variables = import_backbone(
                 path, method.backbone, params, variables, ctx.log, starts.append
             )
+            published = catalogue.find(self.init_weights)
+            starts[0]["catalogue"] = published.name if published else ""
         for need, part in (("init", ""), ("backbone", "backbone")):
             if need in inputs:
                 path = inputs[need] / "weights.npz"
@@ -401,3 +410,7 @@ class Train(TargetSettings, NetworkStage):
                 f" {advice} makes about {_ENOUGH_STEPS}"
             )
         ]
+
+    def method_for(self, num_classes: int) -> Method:
+        """The method, for data of so many foreground classes."""
+        return dataclasses.replace(self.method, num_classes=num_classes)

@@ -19,19 +19,19 @@ from flax import traverse_util
 from jaxtyping import PyTree
 
 from wsss_jax.errors import UserError
-from wsss_jax.methods.base import Method
-from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.models.base import Backbone
-from wsss_jax.models.torch_names import from_torch_layout, torch_name
-from wsss_jax.weights.checkpoint import Checkpoint, read_checkpoint
-
-HEADS = (
-    r"((classifier|_?fc\w*|f8_\d|gn8_\d|f9|conv_fov2?|bn_fov2?|cls_conv|mean_shift)\..*"
-    r"|(newly_added|edge_layers|dp_layers)\..*|path_indices\d+|disp_target)"
+from wsss_jax.models.torch_names import from_torch_layout
+from wsss_jax.weights.checkpoint import read_checkpoint
+from wsss_jax.weights.names import (
+    Variables,
+    foreign_arrays,
+    has_our_names,
+    inside_backbone,
+    torch_names,
 )
-"""Layers after the backbone in published files, such as classifiers and heads of other methods."""
 
-Variables = dict[str, Any]
+HEADS = r"(classifier|_?fc\w*|f8_\d|f9)\..*"
+"""Layers after the backbone in published files, such as classifiers and heads of other methods."""
 
 
 @dataclass(frozen=True)
@@ -53,36 +53,13 @@ class Comparison:
     unfit: tuple[str, ...]
 
 
-def torch_names(variables: Variables, backbone: Backbone | None = None) -> dict[str, str]:
-    """Returns every variable's name in files, by path like ``params/b4_1/conv_branch2a/kernel``.
-
-    Args:
-      variables: Flax variables by collection; a backbone is the submodule ``backbone``.
-      backbone: the backbone, which names its own variables, or None if there is none.
-    """
-    names: dict[str, str] = {}
-    for path in traverse_util.flatten_dict(variables):
-        inside = _inside_backbone(path)
-        if backbone is None or inside is None:
-            names["/".join(path)] = torch_name(inside or path)
-        else:
-            names["/".join(path)] = backbone.import_name(inside)
-    return names
-
-
-def _inside_backbone(path: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Returns the path of a backbone's variable without ``backbone``; None for other variables."""
-    collection, module, *rest = path
-    return (collection, *rest) if module == "backbone" and rest else None
-
-
 def _as_variable(
     path: str, array: np.ndarray, shape: tuple[int, ...], backbone: Backbone | None
 ) -> np.ndarray:
     """Converts an array of a file to our layout and, if the backbone can, to `shape`."""
     if _is_floating(array) and array.dtype.itemsize < 4:  # NumPy computes with few types of 16 bits
         array = array.astype(np.float32)
-    inside = _inside_backbone(tuple(path.split("/")))
+    inside = inside_backbone(tuple(path.split("/")))
     if backbone is None or inside is None:
         return from_torch_layout(array)
     array = backbone.import_layout(inside, array)
@@ -103,17 +80,6 @@ def _listed(title: str, names: Iterable[str], most: int = 8) -> list[str]:
     return [f"{len(names)} {title}: {', '.join(names[:most])}{more}"]
 
 
-def _one_class(expected: tuple[int, ...], found: tuple[int, ...]) -> str:
-    """Returns a remark if a classifier has a class more or less than expected."""
-    if expected[:-1] != found[:-1] or abs(expected[-1] - found[-1]) != 1:
-        return ""
-    theirs, ours = ("with", "without") if found[-1] > expected[-1] else ("without", "with")
-    return (
-        f": {found[-1]} classes {theirs} the background, where the classifier of this method has"
-        f" {expected[-1]} {ours} it"
-    )
-
-
 def compare_arrays(
     variables: Variables, arrays: Mapping[str, np.ndarray], backbone: Backbone | None = None
 ) -> Comparison:
@@ -121,17 +87,17 @@ def compare_arrays(
 
     Args:
       variables: Flax variables (or their shapes) by collection.
-      arrays: arrays by their name in the file. ``num_batches_tracked`` is skipped, and so is a
-        prefix ``module.`` (of a network that was saved in its parallel wrapper).
+      arrays: arrays by their name in the file, of any program or of ours. ``num_batches_tracked``
+        is skipped, and so is a prefix ``module.`` (of a network that was saved in its parallel
+        wrapper).
       backbone: the backbone, or None if there is none.
     """
-    found: Mapping[str, np.ndarray] = {
+    named = {
         name.removeprefix("module."): array
         for name, array in arrays.items()
         if not name.endswith("num_batches_tracked")
     }
-    if backbone is not None:
-        found = backbone.foreign_arrays(found)
+    found = foreign_arrays(named, variables, backbone)
     flat: dict[str, Any] = traverse_util.flatten_dict(variables, sep="/")
     names = torch_names(variables, backbone)
     values: dict[str, np.ndarray] = {}
@@ -143,8 +109,7 @@ def compare_arrays(
         expected = tuple(flat[path].shape)
         array = _as_variable(path, found[name], expected, backbone)
         if array.shape != expected:
-            told = f"expected {expected}, found {array.shape} in our layout"
-            unfit.append(f"{name} ({told}{_one_class(expected, array.shape)})")
+            unfit.append(f"{name} (expected {expected}, found {array.shape} in our layout)")
         elif not _is_floating(array) or not np.isfinite(array).all():
             unfit.append(f"{name} (expected finite numbers)")
         else:
@@ -239,6 +204,11 @@ def import_backbone(
       UserError: the file does not hold exactly the weights of this backbone.
     """
     checkpoint = read_checkpoint(path)
+    arrays = checkpoint.arrays
+    if has_our_names(arrays):  # as in the weights.npz of a run
+        arrays = {name: a for name, a in arrays.items() if name.split("/")[1] == "backbone"}
+    about = [checkpoint.format, *checkpoint.notes, f"sha256 {checkpoint.sha256[:16]}"]
+    source = f"{path} ({', '.join(about)})"
     everything = {"params": params, **variables}
     part = {
         collection: {"backbone": tree["backbone"]}
@@ -246,65 +216,29 @@ def import_backbone(
         if "backbone" in tree
     }
 
+    def compared(found: Comparison) -> None:
+        record(
+            {
+                "file": checkpoint.path.name,
+                "format": checkpoint.format,
+                "sha256": checkpoint.sha256,
+                "notes": list(checkpoint.notes),
+                "matched": len(found.values),
+                "resized": list(found.resized),
+                "missing": list(found.missing),
+                "unexpected": list(found.unexpected),
+            }
+        )
+
     part = import_arrays(
         part,
-        checkpoint.arrays,
+        arrays,
         backbone=backbone,
         ignore=HEADS,
-        source=_source(checkpoint),
+        source=source,
         log=log,
-        record=lambda found: record(_recorded(checkpoint, found)),
+        record=compared,
     )
     for collection, tree in part.items():
         everything[collection] = {**everything[collection], **tree}
     return everything.pop("params"), everything
-
-
-def import_network(
-    path: Path,
-    method: Method,
-    log: Callable[[str], None] = lambda _: None,
-    record: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> tuple[PyTree, PyTree]:
-    """Returns the (parameters, other variables) of a method's whole network from a file.
-
-    Args:
-      path: a checkpoint of a network that was trained with this method, by this program or by the
-        authors', whose names `Method.foreign_arrays` and `Backbone.foreign_arrays` know.
-      method: the method for the classes of the network.
-      log, record: as in `import_backbone`.
-
-    Raises:
-      UserError: the file does not hold exactly the variables of this network.
-    """
-    checkpoint = read_checkpoint(path)
-    params, variables = variable_shapes(method)
-    found = import_arrays(
-        {"params": params, **variables},
-        method.foreign_arrays(checkpoint.arrays),
-        backbone=method.backbone,
-        source=_source(checkpoint),
-        log=log,
-        record=lambda found: record(_recorded(checkpoint, found)),
-    )
-    return found.pop("params"), found
-
-
-def _source(checkpoint: Checkpoint) -> str:
-    """Returns what messages say about a file."""
-    about = [checkpoint.format, *checkpoint.notes, f"sha256 {checkpoint.sha256[:16]}"]
-    return f"{checkpoint.path} ({', '.join(about)})"
-
-
-def _recorded(checkpoint: Checkpoint, found: Comparison) -> dict[str, Any]:
-    """Returns what results say about a file; see `import_backbone`."""
-    return {
-        "file": checkpoint.path.name,
-        "format": checkpoint.format,
-        "sha256": checkpoint.sha256,
-        "notes": list(checkpoint.notes),
-        "matched": len(found.values),
-        "resized": list(found.resized),
-        "missing": list(found.missing),
-        "unexpected": list(found.unexpected),
-    }
