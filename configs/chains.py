@@ -165,3 +165,42 @@ def submission(c: Any, competition: str = "comp6") -> None:
         "submit", needs=dict(pred="masks_test"), split="test", competition=competition
     )
     common.finish(c, *c.stages[:-1], "masks_test", "submit")
+
+
+def released(chain: Any, name: str, maps: str, walk: str) -> ConfigDict:
+    """Returns the recipe of the maps and the walk of a whole chain with published networks.
+
+    Both are made for train and scored there, with the settings of the chain. The threshold of the
+    maps is the best one.
+
+    Args:
+      chain: the recipe of the whole chain, which would train both networks.
+      name: the name of the recipe.
+      maps: the weights of the network of the maps, as a file or a name of the catalogue.
+      walk: the weights of the network of the walk.
+    """
+    c: Any = ConfigDict()
+    c.name = name
+    c.seed = chain.seed
+    c.data = chain.data
+    c.maps_network = _released(chain.train.method, maps)
+    c.cam = _on_train(chain.cam, checkpoint="maps_network")
+    c.eval_cam = common.score(c, "cam", "train", threshold="oracle")
+    c.walk_network = _released(chain[chain.walk.needs.checkpoint].method, walk)
+    c.walk = _on_train(chain.walk, checkpoint="walk_network", cams="cam")
+    c.eval_walk = common.score(c, "walk", "train")
+    c.protocol = chain.get("protocol", "strict")
+    common.finish(c, "maps_network", "cam", "eval_cam", "walk_network", "walk", "eval_walk")
+    return c
+
+
+def _released(method: Any, weights: str) -> ConfigDict:
+    return Stage.defaults("released", method=method.to_dict(), weights=weights)
+
+
+def _on_train(stage: Any, **needs: str) -> ConfigDict:
+    """Returns a stage with other needs, for the images of train."""
+    section = ConfigDict(stage.to_dict())
+    section.split = "train"
+    section.needs = ConfigDict(needs)
+    return section

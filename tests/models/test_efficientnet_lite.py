@@ -55,6 +55,33 @@ def test_names_are_those_of_the_files():
     assert {path: names[path] for path in expected} == expected
 
 
+def test_files_of_timm_have_other_names():
+    names = {
+        "conv_stem.weight": "_conv_stem.weight",
+        "bn1.running_mean": "_bn0.running_mean",
+        "blocks.0.0.conv_dw.weight": "_blocks.0._depthwise_conv.weight",
+        "blocks.0.0.bn1.bias": "_blocks.0._bn1.bias",
+        "blocks.0.0.conv_pw.weight": "_blocks.0._project_conv.weight",
+        "blocks.0.0.bn2.weight": "_blocks.0._bn2.weight",
+        "blocks.1.0.conv_pw.weight": "_blocks.1._expand_conv.weight",
+        "blocks.1.0.bn1.weight": "_blocks.1._bn0.weight",
+        "blocks.2.1.conv_dw.weight": "_blocks.4._depthwise_conv.weight",
+        "blocks.2.1.bn2.running_var": "_blocks.4._bn1.running_var",
+        "blocks.6.0.conv_pwl.weight": "_blocks.15._project_conv.weight",
+        "blocks.6.0.bn3.bias": "_blocks.15._bn2.bias",
+        "conv_head.weight": "_conv_head.weight",
+        "bn2.weight": "_bn1.weight",
+        "classifier.weight": "_fc.weight",
+        "another.weight": "another.weight",
+    }
+    arrays = {name: np.full(1, number) for number, name in enumerate(names)}
+    found = EfficientNetLite().foreign_arrays(arrays)
+    assert list(found) == list(names.values())
+    assert EfficientNetLite().foreign_arrays(found) is found  # These are its own names.
+    deeper = EfficientNetLite(variant=1).foreign_arrays(arrays)
+    assert "_blocks.20._bn2.bias" in deeper and "_blocks.5._bn1.running_var" in deeper
+
+
 @pytest.mark.parametrize("variant", [0, 1, 2])
 @pytest.mark.parametrize("stride", [8, 16, 32])
 def test_maps_have_the_output_stride(variant: Variant, stride: Literal[8, 16, 32]):

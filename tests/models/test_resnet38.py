@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from tests.reference import authors_names
 from tests.reference.golden_weights import draw
 from wsss_jax.errors import UserError
 from wsss_jax.models import resnet38
@@ -200,6 +201,18 @@ def test_mxnet_names(name, expected):
 def test_the_mxnet_classifier_is_left_out():
     names = ("linear1000_weight", "arg:linear1000_bias", "arg:conv1a_weight")
     assert list(ResNet38().foreign_arrays({n: np.ones(3) for n in names})) == ["conv1a.weight"]
+
+
+def test_a_whole_file_of_mxnet_has_one_place_for_each_array():
+    shapes = {collection: {"backbone": tree} for collection, tree in shapes_of().items()}
+    ours = set(torch_names(shapes, ResNet38()).values())
+    theirs = authors_names.mxnet(ours)
+    assert len(set(theirs.values())) == len(ours) == 43 + 4 * 37  # convolutions and batch norms
+    arrays = {name: np.array(number) for number, name in enumerate(theirs.values())}
+    classifier = {f"arg:linear1000_{leaf}": np.array(-1) for leaf in ("weight", "bias")}
+    found = ResNet38().foreign_arrays({**arrays, **classifier})
+    assert set(found) == ours
+    assert all(found[name] is arrays[theirs[name]] for name in ours)
 
 
 def test_unknown_backbone_and_field():

@@ -187,6 +187,23 @@ def test_the_walk_goes_somewhere(inputs: dict[str, Path], done: Path):
     assert np.abs(before - after)[:, :9, 4:-4].max() > 0.1
 
 
+def test_a_constant_background_stays_constant(inputs: dict[str, Path], done: Path, tmp_path: Path):
+    """Scores walk one by one, so those of the classes are those with any other background."""
+    settings = ConfigDict(dict(SETTINGS, background=0.2))
+    metrics = run_section(RandomWalk, context(tmp_path), settings, inputs)
+    assert metrics["background"] == 0.2 and "alpha" not in metrics
+    for index, name in enumerate(Images.ids):
+        ours, other = (read_walk(f / "walk" / f"{name}.npz") for f in (tmp_path, done))
+        np.testing.assert_allclose(ours.scores[0], 0.2, atol=1e-3)
+        np.testing.assert_allclose(ours.scores[1:], other.scores[1:], atol=2e-3)
+        mask = decode_mask((tmp_path / "masks" / f"{name}.png").read_bytes(), name, 4)
+        np.testing.assert_array_equal(mask > 0, ours.upsampled().argmax(0) > 0)
+        assert index != 0 or 0 < (mask == 0).mean() < 1
+    for wrong in (dict(background=1.0), dict(background=0.2, network="boundary")):
+        with pytest.raises(UserError, match="expected background from 0 to below 1"):
+            run_section(RandomWalk, context(tmp_path), ConfigDict(dict(SETTINGS, **wrong)), inputs)
+
+
 def test_an_image_without_classes_is_background(done: Path):
     mask = decode_mask((done / "masks" / "image_2.png").read_bytes(), "mask", 4)
     assert mask.shape == (40, 40) and not mask.any()

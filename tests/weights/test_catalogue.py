@@ -57,8 +57,10 @@ def test_an_entry_is_one_of_this_package(one: catalogue.Published):
     assert one.files and one.data and one.license and one.publisher and one.megabytes > 1
     for recipe in one.recipes:
         config: Any = load_config(recipe)
-        trained = [config[s] for s in config.stages if config[s].type == "train"]
-        assert trained and all(s.method.backbone.name == one.backbone["name"] for s in trained)
+        networks = [config[s] for s in config.stages if config[s].type in ("train", "released")]
+        assert networks and all(s.method.backbone.name == one.backbone["name"] for s in networks)
+        released = [section.weights for section in networks if section.type == "released"]
+        assert not released or one.name in released
 
 
 def test_names_and_files_are_those_of_one_entry():

@@ -46,12 +46,15 @@ class WalkSettings(PaddedShapes):
       steps: the length of the walk, 2^t in the papers: 2^8 for PSA and IRNet, 2^6 for SEAM.
       threshold: the score of the background after a walk with boundaries, relative to the largest
         score of the image; 0.25 as published.
+      background: if above 0, the constant score of the background in AffinityNet's walk, in place
+        of (1 − max)^alpha. It is 0.2 in SSENet's program.
     """
 
     network: Literal["affinity", "boundary"] = "affinity"
     beta: float = 8.0
     steps: int = 256
     threshold: float = 0.25
+    background: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -67,6 +70,11 @@ class WalkSettings(PaddedShapes):
         if self.network == "boundary" and self.threshold >= 1:
             raise UserError(
                 f"expected threshold below 1, the strongest score, found {self.threshold}: lower it"
+            )
+        if not 0 <= self.background < 1 or (self.background and self.network == "boundary"):
+            raise UserError(
+                "expected background from 0 to below 1, and 0 for a walk with boundaries (it has"
+                f" threshold), found {self.background}: change it"
             )
         if not 0 <= self.steps <= 1 << 16:
             raise UserError(f"expected steps in 0…65536, found {self.steps}: change it")
@@ -127,7 +135,10 @@ class Walks:
         )
         size = image.shape[0], image.shape[1]
         scaled = self._how.scaled(size)
-        if self._alpha is not None:
+        if self._how.background:
+            level = np.full((1, *scores.shape[1:]), self._how.background, np.float32)
+            scores = np.concatenate([level, scores])
+        elif self._alpha is not None:
             scores = with_background(scores, self._alpha)
         if scaled != size:
             area = cv2.INTER_AREA

@@ -16,7 +16,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.losses.pair_affinity import pair_losses
 from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
-from wsss_jax.models.layers import Conv, downsample_valid
+from wsss_jax.models.layers import Conv, GroupNorm, downsample_valid
 from wsss_jax.models.taps import map_size, to_stride
 from wsss_jax.ops.pair_affinity import feature_affinity, pair_mask
 from wsss_jax.ops.resize import valid_size
@@ -29,12 +29,14 @@ class AffinityNetwork(nn.Module):
       backbone: the backbone.
       dims: the channels of f8_3, f8_4, f8_5 (on conv4, conv5, conv6) and of f9 (on all three).
       map_stride: the image pixels per pixel of the features; taps of other strides are resized.
+      groups: the groups of the group norm on each of the three taps; empty for none.
       dtype: the type of the convolutions; the features are float32.
     """
 
     backbone: Backbone
     dims: tuple[int, int, int, int] = (64, 128, 256, 448)
     map_stride: int = 8
+    groups: tuple[int, ...] = ()
     dtype: str = "float32"
 
     @nn.compact
@@ -54,8 +56,11 @@ class AffinityNetwork(nn.Module):
         wide = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")  # xavier with gain 4
         names = ("f8_3", "conv4"), ("f8_4", "conv5"), ("f8_5", "conv6")
         parts = []
-        for (name, tap), width in zip(names, self.dims[:3], strict=True):
+        for number, ((name, tap), width) in enumerate(zip(names, self.dims[:3], strict=True)):
             side = Conv(width, 1, kernel_init=he, dtype=dtype, name=name)(taps[tap])
+            if self.groups:
+                norm = GroupNorm(self.groups[number], name=name.replace("f8", "gn8"))
+                side = norm(side, downsample_valid(valid, strides[tap]))
             # Resizing comes after the 1×1 layer, which commutes with it and has fewer channels.
             side = to_stride(side, strides[tap], self.map_stride, size, valid)
             parts.append(nn.elu(side))
@@ -71,12 +76,15 @@ class Affinity(Method):
       dims: the channels of the 1×1 layers on ``conv4``, ``conv5`` and ``conv6``, and of the one on
         all three.
       map_stride: the image pixels per pixel of the features and of the labels.
+      groups: the groups of a group norm after each of the first three layers: (8, 16, 32) with
+        VGG16 in the published program, and none with ResNet38.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("affinity",)
 
     dims: tuple[int, int, int, int] = (64, 128, 256, 448)
     map_stride: int = 8
+    groups: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -87,6 +95,14 @@ class Affinity(Method):
         super().__post_init__()
         if len(self.dims) != 4 or min(self.dims) < 1:
             raise UserError(f"expected four dims above 0, found {tuple(self.dims)}: change them")
+        if self.groups and (
+            len(self.groups) != 3
+            or any(n < 1 or width % n for n, width in zip(self.groups, self.dims, strict=False))
+        ):
+            raise UserError(
+                f"expected no groups or three that divide dims ({self.dims}), found"
+                f" {tuple(self.groups)}: change them"
+            )
         if self.map_stride < 1:
             raise UserError(f"expected map_stride of at least 1, found {self.map_stride}: raise it")
 
@@ -97,7 +113,11 @@ class Affinity(Method):
     def model(self) -> nn.Module:
         """Returns the network; see `AffinityNetwork`."""
         return AffinityNetwork(
-            self.backbone.clone(dtype=self.dtype), self.dims, self.map_stride, self.dtype
+            self.backbone.clone(dtype=self.dtype),
+            self.dims,
+            self.map_stride,
+            self.groups,
+            self.dtype,
         )
 
     def loss(self, step: Step) -> tuple[Array, Aux]:

@@ -6,11 +6,13 @@ subclass of `Method`, whose fields are its settings.
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
@@ -159,6 +161,14 @@ class Method(Settings, abc.ABC):
         """Returns the parameters to use after training, such as an average of them."""
         del extra
         return params
+
+    def foreign_arrays(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Returns the arrays of a network of the authors' program under the names of this one.
+
+        It renames the method's own layers and leaves out what the program saved besides them; those
+        of the backbone are `Backbone.foreign_arrays`'s. By default, the names are the same.
+        """
+        return arrays
 
     def stride(self, output: str) -> int:
         """Returns the image pixels per pixel of the prediction `output`, by default ``conv6``'s."""

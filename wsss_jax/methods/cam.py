@@ -4,10 +4,12 @@ Source: Zhou et al., CVPR 2016, in the form of AffinityNet's program (Ahn & Kwak
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
 from wsss_jax import losses
@@ -63,6 +65,14 @@ class Cam(Method):
         return CamNetwork(
             self.backbone.clone(dtype=self.dtype), self.num_classes, self.dropout, self.dtype
         )
+
+    def foreign_arrays(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Renames the classifier of IRNet's program, which it also saves as ``newly_added.0``."""
+        return {
+            "fc8.weight" if name == "classifier.weight" else name: array
+            for name, array in arrays.items()
+            if name != "newly_added.0.weight"
+        }
 
     def loss(self, step: Step) -> tuple[Array, Aux]:
         """Computes the `objective` of the batch."""

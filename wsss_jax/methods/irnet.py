@@ -5,11 +5,14 @@ boundaries then spreads class activation maps over whole objects.
 """
 
 import dataclasses
+import re
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt8
 
 from wsss_jax.data.batch_spec import BatchSpec
@@ -128,6 +131,21 @@ class IrNet(Method):
         loss = (same + terms["different"]) / 2 + displaced / 2
         model_state = {**step.model_state, **changed}
         return loss, Aux(terms=terms, model_state=model_state, maps={"boundary": boundary})
+
+    def foreign_arrays(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Renames the branches of the published program.
+
+        It also saves them as lists of layers, the mean shift as a part of ``fc_dp7``, and constants
+        of its loss.
+        """
+        again = r"(edge_layers|dp_layers)\..+|fc_dp7\.4\..+|path_indices\d+|disp_target"
+        heads = {"fc_edge": "edge.fc_edge", "fc_dp": "displacement.fc_dp"}
+        heads["mean_shift"] = "displacement.mean_shift"
+        return {
+            re.sub("^(fc_edge|fc_dp|mean_shift)", lambda match: heads[match[1]], name): array
+            for name, array in arrays.items()
+            if not re.fullmatch(again, name)
+        }
 
     def stride(self, output: str) -> int:
         """See `wsss_jax.methods.base.Method`."""

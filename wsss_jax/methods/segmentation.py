@@ -7,11 +7,14 @@ labels, which are right.
 
 import dataclasses
 import functools
+import re
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
 from wsss_jax import losses
@@ -23,6 +26,15 @@ from wsss_jax.models.heads.base import Head
 from wsss_jax.models.heads.large_fov import LargeFov
 from wsss_jax.models.heads.presence import Presence
 from wsss_jax.ops.resize import resize_bilinear, scaled_size
+
+_DEEPLAB_V1 = {
+    "conv_fov": "head.layer_0.conv.",
+    "bn_fov": "head.layer_0.norm.",
+    "conv_fov2": "head.layer_1.conv.",
+    "bn_fov2": "head.layer_1.norm.",
+    "cls_conv": "head.classifier.",
+}
+"""Our names of the layers of the head in the segmentation program of SEAM's authors."""
 
 
 class SegmentationNetwork(nn.Module):
@@ -162,6 +174,17 @@ class Segmentation(Method):
             loss += self.presence_weight * terms["presence"]
         maps = {"segmentation": outputs[0]}
         return loss, Aux(terms=terms, maps=maps, model_state=model_state)
+
+    def foreign_arrays(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Renames the layers of the DeepLabv1 with which SEAM's authors train."""
+        return {
+            re.sub(
+                r"^(\w+)\.",
+                lambda match: _DEEPLAB_V1.get(match[1], match[0]),
+                name.removeprefix("backbone."),
+            ): array
+            for name, array in arrays.items()
+        }
 
     def stride(self, output: str) -> int:
         """See `wsss_jax.methods.base.Method`."""

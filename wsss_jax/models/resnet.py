@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from wsss_jax.models.base import Backbone
@@ -122,6 +123,20 @@ class ResNet(Backbone):
     def import_name(self, path: tuple[str, ...]) -> str:
         """Returns torchvision's name: ``layer1_0/downsample_0`` is ``layer1.0.downsample.0``."""
         return re.sub(r"_(?=\d)", ".", torch_name(path))
+
+    @nn.nowrap
+    def foreign_arrays(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Removes the prefix ``resnet50.`` of IRNet's program, which saves the layers twice more.
+
+        The copies are called ``stage1`` to ``stage5`` and ``backbone.0`` to ``backbone.4`` there.
+        """
+        if not any(name.startswith("resnet50.") for name in arrays):
+            return arrays
+        return {
+            name.removeprefix("resnet50."): array
+            for name, array in arrays.items()
+            if not re.match(r"(stage|backbone\.)\d\.", name)
+        }
 
     @nn.compact
     def __call__(

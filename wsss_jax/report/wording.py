@@ -291,7 +291,7 @@ def weights_note(training: Training) -> str:
             )
             if start[kind]
         ]
-        published = f"{start['catalogue']}, " * bool(start.get("catalogue"))
+        published = f"{start['catalogue']}, " if start.get("catalogue") else ""
         matched = ", ".join([f"{start['matched']} arrays matched", *changes])
         sentences.append(
             f"The backbone starts from {start['file']} ({published}{start['format']}, {digest}):"

@@ -20,7 +20,7 @@ from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.ops.buckets import Plan, Size
 from wsss_jax.ops.sharding import data_mesh, shardable, sharded
 from wsss_jax.stages.base import Needs, SplitSize
-from wsss_jax.stages.train import ASSUMED_CLASSES, Train
+from wsss_jax.stages.network import ASSUMED_CLASSES, NetworkStage
 
 ASSUMED_SIZE: Size = (375, 500)
 """The size of most of VOC's images, where those of the data are not at hand."""
@@ -46,7 +46,7 @@ def trained_method(needs: Needs, size: SplitSize | None) -> Method | None:
     """Returns the method of the need ``checkpoint``, or None if its stage is of another kind."""
     stage = needs["checkpoint"].stage
     classes = ASSUMED_CLASSES if size is None else size.classes
-    return stage.method_for(classes) if isinstance(stage, Train) else None
+    return stage.method_for(classes) if isinstance(stage, NetworkStage) else None
 
 
 def local_mesh(mesh: Mesh) -> tuple[Mesh, int]:

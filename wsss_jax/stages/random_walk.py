@@ -118,6 +118,9 @@ class RandomWalk(WalkSettings, CrfSettings, CrfStage):
         network = load_network(inputs["checkpoint"], len(source.classes), self.network)
         walks = Walks(source, cams, network, self, alpha if walks_too else None)
         threshold = None if walks_too else self.threshold
+        background = {"alpha": alpha} if walks_too else {"threshold": self.threshold}
+        if self.background:
+            background = {"background": self.background}
         crf = part(self, CrfSettings) if self.crf else None
 
         def task(job: Prepared, walk: Walk) -> WalkTask:
@@ -141,7 +144,7 @@ class RandomWalk(WalkSettings, CrfSettings, CrfStage):
             "walked": done.made,
             "images_per_second": done.images_per_second,
             "network": self.network,
-            **({"alpha": alpha} if walks_too else {"threshold": self.threshold}),
+            **background,
             "beta": self.beta,
             "steps": self.steps,
             "crf": self.crf,

@@ -22,9 +22,10 @@ from wsss_jax.methods.checks import check_method
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import check_divisible, data_mesh, shardable
 from wsss_jax.settings import name_of
-from wsss_jax.stages.base import Context, Need, Needs, SplitSize, Stage, expect
+from wsss_jax.stages.base import Context, Need, Needs, SplitSize, expect
 from wsss_jax.stages.crf import expect_alpha
 from wsss_jax.stages.initial_weights import expect_same_network
+from wsss_jax.stages.network import ASSUMED_CLASSES, NetworkStage
 from wsss_jax.training.checkpoints import Checkpoints
 from wsss_jax.training.compilations import Compilations, compilations
 from wsss_jax.training.evaluation import Evaluations
@@ -47,8 +48,6 @@ from wsss_jax.weights.import_weights import import_backbone
 from wsss_jax.weights.npz import load_weights, save_weights
 
 _NEEDS = ("init", "backbone", "masks", "labels")
-ASSUMED_CLASSES = 20
-"""The number of VOC's classes, where the data is not at hand."""
 _FEW_STEPS, _ENOUGH_STEPS = 100, 500
 _POSITIVE = ("batch_size", "log_every", "keep")
 _NOT_NEGATIVE = ("epochs", "steps", "image_every", "checkpoint_every", "num_threads", "prefetch")
@@ -61,7 +60,7 @@ _FLOAT32 = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(TargetSettings, Stage):
+class Train(TargetSettings, NetworkStage):
     """Trains a method: ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and ``weights.npz``.
 
     With a need ``init``, all weights start from those of that training stage; with a need
@@ -92,13 +91,11 @@ class Train(TargetSettings, Stage):
       prefetch: the number of batches that are kept ready.
     """
 
-    outputs: ClassVar[tuple[str, ...]] = ("weights.npz",)
     no_effect: ClassVar[frozenset[str]] = frozenset(
         {"log_every", "image_every", "checkpoint_every", "keep", "num_threads", "prefetch"}
     )
 
     split: str = "train_aug"
-    method: Method
     augment: Augment = dataclasses.field(default_factory=Augment)
     optimizer: OptimizerSettings
     batch_size: int
@@ -152,10 +149,6 @@ class Train(TargetSettings, Stage):
         """Steps of the run: whole batches per epoch times epochs, unless `steps` is set."""
         return self.steps or max(images // self.batch_size, 1) * self.epochs
 
-    def predictions(self) -> tuple[str, ...]:
-        """Those of its method; see `Stage`."""
-        return self.method_for(0).outputs
-
     def check(self, needs: Needs) -> None:
         """Refuses what cannot work; see `Stage`."""
         super().check(needs)
@@ -193,7 +186,7 @@ class Train(TargetSettings, Stage):
 
     def _check_weights(self, name: str, need: Need) -> None:
         """Refuses weights of another network; those of a stage of another kind are unknown."""
-        if isinstance(need.stage, Train):
+        if isinstance(need.stage, NetworkStage):
             theirs, mine = (s.method_for(ASSUMED_CLASSES) for s in (need.stage, self))
             expect_same_network(name, need.name, theirs, mine)
 
@@ -201,7 +194,7 @@ class Train(TargetSettings, Stage):
         """Refuses a batch larger than the split and evaluation without masks; checks the method."""
         source = ctx.source(self.split)
         check_batch_size(self.batch_size, len(source))
-        check_method(self.method_for(len(source.classes)))
+        super().check_data(ctx)
         for one in self._evaluated.values():
             one.check_source(ctx.source(one.split))
 
@@ -410,7 +403,3 @@ class Train(TargetSettings, Stage):
                 f" {advice} makes about {_ENOUGH_STEPS}"
             )
         ]
-
-    def method_for(self, num_classes: int) -> Method:
-        """The method, for data of so many foreground classes."""
-        return dataclasses.replace(self.method, num_classes=num_classes)

@@ -19,9 +19,11 @@ from flax import traverse_util
 from jaxtyping import PyTree
 
 from wsss_jax.errors import UserError
+from wsss_jax.methods.base import Method
+from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.torch_names import from_torch_layout
-from wsss_jax.weights.checkpoint import read_checkpoint
+from wsss_jax.weights.checkpoint import Checkpoint, read_checkpoint
 from wsss_jax.weights.names import (
     Variables,
     foreign_arrays,
@@ -30,7 +32,10 @@ from wsss_jax.weights.names import (
     torch_names,
 )
 
-HEADS = r"(classifier|_?fc\w*|f8_\d|f9)\..*"
+HEADS = (
+    r"((classifier|_?fc\w*|f8_\d|gn8_\d|f9|conv_fov2?|bn_fov2?|cls_conv|mean_shift)\..*"
+    r"|(newly_added|edge_layers|dp_layers)\..*|path_indices\d+|disp_target)"
+)
 """Layers after the backbone in published files, such as classifiers and heads of other methods."""
 
 
@@ -80,6 +85,17 @@ def _listed(title: str, names: Iterable[str], most: int = 8) -> list[str]:
     return [f"{len(names)} {title}: {', '.join(names[:most])}{more}"]
 
 
+def _one_class(expected: tuple[int, ...], found: tuple[int, ...]) -> str:
+    """Returns a remark if a classifier has a class more or less than expected."""
+    if expected[:-1] != found[:-1] or abs(expected[-1] - found[-1]) != 1:
+        return ""
+    theirs, ours = ("with", "without") if found[-1] > expected[-1] else ("without", "with")
+    return (
+        f": {found[-1]} classes {theirs} the background, where the classifier of this method has"
+        f" {expected[-1]} {ours} it"
+    )
+
+
 def compare_arrays(
     variables: Variables, arrays: Mapping[str, np.ndarray], backbone: Backbone | None = None
 ) -> Comparison:
@@ -109,7 +125,8 @@ def compare_arrays(
         expected = tuple(flat[path].shape)
         array = _as_variable(path, found[name], expected, backbone)
         if array.shape != expected:
-            unfit.append(f"{name} (expected {expected}, found {array.shape} in our layout)")
+            told = f"expected {expected}, found {array.shape} in our layout"
+            unfit.append(f"{name} ({told}{_one_class(expected, array.shape)})")
         elif not _is_floating(array) or not np.isfinite(array).all():
             unfit.append(f"{name} (expected finite numbers)")
         else:
@@ -207,8 +224,6 @@ def import_backbone(
     arrays = checkpoint.arrays
     if has_our_names(arrays):  # as in the weights.npz of a run
         arrays = {name: a for name, a in arrays.items() if name.split("/")[1] == "backbone"}
-    about = [checkpoint.format, *checkpoint.notes, f"sha256 {checkpoint.sha256[:16]}"]
-    source = f"{path} ({', '.join(about)})"
     everything = {"params": params, **variables}
     part = {
         collection: {"backbone": tree["backbone"]}
@@ -216,29 +231,65 @@ def import_backbone(
         if "backbone" in tree
     }
 
-    def compared(found: Comparison) -> None:
-        record(
-            {
-                "file": checkpoint.path.name,
-                "format": checkpoint.format,
-                "sha256": checkpoint.sha256,
-                "notes": list(checkpoint.notes),
-                "matched": len(found.values),
-                "resized": list(found.resized),
-                "missing": list(found.missing),
-                "unexpected": list(found.unexpected),
-            }
-        )
-
     part = import_arrays(
         part,
         arrays,
         backbone=backbone,
         ignore=HEADS,
-        source=source,
+        source=_source(checkpoint),
         log=log,
-        record=compared,
+        record=lambda found: record(_recorded(checkpoint, found)),
     )
     for collection, tree in part.items():
         everything[collection] = {**everything[collection], **tree}
     return everything.pop("params"), everything
+
+
+def import_network(
+    path: Path,
+    method: Method,
+    log: Callable[[str], None] = lambda _: None,
+    record: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> tuple[PyTree, PyTree]:
+    """Returns the (parameters, other variables) of a method's whole network from a file.
+
+    Args:
+      path: a checkpoint of a network that was trained with this method, by this program or by the
+        authors', whose names `Method.foreign_arrays` and `Backbone.foreign_arrays` know.
+      method: the method for the classes of the network.
+      log, record: as in `import_backbone`.
+
+    Raises:
+      UserError: the file does not hold exactly the variables of this network.
+    """
+    checkpoint = read_checkpoint(path)
+    params, variables = variable_shapes(method)
+    found = import_arrays(
+        {"params": params, **variables},
+        method.foreign_arrays(checkpoint.arrays),
+        backbone=method.backbone,
+        source=_source(checkpoint),
+        log=log,
+        record=lambda found: record(_recorded(checkpoint, found)),
+    )
+    return found.pop("params"), found
+
+
+def _source(checkpoint: Checkpoint) -> str:
+    """Returns what messages say about a file."""
+    about = [checkpoint.format, *checkpoint.notes, f"sha256 {checkpoint.sha256[:16]}"]
+    return f"{checkpoint.path} ({', '.join(about)})"
+
+
+def _recorded(checkpoint: Checkpoint, found: Comparison) -> dict[str, Any]:
+    """Returns what results say about a file; see `import_backbone`."""
+    return {
+        "file": checkpoint.path.name,
+        "format": checkpoint.format,
+        "sha256": checkpoint.sha256,
+        "notes": list(checkpoint.notes),
+        "matched": len(found.values),
+        "resized": list(found.resized),
+        "missing": list(found.missing),
+        "unexpected": list(found.unexpected),
+    }

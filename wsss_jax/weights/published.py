@@ -81,6 +81,196 @@ def _torchvision(
     )
 
 
+def _seam(name: str, title: str, megabytes: float, file: str, recipe: str) -> Published:
+    """Whole networks of SEAM's authors, for the stage ``released``."""
+    return Published(
+        name=name,
+        title=title,
+        backbone=dict(name="resnet38"),
+        data="VOC 2012 train_aug, image labels",
+        license="MIT",
+        megabytes=megabytes,
+        publisher="Wang et al., github.com/YudeWang/SEAM",
+        files=(file,),
+        recipes=(recipe,),
+    )
+
+
+def _psa(
+    name: str, title: str, megabytes: float, file: str, backbone: Mapping[str, Any]
+) -> Published:
+    """Whole networks of PSA's authors, for the stage ``released``."""
+    return Published(
+        name=name,
+        title=title,
+        backbone=backbone,
+        data="VOC 2012 train_aug, image labels",
+        license="MIT",
+        megabytes=megabytes,
+        publisher="Ahn and Kwak, github.com/jiwoon-ahn/psa",
+        files=(file,),
+    )
+
+
+def _vit(
+    name: str,
+    title: str,
+    backbone: Mapping[str, Any],
+    megabytes: float,
+    data: str,
+    publisher: str,
+    *files: str,
+    license: str = "Apache-2.0",
+) -> Published:
+    return Published(
+        name=name,
+        title=title,
+        # Another width of the heads or another grid would be read without a message.
+        backbone={"pretrain_size": 224, **backbone, "head_width": 64},
+        data=data,
+        license=license,
+        megabytes=megabytes,
+        publisher=publisher,
+        files=files,
+    )
+
+
+_DEIT = ("ImageNet-1k", "Meta, github.com/facebookresearch/deit")
+_DINO = ("ImageNet-1k without labels", "Meta, github.com/facebookresearch/dino")
+_DINOV2 = ("LVD-142M without labels", "Meta, github.com/facebookresearch/dinov2")
+_AUGREG = ("ImageNet-21k", "Google, github.com/google-research/vision_transformer")
+_CLIP = ("400 M pairs of images and texts", "OpenAI, in the form of Hugging Face's transformers")
+
+_TRANSFORMERS = (
+    _vit(
+        "deit_tiny",
+        "DeiT-Ti/16",
+        dict(name="vit", width=192),
+        22.9,
+        *_DEIT,
+        "deit_tiny_patch16_224-a1311bcf.pth",
+    ),
+    _vit(
+        "deit_small",
+        "DeiT-S/16",
+        dict(name="vit"),
+        88.2,
+        *_DEIT,
+        "deit_small_patch16_224-cd65a155.pth",
+    ),
+    _vit(
+        "deit_small_distilled",
+        "DeiT-S/16, distilled",
+        dict(name="vit", distilled=True),
+        89.7,
+        *_DEIT,
+        "deit_small_distilled_patch16_224-649709d9.pth",
+    ),
+    _vit(
+        "deit_base",
+        "DeiT-B/16",
+        dict(name="vit", width=768),
+        346.3,
+        *_DEIT,
+        "deit_base_patch16_224-b5f2ef4d.pth",
+    ),
+    _vit(
+        "dino_small", "DINO S/16", dict(name="vit"), 86.7, *_DINO, "dino_deitsmall16_pretrain.pth"
+    ),
+    _vit(
+        "dino_small_8",
+        "DINO S/8",
+        dict(name="vit", patch=8),
+        86.7,
+        *_DINO,
+        "dino_deitsmall8_pretrain.pth",
+    ),
+    _vit(
+        "dino_base",
+        "DINO B/16",
+        dict(name="vit", width=768),
+        343.2,
+        *_DINO,
+        "dino_vitbase16_pretrain.pth",
+    ),
+    _vit(
+        "dino_base_8",
+        "DINO B/8",
+        dict(name="vit", width=768, patch=8),
+        343.2,
+        *_DINO,
+        "dino_vitbase8_pretrain.pth",
+    ),
+    _vit(
+        "dinov2_small",
+        "DINOv2 S/14",
+        dict(name="dinov2", pretrain_size=518),
+        88.2,
+        *_DINOV2,
+        "dinov2_vits14_pretrain.pth",
+    ),
+    _vit(
+        "dinov2_small_registers",
+        "DINOv2 S/14 with registers",
+        dict(name="dinov2", registers=4, pretrain_size=518),
+        88.2,
+        *_DINOV2,
+        "dinov2_vits14_reg4_pretrain.pth",
+    ),
+    _vit(
+        "dinov2_base",
+        "DINOv2 B/14",
+        dict(name="dinov2", width=768, pretrain_size=518),
+        346.3,
+        *_DINOV2,
+        "dinov2_vitb14_pretrain.pth",
+    ),
+    _vit(
+        "dinov2_base_registers",
+        "DINOv2 B/14 with registers",
+        dict(name="dinov2", width=768, registers=4, pretrain_size=518),
+        346.3,
+        *_DINOV2,
+        "dinov2_vitb14_reg4_pretrain.pth",
+    ),
+    _vit(
+        "augreg_small",
+        "ViT-S/16 of AugReg",
+        dict(name="augreg"),
+        120.3,
+        *_AUGREG,
+        "S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0.npz",
+    ),
+    _vit(
+        "augreg_base",
+        "ViT-B/16 of AugReg",
+        dict(name="augreg", width=768),
+        410.4,
+        *_AUGREG,
+        "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz",
+    ),
+    _vit(
+        "clip_base",
+        "CLIP B/16, both towers",
+        dict(name="clip_image", activation="quick_gelu"),
+        598.5,
+        *_CLIP,
+        "clip-vit-base-patch16",
+        license="MIT",
+    ),
+    _vit(
+        "clip_large",
+        "CLIP L/14, both towers",
+        dict(name="clip_image", width=1024, depth=24, patch=14, activation="quick_gelu"),
+        1710.5,
+        *_CLIP,
+        "clip-vit-large-patch14",
+        license="MIT",
+    ),
+)
+"""The sizes of the files are those of their float32 numbers, heads included."""
+
+
 PUBLISHED: tuple[Published, ...] = (
     _lite(0, "efficientnet-lite0-57934424.pth", 18.8, ("seam_own_light",)),
     _lite(1, "efficientnet-lite1-77cc7160.pth", 21.9),
@@ -140,5 +330,83 @@ PUBLISHED: tuple[Published, ...] = (
         178.8,
         "resnet101-cd907fc2.pth",
     ),
+    _torchvision(
+        "vgg16",
+        "VGG16",
+        dict(name="vgg16", batch_norm=False, pixels="torchvision"),
+        553.4,
+        "vgg16-397923af.pth",
+    ),
+    _torchvision(
+        "vgg16_bn",
+        "VGG16 with batch norm",
+        dict(name="vgg16", batch_norm=True, pixels="torchvision"),
+        553.5,
+        "vgg16_bn-6c64b313.pth",
+    ),
+    _torchvision(
+        "convnext_tiny",
+        "ConvNeXt-T",
+        dict(name="convnext", size="tiny"),
+        114.4,
+        "convnext_tiny-983f1562.pth",
+    ),
+    _torchvision(
+        "convnext_small",
+        "ConvNeXt-S",
+        dict(name="convnext", size="small"),
+        201.0,
+        "convnext_small-0c510722.pth",
+    ),
+    _seam(
+        "resnet38_seam",
+        "SEAM with ResNet38, the whole network",
+        421.6,
+        "resnet38_SEAM.pth",
+        "seam_voc_released",
+    ),
+    _seam(
+        "resnet38_aff_seam",
+        "AffinityNet with ResNet38 for SEAM's maps, the whole network",
+        426.1,
+        "resnet38_aff_SEAM.pth",
+        "seam_voc_released",
+    ),
+    _seam(
+        "deeplabv1_resnet38_seam",
+        "DeepLabv1 with ResNet38 from SEAM's pseudo labels, the whole network",
+        497.1,
+        "deeplabv1_resnet38_VOCDataset_itr20000_sub0_all_64.754.pth",
+        "seg_voc_released",
+    ),
+    _psa(
+        "resnet38_cls_psa",
+        "PSA's CAM with ResNet38, the whole network",
+        420.8,
+        "res38_cls.pth",
+        dict(name="resnet38"),
+    ),
+    _psa(
+        "resnet38_aff_psa",
+        "PSA's AffinityNet with ResNet38, the whole network",
+        426.1,
+        "res38_aff.pth",
+        dict(name="resnet38"),
+    ),
+    _psa(
+        "vgg16_cls_psa",
+        "PSA's CAM with VGG16, the whole network",
+        82.0,
+        "vgg16_cls.pth",
+        dict(name="vgg16", pixels="caffe", fc_dilation=1),
+    ),
+    _psa(
+        "vgg16_aff_psa",
+        "PSA's AffinityNet with VGG16, the whole network",
+        84.2,
+        "vgg16_aff.pth",
+        dict(name="vgg16", pixels="caffe", fc_dilation=4),
+    ),
+    *_TRANSFORMERS,
 )
 """The published weights in the order in which they are listed."""
