@@ -8,11 +8,6 @@ _VOC_PUBLISHED = (
     *("cam_psa_voc", "cam_voc", "ecsnet_voc", "pss_one_stage_voc", "pss_voc"),
     *("seam_voc", "seam_voc_test", "ssenet_voc"),
 )
-_VOC_LIGHT = (
-    *("cam_irn_voc_light", "cam_psa_voc_light", "cam_voc_light", "ecsnet_voc_light"),
-    *("pss_one_stage_voc_light", "pss_voc_light", "seam_voc_light", "seg_voc_light"),
-    "ssenet_voc_light",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
