@@ -84,7 +84,10 @@ def test_pictures_are_complete_and_described(made):
 
 def test_names_cannot_break_the_page(made):
     _, text, page = made
-    assert len(page.named("script")) == 1
+    scripts = page.named("script")
+    run = [a for a in scripts if "type" not in a]
+    assert len(run) == 2 and len(scripts) == 3 + len(IDS), "the rest is data, which is not run"
+    assert {a.get("type") for a in scripts if a not in run} == {"application/json", "text/plain"}
     assert "<script>alert" not in text and "<img src=x" not in text
     assert not [a for _, a in page.tags if any(name.startswith("on") for name in a)]
     assert EVIL_ID in page.text and CLASSES[1] in page.text, "shown as they are"
@@ -115,9 +118,22 @@ def test_charts_carry_their_values(made):
     assert charts[2]["log"], "terms of very different size"
 
 
-def test_class_table_is_sortable_with_every_class(made):
-    _, _, page = made
-    assert len(page.named("th", **{"aria-sort": "none"})) == 5  # class, two IoUs, two rates
+def test_class_table_is_sortable_with_every_class_and_stage(made):
+    ctx, _, page = made
+    assert len(page.named("th", **{"aria-sort": "none"})) == 3  # class and every evaluation
+    (group,) = page.named("div", class_="measures")
+    assert "hidden" in group, "the script shows it"
+    measures = [text for text in page.text if text in ("IoU", "Precision", "Recall")]
+    assert measures[-3:] == ["IoU", "Precision", "Recall"]
+    metrics = json.loads((ctx.workdir / "eval_cam" / "metrics.json").read_text())
+    rows = [json.loads(str(a["data-measures"])) for a in page.named("tr") if "data-measures" in a]
+    assert len(rows) == len(NAMES) + 1
+    for name, row in zip(NAMES, rows, strict=False):
+        for measure, values in zip(("iou", "precision", "recall"), row, strict=True):
+            expected = metrics["per_class"][name][measure]
+            assert values == pytest.approx([expected, expected], abs=1e-5)
+    means = [metrics[key] for key in ("miou", "precision", "recall")]
+    assert [row[0] for row in rows[-1]] == pytest.approx(means, abs=1e-5)
     values = [a["data-value"] for a in page.named("th", scope="row") if "data-value" in a]
     assert values == list(NAMES)
 

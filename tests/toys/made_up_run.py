@@ -205,7 +205,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("img", "meta", "br", "hr", "wbr"):
+        if tag not in ("img", "input", "meta", "br", "hr", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):

@@ -86,15 +86,19 @@ def test_gaps_break_lines_unless_they_are_joined():
 
 def test_a_value_without_neighbors_is_a_dot():
     one = LineChart("Loss", [1.0], [Series("loss", [0.5], 1)], "step")
-    assert draw(one)[1].count("<use") == 1
+    svg = draw(one)[1]
+    assert svg.count("<use") == 1
+    assert [t for t in Page(svg).text if "loss" in t] == ["loss 0.5"], "its value is told"
+    assert [t for t in Page(svg).text if t.startswith("0.9") or t.startswith("1.")] == []
+    assert "1" in Page(svg).text, "the only tick is its step"
     assert draw(chart(Series("a", [1.0, None, 3.0, 2.0], 1)))[1].count("<use") == 1
     assert "<use" not in draw(chart(Series("a", [1.0, 2.0, 3.0, 2.0], 1)))[1]
 
 
 def test_lines_differ_in_color_or_dashes():
-    styles = [line_style(shade) for shade in range(1, 19)]
-    assert [color for color, _ in styles[:6]] == list(LINES) and styles[6][0] == LINES[0]
-    assert len(set(styles)) == 18
+    styles = [line_style(shade) for shade in range(1, 25)]
+    assert [color for color, _ in styles[:12]] == list(LINES) and styles[12][0] == LINES[0]
+    assert len(set(styles)) == 24 and len(set(LINES)) == 12, "ten terms of a loss differ in color"
     names = ["one", "two", "three"]
     svg = draw(
         chart(*(Series(name, [1.0, 2.0, 3.0, 1.0 * n], n) for n, name in enumerate(names, 1)))

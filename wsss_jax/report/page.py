@@ -8,27 +8,37 @@ from wsss_jax.files import flatten
 from wsss_jax.report import wording
 from wsss_jax.report.charts import threshold_chart, training_charts
 from wsss_jax.report.collect import Evaluation, Run
+from wsss_jax.report.explorer import Explorer
 from wsss_jax.report.gallery import GROUPS, Sample, View
 from wsss_jax.report.render import Figure, line_figure, render
 from wsss_jax.viz.colors import class_colors
 
+_MEASURES = {
+    "iou": ("IoU", "miou"),
+    "precision": ("Precision", "precision"),
+    "recall": ("Recall", "recall"),
+    "fp_rate": ("False-positive rate", ""),
+    "fn_rate": ("False-negative rate", ""),
+    "boundary_iou": ("Boundary IoU", "boundary_miou"),
+}
+"""The title of each measure of a class, and the name of its mean in the metrics, if it has one."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ClassRow:
-    """A class in the table with its color, and its IoU and rates, which are None if unknown."""
+    """A class in the table: its color, and `values` [measure][evaluation], None if unknown."""
 
     name: str
     color: str
-    ious: tuple[float | None, ...]
-    rates: tuple[float | None, ...]
+    values: tuple[tuple[float | None, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassTable:
-    """The IoU of every class in `evaluations`, and `rates` (precision, recall) in the last one."""
+    """The measures of every class in all evaluations with scores of classes."""
 
     evaluations: tuple[Evaluation, ...]
-    rates: tuple[str, ...]
+    measures: tuple[str, ...]
     rows: tuple[ClassRow, ...]
     mean: ClassRow
 
@@ -49,8 +59,9 @@ def build_page(
     classes: Sequence[str],
     provenance: Mapping[str, str],
     no_pictures: str = "",
+    explorer: Explorer | None = None,
 ) -> str:
-    """Returns the whole page as text, below 4 MB.
+    """Returns the whole page as text, below 4 MB without the explorer.
 
     Args:
       run: the results of the stages.
@@ -59,6 +70,7 @@ def build_page(
       classes: the names of the foreground classes in the order of their indices.
       provenance: names and values for the bottom of the page.
       no_pictures: a sentence that says why the gallery is empty.
+      explorer: the data of the explorer, if there is one.
     """
     colors = page_colors(classes)
     named = dict(zip(("background", *classes), colors, strict=True))
@@ -75,6 +87,8 @@ def build_page(
     return render(
         "wsss_jax.report",
         "report.html.jinja",
+        further=explorer.bytes if explorer else 0,
+        explorer=explorer,
         run=run,
         headlines=wording.headlines(run),
         strip=_strip(samples),
@@ -119,26 +133,38 @@ def _strip(samples: Sequence[Sample]) -> tuple[tuple[str, View], ...]:
 
 
 def _class_table(run: Run, colors: Mapping[str, str]) -> ClassTable | None:
-    """Returns the table of `wording.leading` evaluations, or None without scores of classes."""
-    shown = wording.leading([e for e in run.evaluations if e.stage.metrics.get("iou")])
+    """Returns the table of all evaluations, or None without scores of classes."""
+    shown = [e for e in run.evaluations if e.stage.metrics.get("iou")]
     if not shown:
         return None
     metrics = [e.stage.metrics for e in shown]
-    per_class = metrics[-1].get("per_class") or {}
-    rates = tuple(
-        key for key in ("precision", "recall") if any(key in v for v in per_class.values())
-    )
     known = {name for m in metrics for name in m["iou"]}
     names = [name for name in colors if name in known]
     names += sorted(known - set(names))
-    rows = tuple(
-        ClassRow(
-            name,
-            colors.get(name, "#888"),
-            tuple(m["iou"].get(name) for m in metrics),
-            tuple(per_class.get(name, {}).get(key) for key in rates),
-        )
+    values = {
+        name: tuple(tuple(_measured(m, name, key) for m in metrics) for key in _MEASURES)
         for name in names
+    }
+    means = tuple(tuple(m.get(mean) for m in metrics) for _, mean in _MEASURES.values())
+    kept = [
+        place
+        for place in range(len(_MEASURES))
+        if any(value is not None for found in values.values() for value in found[place])
+    ]
+
+    def row(name: str, color: str, found: tuple[tuple[float | None, ...], ...]) -> ClassRow:
+        return ClassRow(name, color, tuple(found[place] for place in kept))
+
+    titles = [title for title, _ in _MEASURES.values()]
+    return ClassTable(
+        tuple(shown),
+        tuple(titles[place] for place in kept),
+        tuple(row(name, colors.get(name, "#888"), values[name]) for name in names),
+        row("Mean", "", means),
     )
-    means = tuple(m.get("miou") for m in metrics), tuple(metrics[-1].get(key) for key in rates)
-    return ClassTable(tuple(shown), rates, rows, ClassRow("Mean", "", *means))
+
+
+def _measured(metrics: Mapping[str, Any], name: str, measure: str) -> float | None:
+    if measure in ("iou", "boundary_iou"):
+        return (metrics.get(measure) or {}).get(name)
+    return (metrics.get("per_class") or {}).get(name, {}).get(measure)

@@ -20,7 +20,7 @@ from wsss_jax.viz.line_chart import LineChart, draw_lines
 from wsss_jax.viz.sheet import Sheet
 from wsss_jax.viz.style import PAGE_COLORS, line_style
 
-_MOST_BYTES = 3_600_000
+_MOST_BYTES = 3_600_000  # without the explorer's data
 _WIDTH, _HEIGHT = 560, 350  # of a chart; pages scale it to the width of its card
 
 
@@ -106,17 +106,18 @@ def _short(value: int | float) -> float:
     return float(f"{value:.5g}")
 
 
-def render(package: str, template: str, **values: Any) -> str:
+def render(package: str, template: str, *, further: int = 0, **values: Any) -> str:
     """Renders a template of `package` with `values`.
 
-    Pictures are as large as possible with a page below 4 MB. Templates get `pictures` (see
+    Pictures are as large as possible with a page below 4 MB, not counting `further` bytes that do
+    not depend on them. Templates get `pictures` (see
     `Pictures`), the module `wording`, and ``asset(NAME)`` for a file of style or script. Everything
     else that they insert is escaped, and a name that does not exist is an error.
     """
     page = ""
     for pictures in _PICTURES:
         page = _environment(package).get_template(template).render(pictures=pictures, **values)
-        if len(page.encode()) < _MOST_BYTES:
+        if len(page.encode()) - further < _MOST_BYTES:
             break
     return page
 

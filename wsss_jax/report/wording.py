@@ -122,6 +122,11 @@ def plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def rounded(values: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
+    """Returns fractions with the digits that a page shows, so that it stays small."""
+    return [[None if v is None else round(v, 5) for v in row] for row in values]
+
+
 def shortened(text: str, length: int) -> str:
     """Shortens a text to `length` characters, with an ellipsis at the end."""
     return text if len(text) <= length else text[: length - 1] + "…"
@@ -192,6 +197,27 @@ def choice_sentence(evaluation: Evaluation) -> str:
         images = count(held_out, "image")
         return f"The threshold was chosen on {images} held out, which do not count in the scores."
     return _CHOICE_SENTENCES.get(choice, "")
+
+
+def background_sentences(evaluations: Iterable[Evaluation]) -> list[str]:
+    """Returns a sentence that explains the backgrounds of `threshold_note`, if there are some."""
+    if not any(threshold_note(e).startswith("background (1 − max)^") for e in evaluations):
+        return []
+    return [
+        "“background (1 − max)^α” has no fixed threshold: the score of the background in a pixel is"
+        " one minus its largest activation, to the power of α. The larger α is, the less"
+        " background is left."
+    ]
+
+
+def no_scores_sentence(run: Run) -> str:
+    """Returns why there are no scores."""
+    if any(stage.type == "evaluate" for stage in run.stages):
+        return "Nothing was evaluated in this run."
+    return (
+        "There are no scores, as this recipe has no stage of type evaluate: it was made for images"
+        " without ground-truth masks. The pictures show what it has found."
+    )
 
 
 def scales_note(evaluation: Evaluation) -> str:

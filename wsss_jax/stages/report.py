@@ -15,6 +15,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
 from wsss_jax.host.provenance import git_revision, versions
 from wsss_jax.report.collect import Evaluation, Run, collect
+from wsss_jax.report.explorer import Explorer, make_explorer
 from wsss_jax.report.gallery import Sample, make_gallery, map_folders, shown_evaluation
 from wsss_jax.report.page import build_page
 from wsss_jax.report.picture import draw_picture
@@ -29,18 +30,24 @@ class Report(Stage):
 
     Attributes:
       images_per_group: the number of images shown in each of the groups best, median and worst.
+      explorer_images: the most images of each split in the explorer, which shows them with
+        their maps and masks; 0 makes a page without it.
+      explorer_megabytes: the most megabytes that the explorer adds to the page.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("report.html", "report.png")
     redone_freely: ClassVar[bool] = True
 
     images_per_group: int = 3
+    explorer_images: int = 200
+    explorer_megabytes: float = 20.0
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.
 
         Returns:
-          The names of the files, the number of images shown and the size of the page in bytes.
+          The names of the files, the numbers of images in the gallery and in the explorer, and the
+          size of the page in bytes.
         """
         if ctx.process_index != 0:
             return {}
@@ -51,7 +58,8 @@ class Report(Stage):
         )
         if not classes:
             classes = _named_classes(found)
-        page = build_page(found, samples, evaluation, classes, _provenance(found), reason)
+        explorer = None if reason else self._explorer(ctx, found, evaluation)
+        page = build_page(found, samples, evaluation, classes, _provenance(found), reason, explorer)
         files = {
             "report.html": page.encode(),
             "report.png": draw_picture(found, samples, classes),
@@ -65,8 +73,16 @@ class Report(Stage):
             "page": "report.html",
             "picture": "report.png",
             "images_shown": len(samples),
+            "images_to_explore": len(explorer.pixels) if explorer else 0,
             "page_bytes": len(files["report.html"]),
         }
+
+    def _explorer(self, ctx: Context, found: Run, evaluation: Evaluation | None) -> Explorer | None:
+        if evaluation is None:
+            return None
+        return make_explorer(
+            found, evaluation, ctx.source, self.explorer_images, self.explorer_megabytes, ctx.seed
+        )
 
 
 def _pictures(

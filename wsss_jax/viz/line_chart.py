@@ -117,15 +117,26 @@ def draw_lines(
 ) -> Axes:
     """Draws the legend, lines and marks of a chart into a rectangle and returns the axes."""
     named = [s for s in chart.series if not s.faint]
-    legend = _draw_legend(sheet, named, left + 4, top, left + width) if len(named) > 1 else 0
+    alone = len(chart.x) == 1
+    if alone:  # A single dot says little, so the legend tells its value.
+        named = [_told(s) for s in named]
+    keyed = len(named) > 1 or alone
+    legend = _draw_legend(sheet, named, left + 4, top, left + width) if keyed else 0
     top, height = top + legend, height - legend
     axes = sheet.axes(left + _LEFT, top + 8, width - _LEFT - _RIGHT, height - 8 - _BELOW)
     _set_scales(axes, chart)
     for s in chart.series:
-        _draw_series(axes, chart.x, s, dashed=len(named) > 1)
+        _draw_series(axes, chart.x, s, dashed=len(named) > 1, dot=10 if alone else 6)
     for mark in chart.marks:
         _draw_mark(axes, mark)
     return axes
+
+
+def _told(series: Series) -> Series:
+    """Returns a series of one value, which its legend tells."""
+    value = series.y[0]
+    text = series.legend or (series.name if value is None else f"{series.name} {number(value)}")
+    return dataclasses.replace(series, legend=text)
 
 
 def _draw_legend(
@@ -157,7 +168,10 @@ def _set_scales(axes: Axes, chart: LineChart) -> None:
         axes.set_yticks(ticks)
     first, last = chart.x[0], chart.x[-1]
     axes.set_xlim((first, last) if first < last else (first - 0.5, last + 0.5))
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=_ROUND))
+    if first < last:
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=_ROUND))
+    else:
+        axes.set_xticks([first])
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: number(round(value, 12))))
     axes.set_facecolor("none")
@@ -178,7 +192,9 @@ def _ticks(values: Sequence[Number]) -> list[float]:
     return [float(tick) for tick in MaxNLocator(5, steps=_ROUND).tick_values(low, high)]
 
 
-def _draw_series(axes: Axes, x: Sequence[Number], series: Series, *, dashed: bool) -> None:
+def _draw_series(
+    axes: Axes, x: Sequence[Number], series: Series, *, dashed: bool, dot: Number
+) -> None:
     y = np.array([math.nan if value is None else value for value in series.y], np.float64)
     if series.joined:
         x = [at for at, value in zip(x, series.y, strict=True) if value is not None]
@@ -196,7 +212,7 @@ def _draw_series(axes: Axes, x: Sequence[Number], series: Series, *, dashed: boo
         alpha=0.35 if series.faint else None,
         marker="o" if alone.size else None,
         markevery=alone.tolist(),
-        ms=6,
+        ms=dot,
         mew=0,
         clip_on=False,
     )

@@ -119,6 +119,40 @@
     });
   }
 
+  // Measures of classes: the table shows one of them at a time.
+  for (const group of all(".measures")) {
+    const buttons = all("button", group);
+    const table = group.parentElement.querySelector("table");
+    group.hidden = buttons.length < 2;
+    buttons.forEach((choice, measure) => choice.addEventListener("click", () => {
+      buttons.forEach((other) => other.setAttribute("aria-pressed", String(other === choice)));
+      all("th[aria-sort]", table).forEach((heading) => heading.setAttribute("aria-sort", "none"));
+      for (const row of all("[data-measures]", table)) {
+        JSON.parse(row.dataset.measures)[measure].forEach((value, column) => {
+          const cell = row.children[column + 1];
+          cell.dataset.value = value ?? -1;
+          cell.querySelector("i").style.width = `${100 * (value ?? 0)}%`;
+          cell.querySelector("b").textContent = value === null ? "–" : (100 * value).toFixed(1);
+        });
+      }
+    }));
+  }
+
+  // Texts to copy; a page from a file may not be allowed to use the clipboard.
+  for (const button of all("[data-copy]")) {
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      const text = byId(button.dataset.copy);
+      getSelection().selectAllChildren(text);
+      try {
+        await navigator.clipboard.writeText(text.textContent);
+        button.textContent = "Copied";
+      } catch {
+        button.textContent = document.execCommand("copy") ? "Copied" : "Selected: press Ctrl+C";
+      }
+    });
+  }
+
   // Pictures: a dialog with the views of an image; left and right change the image.
   const box = byId("box");
   const samples = all(".sample");
