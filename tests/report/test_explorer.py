@@ -46,7 +46,7 @@ def harden(workdir: Path) -> None:
     write_cams(cams / "scene_0.npz", np.array([0, 1]), steps)
     write_cams(cams / "scene_1.npz", np.array([1]), np.full((1, *SIZE), 0.5))
     write_cams(cams / "scene_2.npz", np.array([], np.int32), np.zeros((0, *SIZE)))
-    write_cams(cams / "scene_3.npz", np.array([0]), random.normal(0.5, 1, (1, *SIZE)))
+    write_cams(cams / "scene_3.npz", np.array([0]), random.uniform(0, 1, (1, *SIZE)))
 
 
 def evaluated(ctx: DrawnContext) -> dict[str, Any]:
