@@ -6,6 +6,8 @@ upsampled, so edges of the result follow those of the image, and memory does not
 number of labels.
 """
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
@@ -14,13 +16,13 @@ _RADIUS = 2  # pixels of the low resolution
 _EPSILON = 1e-4  # brightness 0…1, squared
 
 
-def upsampled_labels(
-    scores: Float32[np.ndarray, "l h w"], image: UInt8[np.ndarray, "H W 3"]
-) -> UInt16[np.ndarray, "H W"]:
-    """Returns the position of the best label of each pixel of `image`.
+def upsampled_scores(
+    scores: Float32[np.ndarray, "k h w"], image: UInt8[np.ndarray, "H W 3"]
+) -> Iterator[Float32[np.ndarray, "H W"]]:
+    """Yields each map in the size of `image`.
 
     Args:
-      scores: a map for each label, at any resolution.
+      scores: the maps, at any resolution.
       image: the image in RGB at full resolution.
     """
     (height, width), size = scores.shape[1:], image.shape[1::-1]
@@ -28,16 +30,24 @@ def upsampled_labels(
     guide = cv2.resize(full, (width, height), interpolation=cv2.INTER_AREA)
     mean = _windows(guide)
     variance = _windows(guide * guide) - mean * mean
-    best, chosen = np.full(full.shape, -np.inf, np.float32), np.zeros(full.shape, np.uint16)
-    for label, score in enumerate(scores):
+    for score in map(np.ascontiguousarray, scores):
         average = _windows(score)
         slope = (_windows(guide * score) - mean * average) / (variance + np.float32(_EPSILON))
         value = cv2.resize(_windows(slope), size, interpolation=cv2.INTER_LINEAR)
         value *= full
         value += cv2.resize(_windows(average - slope * mean), size, interpolation=cv2.INTER_LINEAR)
-        better = value > best
-        chosen[better] = label
-        np.maximum(best, value, out=best)
+        yield value
+
+
+def upsampled_labels(
+    scores: Float32[np.ndarray, "k h w"], image: UInt8[np.ndarray, "H W 3"]
+) -> UInt16[np.ndarray, "H W"]:
+    """Returns the position of the largest of `upsampled_scores` of each pixel."""
+    best = np.full(image.shape[:2], -np.inf, np.float32)
+    chosen = np.zeros(image.shape[:2], np.uint16)
+    for position, score in enumerate(upsampled_scores(scores, image)):
+        chosen[score > best] = position
+        np.maximum(best, score, out=best)
     return chosen
 
 

@@ -8,8 +8,17 @@ pause, because virtual machines may return free pages to their host.
 
 import ctypes
 import sys
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # from <malloc.h>
+
+_CGROUPS = (  # the limit of a container and its use, in both versions of control groups
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
 
 
 def share_one_heap() -> bool:
@@ -28,6 +37,25 @@ def keep_freed_memory() -> bool:
         (_M_TRIM_THRESHOLD, -1),  # never
         (_M_TOP_PAD, 64 << 20),
     )
+
+
+def free_memory() -> int | None:
+    """Returns the bytes that new processes may take, or None if this system does not tell.
+
+    It is the memory that the kernel could free, or what is left of the limit of a container.
+    """
+    try:
+        text = Path("/proc/meminfo").read_text()
+        free = int(text.partition("MemAvailable:")[2].split()[0]) << 10
+    except (OSError, ValueError, IndexError):
+        return None
+    for limit, used in _CGROUPS:
+        try:
+            most, now = (Path(path).read_text().strip() for path in (limit, used))
+            free = min(free, max(int(most) - int(now), 0))
+        except (OSError, ValueError):  # There is no such file, or no limit ("max").
+            continue
+    return free
 
 
 def _set(*options: tuple[int, int]) -> bool:

@@ -2,10 +2,10 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
+import cv2
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float, Float32, Integer, Shaped, UInt8
 
 from wsss_jax.data.images import decode_image, encode_mask
 from wsss_jax.files import atomic_write
@@ -13,10 +13,14 @@ from wsss_jax.host.dense_crf import (
     CrfSettings,
     HostMeanField,
     MakeMeanField,
+    bounded_size,
     crf_of,
     score_unary,
 )
+from wsss_jax.host.guided import upsampled_labels, upsampled_scores
 from wsss_jax.host.upsampling import Reduced, ViewMaps
+
+_VALUES = 1 << 26  # logits that are summed at once: an image of 3 megapixels with 21 labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,19 +45,20 @@ def class_scores(
 ) -> Shaped[np.ndarray, "*k h w"]:
     """Returns the mean logits of the channels, or their probabilities after the CRF.
 
+    Of an image of more than `wsss_jax.host.dense_crf.MOST_PIXELS` pixels, the CRF sees a smaller
+    one, and its probabilities are upsampled along the edges of the image.
+
     If the device has reduced the logits to the position of the best channel, it is that position.
 
     Raises:
       UserError: the settings of the CRF do not fit the image.
     """
     logits = task.logits
-    on_device = isinstance(logits, Reduced)
-    scores = logits.values if on_device else logits.summed() / np.float32(len(logits.views))
     if task.crf is None:
-        return scores
-    crf = crf_of(decode_image(task.image, task.image_id), task.image_id, task.crf, mean_field)
-    unary = score_unary(softmax(scores.astype(np.float32)))
-    return np.moveaxis(crf.infer(np.moveaxis(unary, 0, 2), task.crf.iterations), 2, 0)
+        return _mean(logits, logits.size) if isinstance(logits, ViewMaps) else logits.values
+    image = decode_image(task.image, task.image_id)
+    q = _refined(task, image, mean_field)
+    return q if q.shape[1:] == image.shape[:2] else np.stack([*upsampled_scores(q, image)])
 
 
 def softmax(logits: Float32[np.ndarray, "k h w"]) -> Float32[np.ndarray, "k h w"]:
@@ -65,12 +70,54 @@ def softmax(logits: Float32[np.ndarray, "k h w"]) -> Float32[np.ndarray, "k h w"
 def write_logit_mask(
     task: LogitTask, paths: tuple[Path, ...], mean_field: MakeMeanField = HostMeanField
 ) -> None:
-    """Writes the mask of the highest mean logits, or of the most probable classes after the CRF.
+    """Writes the mask of the best channels in `class_scores`.
 
     Raises:
       UserError: the settings of the CRF do not fit the image.
     """
-    scores = class_scores(task, mean_field)
-    best: Any = scores.argmax(0) if scores.ndim == 3 else scores
     with atomic_write(paths[0]) as file:
-        file.write(encode_mask(task.logits.channels.astype(np.uint8)[best]))
+        file.write(encode_mask(task.logits.channels.astype(np.uint8)[_best(task, mean_field)]))
+
+
+def _best(task: LogitTask, mean_field: MakeMeanField) -> Integer[np.ndarray, "h w"]:
+    """Returns the position of the best channel of each pixel; memory does not grow with `k`."""
+    logits = task.logits
+    if task.crf is None:
+        return _strongest(logits) if isinstance(logits, ViewMaps) else logits.values
+    image = decode_image(task.image, task.image_id)
+    q = _refined(task, image, mean_field)
+    return q.argmax(0) if q.shape[1:] == image.shape[:2] else upsampled_labels(q, image)
+
+
+def _refined(
+    task: LogitTask, image: UInt8[np.ndarray, "h w 3"], mean_field: MakeMeanField
+) -> Float32[np.ndarray, "k h2 w2"]:
+    """Returns the probabilities after the CRF, at the size at which a large image is refined."""
+    assert task.crf is not None
+    size = image.shape[0], image.shape[1]
+    small = bounded_size(size)
+    if small != size:
+        image = cv2.resize(image, small[::-1], interpolation=cv2.INTER_AREA)
+    how = task.crf.resized((small[0] / size[0] * small[1] / size[1]) ** 0.5)
+    crf = crf_of(image, task.image_id, how, mean_field)
+    unary = score_unary(softmax(_mean(task.logits, small).astype(np.float32)))
+    return np.moveaxis(crf.infer(np.moveaxis(unary, 0, 2), how.iterations), 2, 0)
+
+
+def _mean(logits: ViewMaps | Reduced, size: tuple[int, int]) -> Float[np.ndarray, "k h w"]:
+    """Returns the mean logits at a size, which is that of the image or a smaller one."""
+    if isinstance(logits, ViewMaps):
+        return dataclasses.replace(logits, size=size).summed() / np.float32(len(logits.views))
+    if logits.values.shape[1:] == size:
+        return logits.values
+    planes = (plane.astype(np.float32) for plane in logits.values)
+    return np.stack([cv2.resize(p, size[::-1], interpolation=cv2.INTER_AREA) for p in planes])
+
+
+def _strongest(logits: ViewMaps) -> Integer[np.ndarray, "h w"]:
+    """Returns the position of the best channel, computed a few rows at a time for large images."""
+    height, width = logits.size
+    rows = max(_VALUES // (width * max(len(logits.channels), 1)), 1)
+    views = np.float32(len(logits.views))
+    parts = (logits.summed(slice(start, start + rows)) for start in range(0, height, rows))
+    return np.concatenate([(part / views).argmax(0) for part in parts])

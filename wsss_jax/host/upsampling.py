@@ -40,11 +40,16 @@ class ViewMaps:
     upsample: str
     relu_each: bool
 
-    def summed(self) -> Float32[np.ndarray, "k H W"]:
-        """Returns the sum over all views at the image's size, which is zero without views."""
-        total = np.zeros((len(self.channels), *self.size), np.float32)
+    def summed(self, rows: slice = slice(None)) -> Float32[np.ndarray, "k H W"]:
+        """Returns the sum over all views at the image's size, which is zero without views.
+
+        Args:
+          rows: the rows of the image to compute.
+        """
+        count = len(range(self.size[0])[rows])
+        total = np.zeros((len(self.channels), count, self.size[1]), np.float32)
         for maps, scaled, flipped in self.views:
-            full = upsampled(maps, scaled, self.size, self.upsample)
+            full = upsampled(maps, scaled, self.size, self.upsample, rows)
             if self.relu_each:
                 full = np.maximum(full, 0)
             total += full[:, :, ::-1] if flipped else full
@@ -64,14 +69,19 @@ class Reduced(NamedTuple):
 
 
 def upsampled(
-    maps: Float[np.ndarray, "k h w"], scaled: Size, size: Size, how: str
+    maps: Float[np.ndarray, "k h w"],
+    scaled: Size,
+    size: Size,
+    how: str,
+    part: slice = slice(None),
 ) -> Float32[np.ndarray, "k H W"]:
     """Upsamples maps of an image of size `scaled` to `size`, bilinearly.
 
     With ``corners``, maps are resized to the size of the scaled image with aligned corners, and
-    then to `size`. With ``direct``, they are resized to `size` in one step.
+    then to `size`. With ``direct``, they are resized to `size` in one step. The result has the rows
+    `part` of it.
     """
-    rows = _matrix(maps.shape[1], scaled[0], size[0], how)
+    rows = _matrix(maps.shape[1], scaled[0], size[0], how)[part]
     columns = _matrix(maps.shape[2], scaled[1], size[1], how)
     return rows @ maps.astype(np.float32) @ columns.T
 

@@ -18,7 +18,10 @@ import cv2
 from threadpoolctl import threadpool_limits
 
 from wsss_jax.errors import UserError
-from wsss_jax.host.host_memory import keep_freed_memory
+from wsss_jax.host.host_memory import free_memory, keep_freed_memory
+
+_SHARE = 0.8  # of free memory, which others need as well
+_PROCESS_BYTES = 150 << 20  # a process that does nothing yet
 
 
 def timed(function: Callable[..., object], *arguments: object) -> float:
@@ -41,6 +44,23 @@ def worker_count(setting: int, tasks: int) -> int:
     affinity = getattr(os, "sched_getaffinity", None)  # Linux
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(min(setting or cores, tasks), 1)
+
+
+def fitting_workers(workers: int, each: int) -> int:
+    """Returns how many of `workers` processes of `each` bytes fit into free memory, at least 1."""
+    free = free_memory()
+    if free is None or each <= 0:
+        return workers
+    return max(min(workers, int(_SHARE * free) // (each + _PROCESS_BYTES)), 1)
+
+
+def fitting_note(fitting: int, workers: int, each: int) -> str:
+    """Returns a sentence on how many of `workers` processes of `each` bytes fit."""
+    free = free_memory() or 0
+    return (
+        f"{fitting} of {workers} processes work at once, because each needs up to"
+        f" {each / 2**30:.1f} GiB for the largest image, and {free / 2**30:.1f} GiB are free"
+    )
 
 
 @contextlib.contextmanager

@@ -76,6 +76,7 @@ class Crf(CrfSettings, CrfStage):
             prepare=cam_tasks(source, inputs["cams"]),
             finish=refine,
             processes=self.workers,
+            process_bytes=self.crf_bytes(source.sizes, len(source.classes)),
         )
         done, crf = self.on_images_with_crf(ctx, source, work, "CRF")
         return {

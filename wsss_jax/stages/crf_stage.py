@@ -3,16 +3,19 @@
 import dataclasses
 import functools
 import statistics
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
 
 from wsss_jax.data.source import Source
-from wsss_jax.host.workers import timed, worker_count
+from wsss_jax.host.dense_crf import memory
+from wsss_jax.host.workers import fitting_note, fitting_workers, timed, worker_count
 from wsss_jax.ops.mean_field import DeviceMeanField
-from wsss_jax.stages.base import Context
-from wsss_jax.stages.per_image import Done, ImageWork, PerImageStage
+from wsss_jax.stages.base import Context, SplitSize
+from wsss_jax.stages.per_image import Done, ImageWork, PerImageStage, Size
 
+_CLASSES = 4  # that nearly all images have at most
 _TRIAL = 4  # images of each way for each worker
 
 
@@ -33,6 +36,34 @@ class CrfStage(PerImageStage):
 
     workers: int = 0
     crf_device: Literal["auto", "host", "device"] = "auto"
+
+    def crf_labels(self, classes: int) -> int:
+        """Returns the labels that its CRFs have at most, or 0 if it has none.
+
+        Args:
+          classes: the number of foreground classes of the data.
+        """
+        return 1 + min(classes, _CLASSES)
+
+    def crf_bytes(self, sizes: Iterable[Size], classes: int) -> int:
+        """Returns the memory that a process takes at most for the CRFs of images of `sizes`."""
+        labels = self.crf_labels(classes)
+        return max((memory(size, labels) for size in set(sizes)), default=0) if labels else 0
+
+    def describe(self, sizes: Mapping[str, SplitSize], asked: bool) -> list[str]:
+        """The processes of its CRFs and their memory; see `Stage`."""
+        del asked
+        split = sizes.get(self.split)
+        if split is None or not split.image_sizes:
+            return []
+        each = self.crf_bytes(split.image_sizes, split.classes)
+        workers = worker_count(self.workers, split.images)
+        if not each or self.crf_device == "device":
+            return []
+        fitting = fitting_workers(workers, each)
+        if fitting < workers:
+            return [f"CRF          {fitting_note(fitting, workers, each)}"]
+        return [f"CRF          {workers} processes of up to {each / 2**30:.1f} GiB each"]
 
     def on_images_with_crf(
         self, ctx: Context, source: Source, work: ImageWork[None], label: str

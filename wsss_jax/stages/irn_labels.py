@@ -42,6 +42,7 @@ class IrnLabels(HardLabels, CrfStage):
             prepare=cam_tasks(source, inputs["cams"]),
             finish=label,
             processes=self.workers,
+            process_bytes=self.crf_bytes(source.sizes, len(source.classes)),
         )
         done, crf = self.on_images_with_crf(ctx, source, work, "labels")
         return {

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ from jaxtyping import Bool, Int
 from wsss_jax.data.source import Source
 from wsss_jax.data.threads import ahead, thread_count, thread_pool
 from wsss_jax.errors import UserError
-from wsss_jax.host.workers import process_pool, worker_count
+from wsss_jax.host.workers import fitting_note, fitting_workers, process_pool, worker_count
 from wsss_jax.ops.buckets import Batch
 from wsss_jax.progress import Progress
 from wsss_jax.stages.base import Context, Stage
@@ -53,6 +54,8 @@ class ImageWork(Generic[Result]):
       sizes: (height, width) of every image of the source, for `on_device`.
       processes: the number of processes in which `finish` runs, or 0 for one per core. If it is
         None, `finish` runs in threads.
+      process_bytes: the memory that each of these processes takes at most. There are fewer
+        processes than `processes` if not all of them fit into free memory, which a note says.
     """
 
     files: tuple[str, ...]
@@ -62,6 +65,7 @@ class ImageWork(Generic[Result]):
     on_device: Callable[[Batch, Sequence[Any]], Iterable[tuple[int, Any]]] | None = None
     sizes: Sequence[Size] = ()
     processes: int | None = None
+    process_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +145,9 @@ def run_on_images(
         workers, finishers = thread_count(), thread_pool()
     else:
         workers = worker_count(work.processes, count)
+        if count and (fitting := fitting_workers(workers, work.process_bytes)) < workers:
+            print(f"note: {fitting_note(fitting, workers, work.process_bytes)}", file=sys.stderr)
+            workers = fitting
         finishers = process_pool(workers)
     made = 0
     pending: dict[Future[Result], int] = {}

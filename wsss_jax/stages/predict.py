@@ -1,7 +1,7 @@
 """The stage that makes masks with a segmentation network: ``masks/<id>.png``."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from jaxtyping import Array
 from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
-from wsss_jax.host.dense_crf import CrfSettings
+from wsss_jax.host.dense_crf import CrfSettings, memory
 from wsss_jax.host.logit_masks import LogitTask, write_logit_mask
 from wsss_jax.host.upsampling import Reduced, ViewMaps
 from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, ViewJob
@@ -62,6 +62,18 @@ class Predict(MultiScale, CrfSettings, CrfStage):
         method = trained_method(needs, size)
         most = 1 + MOST_LABELS if self.known_labels else None
         return multi_scale_programs(self, method, "logits", size, mesh, most)
+
+    def crf_labels(self, classes: int) -> int:
+        """All classes, unless masks are restricted to the image's labels; see `CrfStage`."""
+        if not self.crf:
+            return 0
+        return super().crf_labels(classes) if self.known_labels else 1 + classes
+
+    def crf_bytes(self, sizes: Iterable[tuple[int, int]], classes: int) -> int:
+        """The logits of large images are small too; see `CrfStage`."""
+        labels = self.crf_labels(classes)
+        every = (memory(size, labels, bounded=True) for size in set(sizes))
+        return max(every, default=0) if labels else 0
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.
@@ -115,6 +127,7 @@ class Predict(MultiScale, CrfSettings, CrfStage):
             sizes=source.sizes,
             finish=write_logit_mask,
             processes=self.workers if self.crf else None,
+            process_bytes=self.crf_bytes(source.sizes, len(source.classes)),
         )
 
     def centered(self, total: Array, inside: Array) -> Array:

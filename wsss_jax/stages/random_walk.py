@@ -101,6 +101,10 @@ class RandomWalk(WalkSettings, CrfSettings, CrfStage):
         ]
         return [*networks, *walks]
 
+    def crf_labels(self, classes: int) -> int:
+        """None without a CRF; see `CrfStage`."""
+        return super().crf_labels(classes) if self.crf else 0
+
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.
 
@@ -137,6 +141,7 @@ class RandomWalk(WalkSettings, CrfSettings, CrfStage):
             sizes=source.sizes,
             finish=write_walk_and_mask,
             processes=self.workers if self.crf else None,
+            process_bytes=self.crf_bytes(source.sizes, len(source.classes)),
         )
         done, crf_metrics = self.on_images_with_crf(ctx, source, work, "random walk")
         return {
