@@ -14,7 +14,8 @@ import os
 import re
 import xml.etree.ElementTree as ElementTree
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +65,36 @@ def select(
     Raises:
       UserError: some ids have no label in `source`, where `labels` come from.
     """
-    by_number = _numbered(labels)
-    keys = [name if name in labels else by_number.get(_number(name) or -1, name) for name in ids]
+    others = _other_keys(labels, ids)
+    keys = [name if name in labels else others(name) for name in ids]
     lacking = [name for name, key in zip(ids, keys, strict=True) if key not in labels]
     if lacking:
-        others = sorted(set(labels).difference(ids))
-        has = f"; it has {others[0]!r}, which is not listed" if others else ""
+        unlisted = sorted(set(labels).difference(ids))
+        has = f"; it has {unlisted[0]!r}, which is not listed" if unlisted else ""
         raise UserError(
             f"expected a label for each of the {len(ids)} listed ids, found none for"
             f" {len(lacking)} of them in {source} ({first(lacking)}{has}): complete the labels or"
             " shorten the list"
         )
     return np.stack([labels[key] for key in keys])
+
+
+def _other_keys(labels: Mapping[str, Label], ids: Sequence[str]) -> Callable[[str], str]:
+    """Returns a function that finds the label of an id that is written differently.
+
+    Labels of COCO have numbers as ids. Those of images in subfolders may have names without the
+    folders, if no two images have the same name.
+    """
+    by_number = _numbered(labels)
+    count = Counter(name.rpartition("/")[2] for name in ids) if any("/" in n for n in ids) else {}
+
+    def key(name: str) -> str:
+        stem = name.rpartition("/")[2]
+        if count.get(stem) == 1 and stem in labels:
+            return stem
+        return by_number.get(_number(name) or -1, name)
+
+    return key
 
 
 def _number(name: str) -> int | None:

@@ -16,7 +16,9 @@ from jaxtyping import Bool, Int16
 from wsss_jax.data.class_names import read_classes
 from wsss_jax.data.columns import Names, Positions
 from wsss_jax.data.formats.id_lists import IMAGE_FOLDER, entries
+from wsss_jax.data.formats.label_tables import table_classes
 from wsss_jax.data.images import SUFFIXES, check_foreground
+from wsss_jax.data.plain_folder import has_images, ids_below
 from wsss_jax.errors import UserError, first
 from wsss_jax.files import read_bytes
 
@@ -96,10 +98,14 @@ def list_split(
       UserError: there is no VOC2012 folder or no such list, a listed id has no image or mask or has
         two, or there are no labels or no class names.
     """
-    devkit = find_devkit(root)
-    names = read_classes(classes or "voc")
+    in_file = labels not in ("", "xml", "masks")
+    devkit, images_in = find_devkit(root, plain=in_file)
+    names = _classes(classes, Path(labels).expanduser() if in_file else None)
     lists = devkit / "ImageSets" / "Segmentation"
-    ids, named = _read_list(devkit, split)
+    if in_file and split == "train" and not any(lists.glob("*.txt")):
+        ids, named = Names.of(ids_below(devkit / images_in)), ""
+    else:
+        ids, named = _read_list(devkit, split)
     positions = Positions(ids)
     if repeated := dict.fromkeys(ids[int(position)] for position in positions.repeated()):
         raise _wrong_ids(lists / f"{split}.txt", f"{first([*repeated])} more than once")
@@ -111,17 +117,35 @@ def list_split(
         check_foreground(foreground, len(names))
         digest.update(f"foreground {foreground}".encode())
     folder = _Folder(devkit, ids, positions, digest)
-    images = folder.find((IMAGE_FOLDER,), SUFFIXES)
+    images = folder.find((images_in,), SUFFIXES)
     if lacking := images.missing():
-        place = devkit / IMAGE_FOLDER
+        place = devkit / images_in
         raise _lacking("an image", split, ids, lacking, place, "add them or shorten the list")
     mask_files = None if masks == "none" else _find_masks(folder, split, masks, named)
     source = _choose_labels(folder, split, labels, mask_files is not None)
     return Listing(split, names, ids, _Files(images), mask_files, source, digest.hexdigest())
 
 
-def find_devkit(root: str) -> Path:
+def _classes(classes: str, labels: Path | None) -> tuple[str, ...]:
+    if classes != "labels":
+        return read_classes(classes or "voc")
+    if labels is None or labels.suffix.lower() not in (".csv", ".tsv"):
+        raise UserError(
+            f"expected a table (.csv, .tsv) in data.labels for data.classes=labels, found"
+            f" {labels or 'no file'}: name a file of class names in data.classes"
+        )
+    return table_classes(labels)
+
+
+def find_devkit(root: str, plain: bool = False) -> tuple[Path, str]:
     """Finds the VOC2012 folder: `root` itself, or VOC2012 in it, or VOCdevkit/VOC2012 in it.
+
+    Args:
+      root: the folder of the settings.
+      plain: whether `root` may also be a folder of photographs without VOC's folders.
+
+    Returns:
+      The folder, and the folder of its images inside of it, "" for the folder itself.
 
     Raises:
       UserError: there is none.
@@ -135,17 +159,16 @@ def find_devkit(root: str) -> Path:
     below = [folder / inner / f"VOC{year}" for year in (2012, 2007) for inner in ("", "VOCdevkit")]
     for candidate in (folder, *below):
         if (candidate / IMAGE_FOLDER).is_dir():
-            return candidate
+            return candidate, IMAGE_FOLDER
+    if plain and folder.is_dir() and has_images(folder):
+        return folder, ""
     found, advice = "no such folder", "check the path"
     if folder.is_dir():
         found = "a folder without it"
         advice = "set data.root to VOCdevkit, its parent or VOC2012, or to a folder with JPEGImages"
         if any(name.lower().endswith(SUFFIXES) for names in _names_in(folder) for name in names):
-            found = "images beside each other"
-            advice = (
-                "move them to JPEGImages inside of it, and name them in"
-                " ImageSets/Segmentation/train.txt (docs/data.md)"
-            )
+            found = "a folder of images"
+            advice = "set data.labels to a table of their classes too (docs/data.md)"
     raise UserError(f"expected VOC2012/JPEGImages at {folder}, found {found}: {advice}")
 
 

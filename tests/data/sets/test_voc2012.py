@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from tests.toys.devkits import COW, DOG, IDS, OBJECTS, Devkit, jpeg, objects_mask, shown
 from wsss_jax.data.class_names import VOC_CLASSES
+from wsss_jax.data.formats.label_tables import table_classes
 from wsss_jax.data.images import decode_image, decode_mask, encode_mask
 from wsss_jax.data.prepared import PreparedSource
 from wsss_jax.data.sets.voc2012 import Voc2012
@@ -433,9 +434,53 @@ def test_voc_2007_is_found(devkit: Devkit) -> None:
     assert list(devkit.open(root=str(devkit.voc.with_name("VOC2007"))).ids) == list(IDS)
 
 
-def test_a_folder_of_photographs_says_what_to_do(devkit: Devkit) -> None:
-    message = devkit.refuse(root=str(devkit.voc / "JPEGImages"))
-    assert "found images beside each other: move them to JPEGImages" in message
+def test_a_folder_of_photographs_and_a_spreadsheet(
+    devkit: Devkit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No list, no file of classes, odd names and suffixes: two settings and the folder."""
+    root = devkit.folder / "my photos"
+    for seed, name in enumerate(
+        ("a b.JPG", "trip 1/c.d.webp", "trip 2/e.png", "trip 2/.hidden.jpg")
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(seed).integers(0, 256, (12, 16, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(root / name)
+    (root / "notes.txt").write_text("nothing")
+    rows = "\ufeffImage;Label\r\na b.JPG;Dog\r\nc.d.webp;cat|DOG\r\ntrip 2/e.png;Dog\r\n"
+    labels = devkit.labels(rows)
+    options: dict = dict(root=str(root), labels=labels, classes="labels", masks="none")
+    source = devkit.open(**options)
+    assert list(source.ids) == ["a b", "trip 1/c.d", "trip 2/e"]
+    assert source.classes == ("cat", "Dog")
+    assert shown(source) == [{"Dog"}, {"cat", "Dog"}, {"Dog"}]
+    assert "note: 3 images of train by class: cat (1), Dog (3)" in capsys.readouterr().err
+    assert "found no list" in devkit.refuse("val", **options)
+    assert "set data.labels to a table of their classes too" in devkit.refuse(root=str(root))
+    (root / "trip 1/e.png").write_bytes((root / "trip 2/e.png").read_bytes())
+    devkit.labels(rows.replace("trip 2/", ""))
+    assert "found none for 2 of them" in devkit.refuse(**options), "e.png is either"
+
+
+def test_the_classes_of_a_table(devkit: Devkit) -> None:
+    for text, classes in (
+        ("id,Rust,Scab,background\nx,1,0,0\ny,0,,1\n", ("Rust", "Scab")),
+        ("x,rust,Scab\ny,Rust\nz,Rust\n", ("Rust", "Scab")),
+        (",filename,class\n0,x.png,b;a\n1,y.png,\n", ("a", "b")),
+    ):
+        assert table_classes(Path(devkit.labels(text))) == classes
+    with pytest.raises(UserError, match="expected names of classes in"):
+        table_classes(Path(devkit.labels("x\ny\n")))
+    assert "expected a table (.csv, .tsv) in data.labels" in devkit.refuse(classes="labels")
+
+
+def test_images_that_all_have_the_same_classes(
+    devkit: Devkit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = devkit.labels("".join(f"{name},cat\n" for name in IDS))
+    devkit.open(labels=labels, masks="none")
+    assert "have the same classes, so a classifier has nothing to tell" in capsys.readouterr().err
+    devkit.open()
+    assert "the same classes" not in capsys.readouterr().err
 
 
 def test_real_folder_is_read_as_it_is(shared: Path, tmp_path: Path) -> None:

@@ -105,6 +105,43 @@ def read_table(path: Path, classes: Sequence[str]) -> dict[str, Any]:
     return _lists(path, body, key, named or others, known, len(classes), len(header))
 
 
+def table_classes(path: Path) -> tuple[str, ...]:
+    """Returns the classes that a table of labels names, sorted, in their most frequent spelling.
+
+    In the one-hot form, these are the columns in their order.
+
+    Raises:
+      UserError: the file cannot be read, or names no class.
+    """
+    rows = _rows(path)
+    known = Classes(())
+    header = _header(rows, known)
+    start, body = (0, rows) if header is None else _without_index(header, rows[1:])
+    names = [] if header is None else header[start:]
+    key = start + (_id_column(names, [row[start:] for row in body]) if header else 0)
+    width = len(header) if header else max(map(len, rows), default=0)
+    others = [column for column in range(start, width) if column != key]
+    cells = [row[column] for row in body for column in others if column < len(row)]
+    if header is not None and cells and all(_flag(cell) is not None for cell in cells):
+        found = tuple(header[c] for c in others if not is_background(header[c]))
+    else:
+        named = [c for c in others if header and _CLASS_NAMES.fullmatch(_letters(header[c]))]
+        spellings = Counter(
+            text
+            for row in body
+            for column in named or others
+            if column < len(row)
+            for text in _split(row[column], known)
+        )
+        best: dict[str, str] = {}
+        for text, _ in spellings.most_common():
+            best.setdefault(fold(text), text)
+        found = tuple(sorted(best.values(), key=str.casefold))
+    if not found:
+        raise UserError(f"expected names of classes in {path}, found none: complete the table")
+    return found
+
+
 def _rows(path: Path) -> list[list[str]]:
     lines = read_text(path, "a table of labels").splitlines()
     try:

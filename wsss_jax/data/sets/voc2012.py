@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import Photograph, decode_mask, decode_photograph, encode_mask
 from wsss_jax.data.labels import Label, mask_label, read_annotations, read_label_file, select
 from wsss_jax.data.prepared import RecordBuilder
@@ -30,14 +31,15 @@ class Voc2012(DataSettings):
 
     Attributes:
       root: the folder VOC2012, the folder VOCdevkit that contains it, the parent of VOCdevkit, or
-        any folder with JPEGImages.
+        any folder with JPEGImages. With a file of labels it may be any folder of photographs and
+        subfolders; if it has no lists, all of its photographs are the split train.
       labels: a file of image-level labels (see `wsss_jax.data.labels`), ``xml`` or ``masks``; ""
         takes the XML annotations if there are any, and the masks otherwise.
       masks: a folder of the devkit, or ``none`` for no masks; "" takes each mask from
         SegmentationClassAug or, if it is not there, from SegmentationClass. ``optional`` does the
         same, but a split in which masks are missing has no masks instead of being refused.
       classes: a text file with the names of the foreground classes, one per line; "" means VOC's
-        twenty.
+        twenty, and ``labels`` takes those that the table `labels` names.
       foreground: the value of masks that stands for the only class, such as 255; 0 means that masks
         have class indices, where 255 is ignored.
     """
@@ -93,6 +95,8 @@ class Voc2012Wsss(RecordBuilder, skip_registration=True):
         """
         if positions.start == 0:
             self._labels = _read_labels(self._listing)
+            if self._labels is not None and self._listing.split != "test":
+                _tell_classes(self._listing, self._labels)
             self._found = _Found(self._listing)
         # Decoding releases Python's global lock, so threads use all processors.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -158,6 +162,7 @@ class _Found:
     def __init__(self, listing: Listing):
         self._listing = listing
         self._turned: list[str] = []
+        self._same = True
         self._by_bits: dict[int, list[str]] = {}
         self._in_labels, self._in_masks = np.zeros((2, len(listing.classes)), np.float32)
 
@@ -168,6 +173,7 @@ class _Found:
         if image.bits > 8:
             self._by_bits.setdefault(image.bits, []).append(name)
         self._in_labels = np.maximum(self._in_labels, label)
+        self._same = self._same and np.array_equal(self._in_labels, label)
         if in_mask is not None:
             self._in_masks = np.maximum(self._in_masks, in_mask)
 
@@ -195,6 +201,11 @@ class _Found:
         ]
         if absent:
             _note(f"no image of {listing.split} has {first(absent)}")
+        if self._same and len(listing.ids) > 1:
+            _note(
+                f"all images of {listing.split} have the same classes, so a classifier has nothing"
+                " to tell apart: add images without these classes"
+            )
         return None
 
     def _tell_changes(self) -> None:
@@ -232,6 +243,15 @@ def _no_class(listing: Listing) -> UserError:
         f"expected images with classes in {listing.split}, found none among {len(listing.ids)} in"
         f" {listing.labels or 'their masks'}: check the labels and the names of the classes"
     )
+
+
+def _tell_classes(listing: Listing, labels: Float[np.ndarray, "n c"]) -> None:
+    """Prints how many images have each class, where classes are those of the user."""
+    if listing.classes == VOC_CLASSES:
+        return
+    counts = zip(listing.classes, labels.sum(0).astype(int), strict=True)
+    shown = first([f"{name} ({count})" for name, count in counts], 20)
+    _note(f"{len(listing.ids)} images of {listing.split} by class: {shown}")
 
 
 def _note(text: str) -> None:
