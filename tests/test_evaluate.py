@@ -287,6 +287,13 @@ def test_maps_up_to_255_are_refused(folders: Path, public: str, capsys: pytest.C
     assert "expected scores of 0 to 1, found" in capsys.readouterr().err
 
 
+def test_a_threshold_that_no_map_reaches_is_refused(
+    folders: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert evaluate.main(command(folders, "--threshold=1.7", pred=str(folders / "maps"))) == 2
+    assert "expected a threshold from 0 to 1, as maps have, found 1.7" in capsys.readouterr().err
+
+
 def test_the_background_of_labelme_is_no_class(folders: Path):
     assert evaluate.main(command(folders)) == 0
     scores = (folders / "out.json").read_text()

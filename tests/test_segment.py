@@ -233,3 +233,13 @@ def test_names_stand_below_the_picture():
     assert 0 < shows(3) < shows(1) and shows(2) == -1, "what covers more stands first"
     narrow = labeled_mask(image[:, :60], np.tile(np.array([1, 2, 3], np.uint8), (60, 20)), names)
     assert narrow.shape == (84, 60, 3)
+
+
+def test_names_that_the_font_lacks_are_shown_as_numbers():
+    image, mask = np.full((60, 400, 3), 90, np.uint8), np.full((60, 400), 2, np.uint8)
+
+    def line(*names: str) -> np.ndarray:
+        return labeled_mask(image, mask, names)[60:]
+
+    np.testing.assert_array_equal(line("cat", "裂缝"), line("cat", "class 2"))
+    assert (line("cat", "épaisse") != line("cat", "class 2")).any()

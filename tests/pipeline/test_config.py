@@ -153,3 +153,13 @@ def test_recipes_are_found_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     for name in ("common", "published"):
         with pytest.raises(UserError, match=f"no config file {name}"):
             find_recipe(name)
+
+
+def test_a_file_that_hides_a_shipped_one_is_named(tmp_path: Path):
+    (tmp_path / "common.py").write_text("")
+    (tmp_path / "mine.py").write_text(
+        "from configs import seam_voc_light\n\n\ndef get_config():\n"
+        "    return seam_voc_light.get_config()\n"
+    )
+    with pytest.raises(UserError, match=f"{tmp_path / 'common.py'} hides the shipped file"):
+        load_config(str(tmp_path / "mine.py"))

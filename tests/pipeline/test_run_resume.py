@@ -55,6 +55,25 @@ def test_a_stage_that_ended_before_it_made_anything_may_be_corrected(workdir: Pa
     assert stages_run(workdir) == ["a"]
 
 
+def test_what_only_draws_is_drawn_from_what_there_is(workdir: Path):
+    """As a report does that is asked for with some of the stages that it shows."""
+    stages = workdir.parent / "fake_stages"
+    lines = (
+        (stages / "add.py").read_text().replace("outputs =", "redone_freely = True\n    outputs =")
+    )
+    of_files = "for folder in inputs.values() if (folder / 'value').exists()]"
+    (stages / "draw.py").write_text(lines.replace("for folder in inputs.values()]", of_files))
+    draws: dict[str, dict[str, Any]] = {
+        "d": {"type": "fake_stages.draw", "needs": {"x": "a", "y": "c"}}
+    }
+    with pytest.raises(UserError, match="stage c: it needs b, which is not finished"):
+        run.run(adding_config(**draws), workdir, only=("a", "c", "d"))
+    run.run(adding_config(**draws), workdir, only=("a", "d"))
+    assert stages_run(workdir) == ["a", "d"]
+    run.run(adding_config(**draws), workdir)
+    assert stages_run(workdir) == ["b", "c", "d"], "it is drawn again with the others"
+
+
 def test_what_only_draws_is_drawn_anew_for_another_recipe(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -265,6 +265,12 @@ def test_wrong_settings_are_refused_before_anything_is_written(
     assert not (workdir / "labels/masks").exists()
 
 
+def test_thresholds_that_no_map_reaches_are_refused(workdir: Path):
+    for threshold in (1.7, "-0.1", "nan"):
+        with pytest.raises(UserError, match="expected threshold from 0 to 1, as maps have"):
+            run_stage(workdir, threshold=threshold)
+
+
 def test_missing_and_damaged_maps_are_named(workdir: Path):
     path = workdir / "cam_train/cams/image3.npz"
     data = path.read_bytes()

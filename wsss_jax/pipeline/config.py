@@ -91,7 +91,7 @@ def load_config(name: str) -> ConfigDict:
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         line = f", line {lines[-1]}" if lines else ""
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        what = " ".join(str(error).split())
+        what = " ".join(str(error).split()) + _hidden(path, error)
         raise UserError(f"config {path}{line}: {kind}{what}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(
@@ -111,6 +111,15 @@ def readers(config: ConfigDict) -> dict[str, Any]:
     named = [name for name in stages if isinstance(config.get(name), ConfigDict)]
     general = {name: setting.type for name, setting in settings_of(Recipe).items()}
     return {**general, **dict.fromkeys(named, Stage)}
+
+
+def _hidden(path: Path, error: Exception) -> str:
+    """Returns a hint if files beside a recipe hide shipped ones that the error may be about."""
+    shipped = {file.name for file in _SHIPPED.glob("*.py")} - {path.name}
+    hiding = sorted(file.name for file in path.parent.glob("*.py") if file.name in shipped)
+    if path.parent == _SHIPPED or not hiding or not isinstance(error, AttributeError | ImportError):
+        return ""
+    return f"; {path.parent / hiding[0]} hides the shipped file of that name: rename it"
 
 
 def _of_program(frame: traceback.FrameSummary) -> bool:

@@ -167,6 +167,8 @@ def _action(
         return "leave", "finished, not asked for" if done else "not asked for"
     inputs = [upstream[name] for name in node.needs.values()]
     for needed in inputs:
+        if node.stage.redone_freely and not (workdir / needed.node.name / DONE).is_file():
+            continue  # such as a report, which shows what there is
         if needed.action == "leave" and (unfit := _unfit(needed, workdir, upstream)):
             return "refuse", f"it needs {needed.node.name}, {unfit}"
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):

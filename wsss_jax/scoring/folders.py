@@ -44,6 +44,10 @@ def evaluate(
       UserError: a folder or a file is missing, a prediction does not fit its ground truth, or no
         pixel of a class is scored.
     """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(
+            f"expected a threshold from 0 to 1, as maps have, found {threshold:g}: change it"
+        )
     if foreground:
         check_foreground(foreground, len(classes))
     for folder in (pred, gt):

@@ -22,7 +22,7 @@ from wsss_jax.scoring.image_scores import ImageScores, image_scores
 from wsss_jax.scoring.tables import class_table, confidence_table
 from wsss_jax.stages.base import Context, Needs, Stage
 from wsss_jax.stages.crf import expect_alpha
-from wsss_jax.stages.references import best_threshold, named_need
+from wsss_jax.stages.references import best_threshold, fraction, named_need
 
 ScoreOne = Callable[[int, Sequence[float]], score_files.Counts]
 """A function that scores the image at a position, at the given thresholds if it has maps."""
@@ -285,7 +285,7 @@ def _parse_choice(setting: float | str, inputs: Mapping[str, Path]) -> _Choice:
     if setting in ("oracle", "held_out"):
         return _Choice(setting)
     need = _need_of(setting, inputs)
-    value = best_threshold(inputs[need])[0] if need else float(setting)
+    value = best_threshold(inputs[need])[0] if need else fraction(setting, "threshold")
     return _Choice("fixed", value)
 
 
@@ -294,7 +294,7 @@ def _need_of(setting: float | str, needs: Collection[str]) -> str | None:
     need = named_need(setting, needs)
     try:
         if need is None and setting not in ("oracle", "held_out"):
-            float(setting)
+            fraction(setting, "threshold")
     except ValueError as error:
         raise UserError(
             f"expected a number, oracle, held_out or from:NEED as threshold, found {setting!r}:"

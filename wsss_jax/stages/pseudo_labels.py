@@ -24,7 +24,7 @@ from wsss_jax.scoring.confusion import IGNORE, strongest
 from wsss_jax.stages.base import Context, Needs, expect, refuse_unknown
 from wsss_jax.stages.crf import expect_alpha
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
-from wsss_jax.stages.references import best_threshold, named_need
+from wsss_jax.stages.references import best_threshold, fraction, named_need
 
 _MANY_PLAIN = 0.5  # images without a class have plain masks too
 
@@ -254,7 +254,7 @@ class PseudoLabels(PerImageStage):
         if need is not None:
             return need
         try:
-            return Background(threshold=float(setting))
+            return Background(threshold=fraction(setting, "threshold"))
         except ValueError as error:
             raise UserError(
                 f"expected a number or from:NEED as threshold, found {setting!r}: change it"

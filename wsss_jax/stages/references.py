@@ -98,3 +98,16 @@ def _positive(setting: float | str, name: str) -> float:
     if not 0 < value < math.inf:
         raise UserError(f"expected {name} above 0, found {value:g}: change it")
     return value
+
+
+def fraction(setting: float | str, name: str) -> float:
+    """Returns a setting that is a score of 0 to 1.
+
+    Raises:
+      UserError: it is a number outside of this range.
+      ValueError: it is no number.
+    """
+    value = float(setting)
+    if not 0 <= value <= 1:
+        raise UserError(f"expected {name} from 0 to 1, as maps have, found {value:g}: change it")
+    return value

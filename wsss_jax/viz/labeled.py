@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.font_manager import findfont
+from matplotlib.font_manager import findfont, get_font
 from PIL import Image, ImageDraw, ImageFont
 
 from wsss_jax.viz.colors import class_colors, paint_mask
@@ -22,7 +22,8 @@ def labeled_mask(
     Args:
       image: the image in RGB.
       mask: class indices.
-      names: the names of the foreground classes 1 to C.
+      names: the names of the foreground classes 1 to C. In place of a name with letters that the
+        font lacks, such as Chinese ones, stands ``class`` and the index.
 
     Returns:
       An RGB image that is as wide as `image`. Classes that cover more pixels come first; those for
@@ -36,20 +37,31 @@ def labeled_mask(
     size = min(max(width // 40, 12), 48)
     strip = Image.new("RGB", (width, 2 * size), _PAPER)
     draw, font = ImageDraw.Draw(strip), _font(size)
+    captions = [_caption(name, index) for index, name in enumerate(names, 1)]
     left = size // 2
     for place, index in enumerate(shown):
         rest = len(shown) - place
-        needed = 2 * size + draw.textlength(names[index], font)
+        needed = 2 * size + draw.textlength(captions[index], font)
         if left + needed + (0 if rest == 1 else 3 * size) > width:
             draw.text((left, size), f"+{rest}", _INK, font, anchor="lm")
             break
         box = (left, size // 2 + 1, left + size - 1, size // 2 + size)
         draw.rectangle(box, tuple(map(int, colors[index + 1])))
-        draw.text((left + 1.5 * size, size), names[index], _INK, font, anchor="lm")
+        draw.text((left + 1.5 * size, size), captions[index], _INK, font, anchor="lm")
         left += needed + size
     if not shown:
         draw.text((left, size), "background only", _INK, font, anchor="lm")
     return np.concatenate([painted, np.asarray(strip)])
+
+
+def _caption(name: str, index: int) -> str:
+    """Returns the name of a class, or its mask index where the font lacks letters of the name."""
+    return name if all(ord(letter) in _letters() for letter in name) else f"class {index}"
+
+
+@functools.lru_cache(maxsize=1)
+def _letters() -> frozenset[int]:
+    return frozenset(get_font(findfont(FONT)).get_charmap())
 
 
 @functools.lru_cache(maxsize=4)
