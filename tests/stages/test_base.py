@@ -4,36 +4,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import flax.linen as nn
-import jax.numpy as jnp
-import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from examples.token_contrast import SmallVit
 from wsss_jax import main
 from wsss_jax.errors import UserError
 from wsss_jax.methods.affinity import Affinity
-from wsss_jax.ops.resize import resize_bilinear
 from wsss_jax.pipeline import graph
 from wsss_jax.pipeline.config import load_config, read_recipe
 from wsss_jax.stages.base import Context, Stage
-
-
-class GridVit(SmallVit):
-    """A transformer that resizes its position embeddings."""
-
-    @nn.nowrap
-    def resize_param(
-        self, path: tuple[str, ...], array: np.ndarray, shape: tuple[int, ...]
-    ) -> np.ndarray:
-        """See `Backbone`."""
-        if path[-1] != "positions":
-            return array
-        return np.asarray(
-            resize_bilinear(jnp.asarray(array), (shape[1], shape[2]), align_corners=False)
-        )
-
 
 WRONG = [
     ("seam_shapes", "crf.alphas", (8.0, 0.0), "crf: expected alphas above 0"),
@@ -221,12 +200,12 @@ def test_settings_that_change_no_weights_may_differ(need: str):
         second.method.update(dtype="bfloat16", head_lr=3.0)
         second.method.backbone.remat = True
         graph.check(graph.stages(c))
-        for stage, grid in ((c.train, 6), (second, 12)):
-            stage.method.backbone = {"name": f"{__name__}:GridVit", "grid": grid}
+        for stage, size in ((c.train, 70), (second, 140)):
+            stage.method.backbone = {"name": "tests.toys.small_vit", "pretrain_size": size}
         del c.train_affinity.needs.backbone, c.train_segmentation.needs.backbone
         graph.check(graph.stages(c))
-        second.method.backbone.name = "examples.token_contrast"  # It cannot resize them.
-        c.train.method.backbone.name = "examples.token_contrast"
+        for stage, grid in ((c.train, 6), (second, 12)):  # It cannot resize position embeddings.
+            stage.method.backbone = {"name": "examples.token_contrast", "grid": grid}
     with pytest.raises(UserError, match=r"method\.backbone\.grid=12, found train, .*grid=6: ch"):
         graph.check(graph.stages(c))
 
