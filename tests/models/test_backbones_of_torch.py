@@ -13,9 +13,11 @@ import pytest
 from tests.reference.drawing import SEED, draw, image
 from tests.toys.compiler import QUICK
 from tests.toys.interpreters import other_python
-from wsss_jax.models import convnext, resnet, vgg16
+from wsss_jax.models import convnext, mobilenet_v2, resnet, vgg16
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.convnext import ConvNeXt
+from wsss_jax.models.inverted_residual import Group
+from wsss_jax.models.mobilenet_v2 import MobileNetV2
 from wsss_jax.models.resnet import ResNet
 from wsss_jax.models.vgg16 import Vgg16
 from wsss_jax.weights.import_weights import import_arrays
@@ -61,6 +63,7 @@ TOYS: dict[str, Any] = {
     "resnet_v1": ResNet(output_stride=32, stride_on="1x1"),
     "vgg16": Vgg16(pixels="caffe", fc_features=16, fc_dilation=4),
     "vgg16_bn": Vgg16(output_stride=16, batch_norm=True, pool_size=2, fc_features=0),
+    "mobilenet_v2": MobileNetV2(form="torchvision", output_stride=32, taps=(5, 7)),
     "convnext": ConvNeXt(output_stride=32),
     "convnext_8": ConvNeXt(output_stride=8),
 }
@@ -73,6 +76,8 @@ def test_golden_maps_of_few_or_narrow_layers(
     levels = tuple(zip((4, 4, 6, 8, 8), (2, 2, 3, 3, 3), strict=True))
     monkeypatch.setitem(resnet.BLOCKS, 50, (1, 1, 2 if name == "resnet_v15" else 1, 1))
     monkeypatch.setattr(vgg16, "LEVELS", levels)
+    groups = ((1, 8, 1, 1), (6, 8, 2, 2), (6, 16, 2, 2), (6, 16, 1, 2), (6, 24, 1, 1))
+    monkeypatch.setattr(mobilenet_v2, "_GROUPS", tuple(Group(*group) for group in groups))
     blocks = (1, 1, 2, 1) if name == "convnext" else (1, 1, 1, 2)
     monkeypatch.setitem(convnext.BLOCKS, "tiny", blocks)
     monkeypatch.setattr(convnext, "WIDTHS", (8, 12, 16, 24))

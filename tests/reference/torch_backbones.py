@@ -29,6 +29,12 @@ GOLDEN: dict[str, dict[str, Any]] = {
     "resnet_v1": dict(network="resnet", blocks=[1, 1, 1, 1], size=[33, 47], stride=32, first=True),
     "vgg16": dict(network="vgg16", widths=[4, 4, 6, 8, 8], size=[33, 47]),
     "vgg16_bn": dict(network="torchvision_vgg16", widths=[4, 4, 6, 8, 8], size=[32, 48], norm=True),
+    "mobilenet_v2": dict(
+        network="mobilenet_v2",
+        groups=[[1, 8, 1, 1], [6, 8, 2, 2], [6, 16, 2, 2], [6, 16, 1, 2], [6, 24, 1, 1]],
+        taps=[3, 5, 7],
+        size=[33, 46],
+    ),
     "convnext": dict(
         network="convnext", blocks=[1, 1, 2, 1], widths=[8, 12, 16, 24], size=[32, 64]
     ),
@@ -116,6 +122,24 @@ def vgg16(widths: list[int], dilation: int = 4) -> tuple[nn.Module, Callable[[to
     return net, taps
 
 
+def mobilenet_v2(
+    groups: list[list[int]], taps: list[int]
+) -> tuple[nn.Module, Callable[[torch.Tensor], Taps]]:
+    """torchvision's MobileNetV2 without its classifier; `taps` are blocks, counted from 1."""
+    net = torchvision.models.MobileNetV2(inverted_residual_setting=groups)
+    del net.classifier
+
+    def maps(x: torch.Tensor) -> Taps:
+        found = {}
+        for number, layer in enumerate(net.features):
+            x = layer(x)
+            if number in taps:
+                found[f"conv{3 + taps.index(number)}"] = x
+        return {**found, "conv6": x}
+
+    return net, maps
+
+
 def convnext(
     blocks: list[int], widths: list[int], stride: int = 32
 ) -> tuple[nn.Module, Callable[[torch.Tensor], Taps]]:
@@ -150,7 +174,11 @@ def torchvision_convnext() -> tuple[nn.Module, Callable[[torch.Tensor], Taps]]:
 
 
 BUILD: dict[str, Callable[..., tuple[nn.Module, Callable[[torch.Tensor], Taps]]]] = {
-    one.__name__: one for one in (resnet, torchvision_vgg16, vgg16, convnext, torchvision_convnext)
+    one.__name__: one
+    for one in (
+        *(resnet, torchvision_vgg16, vgg16, mobilenet_v2),
+        *(convnext, torchvision_convnext),
+    )
 }
 
 
