@@ -40,6 +40,7 @@ def _named(module: str, name: str) -> Any:
     return type(name, (), {"__module__": module, "__qualname__": name})
 
 
+_SCRIPT = _named("__torch__.net", "Net")
 _KINDS = {name: _named("torch", name) for name in STORAGE_NAMES.values()}
 _REBUILD = _named("torch._utils", "_rebuild_tensor_v2")
 _PARAMETER = _named("torch._utils", "_rebuild_parameter")
@@ -94,8 +95,11 @@ def state_dict(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 @contextlib.contextmanager
 def _stand_ins() -> Iterator[None]:
     """Lets the pickler find the stand-ins, which it looks up before it writes their names."""
-    modules = {"torch": types.ModuleType("torch"), "torch._utils": types.ModuleType("torch._utils")}
-    for one in (*_KINDS.values(), _REBUILD, _PARAMETER):
+    modules = {
+        name: types.ModuleType(name)
+        for name in ("torch", "torch._utils", "__torch__", "__torch__.net")
+    }
+    for one in (*_KINDS.values(), _REBUILD, _PARAMETER, _SCRIPT):
         setattr(modules[one.__module__], one.__name__, one)
     before = {name: sys.modules.get(name) for name in modules}
     sys.modules.update(modules)
@@ -107,6 +111,16 @@ def _stand_ins() -> Iterator[None]:
                 del sys.modules[name]
             else:
                 sys.modules[name] = module
+
+
+class ScriptModule:
+    """A module of TorchScript with its attributes."""
+
+    def __init__(self, attributes: dict[str, Any]) -> None:
+        self.attributes = attributes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _SCRIPT, (), self.attributes
 
 
 class _Pickler(pickle.Pickler):
@@ -162,8 +176,12 @@ def write_zip(
     byteorder: str | None = "little",
     protocol: int = 2,
     alignment: int = 64,
+    script: bool = False,
 ) -> None:
-    """Writes `value` in the form of PyTorch since 1.6; files before 2.1 name no byte order."""
+    """Writes `value` in the form of PyTorch since 1.6; files before 2.1 name no byte order.
+
+    TorchScript's archives (`script`) have constants and code besides.
+    """
     pickled, storages = _pickled(value, protocol, False)
     order = ">" if byteorder == "big" else "<"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -177,6 +195,9 @@ def write_zip(
             archive.writestr(info, content)
 
         add("data.pkl", pickled)
+        if script:
+            add("constants.pkl", pickle.dumps((), protocol))
+            add("code/__torch__/net.py", b"import os\nos.abort()\n")
         if byteorder is not None:
             add("byteorder", byteorder.encode())
         for number, storage in enumerate(storages):

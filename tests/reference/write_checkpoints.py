@@ -107,6 +107,10 @@ def main(folder: pathlib.Path) -> None:
         torch.save(old, folder / f"{name}_legacy.pth", _use_new_zipfile_serialization=False)
     torch.save(states, folder / "state_protocol_4.pth", pickle_protocol=4)
     torch.save(torch.nn.Linear(2, 2), folder / "module.pth")
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).eval()
+    network.add_module("last", torch.nn.Linear(2, 2).half())
+    np.savez(folder / "script.npz", allow_pickle=False, **saved_arrays(network.state_dict()))
+    torch.jit.save(torch.jit.script(network), folder / "script.pt")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import subprocess
 import tracemalloc
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import safetensors.numpy
 from tests.reference.mxnet_files import MAGIC as MXNET
 from tests.reference.mxnet_files import params, write_params
 from tests.reference.torch_files import (
+    ScriptModule,
     Storage,
     Tensor,
     state_dict,
@@ -287,6 +289,66 @@ def test_training_leaves_inert_values_behind(tmp_path: Path):
         assert_equal_bits(found.arrays, {"conv.weight": np.ones((2, 3))})
         assert found.notes == ("took state_dict",)
         assert peak < 10**6  # the optimizer's state would take eight times as much
+
+
+def test_scripted_networks(torch_folder: Path):
+    found = read_checkpoint(torch_folder / "script.pt")
+    assert_equal_bits(found.arrays, written(torch_folder / "script.npz"))
+
+
+def test_archives_with_code(tmp_path: Path):
+    inner = ScriptModule({"weight": tensor(np.ones((2, 3))), "training": False})
+    network = ScriptModule({"scale": tensor(np.ones(2)), "block": inner, "again": inner})
+    write_zip(tmp_path / "w", network, script=True)
+    weight = np.ones((2, 3))
+    expected = {"scale": np.ones(2), "block.weight": weight, "again.weight": weight}
+    assert_equal_bits(read_checkpoint(tmp_path / "w").arrays, expected)
+    write_zip(tmp_path / "w", network)  # without its code it is a pickle of unknown classes
+    with pytest.raises(UserError, match=r"found the name __torch__\.net\.Net"):
+        read_checkpoint(tmp_path / "w")
+    for _ in range(40):  # a trillion paths
+        network = ScriptModule({"a": network, "b": network})
+    write_zip(tmp_path / "w", network, script=True)
+    with pytest.raises(UserError, match=r"expected at most \d+ attributes of modules"):
+        read_checkpoint(tmp_path / "w")
+    network.attributes["a"] = network
+    write_zip(tmp_path / "w", network, script=True)
+    with pytest.raises(UserError, match=r"expected at most \d+ attributes of modules"):
+        read_checkpoint(tmp_path / "w")
+
+
+def test_changed_numbers_have_another_checksum(tmp_path: Path):
+    write_zip(tmp_path / "w", {"a": tensor(np.full(8, 7.0))})
+    data = (tmp_path / "w").read_bytes()
+    assert data.count(np.full(8, 7.0).tobytes()) == 1
+    changed = data.replace(np.full(8, 7.0).tobytes(), np.full(8, 6.0).tobytes())
+    (tmp_path / "w").write_bytes(changed)
+    with pytest.raises(UserError, match="data/0 with its checksum, found changed bytes"):
+        read_checkpoint(tmp_path / "w")
+    with zipfile.ZipFile(tmp_path / "w") as archive:
+        checksum = archive.getinfo("archive/data/0").CRC.to_bytes(4, "little")
+    (tmp_path / "w").write_bytes(changed.replace(checksum, bytes(4)))  # left out
+    assert_equal_bits(read_checkpoint(tmp_path / "w").arrays, {"a": np.full(8, 6.0)})
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "npz", "safetensors", "mxnet"])
+def test_memory_is_that_of_the_arrays(tmp_path: Path, form: str):
+    arrays = {str(number): np.full(2**20, number, np.float32) for number in range(6)}
+    path = tmp_path / "w"
+    if form == "npz":
+        np.savez(tmp_path / "w.npz", allow_pickle=False, **arrays)
+        path = tmp_path / "w.npz"
+    elif form == "safetensors":
+        safetensors.numpy.save_file(arrays, path)
+    elif form == "mxnet":
+        write_params(path, arrays)
+    else:
+        (write_zip if form == "zip" else write_legacy)(path, state_dict(arrays))
+    tracemalloc.start()
+    read_checkpoint(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.3 * path.stat().st_size
 
 
 # What wraps a network.

@@ -191,9 +191,10 @@ class _Machine:
 
     def find(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
-        if full not in self.names:
-            raise ForbiddenName(full)
-        found = self.names[full]
+        try:
+            found = self.names[full]
+        except KeyError:
+            raise ForbiddenName(full) from None
         return _Name(found) if callable(found) else found
 
     def call(self, name: Any, arguments: Any) -> None:

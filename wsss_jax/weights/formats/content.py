@@ -20,7 +20,7 @@ _ARRAY = 1024
 _TABLE_IN_MEMORY = 20
 """How many times as long a zip archive's table of contents or a JSON header is in memory."""
 
-_CHUNK = 2**22
+_CHUNK = 2**20
 """Bytes that are read at once; archives take them a second time."""
 
 
@@ -90,9 +90,14 @@ def check_table(table: int, file_size: int) -> None:
         raise ValueError(f"expected a short table of contents, found {table} bytes")
 
 
+def most_arrays(file_size: int) -> int:
+    """Returns how many arrays a file of `file_size` bytes may hold."""
+    return (2 * file_size + SPARE) // _ARRAY
+
+
 def check_count(count: int, file_size: int) -> None:
     """Raises ValueError if so many arrays are more than the file explains."""
-    if count * _ARRAY > 2 * file_size + SPARE:
+    if count > most_arrays(file_size):
         raise ValueError(f"expected fewer arrays in {file_size} bytes, found {count}")
 
 

@@ -1,11 +1,14 @@
 """Reads checkpoints in PyTorch's zip form: ``NAME/data.pkl`` and one file for each storage.
 
-The storages are stored without compression, so they are read where they lie in the archive. Their
-checksums are not compared, because PyTorch can leave them out.
+The storages are stored without compression, so they are read where they lie in the archive.
+Checksums are compared if they are there; PyTorch can leave them out.
+
+TorchScript's archives, such as OpenAI's CLIP, have this form too; the code in them is ignored.
 """
 
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +17,10 @@ import numpy as np
 from wsss_jax.data.formats.pickle_interpreter import load_pickle
 from wsss_jax.data.formats.torch_pickle import Storage, Storages, little_endian
 from wsss_jax.weights.formats.archive import MAGIC, open_archive
-from wsss_jax.weights.formats.content import SPARE, Content, Numbers, check_total
-from wsss_jax.weights.formats.tensor_pickle import NAMES
+from wsss_jax.weights.formats.content import SPARE, Content, Numbers, check_total, most_arrays
+from wsss_jax.weights.formats.tensor_pickle import NAMES, SCRIPT_NAMES, ScriptModule
 
+_BYTES = np.dtype(np.uint8)
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
@@ -27,14 +31,15 @@ def read(path: Path) -> Content:
     with open_archive(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         folder = _folder(list(entries))
-        pickle = _raw(numbers, entries[f"{folder}data.pkl"])
+        pickle = _read(numbers, entries[f"{folder}data.pkl"])
+        names = SCRIPT_NAMES if f"{folder}constants.pkl" in entries else NAMES
         order = b"little"
         if f"{folder}byteorder" in entries:
-            order = bytes(_raw(numbers, entries[f"{folder}byteorder"]))
+            order = _read(numbers, entries[f"{folder}byteorder"]).tobytes()
         if order not in (b"little", b"big"):
             raise ValueError(f"expected the byte order little or big, found {order[:20]!r}")
     budget = numbers.size + SPARE
-    value, _ = load_pickle(pickle, NAMES, persistent=storages.find, budget=budget)
+    value, _ = load_pickle(pickle.data, names, persistent=storages.find, budget=budget)
     sizes = [storage.count * storage.dtype.itemsize for storage in storages.by_key.values()]
     check_total(sizes, numbers.size)  # entries of an archive may overlap
     for key, storage in storages.by_key.items():
@@ -42,6 +47,8 @@ def read(path: Path) -> Content:
         if entry.file_size != storage.count * storage.dtype.itemsize:
             raise ValueError(f"expected storage {key} with {storage.count} numbers, found another")
         storage.read = _reader(numbers, entry, storage, order == b"big")
+    if isinstance(value, ScriptModule):
+        value = value.state_dict(most_arrays(numbers.size))
     return Content(value if isinstance(value, dict) else {"": value})
 
 
@@ -63,19 +70,24 @@ def _start(numbers: Numbers, entry: zipfile.ZipInfo) -> int:
     """Returns where the bytes of an entry begin."""
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
         raise ValueError(f"expected {entry.filename} without compression: save it again")
-    header = numbers.read(entry.header_offset, np.dtype("u1"), _LOCAL_HEADER.size).tobytes()
+    header = numbers.read(entry.header_offset, _BYTES, _LOCAL_HEADER.size).tobytes()
     mark, name, extra = _LOCAL_HEADER.unpack(header)
     if mark != MAGIC:
         raise ValueError(f"expected the header of {entry.filename}, found other bytes")
     return entry.header_offset + _LOCAL_HEADER.size + name + extra
 
 
-def _raw(numbers: Numbers, entry: zipfile.ZipInfo) -> memoryview:
-    return numbers.read(_start(numbers, entry), np.dtype("u1"), entry.file_size).data
+def _read(
+    numbers: Numbers, entry: zipfile.ZipInfo, dtype: np.dtype = _BYTES, big_endian: bool = False
+) -> np.ndarray:
+    """Returns the numbers of an entry."""
+    found = numbers.read(_start(numbers, entry), dtype, entry.file_size // dtype.itemsize)
+    if entry.CRC and zlib.crc32(found.view(_BYTES).data) != entry.CRC:
+        raise ValueError(f"expected {entry.filename} with its checksum, found changed bytes")
+    return little_endian(found, big_endian)
 
 
 def _reader(
     numbers: Numbers, entry: zipfile.ZipInfo, storage: Storage, big_endian: bool
 ) -> Callable[[], np.ndarray]:
-    dtype, count = storage.dtype, storage.count
-    return lambda: little_endian(numbers.read(_start(numbers, entry), dtype, count), big_endian)
+    return lambda: _read(numbers, entry, storage.dtype, big_endian)
