@@ -9,6 +9,7 @@ from wsss_jax.errors import nearest
 COMMANDS = {
     "run": ("main", "runs a recipe: from labels to masks, a network and a report"),
     "compare": ("compare", "runs recipes with several seeds and puts them into one table"),
+    "prepare": ("prepare", "makes data sets of photographs, VOC and COCO, and checks them"),
     "segment": ("segment", "segments photographs with a trained network"),
     "evaluate": ("evaluate", "scores masks or maps of any program"),
     "convert_cams": ("convert_cams", "turns maps of other programs into ours"),

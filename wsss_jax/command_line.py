@@ -54,7 +54,8 @@ class Parser(argparse.ArgumentParser):
         """Describes a command.
 
         Args:
-          module: the module of the command, ``python -m MODULE``.
+          module: the module of the command, ``python -m MODULE``, and the name of the command in
+            it if it has several.
           purpose: the purpose of the command, in whole sentences.
           usage: the arguments in short, without the name of the program.
           examples: descriptions of examples, and their arguments.
@@ -220,7 +221,7 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
 
 def command(parser: Parser, argv: Sequence[str]) -> str:
     """Returns the command line that resumes `argv`, to be pasted into a shell."""
-    program = ["python", "-m", parser.module] if argv[0].endswith(".py") else [argv[0]]
+    program = ["python", "-m", *parser.module.split()] if argv[0].endswith(".py") else [argv[0]]
     # A forced run has already deleted everything that it had to delete.
     return shlex.join([*program, *(a for a in argv[1:] if a not in ("--force", "-force"))])
 

@@ -141,17 +141,10 @@ def read_annotations(folder: Path, ids: Iterable[str], classes: Sequence[str]) -
 
 
 def _xml(path: Path) -> ElementTree.Element:
-    """Reads an annotation, in any encoding that Python knows and the file declares."""
+    """Reads an annotation."""
     data = read_bytes(path, _MOST_XML)
-    declared = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.-]+)["'][^>]*\?>""", data)
     try:
-        try:
-            root = ElementTree.fromstring(data)
-        except (ValueError, LookupError):  # The parser knows few encodings itself.
-            if declared is None:
-                raise
-            text = data[declared.end() :].decode(declared[1].decode())
-            root = ElementTree.fromstring(text)
+        root = parse_xml(data)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(
             f"expected a VOC annotation in {path}, found no XML ({error}): copy it again"
@@ -162,6 +155,21 @@ def _xml(path: Path) -> ElementTree.Element:
             " export the labels in the format of PASCAL VOC"
         )
     return root
+
+
+def parse_xml(data: bytes) -> ElementTree.Element:
+    """Parses XML in any encoding that Python knows and the file declares.
+
+    Raises:
+      ElementTree.ParseError, ValueError, LookupError: it is not XML, or in an unknown encoding.
+    """
+    declared = re.match(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.-]+)["'][^>]*\?>""", data)
+    try:
+        return ElementTree.fromstring(data)
+    except (ValueError, LookupError):  # The parser knows few encodings itself.
+        if declared is None:
+            raise
+        return ElementTree.fromstring(data[declared.end() :].decode(declared[1].decode()))
 
 
 def mask_label(mask: UInt8[np.ndarray, "h w"], num_classes: int) -> Label:

@@ -25,6 +25,9 @@ from wsss_jax.files import read_bytes
 # SBD's masks include those of VOC's own images, so often only the first folder exists.
 _MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 
+PREPARED, _LABELS, _CLASSES = "prepared.json", "labels.csv", "classes.txt"
+"""The files of a folder that ``wsss_jax.prepare`` has written."""
+
 _NONE = -1  # stands for an id without a file
 _BLOCK = 4096  # names of files that are looked up together
 
@@ -98,6 +101,8 @@ def list_split(
       UserError: there is no VOC2012 folder or no such list, a listed id has no image or mask or has
         two, or there are no labels or no class names.
     """
+    if not labels and not classes:
+        labels, classes = _prepared(Path(root).expanduser())
     in_file = labels not in ("", "xml", "masks")
     devkit, images_in = find_devkit(root, plain=in_file)
     names = _classes(classes, Path(labels).expanduser() if in_file else None)
@@ -170,6 +175,12 @@ def find_devkit(root: str, plain: bool = False) -> tuple[Path, str]:
             found = "a folder of images"
             advice = "set data.labels to a table of their classes too (docs/data.md)"
     raise UserError(f"expected VOC2012/JPEGImages at {folder}, found {found}: {advice}")
+
+
+def _prepared(folder: Path) -> tuple[str, str]:
+    """Returns the label file and the class file of a prepared folder, or empty texts."""
+    files = [folder / name for name in (_LABELS, _CLASSES, PREPARED)]
+    return (str(files[0]), str(files[1])) if all(file.is_file() for file in files) else ("", "")
 
 
 def _read_list(devkit: Path, split: str) -> tuple[Names, str]:

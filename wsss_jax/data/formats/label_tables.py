@@ -1,7 +1,7 @@
 """Tables of image-level labels, as spreadsheets and other programs write them (CSV, TSV).
 
 A table has a row per image or per object: rows of one image are joined. Its first column, or the
-column that is called like one of `_ID_NAMES`, has ids or files of images. The others are in one of
+column that is called like one of `ID_NAMES`, has ids or files of images. The others are in one of
 two forms:
 
 - *lists*, ``id,class,class,...``: cells have classes, by name or by mask index from 1 on, and one
@@ -29,14 +29,14 @@ from wsss_jax.data.images import SUFFIXES
 from wsss_jax.errors import UserError, first, nearest
 
 _DELIMITERS = ",;\t|"
-_ID_NAMES = frozenset(
+ID_NAMES = frozenset(
     (
         *("id", "ids", "image", "imageid", "imagename", "imagefile", "imagefilename", "imagepath"),
         *("images", "img", "imgid", "imgname", "imgpath", "file", "filename", "filepath", "files"),
         *("name", "path", "photo", "photograph", "picture", "stem", "sample", "sampleid"),
     )
 )
-_CLASS_NAMES = re.compile(r"(class|label|categor(y|ie)|tag|object|species)(e?s|name|names|id)?\d*")
+CLASS_NAMES = re.compile(r"(class|label|categor(y|ie)|tag|object|species)(e?s|name|names|id)?\d*")
 _TRUE, _FALSE = ("1", "true"), ("", "0", "false")
 _SHOWN = 5  # unknown classes that a message names
 
@@ -88,7 +88,7 @@ def read_table(path: Path, classes: Sequence[str]) -> dict[str, Any]:
     Raises:
       UserError: the file cannot be read or has another form, or some of its classes are unknown.
     """
-    rows = _rows(path)
+    rows = read_rows(path)
     known = Classes(classes)
     header = _header(rows, known)
     if header is None:
@@ -99,7 +99,7 @@ def read_table(path: Path, classes: Sequence[str]) -> dict[str, Any]:
     others = [column for column in range(start, len(header)) if column != key]
     if any(known.by_name(header[column]) is not None for column in others):
         return _one_hot(path, header, body, key, others, known, classes)
-    named = [column for column in others if _CLASS_NAMES.fullmatch(_letters(header[column]))]
+    named = [column for column in others if CLASS_NAMES.fullmatch(letters(header[column]))]
     if not named:
         _refuse_numbers(path, header, body, others, classes)
     return _lists(path, body, key, named or others, known, len(classes), len(header))
@@ -113,7 +113,7 @@ def table_classes(path: Path) -> tuple[str, ...]:
     Raises:
       UserError: the file cannot be read, or names no class.
     """
-    rows = _rows(path)
+    rows = read_rows(path)
     known = Classes(())
     header = _header(rows, known)
     start, body = (0, rows) if header is None else _without_index(header, rows[1:])
@@ -122,10 +122,10 @@ def table_classes(path: Path) -> tuple[str, ...]:
     width = len(header) if header else max(map(len, rows), default=0)
     others = [column for column in range(start, width) if column != key]
     cells = [row[column] for row in body for column in others if column < len(row)]
-    if header is not None and cells and all(_flag(cell) is not None for cell in cells):
+    if header is not None and cells and all(flag(cell) is not None for cell in cells):
         found = tuple(header[c] for c in others if not is_background(header[c]))
     else:
-        named = [c for c in others if header and _CLASS_NAMES.fullmatch(_letters(header[c]))]
+        named = [c for c in others if header and CLASS_NAMES.fullmatch(letters(header[c]))]
         spellings = Counter(
             text
             for row in body
@@ -142,7 +142,12 @@ def table_classes(path: Path) -> tuple[str, ...]:
     return found
 
 
-def _rows(path: Path) -> list[list[str]]:
+def read_rows(path: Path) -> list[list[str]]:
+    """Reads the rows of a table that have a cell with text.
+
+    Raises:
+      UserError: the file cannot be read, or is no table.
+    """
     lines = read_text(path, "a table of labels").splitlines()
     try:
         reader = csv.reader(lines, delimiter=_delimiter(lines), skipinitialspace=True)
@@ -168,10 +173,10 @@ def _header(rows: list[list[str]], known: Classes) -> list[str] | None:
     if len(rows) < 2:
         return None
     names, *body = rows
-    if names[0] == "" or any(_letters(cell) in _ID_NAMES for cell in names[:3]):
+    if names[0] == "" or any(letters(cell) in ID_NAMES for cell in names[:3]):
         return names
     # Or else it names classes above zeros and ones, with a name of its own for the ids.
-    flags = [_flag(cell) for row in body for cell in row[1:]]
+    flags = [flag(cell) for row in body for cell in row[1:]]
     one_hot = len(names) > 1 and all(known.by_name(cell) is not None for cell in names[1:])
     return names if one_hot and None not in flags and set(flags) == {0, 1} else None
 
@@ -180,13 +185,13 @@ def _without_index(header: list[str], body: list[list[str]]) -> tuple[int, list[
     """Returns the first column that is not the numbers with which pandas begins its rows."""
     unnamed = header[0] == "" or header[0].startswith("Unnamed:")
     counted = [row[0] for row in body] == [str(number) for number in range(len(body))]
-    others = any(_letters(cell) in _ID_NAMES for cell in header[1:3])
+    others = any(letters(cell) in ID_NAMES for cell in header[1:3])
     return (1 if unnamed and counted and others else 0), body
 
 
 def _id_column(names: list[str], body: list[list[str]]) -> int:
     """Returns the column of ids: one with files if there is one, or else the first."""
-    found = [n for n, name in enumerate(names) if _letters(name) in _ID_NAMES] or [0]
+    found = [n for n, name in enumerate(names) if letters(name) in ID_NAMES] or [0]
     for column in found:
         cells = [row[column] for row in body if column < len(row)]
         if cells and all(cell.lower().endswith(SUFFIXES) for cell in cells):
@@ -226,13 +231,13 @@ def _one_hot(
         name = _id(row[key], path, number)
         label = labels.setdefault(name, np.zeros(len(classes), np.float32))
         for column, position in found.items():
-            flag = _flag(row[column])
-            if flag is None:
+            value = flag(row[column])
+            if value is None:
                 raise UserError(
                     f"expected {len(classes)} zeros and ones per image, found other values for"
                     f" {name} in {path} ({row[column]!r}): write 0 or 1"
                 )
-            label[position] = max(label[position], flag)
+            label[position] = max(label[position], value)
     return labels
 
 
@@ -281,7 +286,7 @@ def _refuse_numbers(
 
     A 1 would otherwise count as the index of the first class.
     """
-    if not all(_flag(row[c]) is not None for row in body for c in others if c < len(row)):
+    if not all(flag(row[c]) is not None for row in body for c in others if c < len(row)):
         return
     names = [header[column] for column in others]
     if names and any(row[c] for row in body for c in others if c < len(row)):
@@ -292,7 +297,7 @@ def _refuse_numbers(
         )
 
 
-def _flag(cell: str) -> int | None:
+def flag(cell: str) -> int | None:
     """Returns 0 or 1 for a cell that says no or yes, and otherwise None."""
     text = re.sub(r"\.0+$", "", cell.lower())
     return 1 if text in _TRUE else 0 if text in _FALSE else None
@@ -305,5 +310,6 @@ def _id(cell: str, path: Path, number: int) -> str:
         raise UserError(f"row {number} of {path}: {error}") from error
 
 
-def _letters(name: str) -> str:
+def letters(name: str) -> str:
+    """Returns the name of a column without case and signs."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

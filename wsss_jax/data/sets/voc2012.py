@@ -27,7 +27,8 @@ class Voc2012(DataSettings):
     """PASCAL VOC 2012, or any folder laid out like it.
 
     A split is a list in ImageSets/Segmentation. The split `test` needs neither masks nor labels;
-    images without a label get zeros.
+    images without a label get zeros. If neither `labels` nor `classes` is set, a folder that
+    ``wsss_jax.prepare`` has written is read with its labels.csv and classes.txt.
 
     Attributes:
       root: the folder VOC2012, the folder VOCdevkit that contains it, the parent of VOCdevkit, or

@@ -1,0 +1,404 @@
+"""Folders of photographs and labels of many forms become data sets."""
+
+import csv
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.preparing.sources import photographs, picture, save
+from wsss_jax.data.images import VOC_PALETTE, decode_image, decode_photograph
+from wsss_jax.data.sets.base import DataSettings
+from wsss_jax.prepare import main
+
+Prepare = Callable[..., str]
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Prepare:
+    """Prepares `tmp_path/photos` as `tmp_path/out` and returns what is printed."""
+
+    def run(*options: str, status: int = 0) -> str:
+        arguments = ["folder", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]
+        assert main(["prepare.py", *arguments, *options]) == status
+        captured = capsys.readouterr()
+        return captured.out + captured.err if status == 0 else captured.err.splitlines()[-1]
+
+    return run
+
+
+def labels(out: Path) -> dict[str, set[str]]:
+    """The labels that were written, by id."""
+    with (out / "labels.csv").open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["id", "classes"]
+    return {row[0]: set(row[1:]) for row in rows}
+
+
+def ids(out: Path, split: str) -> list[str]:
+    return (out / f"ImageSets/Segmentation/{split}.txt").read_text().splitlines()
+
+
+A_TO_D = ("a.jpg", "sub/b.jpg", "c c.png", "sub/d.JPG")
+EXPECTED = {"a": {"Cat"}, "sub/b": {"Cat", "Dog"}, "c c": {"Dog"}, "sub/d": set()}
+
+TABLES = {
+    "semicolons, a mark, CRLF and capitals": (
+        b"\xef\xbb\xbfImage_ID;Label\r\nA.JPG;CAT\r\nb;Cat, Dog\r\nc c.png;dog\r\nsub/d;\r\n"
+    ),
+    "a row per object": b"filename,width,class,xmin\na.jpg,2,Cat,1\nb.jpg,2,Cat,1\n"
+    b"b.jpg,2,Dog,1\nc c.png,2,Dog,3\nd.JPG,2,,\n",
+    "bars in a cell": (
+        b"file,labels\n/home/me/a.jpg,Cat\nphotos\\sub\\b.jpg,Cat|Dog\nc c,Dog\nd,none\n"
+    ),
+    "one-hot": b"image,Cat,Dog\na,1,0\nb,1,1\nc c,0,1\nd,0,0\n",
+    "one-hot of words and a row per object": (
+        b"path,Cat,Dog\na,yes,\nb,yes,\nb,,yes\nc c,,yes\nd,,\n"
+    ),
+    "pandas with an index": (
+        b",image_id,labels\n0,a,\"['Cat']\"\n1,b,\"['Cat', 'Dog']\"\n2,c c,['Dog']\n3,d,[]\n"
+    ),
+    "no header": b"a.jpg,Cat\nsub/b.jpg,Cat,Dog\nc c.png,Dog\nsub/d.JPG,\n",
+    "tabs": b"photo\tcategory\na\tCat\nb\tCat;Dog\nc c\tDog\nd\t\n",
+}
+
+
+@pytest.mark.parametrize("form", TABLES)
+def test_tables(form: str, prepare: Prepare, tmp_path: Path):
+    photographs(tmp_path / "photos", *A_TO_D)
+    (tmp_path / "photos/table.csv").write_bytes(TABLES[form])
+    prepare("--val=0")
+    found = {
+        name: {one.capitalize() for one in row} for name, row in labels(tmp_path / "out").items()
+    }
+    assert found == EXPECTED
+
+
+def test_a_spreadsheet(prepare: Prepare, tmp_path: Path):
+    import openpyxl
+
+    photographs(tmp_path / "photos", "007.jpg", "8.jpg")
+    book = openpyxl.Workbook()
+    assert book.active is not None
+    for row in (("Photo", "Species"), (7, "Crack"), (8.0, "Moss; Crack")):
+        book.active.append(row)
+    book.create_sheet("Notes").append(("nothing",))
+    book.save(tmp_path / "labels.xlsx")
+    told = prepare("--val=0", f"--labels={tmp_path / 'labels.xlsx'}")
+    assert labels(tmp_path / "out") == {"007": {"Crack"}, "8": {"Crack", "Moss"}}
+    assert "the sheet 'Sheet' is read, not Notes" in told and "by number (7)" in told
+
+
+COCO = {
+    "images": [{"id": n, "file_name": name} for n, name in enumerate(A_TO_D)],
+    "categories": [
+        {"id": 0, "name": "animals"},
+        {"id": 1, "name": "Cat"},
+        {"id": 4, "name": "Dog"},
+    ],
+    "annotations": [
+        {"image_id": i, "category_id": c} for i, c in ((0, 1), (1, 1), (1, 4), (1, 4), (2, 4))
+    ],
+}
+STUDIO = [
+    {
+        "data": {"image": url},
+        "annotations": [{"result": [{"value": {kind: names}} for names in all_names]}],
+    }
+    for url, kind, all_names in (
+        ("/data/upload/1/0a1b2c3d-a.jpg", "choices", [["Cat"]]),
+        ("/data/local-files/?d=photos/sub/b.jpg", "polygonlabels", [["Cat"], ["Dog"]]),
+        ("/data/upload/1/0a1b2c3d-c%20c.png", "rectanglelabels", [["Dog"]]),
+        ("s3://bucket/sub/d.JPG", "brushlabels", []),
+    )
+]
+CVAT = """<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version>
+<meta><task><labels><label><name>Bird</name></label></labels></task></meta>
+<image id="0" name="a.jpg" width="20" height="12"><box label="Cat" xtl="0"/></image>
+<image id="1" name="sub/b.jpg"><polygon label="Dog" points=""/><tag label="Cat"/></image>
+<image id="2" name="c c.png"><mask label="Dog" rle=""/></image>
+<image id="3" name="sub/d.JPG"/></annotations>"""
+EXPORTS = {
+    "COCO": ("sub/_annotations.coco.json", json.dumps(COCO)),
+    "Label Studio": ("project-1.json", json.dumps(STUDIO)),
+    "CVAT": ("annotations.xml", CVAT),
+    "a dictionary": (
+        "x.json", json.dumps({"a": "Cat", "b": ["Cat", "Dog"], "c c": ["Dog"], "d": []}),
+    ),
+    "records": (
+        "x.json",
+        json.dumps(
+            [
+                {"image": "a.jpg", "label": "Cat"},
+                {"image": "b.jpg", "label": [{"rectanglelabels": ["Cat"]}, {"labels": ["Dog"]}]},
+                {"image": "c c.png", "choice": {"choices": ["Dog"]}},
+                {"image": "d.JPG", "label": []},
+            ]
+        ),
+    ),
+    "a record per line": (
+        "metadata.jsonl",
+        '{"file_name": "a.jpg", "label": "Cat"}\n{"file_name": "b.jpg", "label": "Cat;Dog"}\n'
+        '{"file_name": "c c.png", "label": "Dog"}\n{"file_name": "d.JPG", "label": null}\n',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", EXPORTS)
+def test_exports(program: str, prepare: Prepare, tmp_path: Path):
+    photographs(tmp_path / "photos", *A_TO_D)
+    name, text = EXPORTS[program]
+    (tmp_path / "photos" / name).write_text(text)
+    prepare("--val=0")
+    assert labels(tmp_path / "out") == EXPECTED
+    assert (tmp_path / "out/classes.txt").read_text() == "Cat\nDog\n"
+
+
+@pytest.mark.parametrize("program", ("PASCAL VOC", "labelme"))
+def test_exports_of_a_file_per_image(program: str, prepare: Prepare, tmp_path: Path):
+    photographs(tmp_path / "photos", *A_TO_D)
+    for name, row in EXPECTED.items():
+        path = tmp_path / "labels" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if program == "labelme":
+            shapes = [{"label": one, "points": []} for one in sorted(row)]
+            content = {"version": "5.0", "shapes": shapes, "imagePath": f"..\\{name}.jpg"}
+            (path.parent / f"{path.name}.json").write_text(json.dumps(content))
+        else:
+            objects = "".join(
+                f"<object><name>{one}</name><part><name>head</name></part></object>" for one in row
+            )
+            # The name inside is stale, as after renaming.
+            text = f"<annotation><filename>old.jpg</filename>{objects}</annotation>"
+            (path.parent / f"{path.name}.xml").write_text(text)
+    prepare("--val=0", f"--labels={tmp_path / 'labels'}")
+    assert labels(tmp_path / "out") == EXPECTED
+
+
+def test_roboflow_has_a_table_and_a_folder_for_each_split(prepare: Prepare, tmp_path: Path):
+    for folder, name, row in (("train", "x", "Cat"), ("train", "y", "Dog"), ("valid", "x", "Dog")):
+        photographs(tmp_path / "photos", f"{folder}/{name}_jpg.rf.0a.jpg")
+        path = tmp_path / "photos" / folder / "_annotations.csv"
+        old = path.read_text() if path.exists() else "filename,width,height,class,xmin\n"
+        path.write_text(f"{old}{name}_jpg.rf.0a.jpg,20,12,{row},1\n")
+    prepare()
+    out = tmp_path / "out"
+    assert ids(out, "train") == ["train/x_jpg.rf.0a", "train/y_jpg.rf.0a"]
+    assert labels(out)["valid/x_jpg.rf.0a"] == {"Dog"} and ids(out, "val") == ["valid/x_jpg.rf.0a"]
+
+
+def test_names_of_folders_and_patterns(prepare: Prepare, tmp_path: Path):
+    photographs(tmp_path / "photos", "Cat/1.jpg", "cat/2/3.jpg", "big Dog/1.jpg")
+    told = prepare("--val=0")
+    assert labels(tmp_path / "out") == {
+        "Cat/1": {"Cat"},
+        "cat/2/3": {"Cat"},
+        "big Dog/1": {"big Dog"},
+    }
+    assert "'cat' as 'Cat'" in told
+
+    other = photographs(tmp_path / "other", "Cat_1_x.jpg", "s/Cat+Dog_2.jpg", "s/dog_7.PNG")
+    arguments = ["prepare.py", "folder", str(other), f"--out={tmp_path / 'out2'}", "--val=0"]
+    assert main([*arguments, "--pattern={class}_{}"]) == 0
+    assert labels(tmp_path / "out2") == {
+        "Cat_1_x": {"Cat"},
+        "s/Cat+Dog_2": {"Cat+Dog"},
+        "s/dog_7": {"dog"},
+    }
+
+
+def test_everything_wrong_is_in_one_message(prepare: Prepare, tmp_path: Path):
+    folder = photographs(tmp_path / "photos", *(f"{n}.jpg" for n in range(9)), "x/0.jpg", "y/0.jpg")
+    (folder / "3.jpg").write_bytes(b"nothing")
+    rows = [f"{n}.jpg,Dog" for n in range(1, 8)] + [f"z{n}.jpg,Dog" for n in range(7)]
+    (folder / "labels.csv").write_text("\n".join(["file,label", *rows, ",Dog"]))
+    message = prepare(status=2)
+    for part in (
+        "1 photographs that cannot be read (3.jpg)",
+        "4 photographs without a label (0.jpg, 8.jpg, x/0.jpg, y/0.jpg)",
+        "7 labels without a photograph ('z0.jpg', row 9 of labels.csv",
+        "'z4.jpg', row 13 of labels.csv, ...)",
+        "1 rows that name no photograph (row 16 of labels.csv)",
+    ):
+        assert part in message
+    assert message.startswith("error: ") and not (tmp_path / "out").exists()
+    (folder / "labels.csv").write_text("\n".join(["file,label", *rows[:7], "0.jpg,Cat"]))
+    assert "1 labels that fit several" not in prepare(status=2)  # 0.jpg lies at the top
+    told = prepare("--skip_damaged", "--unlabeled=leave_out", "--val=0")
+    assert "1 photographs cannot be read and are left out: 3.jpg" in told
+    assert set(labels(tmp_path / "out")) == {"0", "1", "2", "4", "5", "6", "7"}
+
+
+def test_a_name_of_several_photographs(prepare: Prepare, tmp_path: Path):
+    folder = photographs(tmp_path / "photos", "x/0.jpg", "y/0.jpg")
+    (folder / "labels.csv").write_text("file,label\n0.jpg,Dog\ny/0.jpg,Cat\n")
+    assert "labels that fit several photographs ('0.jpg', row 2 of labels.csv: x/0.jpg" in prepare(
+        status=2
+    )
+
+
+def test_misspellings_are_told_and_merged_on_demand(prepare: Prepare, tmp_path: Path):
+    folder = photographs(tmp_path / "photos", *(f"{n}.jpg" for n in range(15)))
+    names = ["Dog"] * 6 + ["Dgo"] + ["Type 1"] * 6 + ["Type 2", "Car"]
+    (folder / "labels.csv").write_text(
+        "\n".join(["file,label", *(f"{n}.jpg,{name}" for n, name in enumerate(names))])
+    )
+    told = prepare("--val=0", "--dry_run")
+    assert "'Dgo' occurs once (row 8 of labels.csv) and is like 'Dog': did you mean Dog?" in told
+    assert "Type 2' occurs" not in told and not (tmp_path / "out").exists()
+    prepare("--val=0", "--merge")
+    assert (tmp_path / "out/classes.txt").read_text() == "Car\nDog\nType 1\nType 2\n"
+    assert labels(tmp_path / "out")["6"] == {"Dog"}
+
+
+def test_given_classes(prepare: Prepare, tmp_path: Path):
+    folder = photographs(tmp_path / "photos", "a.jpg", "b.jpg", "c.jpg")
+    (tmp_path / "classes.txt").write_text("_background_\nDog\nCat\n")
+    option = f"--classes={tmp_path / 'classes.txt'}"
+    (folder / "labels.csv").write_text("file,label\na,cat\nb,Dgo\nc,0\n")
+    message = prepare(option, status=2)
+    assert "1 names that are no classes ('Dgo', row 3 of labels.csv; did you mean Dog?)" in message
+    (folder / "labels.csv").write_text("file,label\na,2\nb,1\nc,0\n")
+    prepare(option, "--val=0")
+    assert labels(tmp_path / "out") == {"a": {"Cat"}, "b": {"Dog"}, "c": set()}
+    assert (tmp_path / "out/classes.txt").read_text() == "Dog\nCat\n"
+
+
+def test_numbers_need_names(prepare: Prepare, tmp_path: Path):
+    folder = photographs(tmp_path / "photos", "a.jpg", "b.jpg")
+    (folder / "labels.csv").write_text("file,label\na,0\nb,1\n")
+    assert "found only numbers (0, 1): give their names with --classes" in prepare(status=2)
+
+
+def test_several_kinds_of_labels_are_refused(prepare: Prepare, tmp_path: Path):
+    folder = photographs(tmp_path / "photos", "a.jpg", "b.jpg")
+    (folder / "labels.csv").write_text("file,label\na,Cat\nb,Dog\n")
+    (folder / "a.xml").write_text("<annotation><object><name>Dog</name></object></annotation>")
+    assert "found 2 (PASCAL VOC: a.xml; table labels.csv: labels.csv)" in prepare(status=2)
+    prepare(f"--labels={folder / 'labels.csv'}")
+
+
+def test_photographs_are_linked_or_become_pngs(prepare: Prepare, tmp_path: Path):
+    folder = tmp_path / "photos/Cat"
+    plain = save(folder / "plain.JPG", 1)
+    wrong = save(folder / "really a jpeg.jpg", 2)
+    os.rename(wrong, wrong.with_suffix(".png"))
+    turned = save(folder / "turned.jpg", 3, orientation=6)
+    webp = save(folder / "w.webp", 4)
+    save(folder / "glass.png", 5, "RGBA")
+    save(tmp_path / "photos/Dog/ t\n.tif", 6)
+    told = prepare("--val=0")
+    images = tmp_path / "out/JPEGImages"
+    assert (images / "Cat/plain.jpg").samefile(plain)
+    assert (images / "Cat/really a jpeg.jpg").samefile(wrong.with_suffix(".png"))
+    for path in (turned, webp):
+        written = decode_photograph((images / f"Cat/{path.stem}.png").read_bytes(), "")
+        original = decode_photograph(path.read_bytes(), "")
+        assert written.orientation == 1 and np.array_equal(written.pixels, original.pixels)
+    assert decode_image((images / "Cat/turned.png").read_bytes(), "").shape == (20, 12, 3)
+    assert "turned as their EXIF orientation says (Cat/turned)" in told
+    assert "1 photographs have transparent parts (Cat/glass)" in told
+    assert (images / "Dog/_t_.png").is_file() and "Dog/_t_" in ids(tmp_path / "out", "train")
+    record = json.loads((tmp_path / "out/prepared.json").read_text())
+    assert record["splits"] == {"train": 6, "val": 0} and len(record["changed"]) == 3
+    with (tmp_path / "out/sources.csv").open(newline="") as file:
+        sources = {row["id"]: row for row in csv.DictReader(file)}
+    assert sources["Cat/w"]["file"] == str(webp) and len(sources["Cat/w"]["sha256"]) == 64
+    shutil.rmtree(tmp_path / "out")
+    prepare("--val=0", "--copy")
+    assert not (images / "Cat/plain.jpg").samefile(plain)
+    assert (images / "Cat/plain.jpg").read_bytes() == plain.read_bytes()
+
+
+def test_masks_of_two_values(prepare: Prepare, tmp_path: Path):
+    photographs(tmp_path / "photos", "Cat/a.jpg", "Dog/b.jpg", "Dog/c.jpg")
+    mask = np.zeros((12, 20), np.uint8)
+    mask[3:6] = 255
+    for name, content in (("a_mask.png", mask), ("b.png", np.repeat(mask[..., None], 3, -1))):
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(content).save(tmp_path / "masks" / name)
+    option = f"--masks={tmp_path / 'masks'}"
+    assert "if 255 marks the object, say --foreground 255" in prepare(option, status=2)
+    prepare(option, "--foreground=255", "--val=0")
+    for name, index in (("Cat/a", 1), ("Dog/b", 2)):
+        with Image.open(tmp_path / "out/SegmentationClass" / f"{name}.png") as image:
+            assert image.getpalette()[: 3 * 3] == VOC_PALETTE[:3].ravel().tolist()  # pyright: ignore
+            assert np.array_equal(np.asarray(image), mask // 255 * index)
+
+
+def test_masks_that_do_not_fit_are_named(prepare: Prepare, tmp_path: Path):
+    photographs(tmp_path / "photos", "Cat/a.jpg", "Dog/b.jpg", "Dog/c.jpg", "Dog/d.jpg")
+    for name, content in {
+        "a.png": np.full((20, 12), 1, np.uint8),
+        "b.png": np.full((12, 20), 1, np.uint8),
+        "c.png": np.array(picture(1)),
+        "e.png": np.zeros((12, 20), np.uint8),
+    }.items():
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(content).save(tmp_path / "masks" / name)
+    message = prepare(f"--masks={tmp_path / 'masks'}", status=2)
+    assert (
+        "1 masks without a photograph (e.png)" in message
+        and "3 masks that cannot be used" in message
+    )
+    for part in ("12 x 20 in", "found Cat as well", "found colors"):
+        assert part in message
+
+
+def test_an_interrupted_command_goes_on(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    photographs(tmp_path / "photos", *(f"{name}/{n}.webp" for name in "XY" for n in range(3)))
+    from wsss_jax.preparing import data_set
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data_set, "write_lists", interrupted)
+    line = prepare(status=130)
+    assert line.startswith("to resume: python -m wsss_jax.prepare folder ")
+    first = (tmp_path / "out/JPEGImages/X/0.png").stat()
+    monkeypatch.undo()
+    prepare()
+    assert (tmp_path / "out/JPEGImages/X/0.png").stat().st_mtime_ns == first.st_mtime_ns
+    assert "was ready before" in prepare()
+    assert not list((tmp_path / "out").glob(".*"))
+    assert "found a data set of other files or options" in prepare("--seed=1", status=2)
+
+
+def test_recipes_need_the_root_alone(prepare: Prepare, tmp_path: Path):
+    names = ("Cat/a b.jpg", "Cat/c/my photo/e.png", "two words/a photo/b.jpg", "two words/d.webp")
+    photographs(tmp_path / "photos", *names)
+    prepare("--val=0")
+    settings = DataSettings.defaults(
+        "voc2012", root=str(tmp_path / "out"), data_dir=str(tmp_path / "records"), masks="none"
+    )
+    source = DataSettings.from_config(settings, "data").open("train")
+    assert source.classes == ("Cat", "two words") and len(source) == 4
+    found = {source[n]["id"]: source[n]["label"].tolist() for n in range(4)}
+    assert found == {
+        # Its blank would divide an image and a mask in a list.
+        **{"Cat/a b": [1, 0], "Cat/c/my_photo/e": [1, 0]},
+        **{"two words/a photo/b": [0, 1], "two words/d": [0, 1]},
+    }
+    (tmp_path / "out/prepared.json").unlink()  # Without it, the folder is one like any other.
+    with pytest.raises(Exception, match="expected labels"):
+        DataSettings.from_config(settings, "data").open("train")
+
+
+def test_help_of_the_command(capsys: pytest.CaptureFixture[str]):
+    assert main(["prepare.py", "folder", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: python -m wsss_jax.prepare folder SOURCE --out DIR [options]")
+    assert len(re.findall("\n    python -m wsss_jax.prepare folder ", text)) == 4
+    assert all(len(line) <= 100 for line in text.splitlines())
+    assert main(["prepare.py", "foldr"]) == 2
+    assert "did you mean folder?" in capsys.readouterr().err
+    assert main(["prepare.py", "folder", "--out=x"]) == 2
+    assert "SOURCE is missing" in capsys.readouterr().err

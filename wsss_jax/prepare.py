@@ -1,0 +1,184 @@
+"""The command line that makes data sets for training, and checks them.
+
+    python -m wsss_jax.prepare folder PHOTOS --out mine
+
+It tells what the data set will be before it writes anything, and ends with exit status 2 and one
+message about everything that is wrong with the source. Nothing is downloaded. The same command
+goes on where it was interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from wsss_jax import command_line
+from wsss_jax.command_line import Parser
+from wsss_jax.errors import UserError, nearest
+
+_MODULE = "wsss_jax.prepare"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line `argv` (program name first) and returns the exit status."""
+    name = argv[1] if len(argv) > 1 else ""
+    if name in _COMMANDS:
+        parser, body = _COMMANDS[name]
+        # The line that resumes has the name of the command in the parser's module.
+        return command_line.run(parser(), [argv[0], *argv[2:]], body)
+    return command_line.run(_parser(), argv, _unknown)
+
+
+def _parser() -> Parser:
+    """Returns the parser that names the commands."""
+    parser = Parser(
+        _MODULE,
+        "Makes data sets for training of photographs and labels as they are, and checks them.\n"
+        f"The commands are {', '.join(_COMMANDS)}; each has its own --help.",
+        usage="COMMAND [options]",
+        examples=_EXAMPLES,
+    )
+    parser.add_argument(
+        "command", nargs="?", metavar="COMMAND", help=f"one of {', '.join(_COMMANDS)}"
+    )
+    return parser
+
+
+def _unknown(options: argparse.Namespace) -> int:
+    names = ", ".join(_COMMANDS)
+    if options.command is None:
+        raise UserError(f"COMMAND is missing: one of {names}")
+    raise UserError(
+        f"expected one of {names}, found {options.command!r}{nearest(options.command, _COMMANDS)}"
+    )
+
+
+def _places(parser: Parser, source: str) -> None:
+    add = parser.add_argument
+    add("source", type=Path, metavar="SOURCE", help=source)
+    add("--out", type=Path, required=True, metavar="DIR", help="where the data set goes")
+    add("--dry_run", action="store_true", help="show the summary and write nothing")
+    add("--copy", action="store_true", help="copy photographs instead of linking them")
+
+
+def _folder_parser() -> Parser:
+    parser = Parser(
+        f"{_MODULE} folder",
+        "Makes a data set of a folder of photographs, in any nesting, and of labels as\n"
+        "spreadsheets and annotation programs write them: CSV, TSV, XLSX, JSON, PASCAL VOC, COCO,\n"
+        "labelme, CVAT, Label Studio, Roboflow; or of the names of folders and files.",
+        usage="SOURCE --out DIR [options]",
+        examples=[
+            ("labels are found in the folder", "PHOTOS --out mine"),
+            ("labels of a spreadsheet elsewhere", "PHOTOS --out mine --labels labels.xlsx"),
+            ("names such as Cat_001.jpg", "PHOTOS --out mine --pattern '{class}_{}.jpg'"),
+            (
+                "with masks of 0 and 255 for some photographs",
+                "PHOTOS --out mine --masks MASKS --foreground 255",
+            ),
+        ],
+    )
+    _places(parser, "a folder with photographs, also in subfolders")
+    add = parser.add_argument_group("labels").add_argument
+    add(
+        "--labels",
+        default="",
+        metavar="PATH",
+        help="a label file, a folder of them, or the word folders for names of folders (what is"
+        " found in SOURCE)",
+    )
+    add(
+        "--pattern",
+        default="",
+        metavar="TEXT",
+        help="how photographs are named: {class} is the class, {} anything",
+    )
+    add(
+        "--label_column",
+        type=command_line.names,
+        default=(),
+        metavar="NAME,NAME",
+        help="the columns of classes in a table",
+    )
+    add(
+        "--classes",
+        default="",
+        metavar="FILE",
+        help="names of classes, one per line, in the order of mask indices (those of the labels)",
+    )
+    add("--merge", action="store_true", help="count likely misspellings as the class they are like")
+    add(
+        "--unlabeled",
+        default="refuse",
+        help="what becomes of photographs without a label (refuse)",
+        **command_line.one_of("refuse", "background", "leave_out"),
+    )
+    add = parser.add_argument_group("photographs and masks").add_argument
+    add("--skip_damaged", action="store_true", help="leave out photographs that cannot be read")
+    add("--masks", type=Path, metavar="DIR", help="masks named like the photographs, or some")
+    add(
+        "--foreground",
+        type=command_line.whole_number,
+        default=0,
+        metavar="N",
+        help="the value that marks the object in masks of two values, such as 255",
+    )
+    add = parser.add_argument_group("splits").add_argument
+    add(
+        "--val",
+        type=command_line.number,
+        metavar="SHARE",
+        help="the share of val, with each class in the same share (0.2, or folders named so)",
+    )
+    add("--val_list", type=Path, metavar="FILE", help="the photographs of val, one per line")
+    add("--seed", type=command_line.whole_number, default=0, metavar="N", help="for the splits")
+    return parser
+
+
+def _folder(options: argparse.Namespace) -> int:
+    from wsss_jax.preparing.data_set import write
+    from wsss_jax.preparing.folder import Options, read_folder
+    from wsss_jax.preparing.summary import summary
+
+    chosen = Options(
+        labels=options.labels,
+        pattern=options.pattern,
+        columns=options.label_column,
+        classes=options.classes,
+        merge=options.merge,
+        masks=options.masks,
+        foreground=options.foreground,
+        val=options.val,
+        val_list=options.val_list,
+        seed=options.seed,
+        unlabeled=options.unlabeled,
+        skip_damaged=options.skip_damaged,
+    )
+    data, problems, what = read_folder(options.source, chosen, options.out)
+    print(summary(data, what, problems.lines()), flush=True)
+    problems.check("photographs and labels that fit together")
+    if not data.splits.get("train"):
+        raise UserError("expected photographs for train, found none: make --val smaller")
+    if options.dry_run:
+        print("nothing is written because of --dry_run")
+        return 0
+    done = write(data, options.out, options.copy)
+    _tell_next(options.out, done, "seam_own_light")
+    return 0
+
+
+def _tell_next(out: Path, done: bool, recipe: str) -> None:
+    print(f"\n{out} {'is ready' if done else 'was ready before'}. Next:")
+    print(f"  python -m wsss_jax.main --config {recipe} --workdir runs/{out.resolve().name} \\")
+    print(f"      --config.data.root={out}")
+
+
+Command = tuple[Callable[[], Parser], Callable[[argparse.Namespace], int]]
+_COMMANDS: Mapping[str, Command] = {"folder": (_folder_parser, _folder)}
+_EXAMPLES = [
+    ("photographs of your own", "folder PHOTOS --out mine"),
+    ("only look at what it would be", "folder PHOTOS --out mine --dry_run"),
+]
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

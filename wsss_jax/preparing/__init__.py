@@ -1,0 +1,1 @@
+"""Makes data sets of the form that recipes read from folders, exports and official archives."""

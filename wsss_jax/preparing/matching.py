@@ -1,0 +1,100 @@
+"""Finds the photograph that a label means, however the label spells it."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from urllib.parse import unquote
+
+from wsss_jax.data.images import SUFFIXES
+
+# Label Studio puts eight hexadecimal digits before the names of uploaded files.
+_UPLOADED = re.compile(r"(?:.*/)?[0-9a-f]{8}-(.+)")
+
+
+class Matcher:
+    """Finds photographs by path, name or number.
+
+    Args:
+      below: the paths of all photographs below the source.
+    """
+
+    def __init__(self, below: Iterable[str]):
+        self._exact: dict[str, str] = {}
+        self._paths: dict[str, list[str]] = defaultdict(list)
+        self._names: dict[str, list[str]] = defaultdict(list)
+        self._numbers: dict[int, list[str]] = defaultdict(list)
+        self._known: dict[tuple[str, str], list[str]] = {}
+        for path in below:
+            self._exact[path] = path
+            stem = _stem(path)
+            self._exact.setdefault(stem, path)
+            for key in dict.fromkeys((path.casefold(), stem.casefold())):
+                self._paths[key].append(path)
+                self._names[key.rpartition("/")[2]].append(path)
+            name = stem.rpartition("/")[2]
+            if re.fullmatch("[0-9]{1,18}", name, re.ASCII):
+                self._numbers[int(name)].append(path)
+        self.by_number: set[str] = set()
+        """Texts that were understood as numbers, such as 7 for 0007.jpg."""
+
+    def find(self, text: str, folder: str = "") -> list[str]:
+        """Returns the photographs that `text` may mean; several if it is ambiguous.
+
+        Args:
+          text: a path, name or number, with or without folders and suffix.
+          folder: the folder below the source to which it may be relative.
+        """
+        key = (text, folder)
+        if key not in self._known:
+            self._known[key] = self._find(text, folder)
+        return self._known[key]
+
+    def _find(self, text: str, folder: str) -> list[str]:
+        text = text.strip().replace("\\", "/").removeprefix("./")
+        if not text:
+            return []
+        # Label Studio names local files behind ?d=.
+        text = text.rpartition("?d=")[2]
+        forms = dict.fromkeys((text, unquote(text)))
+        for form in forms:
+            if found := self._by_path(form, folder):
+                return found
+        for form in forms:
+            if (uploaded := _UPLOADED.fullmatch(form)) and (
+                found := self._by_path(uploaded[1], folder)
+            ):
+                return found
+        number = re.fullmatch(r"([0-9]{1,18})(\.0+)?", text, re.ASCII)
+        if number and (found := self._numbers.get(int(number[1]), [])):
+            self.by_number.add(text)
+            return found
+        return []
+
+    def _by_path(self, text: str, folder: str) -> list[str]:
+        texts = [text, _stem(text)] if _stem(text) != text else [text]
+        for form in texts:
+            for candidate in ([f"{folder}/{form}"] if folder else []) + [form]:
+                if candidate in self._exact:
+                    return [self._exact[candidate]]
+            parts = [part for part in form.casefold().split("/") if part not in ("", ".")]
+            if folder:
+                parts = [*folder.casefold().split("/"), *parts]
+            for start in range(len(parts)):
+                if found := self._paths.get("/".join(parts[start:])):
+                    return found
+            if parts and (found := self._names.get(parts[-1])):
+                inside = [p for p in found if p.casefold().endswith("/".join(parts[-2:]))]
+                return inside if len(parts) > 1 and len(inside) == 1 else found
+        return []
+
+
+def looks_like_a_photograph(text: str) -> bool:
+    """Returns whether a text ends with a suffix of photographs."""
+    return text.strip().lower().endswith(SUFFIXES)
+
+
+def _stem(path: str) -> str:
+    """Returns a path without a suffix of photographs."""
+    suffix = PurePosixPath(path).suffix
+    return path.removesuffix(suffix) if suffix.lower() in SUFFIXES else path

@@ -1,0 +1,204 @@
+"""Finds the photographs of a source, and looks at each of them."""
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from wsss_jax.data.formats.id_lists import image_id
+from wsss_jax.data.images import FORMATS, SUFFIXES, decode_photograph
+from wsss_jax.data.threads import thread_pool
+from wsss_jax.errors import UserError
+from wsss_jax.files import read_bytes
+from wsss_jax.preparing.problems import Problems
+from wsss_jax.progress import Progress
+
+_UNREAD = (".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".cr2", ".nef", ".arw")
+_KEPT = ((b"\xff\xd8\xff", ".jpg"), (b"\x89PNG\r\n", ".png"))
+# An id with a folder on both sides of a blank would read like an image and its mask in a list.
+_LIKE_A_PAIR = re.compile(r"\S*/\S+\s+\S*/\S+")
+
+
+class Photograph(NamedTuple):
+    """A photograph of the source.
+
+    Attributes:
+      id: the path below the source without suffix, where lists can hold it.
+      path: the file.
+      sha256: the digest of the file.
+      size: height and width as shown.
+      suffix: ``.jpg`` or ``.png`` if the file is used as it is.
+      change: what is done to a file that is not used as it is, such as ``turned by EXIF``.
+      transparent: whether some of its pixels are transparent.
+    """
+
+    id: str
+    path: Path
+    sha256: str
+    size: tuple[int, int]
+    suffix: str
+    change: str
+    transparent: bool
+
+
+def find_photographs(
+    source: Path, leave_out: Sequence[Path], problems: Problems
+) -> dict[str, Path]:
+    """Finds the photographs in a folder and below, in any case of suffix.
+
+    Args:
+      source: the folder.
+      leave_out: folders that are not searched.
+      problems: gets files in formats that are not read, and names that occur twice.
+
+    Returns:
+      The files, sorted, by their paths below the source.
+
+    Raises:
+      UserError: there is no such folder, or no photograph in it.
+    """
+    if not source.is_dir():
+        found = "a file" if source.exists() else "no such folder"
+        raise UserError(f"expected a folder of photographs at {source}, found {found}")
+    paths: dict[str, Path] = {}
+    by_stem: dict[str, str] = {}
+    for path in walk(source, leave_out):
+        below = path.relative_to(source).as_posix()
+        suffix = path.suffix.lower()
+        if suffix in _UNREAD:
+            problems.add("files in formats that are not read", below, "save them as JPEG or PNG")
+        if suffix not in SUFFIXES:
+            continue
+        other = by_stem.setdefault(below.removesuffix(path.suffix), below)
+        if other != below:
+            problems.add(
+                "photographs that differ only in their suffix",
+                f"{other} and {path.name}",
+                "rename one of them, or give a folder of masks with --masks",
+            )
+            continue
+        paths[below] = path
+    if not paths:
+        raise UserError(
+            f"expected photographs ({', '.join(SUFFIXES)}) in {source} or below, found none"
+        )
+    return paths
+
+
+def walk(folder: Path, leave_out: Iterable[Path] = ()) -> Iterator[Path]:
+    """Yields the files of a folder and below in order, except for hidden ones."""
+    left_out = {path.resolve() for path in leave_out} | {(folder / "__MACOSX").resolve()}
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and (Path(parent) / name).resolve() not in left_out
+        )
+        yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
+
+
+def safe_ids(below: Iterable[str]) -> dict[str, str]:
+    """Returns an id for each path below the source.
+
+    It is the path without suffix. Only what a line of a list could not hold is replaced by ``_``:
+    line breaks, blanks at the ends, blanks between two folders, and a second suffix.
+    """
+    ids: dict[str, str] = {}
+    taken: set[str] = set()
+    for path in below:
+        name = path[: path.rindex(".")] if "." in path.rpartition("/")[2] else path
+        name = "/".join(_safe_part(part) for part in name.split("/"))
+        if _LIKE_A_PAIR.fullmatch(name):
+            name = re.sub(r"\s", "_", name)
+        stem, number = name, 1
+        while name in taken:
+            number += 1
+            name = f"{stem}_{number}"
+        taken.add(name)
+        ids[path] = name
+    return ids
+
+
+def _safe_part(part: str) -> str:
+    part = re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029\\]", "_", part)
+    part = re.sub(r"^\s|\s$", "_", part)
+    if part == "JPEGImages" or part.strip(".") == "":
+        return part + "_"
+    while image_id(part) != part:  # a second suffix, such as a.jpg of a.jpg.png
+        stem, _, suffix = part.rpartition(".")
+        part = f"{stem}_{suffix}"
+    return part
+
+
+def look_at(
+    paths: Mapping[str, Path], skip_damaged: bool, problems: Problems
+) -> dict[str, Photograph]:
+    """Decodes every photograph.
+
+    Args:
+      paths: the files by their paths below the source.
+      skip_damaged: leave out files that cannot be read, with a remark.
+      problems: gets the files that cannot be read.
+
+    Returns:
+      The readable photographs by their paths below the source.
+    """
+    ids = safe_ids(paths)
+    found: dict[str, Photograph] = {}
+    damaged: list[str] = []
+    with Progress(len(paths), "reading photographs") as progress, thread_pool() as pool:
+        for below, one in zip(paths, pool.map(_look_at, ids.values(), paths.values()), strict=True):
+            if isinstance(one, Photograph):
+                found[below] = one
+            else:
+                damaged.append(below)
+                if not skip_damaged:
+                    problems.add(
+                        "photographs that cannot be read",
+                        below,
+                        "replace them, or leave them out with --skip_damaged",
+                    )
+            progress.update()
+    if damaged and skip_damaged:
+        shown = ", ".join(damaged[:5]) + (", ..." if len(damaged) > 5 else "")
+        problems.remarks.append(
+            f"{len(damaged)} photographs cannot be read and are left out: {shown}"
+        )
+    return found
+
+
+def _look_at(name: str, path: Path) -> Photograph | UserError:
+    try:
+        data = read_bytes(path)
+        image = decode_photograph(data, str(path))
+    except UserError as error:
+        return error
+    suffix = next((suffix for start, suffix in _KEPT if data.startswith(start)), "")
+    change = ""
+    if image.orientation > 1:
+        change = "turned as their EXIF orientation says"
+    elif not suffix:
+        change = "re-encoded from other formats"
+    elif image.bits > 8:
+        change = "reduced to 8 bits"
+    return Photograph(
+        id=name,
+        path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=(image.pixels.shape[0], image.pixels.shape[1]),
+        suffix="" if change else suffix,
+        change=change,
+        transparent=suffix != ".jpg" and _is_transparent(data),
+    )
+
+
+def _is_transparent(data: bytes) -> bool:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if "A" not in image.getbands() and "transparency" not in image.info:
+            return False
+        return image.convert("RGBA").getextrema()[3][0] < 255  # pyright: ignore
