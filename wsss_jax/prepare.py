@@ -1,10 +1,11 @@
 """The command line that makes data sets for training, and checks them.
 
     python -m wsss_jax.prepare folder PHOTOS --out mine
+    python -m wsss_jax.prepare verify mine
 
-It tells what the data set will be before it writes anything, and ends with exit status 2 and one
-message about everything that is wrong with the source. Nothing is downloaded. The same command
-goes on where it was interrupted.
+The first tells what the data set will be before it writes anything, and ends with exit status 2
+and one message about everything that is wrong with the source. Nothing is downloaded. The same
+command goes on where it was interrupted.
 """
 
 import argparse
@@ -167,17 +168,60 @@ def _folder(options: argparse.Namespace) -> int:
     return 0
 
 
+def _verify_parser() -> Parser:
+    parser = Parser(
+        f"{_MODULE} verify",
+        "Opens every file of a data set and tells what is wrong with it or may be: files that\n"
+        "cannot be read, labels and masks that disagree, equal and similar photographs, masks in\n"
+        "unsuitable encodings, classes that are rare, absent or everywhere. It writes a page to\n"
+        "look at, with counts and pictures.",
+        usage="DIR [options]",
+        examples=[
+            ("a prepared folder", "mine"),
+            ("VOC with a label file", "VOCdevkit/VOC2012 --labels cls_labels.npy --page voc.html"),
+        ],
+        statuses={1: "something must be mended; its line begins with !"},
+        goes_on=False,
+    )
+    add = parser.add_argument
+    add("folder", type=Path, metavar="DIR", help="a prepared folder, or one laid out like VOC")
+    add("--page", type=Path, metavar="FILE", help="where the page goes (DIR/verify.html)")
+    add("--labels", default="", metavar="FILE", help="as the setting data.labels")
+    add("--masks", default="", metavar="NAME", help="as the setting data.masks")
+    add("--classes", default="", metavar="FILE", help="as the setting data.classes")
+    return parser
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from wsss_jax.files import atomic_write
+    from wsss_jax.preparing.verify import lines, verify
+    from wsss_jax.preparing.verify_page import verify_page
+
+    data = verify(options.folder, options.labels, options.masks, options.classes)
+    for line in lines(data):
+        print(line)
+    page = options.page or options.folder / "verify.html"
+    with atomic_write(page) as file:
+        file.write(verify_page(data).encode())
+    print(f"page: {page}")
+    return 1 if any(one.mend for one in data.findings) else 0
+
+
 def _tell_next(out: Path, done: bool, recipe: str) -> None:
     print(f"\n{out} {'is ready' if done else 'was ready before'}. Next:")
+    print(f"  python -m wsss_jax.prepare verify {out}")
     print(f"  python -m wsss_jax.main --config {recipe} --workdir runs/{out.resolve().name} \\")
     print(f"      --config.data.root={out}")
 
 
 Command = tuple[Callable[[], Parser], Callable[[argparse.Namespace], int]]
-_COMMANDS: Mapping[str, Command] = {"folder": (_folder_parser, _folder)}
+_COMMANDS: Mapping[str, Command] = {
+    "folder": (_folder_parser, _folder),
+    "verify": (_verify_parser, _verify),
+}
 _EXAMPLES = [
     ("photographs of your own", "folder PHOTOS --out mine"),
-    ("only look at what it would be", "folder PHOTOS --out mine --dry_run"),
+    ("what is in a data set, and whether it is sound", "verify mine"),
 ]
 
 if __name__ == "__main__":

@@ -268,7 +268,7 @@ def _masks(
             return str(error)
         extra = set(np.unique(mask).tolist()) - {0, 255, *indices[item[0]]}
         if extra:
-            names = first([classes[index - 1] for index in sorted(extra)])
+            names = first([classes[int(index) - 1] for index in sorted(extra)])
             return (
                 f"expected the classes of the label in {item[1].path}, found {names} as well:"
                 " correct the mask or the label"
