@@ -322,7 +322,7 @@ def _mask_findings(data: Verified) -> Iterator[Finding]:
     for state, images in by_state.items():
         named = [one.mask_error if one.mask_error.startswith(one.id) else one.id for one in images]
         yield Finding(state, named, advice.get(state, "replace them"), True)
-    masked = [one for one in data.images if one.mask is not None and not one.mask_state]
+    masked = [one for one in data.images if one.mask and not one.mask_state and not one.error]
     expected = any(one.label or one.only_ignored for one in masked)
     if expected and not any(one.in_mask for one in masked):
         yield Finding(
