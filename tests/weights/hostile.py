@@ -92,7 +92,7 @@ def read_one(path: Path) -> str:
         return f"an exception: {error!r}"[:200]
     for array in checkpoint.arrays.values():
         if array.dtype.kind != "O":
-            array.copy()
+            np.count_nonzero(array)
     return "read"
 
 
