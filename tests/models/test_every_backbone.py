@@ -228,8 +228,9 @@ def drawn(model: Any) -> Any:
 
 
 DEPTHWISE = ("convnext", "efficientnet_lite", "mobilenet_v2")
-SOME = [pytest.param(n, marks=pytest.mark.slow) if n in DEPTHWISE else n for n in NAMES]
-"""Programs with depthwise layers take long to compile."""
+SAME = ("augreg", "dinov2")
+SOME = [pytest.param(n, marks=pytest.mark.slow) if n in DEPTHWISE + SAME else n for n in NAMES]
+"""Programs with depthwise layers take long to compile, and some networks are those of others."""
 
 
 @pytest.mark.parametrize("name", SOME)

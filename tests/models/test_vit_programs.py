@@ -6,6 +6,7 @@ shapes in files and the features of drawn weights, so no other program is needed
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.reference.drawing import draw
+from tests.toys.toy_training import same
 from wsss_jax.errors import UserError
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.positions import PositionResize, resize_positions
@@ -119,6 +121,28 @@ def test_positions_are_resized_as_in_the_programs(how: PositionResize, theirs: s
             np.testing.assert_array_equal(part, grid)
     alone = resized(grid, sizes[1], jnp.array([sizes[1]]), how)[0]
     np.testing.assert_allclose(alone, batch[1, : sizes[1][0], : sizes[1][1]], rtol=0, atol=1e-6)
+
+
+def test_a_file_of_dinov2s_authors():
+    """The class token has a position, registers have another name, and blocks come in chunks."""
+    theirs, found = golden("timm_dinov2_registers"), {}
+    position = np.full((1, 1, 32), 0.25, np.float32)
+    for name, array in theirs["arrays"].items():
+        found[re.sub(r"^blocks\.(\d)\.", r"blocks.\1.\1.", name)] = array
+    found["register_tokens"] = found.pop("reg_token")
+    found["cls_token"] = found["cls_token"] - position
+    found["pos_embed"] = np.concatenate([position, found["pos_embed"]], 1)
+    found["mask_token"] = np.ones((1, 32), np.float32)
+    backbone = read(Backbone, REGISTERS)
+    ours, expected = imported(backbone, found), imported(backbone, theirs["arrays"])
+    for name in ("cls_token", "pos_embed"):
+        assert ours["params"][name].shape == expected["params"][name].shape
+    added = [v["params"]["cls_token"] + v["params"]["pos_embed"][:, :1] for v in (ours, expected)]
+    np.testing.assert_allclose(added[0], added[1], atol=1e-6)
+    for variables in (ours, expected):
+        del variables["params"]["cls_token"]
+        variables["params"]["pos_embed"] = variables["params"]["pos_embed"][:, 1:]
+    assert same(ours, expected)
 
 
 def test_a_block_without_its_keys_is_refused():
