@@ -32,7 +32,9 @@ def test_every_method_keeps_its_contract_on_every_backbone(name: str, backbone: 
     check_method(make(name, {"name": backbone}))
 
 
-@pytest.mark.parametrize("backbone", itertools.filterfalse(has_own_network, kind_names(Backbone)))
+@pytest.mark.parametrize(
+    "backbone", [*itertools.filterfalse(has_own_network, kind_names(Backbone))]
+)
 def test_a_backbone_with_other_defaults_keeps_its_contract(backbone: str):
     check_method(make("cam", {"name": backbone}))
 
