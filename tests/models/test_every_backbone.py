@@ -93,11 +93,21 @@ def shapes_of(model: Any) -> Any:
     return {collection: {"backbone": tree} for collection, tree in found.items()}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_golden_parameter_counts(name: str):
-    assert name in PARAMETERS, f"add {name} and the number of its parameters to the table"
-    for fields, count in PARAMETERS[name]:
+def check_counts(name: str, *table: tuple[dict[str, Any], int]) -> None:
+    for fields, count in table:
         assert parameter_count(shapes_of(make(name, **fields))["params"]) == count, fields
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_parameter_count(name: str):
+    assert PARAMETERS.get(name), f"add {name} and the number of its parameters to the table"
+    check_counts(name, PARAMETERS[name][0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_parameter_counts_with_other_settings(name: str):
+    check_counts(name, *PARAMETERS[name][1:])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -228,7 +238,7 @@ def drawn(model: Any) -> Any:
 
 
 DEPTHWISE = ("convnext", "efficientnet_lite", "mobilenet_v2")
-SAME = ("augreg", "dinov2")
+SAME = ("augreg", "dinov2", OUTSIDE)
 SOME = [pytest.param(n, marks=pytest.mark.slow) if n in DEPTHWISE + SAME else n for n in NAMES]
 """Programs with depthwise layers take long to compile, and some networks are those of others."""
 
