@@ -21,8 +21,8 @@ from wsss_jax.models import convnext, efficientnet_lite, mobilenet_v2, resnet, r
 from wsss_jax.models.base import Backbone
 from wsss_jax.settings import kind_names, kind_of, read, settings_of
 from wsss_jax.training.optimizer import assign_rules, join, parameter_count, split_frozen
-from wsss_jax.weights.import_weights import import_arrays, torch_names
-from wsss_jax.weights.names import to_torch
+from wsss_jax.weights.import_weights import import_arrays
+from wsss_jax.weights.names import to_torch, torch_names
 
 OUTSIDE = "tests.toys.small_vit"
 NAMES = [*kind_names(Backbone), OUTSIDE]

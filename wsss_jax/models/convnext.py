@@ -18,7 +18,7 @@ from wsss_jax.models.layers import Conv, DepthwiseConv, Dtype, downsample_valid,
 from wsss_jax.models.torch_names import torch_name
 from wsss_jax.types import ParamRule
 
-BLOCKS: Mapping[str, tuple[int, ...]] = {"tiny": (3, 3, 9, 3), "small": (3, 3, 27, 3)}
+BLOCKS: dict[str, tuple[int, ...]] = {"tiny": (3, 3, 9, 3), "small": (3, 3, 27, 3)}
 """The number of blocks in each stage, by size."""
 WIDTHS = (96, 192, 384, 768)
 """The channels of each stage."""
