@@ -13,6 +13,7 @@ import pytest
 from tests.reference.drawing import SEED, draw, image
 from tests.toys.compiler import QUICK
 from tests.toys.interpreters import other_python
+from wsss_jax.errors import UserError
 from wsss_jax.models import convnext, mobilenet_v2, resnet, vgg16
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.convnext import ConvNeXt
@@ -123,3 +124,33 @@ def test_maps_of_whole_networks(name: str, tmp_path: Path):
     subprocess.run(command, check=True, cwd=REPOSITORY)
     with np.load(out) as file:
         check(model, dict(file), unused=("fc.", "head.fc.", "classifier.2."))
+
+
+def test_fully_connected_layers_of_vgg16_are_decimated():
+    """Every fourth channel; of 7×7 rows and columns the first, the fourth and the last."""
+    rng = np.random.default_rng(0)
+    wide = {
+        "classifier.0.weight": rng.normal(size=(64, 512 * 49)),
+        "classifier.0.bias": np.arange(64),
+    }
+    wide |= {"classifier.3.weight": rng.normal(size=(64, 64)), "classifier.3.bias": np.arange(64)}
+    found = Vgg16(fc_features=16).foreign_arrays(wide)
+    assert {name: array.shape for name, array in found.items()} == {
+        "fc6.weight": (16, 512, 3, 3),
+        "fc6.bias": (16,),
+        "fc7.weight": (16, 16, 1, 1),
+        "fc7.bias": (16,),
+    }
+    kernel = wide["classifier.0.weight"].reshape(64, 512, 7, 7)
+    assert found["fc6.weight"][5, 9, 1, 2] == kernel[20, 9, 3, 6]
+    assert found["fc7.weight"][5, 3, 0, 0] == wide["classifier.3.weight"][20, 12]
+    np.testing.assert_array_equal(found["fc6.bias"], np.arange(0, 64, 4))
+    assert not Vgg16(fc_features=0).foreign_arrays(wide)
+
+
+@pytest.mark.parametrize(("pixels", "name"), [("torchvision", "conv1_1"), ("caffe", "features.0")])
+def test_weights_of_vgg16_for_other_pixels_are_refused(pixels: Any, name: str):
+    other = "caffe" if pixels == "torchvision" else "torchvision"
+    message = f"weights of vgg16 for pixels='{pixels}', found {name}.weight.*pixels='{other}'"
+    with pytest.raises(UserError, match=message):
+        Vgg16(pixels=pixels).foreign_arrays({f"{name}.weight": np.zeros((64, 3, 3, 3))})
