@@ -20,6 +20,7 @@ from tests.toys.made_up_run import (
     DrawnContext,
     DrawnSource,
     Page,
+    Unlabeled,
     drawn_mask,
     drawn_truth,
     make_run,
@@ -193,11 +194,6 @@ def test_the_rest_of_the_page_does_not_shrink_for_the_explorer(made, monkeypatch
     assert whole is not None
     monkeypatch.setattr("wsss_jax.report.render._MOST_BYTES", len(text) - whole.bytes + 1000)
     assert page_of(ctx) == text
-
-
-class Unlabeled(DrawnSource):
-    def __getitem__(self, index):
-        return {**super().__getitem__(index), "segmentation": None}
 
 
 def test_without_truth_maps_and_masks_are_there(tmp_path):

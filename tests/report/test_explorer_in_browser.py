@@ -7,9 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.report.test_explorer import Unlabeled, evaluated, harden, page_of
+from tests.report.test_explorer import evaluated, harden, page_of
 from tests.toys.browser import Browser, find_chromium
-from tests.toys.made_up_run import CLASSES, IDS, DrawnContext, drawn_mask, drawn_truth, make_run
+from tests.toys.made_up_run import (
+    CLASSES,
+    IDS,
+    DrawnContext,
+    Unlabeled,
+    drawn_mask,
+    drawn_truth,
+    make_run,
+)
 from wsss_jax.scoring.confusion import class_counts, class_scores, image_miou
 from wsss_jax.scoring.score_files import THRESHOLDS, score_cams
 
@@ -234,6 +242,23 @@ def test_the_page_fits_every_window(shown, name, width, height, dark):
     shown.keep(name, "#explore")
     shown.keep(f"{name}_top")
     assert shown.browser.errors == []
+
+
+def test_the_dialog_can_be_closed_on_a_phone(shown):
+    shown.open(390, 844)
+    shown.browser.run("document.querySelectorAll('.tile button')[2].click()")
+    found = shown.browser.run(
+        "['#box', '#box-close', '#box-name', '#box-views'].map((one) =>"
+        " document.querySelector(one).getBoundingClientRect()).map((b) =>"
+        " [b.left, b.top, b.right, b.bottom])"
+    )
+    (left, top, right, _), close, name, views = found
+    assert left < close[0] < close[2] <= right and top <= close[1] and close[3] < top + 60
+    assert name[2] <= close[0] and close[3] <= views[1], "nothing lies over the button"
+    assert views[2] <= right
+    shown.keep("dialog_phone")
+    shown.browser.run("document.getElementById('box-close').click()")
+    assert not shown.browser.run("document.getElementById('box').open")
 
 
 def test_a_page_without_truth_has_no_scores(shown, tmp_path):

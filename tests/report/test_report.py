@@ -20,6 +20,7 @@ from tests.toys.made_up_run import (
     DrawnSource,
     LostContext,
     Page,
+    Unlabeled,
     make_run,
     recipe,
     report_context,
@@ -291,6 +292,50 @@ def test_masks_of_a_network_are_shown_beside_the_maps_of_the_run(tmp_path):
     assert make_gallery(alone, DrawnSource(), 1)[0].view("heat") is None
     sample = make_gallery(alone, DrawnSource(), 1, map_folders(found))[0]
     assert [view.kind for view in sample.views] == ["image", "truth", "heat", "mask"]
+
+
+def test_own_data_are_not_called_voc(tmp_path):
+    ctx = make_run(tmp_path)
+    found = collect(ctx.stages, ctx.config, tmp_path, "report")
+
+    def name(**data: str) -> str:
+        return dataclasses.replace(found, data={"builder": "voc2012", **data}).data_name
+
+    assert name(root="/mnt/data/VOCdevkit") == "VOC 2012" == name(root="VOC2012", classes="")
+    assert name(root="/mnt/data", classes="classes.txt") == "own data" == name(classes="c.txt")
+    assert name(root="/home/anna/cracks", classes="classes.txt") == "cracks"
+
+
+def test_why_there_are_no_scores(tmp_path):
+    ctx = make_run(tmp_path)
+    found = collect(ctx.stages, ctx.config, tmp_path, "report")
+    assert wording.no_scores_sentence(found) == "Nothing was evaluated in this run."
+    kept = tuple(stage for stage in found.stages if stage.type != "evaluate")
+    own = dataclasses.replace(found, stages=kept, evaluations=())
+    assert "no stage of type evaluate" in wording.no_scores_sentence(own)
+    masks = found.evaluations[1]
+    samples = make_gallery(masks, Unlabeled(), 1)
+    page = Page(build_page(own, samples, masks, CLASSES, {}))
+    assert wording.no_scores_sentence(own) in page.text
+    # Three views have three columns, without an empty one for the truth.
+    styles = {str(a["style"]).rpartition("--views:")[2] for a in page.named("article")}
+    assert styles == {"3"}
+
+
+def test_a_background_is_explained(tmp_path):
+    ctx = make_run(tmp_path)
+    path = tmp_path / "eval_masks" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    (tmp_path / "masks" / "metrics.json").write_text("{}")
+    write_json(tmp_path / "masks" / "config.json", {"type": "pseudo_labels", "split": "train"})
+    assert not wording.background_sentences(
+        collect(ctx.stages, ctx.config, tmp_path, "report").evaluations
+    )
+    write_json(path, {**metrics, "alpha": 8.0})
+    found = collect(ctx.stages, ctx.config, tmp_path, "report")
+    (sentence,) = wording.background_sentences(found.evaluations)
+    assert "(1 − max)^8" in wording.threshold_note(found.evaluations[1])
+    assert sentence in Page(build_page(found, [], None, CLASSES, {})).text
 
 
 def test_the_title_is_of_the_network_that_makes_the_maps(tmp_path):

@@ -56,6 +56,13 @@ class DrawnSource:
         )
 
 
+class Unlabeled(DrawnSource):
+    """The same images without ground truth."""
+
+    def __getitem__(self, index: int) -> Record:
+        return {**super().__getitem__(index), "segmentation": None}
+
+
 @dataclasses.dataclass(frozen=True)
 class DrawnContext(Context):
     def source(self, split: str) -> DrawnSource:

@@ -150,6 +150,8 @@ class Run:
         named = [part for part in parts if part not in _DEVKIT]
         if named and named[-1].lower() not in _STORES:
             return named[-1]
+        if self.data.get("classes"):  # a file of class names means that they are not VOC's
+            return "own data"
         if self.data.get("classes"):
             return "own data"
         return _BUILDERS.get(builder, builder)

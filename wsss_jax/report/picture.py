@@ -9,6 +9,7 @@ from wsss_jax.report.charts import loss_overview, miou_overview
 from wsss_jax.report.collect import Run
 from wsss_jax.report.gallery import Sample
 from wsss_jax.viz.colors import class_colors
+from wsss_jax.viz.fonts import readable
 from wsss_jax.viz.line_chart import LineChart, draw_lines
 from wsss_jax.viz.overlay import HEAT_COLORS
 from wsss_jax.viz.sheet import Pixels, Sheet
@@ -147,4 +148,6 @@ def _draw_words(
         color = "#" + bytes(colors[tag.index]).hex()
         sheet.text(left, base, "●", 15, color)
         iou = "" if tag.iou is None else f"  {wording.percent(tag.iou)}"
-        sheet.text(left + 18, base, wording.shortened(tag.name, 12) + iou, 14.5, SOFT)
+        sheet.text(
+            left + 18, base, wording.shortened(readable(tag.name, tag.index), 12) + iou, 14.5, SOFT
+        )

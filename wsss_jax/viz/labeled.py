@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.font_manager import findfont, get_font
 from PIL import Image, ImageDraw, ImageFont
 
 from wsss_jax.viz.colors import class_colors, paint_mask
-from wsss_jax.viz.style import FONT
+from wsss_jax.viz.fonts import font_for, readable
 
 _PAPER, _INK = (250, 249, 245), (30, 28, 44)
 
@@ -22,12 +21,12 @@ def labeled_mask(
     Args:
       image: the image in RGB.
       mask: class indices.
-      names: the names of the foreground classes 1 to C. In place of a name with letters that the
-        font lacks, such as Chinese ones, stands ``class`` and the index.
+      names: the names of the foreground classes 1 to C.
 
     Returns:
       An RGB image that is as wide as `image`. Classes that cover more pixels come first; those for
-      which there is no room are only counted.
+      which there is no room are only counted. If no font of this machine can write a name, it
+      is replaced by the class index, as in ``class 3``.
     """
     colors = class_colors(len(names))
     painted = paint_mask(image, mask, colors)
@@ -36,34 +35,32 @@ def labeled_mask(
     width = image.shape[1]
     size = min(max(width // 40, 12), 48)
     strip = Image.new("RGB", (width, 2 * size), _PAPER)
-    draw, font = ImageDraw.Draw(strip), _font(size)
-    captions = [_caption(name, index) for index, name in enumerate(names, 1)]
+    draw = ImageDraw.Draw(strip)
     left = size // 2
     for place, index in enumerate(shown):
         rest = len(shown) - place
-        needed = 2 * size + draw.textlength(captions[index], font)
+        name = readable(names[index], index + 1)
+        font = _font(size, name)
+        needed = 2 * size + draw.textlength(name, font)
         if left + needed + (0 if rest == 1 else 3 * size) > width:
-            draw.text((left, size), f"+{rest}", _INK, font, anchor="lm")
+            draw.text((left, size), f"+{rest}", _INK, _font(size), anchor="lm")
             break
         box = (left, size // 2 + 1, left + size - 1, size // 2 + size)
         draw.rectangle(box, tuple(map(int, colors[index + 1])))
-        draw.text((left + 1.5 * size, size), captions[index], _INK, font, anchor="lm")
+        draw.text((left + 1.5 * size, size), name, _INK, font, anchor="lm")
         left += needed + size
     if not shown:
-        draw.text((left, size), "background only", _INK, font, anchor="lm")
+        draw.text((left, size), "background only", _INK, _font(size), anchor="lm")
     return np.concatenate([painted, np.asarray(strip)])
 
 
-def _caption(name: str, index: int) -> str:
-    """Returns the name of a class, or its mask index where the font lacks letters of the name."""
-    return name if all(ord(letter) in _letters() for letter in name) else f"class {index}"
+def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
+    """Returns a font for the text, which `readable` made sure of."""
+    found = font_for(text)
+    assert found is not None
+    return _opened(found[1], size)
 
 
-@functools.lru_cache(maxsize=1)
-def _letters() -> frozenset[int]:
-    return frozenset(get_font(findfont(FONT)).get_charmap())
-
-
-@functools.lru_cache(maxsize=4)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(findfont(FONT), size)
+@functools.lru_cache(maxsize=16)
+def _opened(path: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)

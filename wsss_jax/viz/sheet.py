@@ -21,6 +21,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.transforms import IdentityTransform
 from PIL import Image
 
+from wsss_jax.viz.fonts import font_for
 from wsss_jax.viz.style import FONT, PAGE_COLORS
 
 Pixels = int | float
@@ -118,7 +119,7 @@ class Sheet:
             fontsize=size,
             color=color,
             fontweight="bold" if bold else "normal",
-            fontfamily=FONT,
+            fontfamily=(font_for(text) or (FONT, ""))[0],
             va="baseline",
             parse_math=False,
         )

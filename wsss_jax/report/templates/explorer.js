@@ -44,13 +44,11 @@ const startExplorer = () => {
   reset();
   byId("x-split-row").hidden = splits.length < 2;
   byId("x-iou-row").hidden = byId("x-scores").hidden = byId("x-matrix-card").hidden = !truths;
-  byId("x-curve-card").hidden = byId("x-threshold-row").hidden = mapsAt < 0;
-  if (!truths) byId("x-curve-card").hidden = true;
   const sides = () => {
     const here = new Set(layersOf(Number(byId("x-split").value)));
     const options = views.map((view, i) => [i, view.name])
       .filter(([i]) => views[i].layer === undefined || here.has(views[i].layer));
-    const maps = views.findIndex((view) => view.kind === "mask" && layers[view.layer].kind === "maps");
+    const maps = views.findIndex((view) => view.kind === "mask" && layers[view.layer].kind === "maps" && here.has(view.layer));
     const truth = views.findIndex((view) => view.kind === "truth");
     const shown = options.map(([i]) => i);
     const right = shown.includes(maps) ? maps : shown.at(-1);
@@ -84,6 +82,10 @@ const startExplorer = () => {
     }
     return covered / (entry.size[0] * entry.size[1]);
   };
+  // Sums over the chosen images are kept until others are chosen.
+  const sums = new Map();
+  const chosenSum = (layer) => sums.get(layer)
+    ?? sums.set(layer, summed(state.chosen.map((index) => images[index]), layer)).get(layer);
   const sizes = { "": () => true, small: (s) => s > 0 && s < 0.05, medium: (s) => s >= 0.05 && s <= 0.25, large: (s) => s > 0.25 };
 
   const choose = () => {
@@ -100,6 +102,7 @@ const startExplorer = () => {
     const order = { list: 0, worst: 1, best: -1 }[byId("x-order").value];
     if (order) found.sort((a, b) => (a.score === null) - (b.score === null) || order * (a.score - b.score));
     state.chosen = found.map(({ index }) => index);
+    sums.clear();
     byId("x-count").textContent = `${found.length} of ${images.filter((e) => e.split === split).length} images`
       + (found.length ? "" : ": no image fits, clear a filter");
     showThumbs();
@@ -219,7 +222,7 @@ const startExplorer = () => {
       tag.append(element("b", percent(iou)));
       return tag;
     }));
-    const sum = summed(list, layer);
+    const sum = chosenSum(layer);
     const total = scoresOf(addCounts(new Map(), sum, state.level), data.protocol, classes.length);
     byId("x-chosen-name").textContent = `${list.length} chosen image${list.length === 1 ? "" : "s"}`;
     byId("x-chosen-miou").textContent = total.known ? percent(total.miou) : "–";
@@ -235,21 +238,21 @@ const startExplorer = () => {
     byId("x-scores-note").textContent = layers[layer].kind === "maps"
       ? `At the background threshold ${levels[state.level].toFixed(2)}.` : "These masks do not depend on the threshold.";
     if (entry && !entry.layers[layer]) byId("x-scores-note").textContent += " This image has none of them.";
-    showCurve(list, split);
+    showCurve(split);
     const of = Number(byId("x-matrix-of").value);
-    showMatrix(of === layer ? sum : summed(list, of));
+    showMatrix(chosenSum(of));
   };
 
   // The curve is of the maps that are scored, or of the first ones of the split.
   const curve = byId("x-curve");
   let drawn = {};
-  const showCurve = (list, split) => {
+  const showCurve = (split) => {
     if (byId("x-curve-card").hidden) return;
     const of = layers[scored()].kind === "maps" ? scored()
-      : (layersOf(split).find((i) => layers[i].kind === "maps") ?? mapsAt);
+      : layersOf(split).find((i) => layers[i].kind === "maps");
     const key = `${of} ${state.chosen.join()}`;
     if (drawn.key !== key) {
-      const sum = summed(list, of);
+      const sum = chosenSum(of);
       drawn = { key, values: levels.map((_, level) =>
         scoresOf(addCounts(new Map(), sum, level), data.protocol, classes.length).miou ?? 0) };
     }
@@ -305,6 +308,9 @@ const startExplorer = () => {
   const ofSplit = () => {
     const split = Number(byId("x-split").value);
     const options = layersOf(split).map((i) => [i, layers[i].title]);
+    const mapped = layersOf(split).some((i) => layers[i].kind === "maps");
+    byId("x-threshold-row").hidden = !mapped;
+    byId("x-curve-card").hidden = !mapped || !truths;
     fill(byId("x-scored"), options, bestLayer(split));
     fill(byId("x-matrix-of"), options, bestLayer(split));
     sides();

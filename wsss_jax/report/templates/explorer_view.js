@@ -176,31 +176,33 @@ class Viewer {
   }
 }
 
+// A pixel of image data as one number, with red in the lowest byte.
+const packed = ([red, green, blue], opacity) =>
+  ((Math.round(255 * Math.min(1, opacity)) << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+
 // A picture as large as the planes: classes in color with a white outline, the rest dimmed.
 const paintMask = (image, mask, colors, opacity) => paint(image, (pixels) => {
   const { width } = image;
-  const differs = (index, other) => other !== undefined && other !== index;
-  mask.forEach((index, i) => {
-    const foreground = index !== 0 && index !== IGNORE;
-    const column = i % width;
-    const edge = foreground && ((column > 0 && differs(index, mask[i - 1]))
-      || (column < width - 1 && differs(index, mask[i + 1]))
-      || differs(index, mask[i - width]) || differs(index, mask[i + width]));
-    const color = edge ? [255, 255, 255] : (index === IGNORE ? [226, 222, 214] : colors[index]);
-    pixels.set(color, 4 * i);
-    const strength = edge ? Math.min(1, 1.6 * opacity) : (foreground ? opacity : 0.6 * opacity);
-    pixels[4 * i + 3] = 255 * strength;
-  });
+  const table = colors.map((color, index) => packed(color, index ? opacity : 0.6 * opacity));
+  table[IGNORE] = packed([226, 222, 214], 0.6 * opacity);
+  const outline = packed([255, 255, 255], 1.6 * opacity);
+  const last = mask.length - width;
+  for (let i = 0, column = 0; i < mask.length; i += 1, column = column + 1 === width ? 0 : column + 1) {
+    const index = mask[i];
+    const edge = index !== 0 && index !== IGNORE
+      && ((column > 0 && mask[i - 1] !== index) || (column < width - 1 && mask[i + 1] !== index)
+        || (i >= width && mask[i - width] !== index) || (i < last && mask[i + width] !== index));
+    pixels[i] = edge ? outline : table[index];
+  }
 });
 
 // Heat colors by the score, which a rank tells up to the distance of two thresholds.
 const paintHeat = (image, rank, levels, heat, opacity) => {
   const byRank = Array.from({ length: levels.length + 1 }, (_, r) => {
-    const score = r === 0 ? 0 : levels[r - 1];
-    const color = heat[Math.min(heat.length - 1, Math.round(score * (heat.length - 1)))];
-    return [...color, 255 * Math.min(1, 0.35 + 0.65 * Math.sqrt(score)) * opacity];
+    const score = r === 0 ? 0 : Math.max(0, Math.min(1, levels[r - 1]));
+    return packed(heat[Math.round(score * (heat.length - 1))], (0.35 + 0.65 * Math.sqrt(score)) * opacity);
   });
-  return paint(image, (pixels) => rank.forEach((r, i) => pixels.set(byRank[r], 4 * i)));
+  return paint(image, (pixels) => rank.forEach((r, i) => { pixels[i] = byRank[r]; }));
 };
 
 const paint = (image, fill) => {
@@ -208,7 +210,7 @@ const paint = (image, fill) => {
   [canvas.width, canvas.height] = [image.width, image.height];
   const pen = canvas.getContext("2d");
   const made = pen.createImageData(image.width, image.height);
-  fill(made.data);
+  fill(new Uint32Array(made.data.buffer));
   pen.putImageData(made, 0, 0);
   return canvas;
 };
