@@ -51,6 +51,11 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
             lines += ["", node.name, *(f"  {line}" for line in own)]
     lines += ["", "values (replace one with --config.KEY=VALUE)"]
     lines += [f"  {key} = {value!r}" for key, value in flatten(config.to_dict())]
+    wanted = {s for n in nodes if not only or n.name in only for s in n.stage.splits()}
+    refused = [f"split {s}: {remarks[s]}" for s in sorted(wanted) if s not in sizes]
+    refused += [f"stage {d.node.name}: {d.reason}" for d in decisions if d.action == "refuse"]
+    if refused:  # It stands last, where it is seen.
+        lines += ["", "this run would be refused", *(f"  {line}" for line in refused)]
     return "\n".join(lines)
 
 

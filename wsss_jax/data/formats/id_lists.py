@@ -22,6 +22,7 @@ IMAGE_FOLDER = "JPEGImages"
 
 _SUFFIX = "|".join(suffix.removeprefix(".") for suffix in SUFFIXES)
 _PAIR = re.compile(rf"(.+?\.(?:{_SUFFIX}))(?:\s*[,;]\s*|\s+)(\S.*\.(?:{_SUFFIX}))", re.IGNORECASE)
+_LINE = re.compile(r"[^\r\n]+")
 _BARE_PAIR = re.compile(r"(\S*/\S+)\s+(\S*/\S+)")
 _FLAGGED = re.compile(r"(.*\S)\s+(?:-1|0|1)")
 
@@ -50,11 +51,14 @@ def entries(path: Path, is_there: Callable[[str], bool]) -> Iterator[Entry]:
     Raises:
       UserError: the file cannot be read or is not text, or a line is not one of the above.
     """
-    for number, line in enumerate(read_text(path, "a list of ids").splitlines(), 1):
-        if text := line.strip():
+    text = read_text(path, "a list of ids")
+    # All lines at once would take several times the memory of the file.
+    for line in _LINE.finditer(text):
+        if entry := line[0].strip():
             try:
-                yield _entry(text, is_there)
+                yield _entry(entry, is_there)
             except ValueError as error:
+                number = text.count("\n", 0, line.start()) + 1
                 raise UserError(f"line {number} of {path}: {error}") from error
 
 

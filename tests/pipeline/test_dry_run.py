@@ -1,0 +1,29 @@
+"""The plan of a run ends with the reasons for which it would be refused."""
+
+from pathlib import Path
+
+from wsss_jax.files import write_json
+from wsss_jax.pipeline import dry_run
+from wsss_jax.pipeline.config import read_recipe
+
+
+def last_lines(workdir: Path, *only: str) -> list[str]:
+    overrides = ("--config.data.root=/nowhere", "--config.train.batch_size=4")
+    config = read_recipe("seam_own_light", overrides)
+    text = dry_run.describe(config, workdir, only, force=False)
+    return text.partition("this run would be refused\n")[2].splitlines()
+
+
+def test_refusals_stand_last(tmp_path: Path):
+    (line,) = last_lines(tmp_path / "run")
+    assert "split train: data not found (expected VOC2012/JPEGImages at /nowhere" in line
+    write_json(tmp_path / "run/threshold/other.json", {})
+    found = last_lines(tmp_path / "run")
+    assert len(found) == 2 and "stage threshold: " in found[1]
+    assert "was not made by this program" in found[1]
+
+
+def test_a_plan_that_works_has_none(tmp_path: Path):
+    config = read_recipe("cam_shapes", (f"--config.data.data_dir={tmp_path}",))
+    text = dry_run.describe(config, tmp_path / "run", ("train",), force=False)
+    assert "would be refused" not in text
