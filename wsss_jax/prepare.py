@@ -9,13 +9,14 @@ command goes on where it was interrupted.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from wsss_jax import command_line
 from wsss_jax.command_line import Parser
-from wsss_jax.errors import UserError, nearest
+from wsss_jax.errors import UserError, first, nearest
 
 _MODULE = "wsss_jax.prepare"
 
@@ -168,6 +169,96 @@ def _folder(options: argparse.Namespace) -> int:
     return 0
 
 
+def _voc_parser() -> Parser:
+    parser = Parser(
+        f"{_MODULE} voc",
+        "Makes a data set of PASCAL VOC 2012 or 2007, from the official archives or the unpacked\n"
+        "devkit. With the masks of SBD, it has the list train_aug of 10,582 images.",
+        usage="SOURCE --out DIR [options]",
+        examples=[
+            (
+                "a folder with the archives, and SBD unpacked beside it",
+                "VOC --out voc12 --sbd SBD/dataset",
+            ),
+            (
+                "masks of SBD as PNGs, and the field's label file",
+                "VOCdevkit --out voc12 --sbd SegmentationClassAug \\\n"
+                "        --labels cls_labels.npy",
+            ),
+            ("VOC 2007", "VOCdevkit --out voc07 --year 2007"),
+        ],
+    )
+    _places(parser, "VOCdevkit, VOC2012, an archive, or a folder with archives")
+    add = parser.add_argument
+    add("--sbd", type=Path, metavar="DIR", help="SBD's dataset, or SegmentationClassAug")
+    add("--year", help="the year, if SOURCE has both", **command_line.one_of("2012", "2007"))
+    add("--labels", type=Path, metavar="FILE", help="image-level labels (VOC's annotations)")
+    add("--partial", action="store_true", help="accept lists of unusual lengths")
+    return parser
+
+
+def _voc(options: argparse.Namespace) -> int:
+    from wsss_jax.preparing.voc import read_voc, write_voc
+
+    chosen = {name: getattr(options, name) for name in ("sbd", "year", "labels", "partial")}
+    data, problems = read_voc(options.source, **chosen)
+    print(f"VOC{data.year} of {data.source}")
+    for name, ids in data.lists.items():
+        print(f"  {name:<10} {len(ids):,} ({first(ids, 3)})")
+    print(f"  masks of SBD {len(data.augmented):,}; labels of {data.labels or 'Annotations'}")
+    for line in problems.lines():
+        print(f"! {line}", flush=True)
+    problems.check(f"all files of VOC{data.year}")
+    if options.dry_run:
+        print("nothing is written because of --dry_run")
+        return 0
+    done = write_voc(data, options.out, options.copy, chosen)
+    split = () if "train_aug" in data.lists else ("--config.train.split=train",)
+    _tell_next(options.out, done, "cam_voc_light", *split)
+    return 0
+
+
+def _coco14_parser() -> Parser:
+    parser = Parser(
+        f"{_MODULE} coco14",
+        "Makes the data set COCO-14 of weakly supervised methods: the images of MS COCO 2014 that\n"
+        "have an object, with labels and masks of 80 classes. Smaller objects cover larger ones,\n"
+        "as in the masks that are usual in the field.",
+        usage="SOURCE --out DIR [options]",
+        examples=[
+            ("train2014, val2014 and annotations are in COCO", "COCO --out coco14"),
+            ("pixels of crowds do not count", "COCO --out coco14 --crowds ignore"),
+        ],
+    )
+    _places(parser, "the folder with train2014, val2014 and annotations")
+    add = parser.add_argument
+    add(
+        "--crowds",
+        default="class",
+        help="what the pixels of crowds are (class)",
+        **command_line.one_of("class", "ignore"),
+    )
+    add("--partial", action="store_true", help="accept other numbers of images and classes")
+    return parser
+
+
+def _coco14(options: argparse.Namespace) -> int:
+    from wsss_jax.preparing.coco14 import read_coco14
+    from wsss_jax.preparing.data_set import write
+    from wsss_jax.preparing.summary import summary
+
+    data, problems = read_coco14(options.source, options.crowds, options.partial)
+    what = f"objects of COCO, crowds as {options.crowds}"
+    print(summary(data, what, problems.lines()), flush=True)
+    problems.check("images and annotations of COCO 2014")
+    if options.dry_run:
+        print("nothing is written because of --dry_run")
+        return 0
+    done = write(data, options.out, options.copy)
+    _tell_next(options.out, done, "cam_voc_light", "--config.train.split=train")
+    return 0
+
+
 def _verify_parser() -> Parser:
     parser = Parser(
         f"{_MODULE} verify",
@@ -207,20 +298,25 @@ def _verify(options: argparse.Namespace) -> int:
     return 1 if any(one.mend for one in data.findings) else 0
 
 
-def _tell_next(out: Path, done: bool, recipe: str) -> None:
+def _tell_next(out: Path, done: bool, recipe: str, *options: str) -> None:
     print(f"\n{out} {'is ready' if done else 'was ready before'}. Next:")
-    print(f"  python -m wsss_jax.prepare verify {out}")
-    print(f"  python -m wsss_jax.main --config {recipe} --workdir runs/{out.resolve().name} \\")
-    print(f"      --config.data.root={out}")
+    workdir = shlex.quote(f"runs/{out.resolve().name}")
+    print(f"  python -m wsss_jax.prepare verify {shlex.quote(str(out))}")
+    print(f"  python -m wsss_jax.main --config {recipe} --workdir {workdir} \\")
+    print(f"      {shlex.join([f'--config.data.root={out}', *options])}")
 
 
 Command = tuple[Callable[[], Parser], Callable[[argparse.Namespace], int]]
 _COMMANDS: Mapping[str, Command] = {
     "folder": (_folder_parser, _folder),
+    "voc": (_voc_parser, _voc),
+    "coco14": (_coco14_parser, _coco14),
     "verify": (_verify_parser, _verify),
 }
 _EXAMPLES = [
     ("photographs of your own", "folder PHOTOS --out mine"),
+    ("PASCAL VOC with SBD", "voc VOCdevkit --out voc12 --sbd SBD/dataset"),
+    ("MS COCO 2014", "coco14 COCO --out coco14"),
     ("what is in a data set, and whether it is sound", "verify mine"),
 ]
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from tests.preparing.sources import photographs, picture, save
 from wsss_jax.data.images import VOC_PALETTE, decode_image, decode_photograph
 from wsss_jax.data.sets.base import DataSettings
-from wsss_jax.prepare import main
+from wsss_jax.prepare import _COMMANDS, main
 
 Prepare = Callable[..., str]
 
@@ -402,3 +403,19 @@ def test_help_of_the_command(capsys: pytest.CaptureFixture[str]):
     assert "did you mean folder?" in capsys.readouterr().err
     assert main(["prepare.py", "folder", "--out=x"]) == 2
     assert "SOURCE is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ("folder", "voc", "coco14", "verify"))
+def test_examples_are_real(name: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["prepare.py", name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(len(line) <= 100 for line in text.splitlines())
+    examples = text.split("examples:\n")[1].split("\nexit status:")[0].replace("\\\n", " ")
+    lines = [line for line in examples.splitlines() if line.startswith("    python")]
+    assert len(lines) >= 2
+    for line in lines:
+        python, minus_m, program, command, *arguments = shlex.split(line)
+        assert (python, minus_m, program, command) == ("python", "-m", "wsss_jax.prepare", name)
+        _COMMANDS[name][0]().parse(arguments)
+    assert main(["prepare.py", name, "--version"]) == 0
+    assert capsys.readouterr().out.startswith("wsss_jax ")

@@ -34,7 +34,7 @@ from wsss_jax.data.threads import thread_pool
 from wsss_jax.data.voc_folder import PREPARED
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, dump_json, read_bytes, read_json, write_json
-from wsss_jax.preparing.photographs import Photograph
+from wsss_jax.preparing.photographs import UNTURNED, Photograph
 from wsss_jax.progress import Progress
 
 MASK_FOLDER, LIST_FOLDER = "SegmentationClass", "ImageSets/Segmentation"
@@ -122,6 +122,11 @@ def write(data: DataSet, out: Path, copy: bool = False) -> bool:
         },
     )
     return True
+
+
+def digest_of(value: Mapping[str, Any]) -> str:
+    """Returns the digest of values that written files depend on."""
+    return hashlib.sha256(dump_json(value).encode()).hexdigest()
 
 
 def begin(out: Path, plan: str) -> bool:
@@ -222,8 +227,15 @@ def _write_photograph(one: Photograph, folder: Path, copy: bool) -> None:
     target = folder / f"{one.id}.png"
     if target.is_file():
         return None
-    pixels = decode_image(read_bytes(one.path), str(one.path))
-    done, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    data = read_bytes(one.path)
+    if one.change == UNTURNED:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if pixels is None:
+            raise UserError(f"expected an image, found a damaged one in {one.path}: replace it")
+    else:
+        pixels = cv2.cvtColor(decode_image(data, str(one.path)), cv2.COLOR_RGB2BGR)
+    done, encoded = cv2.imencode(".png", pixels)
     if not done:
         raise ValueError(f"OpenCV could not write an image of shape {pixels.shape}")
     with atomic_write(target) as file:

@@ -18,6 +18,9 @@ from wsss_jax.files import read_bytes
 from wsss_jax.preparing.problems import Problems
 from wsss_jax.progress import Progress
 
+UNTURNED = "stored without their EXIF orientation, which their masks ignore"
+"""The change of photographs whose masks belong to the pixels as they are stored."""
+
 _UNREAD = (".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".cr2", ".nef", ".arw")
 _KEPT = ((b"\xff\xd8\xff", ".jpg"), (b"\x89PNG\r\n", ".png"))
 # An id with a folder on both sides of a blank would read like an image and its mask in a list.
@@ -91,14 +94,20 @@ def find_photographs(
 
 
 def walk(folder: Path, leave_out: Iterable[Path] = ()) -> Iterator[Path]:
-    """Yields the files of a folder and below in order, except for hidden ones."""
-    left_out = {path.resolve() for path in leave_out} | {(folder / "__MACOSX").resolve()}
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and (Path(parent) / name).resolve() not in left_out
-        )
+    """Yields the files of a folder and below in order, except for hidden ones.
+
+    Links to folders are followed, but no folder is searched twice.
+    """
+    seen = {path.resolve() for path in leave_out} | {(folder / "__MACOSX").resolve()}
+    seen.add(folder.resolve())
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        new: list[str] = []
+        for name in sorted(folders):
+            place = (Path(parent) / name).resolve()
+            if not name.startswith(".") and place not in seen:
+                seen.add(place)
+                new.append(name)
+        folders[:] = new
         yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
 
 
