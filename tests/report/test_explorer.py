@@ -241,6 +241,16 @@ def test_pairs_of_many_classes():
     assert [sum(hits[level + 1 :]) for level in range(100)] == counts[:, 0, 4].tolist()
 
 
+def test_a_damaged_file_leaves_the_report(tmp_path):
+    ctx = make_run(tmp_path)
+    damaged = tmp_path / "cam" / "cams" / "scene_5.npz"  # not among the pictures
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    page = Page(page_of(ctx))
+    told = [text for text in page.text if text.startswith("The explorer is left out")]
+    assert len(told) == 1 and "scene_5.npz" in told[0]
+    assert len(page.named("article", class_="sample")) == 6 and len(page.named("script")) == 1
+
+
 def test_files_that_are_not_there_leave_the_others(tmp_path):
     ctx = make_run(tmp_path)
     (tmp_path / "masks" / "masks" / "scene_2.png").unlink()

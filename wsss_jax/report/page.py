@@ -60,6 +60,7 @@ def build_page(
     provenance: Mapping[str, str],
     no_pictures: str = "",
     explorer: Explorer | None = None,
+    no_explorer: str = "",
 ) -> str:
     """Returns the whole page as text, below 4 MB without the explorer.
 
@@ -71,6 +72,7 @@ def build_page(
       provenance: names and values for the bottom of the page.
       no_pictures: a sentence that says why the gallery is empty.
       explorer: the data of the explorer, if there is one.
+      no_explorer: a sentence that says why there is none although there could be.
     """
     colors = page_colors(classes)
     named = dict(zip(("background", *classes), colors, strict=True))
@@ -89,6 +91,7 @@ def build_page(
         "report.html.jinja",
         further=explorer.bytes if explorer else 0,
         explorer=explorer,
+        no_explorer=no_explorer,
         run=run,
         headlines=wording.headlines(run),
         strip=_strip(samples),

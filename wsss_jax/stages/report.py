@@ -58,8 +58,10 @@ class Report(Stage):
         )
         if not classes:
             classes = _named_classes(found)
-        explorer = None if reason else self._explorer(ctx, found, evaluation)
-        page = build_page(found, samples, evaluation, classes, _provenance(found), reason, explorer)
+        explorer, lost = (None, "") if reason else self._explorer(ctx, found, evaluation)
+        page = build_page(
+            found, samples, evaluation, classes, _provenance(found), reason, explorer, lost
+        )
         files = {
             "report.html": page.encode(),
             "report.png": draw_picture(found, samples, classes),
@@ -77,12 +79,18 @@ class Report(Stage):
             "page_bytes": len(files["report.html"]),
         }
 
-    def _explorer(self, ctx: Context, found: Run, evaluation: Evaluation | None) -> Explorer | None:
+    def _explorer(
+        self, ctx: Context, found: Run, evaluation: Evaluation | None
+    ) -> tuple[Explorer | None, str]:
+        """Returns the explorer, if there is something to show, or the reason why it is missing."""
         if evaluation is None:
-            return None
-        return make_explorer(
-            found, evaluation, ctx.source, self.explorer_images, self.explorer_megabytes, ctx.seed
-        )
+            return None, ""
+        images, megabytes = self.explorer_images, self.explorer_megabytes
+        try:
+            return make_explorer(found, evaluation, ctx.source, images, megabytes, ctx.seed), ""
+        except UserError as error:
+            # As with the pictures: the rest is worth a report even if a file is damaged.
+            return None, f"The explorer is left out: {error}"
 
 
 def _pictures(
