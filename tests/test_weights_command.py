@@ -2,18 +2,22 @@
 
 import hashlib
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from tests.reference.drawn_networks import Trained
+from tests.toys.interpreters import other_python
 from wsss_jax import weights_command
 from wsss_jax.files import write_json
+from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.weights.checkpoint import read_checkpoint
 from wsss_jax.weights.import_weights import import_arrays, import_backbone
@@ -126,6 +130,39 @@ def test_exported_networks_are_the_same_bits(stage: Any, tmp_path: Path, part: s
             expected = before["params/backbone/layer_0/conv/kernel"].transpose(3, 2, 0, 1)
             np.testing.assert_array_equal(kernel, expected)
             assert ("head.classifier.weight" in read.arrays) == (part == "network")
+
+
+TORCH = """
+import sys, timm
+from safetensors.torch import load_file
+model = timm.create_model("vit_tiny_patch16_224", pretrained=False)
+print(*model.load_state_dict(load_file(sys.argv[1]), strict=False))
+print(model.blocks[3].mlp.fc1.weight[5, 7].item())
+"""
+
+
+@pytest.mark.slow
+def test_timm_loads_an_exported_backbone(tmp_path: Path):
+    python = other_python("WSSS_TORCH_PYTHON", "timm")
+    description = dict(name="cam", backbone=dict(name="vit", width=192))
+    method = Method.from_config(description, num_classes=3)
+    params, others = variable_shapes(method)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda like: rng.normal(size=like.shape).astype(np.float32), params)
+    save_weights(tmp_path / "run/train/weights.npz", params, others)
+    write_json(tmp_path / "run/train/config.json", {"method": description})
+    write_json(tmp_path / "run/train/_DONE.json", {})
+    out = tmp_path / "vit.safetensors"
+    to = ("--to", "torch-names", "--part", "backbone", "--out", out)
+    assert call("export", tmp_path / "run", *to) == 0
+    run = subprocess.run(
+        [python, "-c", TORCH, str(out)], capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    keys, number = run.stdout.splitlines()
+    assert keys == "['head.weight', 'head.bias'] []"  # missing, unexpected
+    kernel = params["backbone"]["blocks_3"]["mlp_fc1"]["kernel"]
+    assert float(number) == float(kernel[7, 5])
 
 
 def test_convert(stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

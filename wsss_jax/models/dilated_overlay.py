@@ -42,7 +42,16 @@ class TapConv(nn.Module):
         for i in range(3):
             for j in range(3):
                 down, right = ((n - 1) * self.dilation for n in (i, j))
-                if abs(down) < h and abs(right) < w:  # otherwise this tap only sees padding
+                if not isinstance(h, int):  # a symbol, in a program for images of any size
+                    around = (self.dilation, self.dilation)
+                    tap = jnp.pad(product[:, :, :, i, j], ((0, 0), around, around, (0, 0)))
+                    tap = jax.lax.slice_in_dim(
+                        tap, i * self.dilation, i * self.dilation + h, axis=1
+                    )
+                    total += jax.lax.slice_in_dim(
+                        tap, j * self.dilation, j * self.dilation + w, axis=2
+                    )
+                elif abs(down) < h and abs(right) < w:  # otherwise this tap only sees padding
                     shift = ((0, 0, 0), (-down, down, 0), (-right, right, 0), (0, 0, 0))
                     total += jax.lax.pad(product[:, :, :, i, j], jnp.float32(0), shift)
         return total

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float32, Int, UInt8
 
 from wsss_jax.data.class_names import check_mask_classes
 from wsss_jax.data.images import IGNORE, VOC_PALETTE
+from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, dump_json
 from wsss_jax.host.provenance import git_revision, versions
 from wsss_jax.inference.any_size import SumOfViews, sum_of_views
@@ -60,7 +61,13 @@ def write_program(
     arrays = {_WEIGHTS + name: np.asarray(array) for name, array in sorted(flat.items())}
     inputs = _inputs(arrays, len(network.classes), masks)
     program = _segmentation(summed, len(how.scales) * how.copies) if masks else _maps(summed, how)
-    exported = jax.export.export(jax.jit(program), platforms=platforms)(*inputs)
+    try:
+        exported = jax.export.export(jax.jit(program), platforms=platforms)(*inputs)
+    except jax.errors.InconclusiveDimensionOperation as error:
+        raise UserError(
+            f"expected a network for images of any size in {network.checkpoint}, found one that"
+            " asks for the number of pixels while it is compiled: use python -m wsss_jax.segment"
+        ) from error
     if masks and how.crf:
         log("the dense CRF of the stage is left out; masks are those of --no-crf")
     about = {
