@@ -173,7 +173,7 @@ def _set_scales(axes: Axes, chart: LineChart) -> None:
     else:
         axes.set_xticks([first])
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: number(round(value, 12))))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: number(round(float(value), 12))))
     axes.set_facecolor("none")
     axes.grid(axis="y", color=LINE, lw=1, clip_on=False)
     axes.set_axisbelow(True)
