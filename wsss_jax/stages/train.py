@@ -49,6 +49,7 @@ from wsss_jax.weights.npz import load_weights, save_weights
 
 _NEEDS = ("init", "backbone", "masks", "labels")
 _FEW_STEPS, _ENOUGH_STEPS = 100, 500
+_LEARNED = 0.5  # of the classification loss of guessing
 _POSITIVE = ("batch_size", "log_every", "keep")
 _NOT_NEGATIVE = ("epochs", "steps", "image_every", "checkpoint_every", "num_threads", "prefetch")
 
@@ -262,7 +263,7 @@ class Train(TargetSettings, NetworkStage):
         if size is None:
             return f"{epochs}images / {self.batch_size}), images not counted"
         steps = self.steps_for(size.images)
-        few = "; too few to learn much" if steps < _FEW_STEPS else ""
+        few = "; few: most trainings need some hundreds" if steps < _FEW_STEPS else ""
         return f"{steps:,} = {epochs}{size.images:,} images / {self.batch_size}){few}"
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
@@ -347,6 +348,8 @@ class Train(TargetSettings, NetworkStage):
             save_weights(ctx.stage_dir / "weights.npz", final, state.model_state)
         rows = read_metrics(ctx.stage_dir)
         chance, loss = chance_loss(source), classification_loss(rows, steps)
+        if loss is not None and loss < _LEARNED * chance:
+            warnings = []  # These steps were enough.
         if warning := nothing_learned(loss, chance):
             warnings.append(ctx.warn(warning))
         return {
@@ -399,7 +402,7 @@ class Train(TargetSettings, NetworkStage):
             advice = f"--config.{ctx.stage}.steps={_ENOUGH_STEPS}"
         return [
             ctx.warn(
-                f"{steps} steps are too few to learn much: a training needs some hundreds;"
-                f" {advice} makes about {_ENOUGH_STEPS}"
+                f"{steps} steps are few: most trainings need some hundreds; {advice} makes about"
+                f" {_ENOUGH_STEPS}"
             )
         ]
