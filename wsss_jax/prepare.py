@@ -285,7 +285,8 @@ def _verify_parser() -> Parser:
 
 def _verify(options: argparse.Namespace) -> int:
     from wsss_jax.files import atomic_write
-    from wsss_jax.preparing.verify import lines, verify
+    from wsss_jax.preparing.verified import lines
+    from wsss_jax.preparing.verify import verify
     from wsss_jax.preparing.verify_page import verify_page
 
     data = verify(options.folder, options.labels, options.masks, options.classes)

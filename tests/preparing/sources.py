@@ -13,7 +13,13 @@ def picture(seed: int, mode: str = "RGB", size: tuple[int, int] = (20, 12)) -> I
     return Image.fromarray(pixels).convert(mode)
 
 
-def save(path: Path, seed: int, mode: str = "RGB", orientation: int = 1) -> Path:
+def save(
+    path: Path,
+    seed: int,
+    mode: str = "RGB",
+    orientation: int = 1,
+    size: tuple[int, int] = (20, 12),
+) -> Path:
     """Saves a picture in the format of its suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
@@ -21,7 +27,7 @@ def save(path: Path, seed: int, mode: str = "RGB", orientation: int = 1) -> Path
         exif[0x0112] = orientation
     kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF"}.get(path.suffix.lower())
     file = io.BytesIO()
-    picture(seed, mode).save(file, kind or path.suffix[1:].upper(), exif=exif)
+    picture(seed, mode, size).save(file, kind or path.suffix[1:].upper(), exif=exif)
     path.write_bytes(file.getvalue())
     return path
 

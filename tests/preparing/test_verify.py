@@ -12,7 +12,8 @@ from PIL import Image
 from tests.preparing.sources import picture
 from wsss_jax.data.images import encode_mask
 from wsss_jax.prepare import main
-from wsss_jax.preparing.verify import fingerprint, near_duplicates, verify
+from wsss_jax.preparing.findings import near_duplicates
+from wsss_jax.preparing.verify import fingerprint, verify
 
 CAT, DOG = 1, 2
 

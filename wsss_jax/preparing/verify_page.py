@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_bytes
-from wsss_jax.preparing.verify import Finding, Image, Verified
+from wsss_jax.preparing.verified import Finding, Image, Verified
 from wsss_jax.report.render import render
 from wsss_jax.report.wording import Headline
 from wsss_jax.viz.colors import class_colors, paint_mask

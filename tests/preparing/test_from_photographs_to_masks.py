@@ -1,0 +1,90 @@
+"""From a folder and a spreadsheet to masks of new photographs, by commands alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.preparing.sources import save
+from wsss_jax.__main__ import main
+from wsss_jax.data.images import decode_image, decode_mask
+
+ROWS = (
+    ("Big Cats/lion 1.JPG", "Lion", 1),
+    ("Big Cats/lion 2.jpeg", "LION", 6),
+    ("Big Cats/deep down/lion.3.webp", "lion; Rock", 1),
+    ("rock-1.png", "Rock", 1),
+    ("rock 2.PNG", "rock", 1),
+    ("Tree é 1.tif", "Tree", 1),
+    ("tree 2.bmp", "Tree, Rock", 1),
+    ("tree3.jpg", "TREE", 3),
+    ("nothing.jpg", "", 1),
+    ("broken.jpg", "Lion", 1),
+)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "my photos"
+    for seed, (name, _, orientation) in enumerate(ROWS):
+        mode = "RGBA" if name == "rock-1.png" else "RGB"
+        save(folder / name, seed, mode, orientation, size=(60, 44))
+    broken = folder / "broken.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    lines = [f'{Path(name).name.upper()};"{label}";x' for name, label, _ in ROWS]
+    text = "\r\n".join(["Image_ID;Label;Remark", *lines, ""])
+    (folder / "My Labels.CSV").write_bytes(text.encode("utf-8-sig"))
+    return folder
+
+
+@pytest.mark.slow
+def test_prepare_verify_train_segment(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    mine, workdir = tmp_path / "mine", tmp_path / "runs/mine"
+    prepare = ["wsss-jax", "prepare", "folder", str(photos), f"--out={mine}"]
+    assert main(prepare) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "1 photographs that cannot be read (broken.jpg)" in message and not mine.exists()
+    assert main([*prepare, "--skip_damaged"]) == 0
+    told = capsys.readouterr().out
+    assert "2 photographs become PNGs, turned as their EXIF orientation says" in told
+    assert (mine / "classes.txt").read_text().split() == ["Lion", "Rock", "Tree"]
+    record = json.loads((mine / "prepared.json").read_text())
+    assert record["images_of_classes"] == {"Lion": 3, "Rock": 4, "Tree": 3}
+    assert sum(record["splits"].values()) == 9 and record["left_out"] == ["broken.jpg"]
+
+    assert main(["wsss-jax", "prepare", "verify", str(mine)]) == 0
+    assert "nothing to mend" in capsys.readouterr().out
+
+    small = [f"--config.{name}.batch_size=2" for name in TRAININGS]
+    small += [f"--config.{name}.steps=2" for name in TRAININGS]
+    small += [f"--config.{name}.augment.crop=32" for name in TRAININGS]
+    small += [f"--config.{name}.init_weights=" for name in ("train", "train_affinity")]
+    small += [f"--config.{name}.method.backbone.name=tiny" for name in TRAININGS]
+    small += ["--config.train_segmentation.init_weights=", "--config.cam.scales=(1.0,)"]
+    run = ["wsss-jax", "run", "--config=seam_own_light", f"--workdir={workdir}"]
+    root = [f"--config.data.root={mine}", f"--config.data.data_dir={tmp_path / 'records'}"]
+    assert main([*run, *root, *small]) == 0
+    made = sorted(
+        p.relative_to(workdir / "masks_train/masks")
+        for p in workdir.glob("masks_train/masks/**/*.png")
+    )
+    listed = (mine / "ImageSets/Segmentation/train.txt").read_text().splitlines()
+    assert [p.as_posix().removesuffix(".png") for p in made] == sorted(listed)
+    assert (workdir / "report.html").is_file()
+
+    result = tmp_path / "result"
+    segment = ["wsss-jax", "segment", f"--workdir={workdir}", f"--images={photos}"]
+    assert main([*segment, f"--out={result}", "--scales=1", "--no-crf"]) == 1  # one is broken
+    turned = photos / "Big Cats/lion 2.jpeg"
+    mask = decode_mask((result / "masks/Big Cats/lion 2.png").read_bytes(), "", 3)
+    assert mask.shape == decode_image(turned.read_bytes(), "").shape[:2] == (60, 44)
+    with Image.open(turned) as image:
+        assert image.size == (60, 44)  # stored lying on its side
+    assert np.isin(mask, range(4)).all()
+
+
+TRAININGS = ("train", "train_affinity", "train_segmentation")
