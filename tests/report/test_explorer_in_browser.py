@@ -278,6 +278,11 @@ def test_a_page_without_truth_has_no_scores(shown, tmp_path):
         ".map((id) => document.getElementById(id).hidden)"
     )
     assert page.browser.run(hidden) == [True] * 4
+    controls = (
+        "['x-scored', 'x-order', 'x-with'].map((id) =>"
+        " document.getElementById(id).offsetHeight > 0)"
+    )
+    assert page.browser.run(controls) == [False, False, True]
     page.set("x-wipe", 0, "input")
     before = page.picture()
     page.set("x-threshold", 80, "input")

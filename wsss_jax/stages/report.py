@@ -40,7 +40,7 @@ class Report(Stage):
 
     images_per_group: int = 3
     explorer_images: int = 200
-    explorer_megabytes: float = 20.0
+    explorer_megabytes: float = 21.0
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.

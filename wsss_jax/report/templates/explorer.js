@@ -44,6 +44,7 @@ const startExplorer = () => {
   reset();
   byId("x-split-row").hidden = splits.length < 2;
   byId("x-iou-row").hidden = byId("x-scores").hidden = byId("x-matrix-card").hidden = !truths;
+  for (const id of ["x-scored", "x-order"]) byId(id).closest("label").hidden = !truths;
   const sides = () => {
     const here = new Set(layersOf(Number(byId("x-split").value)));
     const options = views.map((view, i) => [i, view.name])
