@@ -109,7 +109,7 @@ def test_what_is_wrong_is_told_at_once(
     message = capsys.readouterr().err.splitlines()[-1]
     for part in (
         "train: 2, not 82,081, val: 1, not 40,137",
-        "1 classes, not 80 (3)",
+        "another number of classes than 80: 1 (3 classes)",
         "COCO_train2014_000000000009.jpg (20 x 12, not 20 x 13)",
         "COCO_val2014_000000000042.jpg (missing)",
     ):

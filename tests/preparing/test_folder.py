@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +67,7 @@ TABLES = {
         b",image_id,labels\n0,a,\"['Cat']\"\n1,b,\"['Cat', 'Dog']\"\n2,c c,['Dog']\n3,d,[]\n"
     ),
     "no header": b"a.jpg,Cat\nsub/b.jpg,Cat,Dog\nc c.png,Dog\nsub/d.JPG,\n",
+    "a line for Excel": b"sep=;\nImage;Class\na;Cat\nb;Cat,Dog\nc c;Dog\nd;\n",
     "tabs": b"photo\tcategory\na\tCat\nb\tCat;Dog\nc c\tDog\nd\t\n",
 }
 
@@ -94,6 +96,16 @@ def test_a_spreadsheet(prepare: Prepare, tmp_path: Path):
     told = prepare("--val=0", f"--labels={tmp_path / 'labels.xlsx'}")
     assert labels(tmp_path / "out") == {"007": {"Crack"}, "8": {"Crack", "Moss"}}
     assert "the sheet 'Sheet' is read, not Notes" in told and "by number (7)" in told
+
+
+def test_a_spreadsheet_without_its_reader(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    photographs(tmp_path / "photos", "1.jpg", "2.jpg")
+    (tmp_path / "photos/labels.xlsx").write_bytes(b"PK\x03\x04 and no more")
+    assert "expected a spreadsheet in" in prepare(status=2)
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    assert 'found none: pip install "wsss-jax[xlsx]", or save the' in prepare(status=2)
 
 
 COCO = {
@@ -221,26 +233,27 @@ def test_everything_wrong_is_in_one_message(prepare: Prepare, tmp_path: Path):
     (folder / "labels.csv").write_text("\n".join(["file,label", *rows, ",Dog"]))
     message = prepare(status=2)
     for part in (
-        "1 photographs that cannot be read (3.jpg)",
-        "4 photographs without a label (0.jpg, 8.jpg, x/0.jpg, y/0.jpg)",
-        "7 labels without a photograph ('z0.jpg', row 9 of labels.csv",
+        "photographs that cannot be read: 1 (3.jpg)",
+        "photographs without a label: 4 (0.jpg, 8.jpg, x/0.jpg, y/0.jpg)",
+        "labels without a photograph: 7 ('z0.jpg', row 9 of labels.csv",
         "'z4.jpg', row 13 of labels.csv, ...)",
-        "1 rows that name no photograph (row 16 of labels.csv)",
+        "rows that name no photograph: 1 (row 16 of labels.csv)",
     ):
         assert part in message
     assert message.startswith("error: ") and not (tmp_path / "out").exists()
     (folder / "labels.csv").write_text("\n".join(["file,label", *rows[:7], "0.jpg,Cat"]))
-    assert "1 labels that fit several" not in prepare(status=2)  # 0.jpg lies at the top
+    assert "labels that fit several" not in prepare(status=2)  # 0.jpg lies at the top
     told = prepare("--skip_damaged", "--unlabeled=leave_out", "--val=0")
-    assert "1 photographs cannot be read and are left out: 3.jpg" in told
+    assert "photographs that cannot be read are left out: 1 (3.jpg)" in told
     assert set(labels(tmp_path / "out")) == {"0", "1", "2", "4", "5", "6", "7"}
 
 
 def test_a_name_of_several_photographs(prepare: Prepare, tmp_path: Path):
     folder = photographs(tmp_path / "photos", "x/0.jpg", "y/0.jpg")
     (folder / "labels.csv").write_text("file,label\n0.jpg,Dog\ny/0.jpg,Cat\n")
-    assert "labels that fit several photographs ('0.jpg', row 2 of labels.csv: x/0.jpg" in prepare(
-        status=2
+    assert (
+        "labels that fit several photographs: 1 ('0.jpg', row 2 of labels.csv: x/0.jpg"
+        in prepare(status=2)
     )
 
 
@@ -264,7 +277,7 @@ def test_given_classes(prepare: Prepare, tmp_path: Path):
     option = f"--classes={tmp_path / 'classes.txt'}"
     (folder / "labels.csv").write_text("file,label\na,cat\nb,Dgo\nc,0\n")
     message = prepare(option, status=2)
-    assert "1 names that are no classes ('Dgo', row 3 of labels.csv; did you mean Dog?)" in message
+    assert "names that are no classes: 1 ('Dgo', row 3 of labels.csv; did you mean Dog?)" in message
     (folder / "labels.csv").write_text("file,label\na,2\nb,1\nc,0\n")
     prepare(option, "--val=0")
     assert labels(tmp_path / "out") == {"a": {"Cat"}, "b": {"Dog"}, "c": set()}
@@ -303,8 +316,8 @@ def test_photographs_are_linked_or_become_pngs(prepare: Prepare, tmp_path: Path)
         original = decode_photograph(path.read_bytes(), "")
         assert written.orientation == 1 and np.array_equal(written.pixels, original.pixels)
     assert decode_image((images / "Cat/turned.png").read_bytes(), "").shape == (20, 12, 3)
-    assert "turned as their EXIF orientation says (Cat/turned)" in told
-    assert "1 photographs have transparent parts (Cat/glass)" in told
+    assert "turned as their EXIF orientation says: 1 (Cat/turned)" in told
+    assert "whose stored colors are used: 1 (Cat/glass)" in told
     assert (images / "Dog/_t_.png").is_file() and "Dog/_t_" in ids(tmp_path / "out", "train")
     record = json.loads((tmp_path / "out/prepared.json").read_text())
     assert record["splits"] == {"train": 6, "val": 0} and len(record["changed"]) == 3
@@ -345,8 +358,8 @@ def test_masks_that_do_not_fit_are_named(prepare: Prepare, tmp_path: Path):
         Image.fromarray(content).save(tmp_path / "masks" / name)
     message = prepare(f"--masks={tmp_path / 'masks'}", status=2)
     assert (
-        "1 masks without a photograph (e.png)" in message
-        and "3 masks that cannot be used" in message
+        "masks without a photograph: 1 (e.png)" in message
+        and "masks that cannot be used: 3" in message
     )
     for part in ("12 x 20 in", "found Cat as well", "found colors"):
         assert part in message

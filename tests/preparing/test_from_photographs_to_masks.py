@@ -47,10 +47,10 @@ def test_prepare_verify_train_segment(
     prepare = ["wsss-jax", "prepare", "folder", str(photos), f"--out={mine}"]
     assert main(prepare) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert "1 photographs that cannot be read (broken.jpg)" in message and not mine.exists()
+    assert "photographs that cannot be read: 1 (broken.jpg)" in message and not mine.exists()
     assert main([*prepare, "--skip_damaged"]) == 0
     told = capsys.readouterr().out
-    assert "2 photographs become PNGs, turned as their EXIF orientation says" in told
+    assert "photographs become PNGs, turned as their EXIF orientation says: 2" in told
     assert (mine / "classes.txt").read_text().split() == ["Lion", "Rock", "Tree"]
     record = json.loads((mine / "prepared.json").read_text())
     assert record["images_of_classes"] == {"Lion": 3, "Rock": 4, "Tree": 3}

@@ -139,8 +139,8 @@ def test_what_is_missing_is_told_at_once(tmp_path: Path, capsys: pytest.CaptureF
     for part in (
         "train 2, not 1,464",
         "val 1, not 1,449",
-        "1 ids without an image (2007_1)",
-        "1 ids without a mask (2007_3)",
+        "ids without an image: 1 (2007_1)",
+        "ids without a mask: 1 (2007_3)",
     ):
         assert part in message
     assert not Path(out).exists()

@@ -78,7 +78,11 @@ def read_coco14(source: Path, crowds: str, partial: bool) -> tuple[DataSet, Prob
         splits[split] = list(range(len(images), len(images) + len(found)))
         images += found
     if not partial and len(categories) != CLASSES:
-        problems.add("classes, not 80", str(len(categories)), "say --partial if that is right")
+        problems.add(
+            "files with another number of classes than 80",
+            f"{len(categories)} classes",
+            "get the official files, or say --partial",
+        )
     index = {category: number for number, category in enumerate(sorted(categories), 1)}
     labels = np.zeros((len(images), len(index)), np.uint8)
     for row, image in zip(labels, images, strict=True):

@@ -156,7 +156,11 @@ def _duplicates(data: Verified) -> Iterator[Finding]:
     )
     yield Finding(
         "equal photographs",
-        [_group(group) for group in groups if not _leaks(group)],
+        [
+            _group(group)
+            for group in groups
+            if not _leaks(group) and len({one.label for one in group}) == 1
+        ],
         "they count several times",
         False,
     )

@@ -168,9 +168,11 @@ def _assign(
             )
     elif options.unlabeled == "background":
         result |= {below: [] for below in unlabeled}
-        problems.remarks.append(f"{len(unlabeled)} photographs without a label count as background")
+        problems.remarks.append(
+            f"photographs without a label count as background: {len(unlabeled):,}"
+        )
     else:
-        problems.remarks.append(f"{len(unlabeled)} photographs without a label are left out")
+        problems.remarks.append(f"photographs without a label are left out: {len(unlabeled):,}")
     return result
 
 
@@ -335,24 +337,26 @@ def _remark_on_photographs(photographs: Sequence[Photograph], problems: Problems
         if one.change:
             changes.setdefault(one.change, []).append(one.id)
     for change, ids in changes.items():
-        problems.remarks.append(f"{len(ids)} photographs become PNGs, {change} ({first(ids, 3)})")
+        problems.remarks.append(
+            f"photographs become PNGs, {change}: {len(ids):,} ({first(ids, 3)})"
+        )
     if transparent := [one.id for one in photographs if one.transparent]:
         problems.remarks.append(
-            f"{len(transparent)} photographs have transparent parts ({first(transparent, 3)}),"
-            " whose stored colors are used"
+            "photographs have transparent parts, whose stored colors are used:"
+            f" {len(transparent):,} ({first(transparent, 3)})"
         )
     renamed = [p.id for p in photographs if not p.path.as_posix().rpartition(".")[0].endswith(p.id)]
     if renamed:
         problems.remarks.append(
-            f"{len(renamed)} names have signs that lists cannot hold and are written with _"
-            f" ({first(renamed, 3)})"
+            "names have signs that lists cannot hold, and are written with _:"
+            f" {len(renamed):,} ({first(renamed, 3)})"
         )
     same: dict[str, list[str]] = {}
     for one in photographs:
         same.setdefault(one.sha256, []).append(one.id)
     if pairs := [" = ".join(ids) for ids in same.values() if len(ids) > 1]:
         problems.remarks.append(
-            f"{len(pairs)} photographs occur more than once ({first(pairs, 3)})"
+            f"photographs that occur more than once: {len(pairs):,} ({first(pairs, 3)})"
         )
 
 
@@ -379,4 +383,4 @@ def _remark_on_labels(
             " photographs without a class as well, so add some"
         )
     if len(labels) and (empty := int((~labels.any(axis=1)).sum())):
-        problems.remarks.append(f"{empty} photographs have no class and count as background")
+        problems.remarks.append(f"photographs without a class count as background: {empty:,}")

@@ -176,7 +176,7 @@ def look_at(
     if damaged and skip_damaged:
         shown = ", ".join(damaged[:5]) + (", ..." if len(damaged) > 5 else "")
         problems.remarks.append(
-            f"{len(damaged)} photographs cannot be read and are left out: {shown}"
+            f"photographs that cannot be read are left out: {len(damaged):,} ({shown})"
         )
     return found
 

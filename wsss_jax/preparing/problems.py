@@ -28,7 +28,7 @@ class Problems:
     def lines(self) -> list[str]:
         """Returns a line for each kind, with its number, five names and what to do."""
         return [
-            f"{len(names)} {kind} ({first(names)}): {advice}"
+            f"{kind}: {len(names):,} ({first(names)}): {advice}"
             for kind, (advice, names) in self._kinds.items()
         ]
 

@@ -128,8 +128,7 @@ def lines(data: Verified) -> Iterator[str]:
         yield f"  together     {', '.join(often)}"
     for one in data.findings:
         some = ", ".join(one.names[:5]) + (", ..." if len(one.names) > 5 else "")
-        count = f"{len(one.names):,} " if one.names else ""
-        named = f" ({some})" if some else ""
-        yield f"{'!' if one.mend else ' '} {count}{one.title}{named}: {one.advice}"
+        named = f": {len(one.names):,} ({some})" if some else ""
+        yield f"{'!' if one.mend else ' '} {one.title}{named}: {one.advice}"
     wrong = sum(one.mend for one in data.findings)
     yield f"{wrong} to mend" if wrong else "nothing to mend"

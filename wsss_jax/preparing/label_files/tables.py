@@ -92,7 +92,10 @@ def read_label_table(
 
 def _rows(path: Path) -> tuple[list[list[str]], list[str]]:
     if path.suffix.lower() not in (".xlsx", ".xlsm"):
-        return read_rows(path), []
+        rows = read_rows(path)
+        # Excel writes the delimiter into a line of its own.
+        tells_delimiter = bool(rows) and rows[0][0].casefold().startswith("sep=")
+        return rows[tells_delimiter:], []
     try:
         import openpyxl
     except ImportError as error:
