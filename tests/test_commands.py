@@ -32,7 +32,8 @@ def test_commands_answer(name: str, capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out == f"wsss_jax {__version__}\n"
     assert main(["wsss-jax", name.replace("_", "-"), "--help"]) == 0
     module = COMMANDS[name][0]
-    assert capsys.readouterr().out.startswith(f"usage: python -m wsss_jax.{module} ")
+    program = module.removesuffix("_command")
+    assert capsys.readouterr().out.startswith(f"usage: python -m wsss_jax.{program} ")
 
 
 def test_versions_and_mistakes(capsys: pytest.CaptureFixture[str]):
