@@ -298,6 +298,39 @@ def test_several_kinds_of_labels_are_refused(prepare: Prepare, tmp_path: Path):
     prepare(f"--labels={folder / 'labels.csv'}")
 
 
+def test_files_of_another_form(prepare: Prepare, tmp_path: Path):
+    folder = photographs(tmp_path / "photos", "Cat/a.jpg", "Dog/b.jpg")
+    (folder / "settings.json").write_text('{"version": 1}')
+    assert "found another form: COCO," in prepare(f"--labels={folder / 'settings.json'}", status=2)
+    prepare("--val=0")  # It has no labels, so names of folders count.
+    assert labels(tmp_path / "out") == {"Cat/a": {"Cat"}, "Dog/b": {"Dog"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    (
+        ("photo,place,animal\na,north,Cat\nb,south,Dog\n", "name it with --label_column"),
+        ("image,label\na,none\nb,background\n", "labels, and no class in any of them"),
+        ("", "found no rows"),
+        ("image,Cat,Dog\na,2,0\nb,0,3\n", "expected a column of classes"),
+    ),
+)
+def test_tables_that_are_refused(text: str, told: str, prepare: Prepare, tmp_path: Path):
+    folder = photographs(tmp_path / "photos", "a.jpg", "b.jpg")
+    (folder / "labels.csv").write_text(text)
+    assert told in prepare(status=2) and not (tmp_path / "out").exists()
+
+
+def test_the_named_column_and_encodings(prepare: Prepare, tmp_path: Path):
+    folder = photographs(tmp_path / "photos", "ä.jpg", "b.jpg")
+    text = "Bild;Ort;Käse\r\nä.jpg;Süd;Brie\r\nb;Süd;Edamer|Brie\r\n"
+    for encoding in ("latin-1", "utf-16"):
+        (folder / "labels.csv").write_bytes(text.encode(encoding))
+        prepare("--label_column=Käse", "--val=0")
+        assert labels(tmp_path / "out") == {"ä": {"Brie"}, "b": {"Brie", "Edamer"}}
+        shutil.rmtree(tmp_path / "out")
+
+
 def test_photographs_are_linked_or_become_pngs(prepare: Prepare, tmp_path: Path):
     folder = tmp_path / "photos/Cat"
     plain = save(folder / "plain.JPG", 1)

@@ -103,6 +103,12 @@ def find_labels(
     kinds = _by_kind(files)
     if not kinds and not wanted.labels and _in_folders(photographs):
         return _by_folders(photographs, wanted)
+    if not kinds and files:
+        raise UserError(
+            f"expected labels in {first([str(path) for path in files], 3)}, found another form:"
+            " COCO, labelme, Label Studio, PASCAL VOC and CVAT for images are read, and in JSON"
+            " {image: [class, ...]} and lists of {image: ..., labels: [...]}"
+        )
     if not kinds:
         where = wanted.labels or source
         raise UserError(f"expected labels, found no file of labels in {where}: {_HOW}")
@@ -157,14 +163,8 @@ def _by_kind(files: Sequence[Path]) -> dict[str, list[tuple[Path, Any]]]:
             kind = json_kind(content)
         else:
             kind = f"table {path.name}"
-        if kind or len(files) == 1:
-            kinds[kind or "JSON of an unknown form"].append((path, content))
-    if "JSON of an unknown form" in kinds:
-        raise UserError(
-            f"expected labels in {files[0]}, found another form: the forms are COCO, labelme, Label"
-            " Studio, PASCAL VOC, CVAT for images, {image: [class, ...]} and lists of"
-            " {image: ..., labels: [...]}"
-        )
+        if kind:
+            kinds[kind].append((path, content))
     return kinds
 
 
