@@ -244,7 +244,7 @@ def main() -> None:
     if "here" not in arguments.topologies:
         without_devices()
     try:
-        for topology in arguments.topologies:
+        for topology in () if arguments.show else arguments.topologies:
             target_of(topology)  # before anything is printed
         if arguments.growth:
             for line in growth_rows(arguments, kept):

@@ -272,6 +272,10 @@ def test_topologies(folder: Path, monkeypatch: pytest.MonkeyPatch):
     # What a file has is not compiled again.
     again = run("topologies", *toy, "--batch=1", folder=folder)
     assert table(again) == [one] and again.stderr == ""
+    # What others have measured can be shown without the compiler of TPUs.
+    shown = ("--show", "--recipes=cam_shapes", "--topologies=v5e:2x4", toy[-1])
+    (elsewhere,) = table(run("topologies", *shown, folder=folder))
+    assert elsewhere["ms expected"] == "–"
     once = run("topologies", *toy[:-1], "--file=once.jsonl", "--batch=1", "--once", folder=folder)
     assert table(once) == [one | {"most images per chip": "–"}]
 
