@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a recipe on a Kubernetes cluster (GKE) with JobSet, on a TPU slice or on nodes with GPUs:
 #
-#   launch/gke/run.sh --name seam --image REGION-docker.pkg.dev/PROJECT/wsss/wsss_jax --claim data \
+#   launch/gke/run.sh --name seam --image REGISTRY/wsss_jax --claim data \
 #       --accelerator tpu-v5-lite-podslice --topology 4x8 --chips 4 -- \
 #       --config seam_voc --workdir /data/runs/seam --config.data.root=/data/VOCdevkit
 #
