@@ -260,8 +260,10 @@ def test_dry_run_of_the_built_in_data(
     arguments = [f"--config={name}", f"--workdir={workdir}", "--config.train.batch_size=4"]
     assert main.main(["main", *arguments, "--dry_run"]) == 0
     text = capsys.readouterr().out
+    recipe: Any = load_config(name)
+    rate = recipe.train.optimizer.lr * (4 / recipe.train.batch_size) ** 0.5  # it follows the batch
     for line in (
-        "optimizer    adamw, lr 0.001",
+        f"optimizer    adamw, lr {rate:g}",
         "G per step",
         "train.batch_size = 4",
     ):

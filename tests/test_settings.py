@@ -25,7 +25,7 @@ class Body(nn.Module):
       dtype: of the convolutions.
     """
 
-    room: ClassVar[str] = "tests.reference"
+    room: ClassVar[str] = "tests.toys"
     width: int = 32
     dtype: Any = supplied(default=jnp.float32)
 

@@ -215,7 +215,7 @@ def test_tables_and_texts(shown):
     shown.browser.run("document.querySelector('[data-copy]').click()")
     shown.browser.wait("document.querySelector('[data-copy]').textContent !== 'Copy the command'")
     selected = shown.browser.run("getSelection().toString()")
-    assert selected == shown.text("command") and len(selected) > 5
+    assert selected == shown.text("command") != ""
 
 
 @pytest.mark.parametrize(
