@@ -14,7 +14,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "scores masks or maps of any program"),
     "convert_cams": ("convert_cams", "turns maps of other programs into ours"),
     "submission": ("submission", "packs masks for PASCAL VOC's evaluation server"),
-    "export": ("export", "writes a network as one file that runs with JAX alone"),
+    "export": ("export", "writes a network as one file that runs without this package"),
     "weights": ("weights_command", "looks into files of weights and writes them in other forms"),
     "doctor": ("doctor", "describes this machine and tells what does not work on it"),
 }

@@ -1,4 +1,4 @@
-"""The command line that writes the network of a run as one file that runs with JAX alone.
+"""The command line that writes the network of a run as one file that runs without this package.
 
     python -m wsss_jax.export --workdir runs/light --out network.zip
 
@@ -74,7 +74,7 @@ def _platforms(text: str) -> tuple[str, ...]:
 def _parser() -> Parser:
     parser = Parser(
         "wsss_jax.export",
-        "Writes the network of a run as one file, which makes masks with JAX and NumPy alone.",
+        "Writes the network of a run as one file, which makes masks without this package.",
         usage="--workdir DIR --out FILE [options]",
         examples=_EXAMPLES,
         goes_on=False,

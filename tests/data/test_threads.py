@@ -7,7 +7,7 @@ from wsss_jax.data.threads import thread_pool
 
 
 def _blas_threads() -> list[int]:
-    np.ones((2, 2)) @ np.ones((2, 2))
+    _ = np.ones((2, 2)) @ np.ones((2, 2))  # loads the library
     return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
 
 

@@ -1,4 +1,4 @@
-"""Writes a trained network as one file that runs with JAX and NumPy alone.
+"""Writes a trained network as one file that runs with JAX, NumPy and flatbuffers alone.
 
 The file is a zip archive that `numpy.load` reads: the weights as arrays ``weights/…``, the program
 of `jax.export` in ``program.jaxexport``, the classes and their colors in ``about.json``, and how to
