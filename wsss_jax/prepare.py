@@ -165,7 +165,9 @@ def _folder(options: argparse.Namespace) -> int:
         print("nothing is written because of --dry_run")
         return 0
     done = write(data, options.out, options.copy)
-    _tell_next(options.out, done, "seam_own_light")
+    few = len(data.splits["train"]) < _BATCH
+    small = [f"--config.{stage}.batch_size=4" for stage in _TRAINED] if few else []
+    _tell_next(options.out, done, "seam_own_light", *small)
     return 0
 
 
@@ -306,6 +308,10 @@ def _tell_next(out: Path, done: bool, recipe: str, *options: str) -> None:
     print(f"  python -m wsss_jax.main --config {recipe} --workdir {workdir} \\")
     print(f"      {shlex.join([f'--config.data.root={out}', *options])}")
 
+
+_BATCH = 16
+"""The images of a step of `seam_own_light`, which a split has to have at least."""
+_TRAINED = ("train", "train_affinity", "train_segmentation")
 
 Command = tuple[Callable[[], Parser], Callable[[argparse.Namespace], int]]
 _COMMANDS: Mapping[str, Command] = {

@@ -465,3 +465,31 @@ def test_examples_are_real(name: str, capsys: pytest.CaptureFixture[str]):
         _COMMANDS[name][0]().parse(arguments)
     assert main(["prepare.py", name, "--version"]) == 0
     assert capsys.readouterr().out.startswith("wsss_jax ")
+
+
+@pytest.mark.parametrize("cell", ["2", "?", "maybe"])
+def test_an_odd_cell_among_zeros_and_ones_is_refused(tmp_path: Path, prepare: Prepare, cell: str):
+    photographs(tmp_path / "photos", *A_TO_D)
+    rows = f"File Name;Cat;Dog\na;1;0\nb;1;1\nc c;0;1\nd;{cell};0\n"
+    (tmp_path / "photos/labels.csv").write_text(rows)
+    told = prepare(status=2)
+    assert (
+        f"in the column 'Cat' of {tmp_path / 'photos/labels.csv'}, found {cell!r} in row 5" in told
+    )
+    # Columns that are no classes may hold anything.
+    more = "image;class;difficult;truncated\na;Cat;0;0\nb;Cat|Dog;2;0\nc c;Dog;0;1\nd;;0;0\n"
+    (tmp_path / "photos/labels.csv").write_text(more)
+    prepare("--unlabeled=background")
+    assert labels(tmp_path / "out") == EXPECTED
+
+
+def test_few_photographs_get_small_batches(tmp_path: Path, prepare: Prepare):
+    names = [f"{name}{i}.jpg" for name in ("cat", "dog") for i in range(10)]
+    photographs(tmp_path / "photos", *names)
+    lines = "".join(f"{name},{name[:3]}\n" for name in names)
+    (tmp_path / "photos/labels.csv").write_text("image,class\n" + lines)
+    told = prepare("--val=0.5")
+    for stage in ("train", "train_affinity", "train_segmentation"):
+        assert f"--config.{stage}.batch_size=4" in told
+    shutil.rmtree(tmp_path / "out")
+    assert "batch_size" not in prepare("--val=0.2")

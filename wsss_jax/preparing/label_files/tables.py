@@ -182,12 +182,14 @@ def _class_columns(
         if c != key and (header[c] or _cells(body, c)) and letters(header[c]) != "unnamed0"
     ]
     known = set(map(fold, classes))
+    _refuse_odd_cells(path, header, body, [c for c in others if fold(header[c]) in known])
     if found := [c for c in others if fold(header[c]) in known and _all_flags(body, c)]:
         return found, True
     named = [c for c in others if CLASS_NAMES.fullmatch(letters(header[c]))]
     texts = [c for c in named if not all(cell.isdecimal() for cell in _cells(body, c))]
     if named and (texts or not _are_flags(body, others)):
         return texts or named, False
+    _refuse_odd_cells(path, header, body, others)
     flags = [c for c in others if _all_flags(body, c) and letters(header[c]) not in _NO_CLASSES]
     if _are_flags(body, flags) and (len(flags) > 1 or not named):
         return flags, True
@@ -198,6 +200,30 @@ def _class_columns(
         f"expected a column of classes in {path}, found {first(header, 20)}: name it with"
         " --label_column (several with commas)"
     )
+
+
+def _refuse_odd_cells(
+    path: Path, header: list[str], body: list[list[str]], columns: list[int]
+) -> None:
+    """Refuses a cell such as 2 or ? among zeros and ones, which would cost its whole column.
+
+    Only tables are meant that have another column of zeros and ones.
+    """
+    if not any(_all_flags(body, c) and _cells(body, c) for c in columns):
+        return
+    for column in columns:
+        cells = _cells(body, column)
+        odd = [cell for cell in cells if _flag(cell) is None]
+        if not odd or 2 * len(odd) > len(cells) or letters(header[column]) in _NO_CLASSES:
+            continue
+        number = next(
+            n for n, row in enumerate(body, 2) if column < len(row) and row[column] in odd
+        )
+        raise UserError(
+            f"expected 0 or 1 (or yes or no) in the column {header[column]!r} of {path}, found"
+            f" {odd[0]!r} in row {number}: correct it, or name the columns of classes with"
+            " --label_column"
+        )
 
 
 def _cells(body: list[list[str]], column: int) -> list[str]:
