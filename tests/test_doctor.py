@@ -35,6 +35,10 @@ def test_data_and_weights_of_a_recipe(capsys: pytest.CaptureFixture[str], tmp_pa
     where = f"--config.data.data_dir={tmp_path}"
     recipe = ("--config=cam_shapes", where, *few)
     status, lines = report(capsys, *recipe)
+    assert status == 1  # there are fewer images than a batch has
+    assert [line for line in problems(lines) if "expected a batch size of 1 to 3" in line]
+    recipe = (*recipe, "--config.train.batch_size=2")
+    status, lines = report(capsys, *recipe)
     assert status == 0
     assert any(line.endswith("train: 3 images, 6 classes") for line in lines)
     assert any(line.endswith("val: 2 images, 6 classes") for line in lines)

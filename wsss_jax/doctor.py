@@ -195,13 +195,17 @@ def _recipe(name: str, overrides: Sequence[str]) -> Iterator[Finding]:
     yield Finding("recipe", f"{config.name}: {', '.join(node.name for node in nodes)}")
     splits = dict.fromkeys(split for node in nodes for split in node.stage.splits())
     data = DataSettings.from_config(config.data, "data")
+    all_open = True
     for split in splits:
         try:
             source = data.open(split)
         except UserError as error:
+            all_open = False
             yield Finding("data", f"{split}: {error}", True)
             continue
         yield Finding("data", f"{split}: {len(source):,} images, {len(source.classes)} classes")
+    for refusal in run.data_refusals(config, nodes) if all_open else ():
+        yield Finding("data", refusal, True)
     for node in nodes:
         for setting, file in node.stage.files().items():
             if not file:

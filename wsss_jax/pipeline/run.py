@@ -136,6 +136,17 @@ def _refuse_missing_files(decisions: tuple[Decision, ...]) -> None:
             )
 
 
+def data_refusals(config: ConfigDict, nodes: tuple[graph.Node, ...]) -> list[str]:
+    """Returns for which reasons stages would refuse the data, which have to be there."""
+    found: list[str] = []
+    for node in nodes:
+        try:
+            _check_data(node, _context(config, Path(), node.name, nodes))
+        except UserError as error:
+            found.append(str(error))
+    return found
+
+
 def _check_data(node: graph.Node, context: Context) -> None:
     try:
         node.stage.check_data(context)
