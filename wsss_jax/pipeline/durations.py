@@ -1,7 +1,9 @@
 """How long stages took on this machine, so that a run can say how long the rest will take.
 
-The file ``durations.json`` in the cache folder has the seconds per image of every kind of stage
+The file ``durations.json`` in the cache folder has the images and seconds of every kind of stage
 that was finished here. A stage is of the same kind if its settings and the devices are the same.
+Nothing is concluded for twice or half as many images, because starting and compiling take a time of
+their own.
 """
 
 import hashlib
@@ -24,7 +26,7 @@ def remember(node: Node, images: int, seconds: float) -> None:
     known = _read()
     kind = _kind(node)
     known.pop(kind, None)
-    known[kind] = seconds / _units(node, images)
+    known[kind] = [_units(node, images), seconds]
     path = cache_folder() / "durations.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,11 +43,13 @@ def expected(nodes: Sequence[Node], images: Mapping[str, int]) -> dict[str, floa
       images: the number of images of each stage's splits, by the name of the stage.
     """
     known = _read()
-    return {
-        node.name: known[kind] * _units(node, images[node.name])
-        for node in nodes
-        if (kind := _kind(node)) in known
-    }
+    found: dict[str, float] = {}
+    for node in nodes:
+        before, seconds = known.get(_kind(node), (0, 0.0))
+        now = _units(node, images[node.name])
+        if before / 2 < now < before * 2:
+            found[node.name] = seconds * now / before
+    return found
 
 
 def _kind(node: Node) -> str:
@@ -66,5 +70,8 @@ def _read() -> dict[str, Any]:
         found = read_json(cache_folder() / "durations.json")
     except Exception:  # There is none yet, or it is damaged; it is made anew.
         return {}
-    good = isinstance(found, dict) and all(isinstance(v, int | float) for v in found.values())
+    good = isinstance(found, dict) and all(
+        isinstance(one, list) and len(one) == 2 and all(isinstance(v, int | float) for v in one)
+        for one in found.values()
+    )
     return found if good else {}
