@@ -227,7 +227,7 @@ def augmented_mask(entry: Entry) -> UInt8[np.ndarray, "h w"]:
         mask = np.asarray(content["GTcls"][0, 0]["Segmentation"])
         if mask.ndim != 2 or mask.dtype != np.uint8 or mask.max(initial=0) > len(VOC_CLASSES):
             raise ValueError(f"an array of {mask.dtype} and shape {mask.shape}")
-    except (ValueError, KeyError, IndexError, TypeError, OSError, NotImplementedError) as error:
+    except Exception as error:  # SciPy and zlib raise exceptions of their own for damaged files
         raise UserError(
             f"expected GTcls.Segmentation of SBD in {entry.path}, found something else ({error}):"
             " get the file again"
