@@ -219,6 +219,58 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
         console.quiet(False)
 
 
+Command = tuple[Callable[[], Parser], Callable[[argparse.Namespace], int]]
+"""What makes the parser of one of several commands, and what does its work."""
+
+
+def overview(
+    module: str,
+    purpose: str,
+    commands: Mapping[str, Command],
+    examples: Sequence[tuple[str, str]],
+    goes_on: bool = True,
+) -> Parser:
+    """Returns the parser of a module with several commands, which names them."""
+    names = ", ".join(commands)
+    parser = Parser(
+        module,
+        f"{purpose}\nThe commands are {names}; each has its own --help.",
+        usage="COMMAND [options]",
+        examples=examples,
+        goes_on=goes_on,
+    )
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help=f"one of {names}")
+    return parser
+
+
+def run_one_of(
+    commands: Mapping[str, Command], parser: Callable[[], Parser], argv: Sequence[str]
+) -> int:
+    """Runs the command that the first argument of `argv` names, as `run` does.
+
+    Args:
+      commands: the commands by name.
+      parser: what makes the `overview`, for arguments that name no command.
+      argv: the command line, with the name of the program first.
+    """
+
+    def refuse(options: argparse.Namespace) -> int:
+        names = ", ".join(commands)
+        if options.command is None:
+            raise UserError(f"COMMAND is missing: one of {names}")
+        raise UserError(
+            f"expected one of {names}, found {options.command!r}"
+            f"{nearest(options.command, commands)}"
+        )
+
+    name = argv[1] if len(argv) > 1 else ""
+    if name not in commands:
+        return run(parser(), argv, refuse)
+    make, body = commands[name]
+    # The line that resumes has the name of the command in the parser's module.
+    return run(make(), [argv[0], *argv[2:]], body)
+
+
 def command(parser: Parser, argv: Sequence[str]) -> str:
     """Returns the command line that resumes `argv`, to be pasted into a shell."""
     program = ["python", "-m", *parser.module.split()] if argv[0].endswith(".py") else [argv[0]]

@@ -11,48 +11,25 @@ command goes on where it was interrupted.
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wsss_jax import command_line
 from wsss_jax.command_line import Parser
-from wsss_jax.errors import UserError, first, nearest
+from wsss_jax.errors import UserError, first
 
 _MODULE = "wsss_jax.prepare"
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command line `argv` (program name first) and returns the exit status."""
-    name = argv[1] if len(argv) > 1 else ""
-    if name in _COMMANDS:
-        parser, body = _COMMANDS[name]
-        # The line that resumes has the name of the command in the parser's module.
-        return command_line.run(parser(), [argv[0], *argv[2:]], body)
-    return command_line.run(_parser(), argv, _unknown)
+    return command_line.run_one_of(_COMMANDS, _parser, argv)
 
 
 def _parser() -> Parser:
     """Returns the parser that names the commands."""
-    parser = Parser(
-        _MODULE,
-        "Makes data sets for training of photographs and labels as they are, and checks them.\n"
-        f"The commands are {', '.join(_COMMANDS)}; each has its own --help.",
-        usage="COMMAND [options]",
-        examples=_EXAMPLES,
-    )
-    parser.add_argument(
-        "command", nargs="?", metavar="COMMAND", help=f"one of {', '.join(_COMMANDS)}"
-    )
-    return parser
-
-
-def _unknown(options: argparse.Namespace) -> int:
-    names = ", ".join(_COMMANDS)
-    if options.command is None:
-        raise UserError(f"COMMAND is missing: one of {names}")
-    raise UserError(
-        f"expected one of {names}, found {options.command!r}{nearest(options.command, _COMMANDS)}"
-    )
+    purpose = "Makes data sets for training of photographs and labels as they are, and checks them."
+    return command_line.overview(_MODULE, purpose, _COMMANDS, _EXAMPLES)
 
 
 def _places(parser: Parser, source: str) -> None:
@@ -313,8 +290,7 @@ _BATCH = 16
 """The images of a step of `seam_own_light`, which a split has to have at least."""
 _TRAINED = ("train", "train_affinity", "train_segmentation")
 
-Command = tuple[Callable[[], Parser], Callable[[argparse.Namespace], int]]
-_COMMANDS: Mapping[str, Command] = {
+_COMMANDS: Mapping[str, command_line.Command] = {
     "folder": (_folder_parser, _folder),
     "voc": (_voc_parser, _voc),
     "coco14": (_coco14_parser, _coco14),

@@ -12,7 +12,7 @@ command lines, this module stands above all rooms.
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,38 +28,16 @@ _MOST = 12
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command line `argv` (program name first) and returns the exit status."""
-    command = argv[1] if len(argv) > 1 else ""
-    if command in _COMMANDS:
-        parser, body = _COMMANDS[command]
-        return command_line.run(parser(), [argv[0], *argv[2:]], body)
-    return command_line.run(_parser(), argv, _nothing)
+    return command_line.run_one_of(_COMMANDS, _parser, argv)
 
 
 def _parser() -> Parser:
     """Returns the parser that names the commands."""
-    parser = Parser(
-        _MODULE,
-        "Lists published weights, looks into files of weights, and writes them in other forms.\n"
-        f"The commands are {', '.join(_COMMANDS)}; each has its own --help.",
-        usage="COMMAND [options]",
-        examples=[(purpose, example) for purpose, example in _EXAMPLES.values()],
-        goes_on=False,
+    purpose = (
+        "Lists published weights, looks into files of weights, and writes them in other forms."
     )
-    parser.add_argument(
-        "command", nargs="?", metavar="COMMAND", help=f"one of {', '.join(_COMMANDS)}"
-    )
-    return parser
-
-
-def _nothing(options: argparse.Namespace) -> int:
-    from wsss_jax.errors import nearest
-
-    names = ", ".join(_COMMANDS)
-    if options.command is None:
-        raise UserError(f"COMMAND is missing: one of {names}")
-    raise UserError(
-        f"expected one of {names}, found {options.command!r}{nearest(options.command, _COMMANDS)}"
-    )
+    examples = list(_EXAMPLES.values())
+    return command_line.overview(_MODULE, purpose, _COMMANDS, examples, goes_on=False)
 
 
 _EXAMPLES = {
@@ -334,7 +312,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:200])
 
 
-_COMMANDS: dict[str, tuple[Callable[[], Parser], Callable[[argparse.Namespace], int]]] = {
+_COMMANDS: Mapping[str, command_line.Command] = {
     "list": (_list_parser, _list),
     "inspect": (_inspect_parser, _inspect),
     "convert": (_convert_parser, _convert),
