@@ -172,3 +172,16 @@ def test_a_damaged_mask_of_sbd(tmp_path: Path, capsys: pytest.CaptureFixture[str
         message.startswith("error: expected GTcls.Segmentation of SBD in") and "2008_4" in message
     )
     assert not (tmp_path / "out/prepared.json").exists()
+
+
+def test_a_mask_of_sbd_whose_stream_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    root = devkit(tmp_path / "source")
+    path = sbd(tmp_path) / "cls/2008_4.mat"
+    content = {"GTcls": scipy.io.loadmat(path)["GTcls"]}
+    scipy.io.savemat(path, content, do_compression=True)
+    data = bytearray(path.read_bytes())
+    data[150:170] = bytes(20)  # zlib has an exception of its own for this
+    path.write_bytes(data)
+    arguments = ["x.py", "voc", str(root), f"--out={tmp_path / 'out'}", f"--sbd={path.parent}"]
+    assert main([*arguments, "--partial"]) == 2
+    assert "expected GTcls.Segmentation of SBD in" in capsys.readouterr().err.splitlines()[-1]
