@@ -32,23 +32,26 @@ ARGUMENTS = [
     "--config.cam_train.scales=(0.5,1.0)",
 ]
 # Signals itself when a step's figures, or an image's maps, have been written: just there, and on
-# the slowest machine too.
+# the slowest machine too. Several threads write maps; the lock, which is not given back to the
+# others before the signal is sent, keeps a second file from being written meanwhile.
 PROGRAM = """
-import os, signal, sys
+import os, signal, sys, threading
 from wsss_jax import main
 from wsss_jax.stages import infer_cam
 from wsss_jax.training import metrics as writer
 
 stage, count, name, *arguments = sys.argv[1:]
 seen = 0
+one_at_a_time = threading.Lock()
 
 def then_signal(write):
     def wrapped(*arguments):
         global seen
-        write(*arguments)
-        seen = arguments[1] if stage == "train" else seen + 1
-        if seen == int(count):
-            os.kill(os.getpid(), getattr(signal, name))
+        with one_at_a_time:
+            write(*arguments)
+            seen = arguments[1] if stage == "train" else seen + 1
+            if seen == int(count):
+                os.kill(os.getpid(), getattr(signal, name))
     return wrapped
 
 if stage == "train":
