@@ -12,6 +12,7 @@ from PIL import Image
 
 import wsss_jax
 from tests.reference.drawn_networks import Images, Trained, context
+from tests.toys.records import finish
 from tests.toys.sections import run_section
 from wsss_jax.data.formats.cam_files import read_cams
 from wsss_jax.data.images import decode_image, decode_mask
@@ -36,7 +37,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
         Trained(folder / name, method, "tiny")
         write_json(folder / name / "metrics.json", {"classes": Images.classes})
-        write_json(folder / name / "_DONE.json", {})
+        finish(folder / name)
     stages = {"cam": CAMS, "masks": PREDICT}
     networks = {"cam": "classifier", "masks": "segmentation"}
     config: dict = {"stages": list(stages)}

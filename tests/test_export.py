@@ -13,6 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.reference.drawn_networks import Images, Trained, context
+from tests.toys.records import finish
 from tests.toys.sections import run_section
 from wsss_jax import export
 from wsss_jax.data.formats.cam_files import read_cams
@@ -42,7 +43,7 @@ def run_folder(folder: Path, network: str) -> Path:
     (folder / "network").mkdir()
     Trained(folder / "network", network, "tiny")
     write_json(folder / "network/metrics.json", {"classes": Images.classes})
-    write_json(folder / "network/_DONE.json", {})
+    finish(folder / "network")
     kind = "predict" if network == "segmentation" else "infer_cam"
     section = {"type": kind, "needs": NEEDS, **SETTINGS}
     config = {"network": {"type": "train"}, "apply": section, "stages": ["network", "apply"]}

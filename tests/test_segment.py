@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from tests.reference.drawn_networks import Images, Trained, context
+from tests.toys.records import finish
 from tests.toys.sections import run_section
 from wsss_jax import segment
 from wsss_jax.data.images import decode_image
@@ -34,7 +35,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "network").mkdir()
     Trained(folder / "network", "segmentation", "tiny")
     write_json(folder / "network/metrics.json", {"classes": Images.classes})
-    write_json(folder / "network/_DONE.json", {})
+    finish(folder / "network")
     write_json(folder / "results.json", {"config": config_of("masks_train", "masks_val")})
     return folder
 
@@ -210,7 +211,7 @@ def test_mistakes_are_told_in_a_line(
     refused("found none: run a recipe that has one", other, photos, out)
     write_json(other / "results.json", {"config": config_of("masks_val")})
     refused("found an unfinished stage", other, photos, out)
-    write_json(other / "network/_DONE.json", {})
+    finish(other / "network")
     write_json(other / "network/metrics.json", {})
     refused("name a file of them with --classes", other, photos, out)
     assert not out.exists()

@@ -25,6 +25,7 @@ START, DONE = "_START.json", "_DONE.json"
 """The records that open and close the folder of a stage; see `wsss_jax.pipeline.record`."""
 
 _UNFINISHED = ".tmp"
+_REPLACE = "replace it or leave it out"
 
 
 @contextlib.contextmanager
@@ -116,20 +117,18 @@ def write_json(path: Path | str, value: Any) -> None:
         file.write(dump_json(value).encode() + b"\n")
 
 
-def read_json(path: Path | str) -> Any:
-    """Reads a JSON file.
+def read_json(path: Path | str, remedy: str = "restore the file") -> Any:
+    """Reads a JSON file in UTF-8; `remedy` ends messages. Records have `records.read_record`.
 
     Raises:
-      UserError: the file is missing or not JSON.
+      UserError: the file is missing, cannot be read or is not JSON.
     """
+    data = read_bytes(Path(path), remedy=remedy)
     try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"expected a JSON file at {path}, found none: check the path") from error
-    except ValueError as error:
-        raise UserError(
-            f"expected JSON in {path}, found something else ({error}): restore the file"
-        ) from error
+        return json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        found = f"something else ({error})" if data.strip() else "an empty file"
+        raise UserError(f"expected JSON in {path}, found {found}: {remedy}") from error
 
 
 def with_tuples(value: Any) -> Any:
@@ -149,7 +148,7 @@ def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> Iterator[t
             yield f"{prefix}{key}", value
 
 
-def read_bytes(path: Path, most: int = 1 << 30) -> bytes:
+def read_bytes(path: Path, most: int = 1 << 30, remedy: str = "") -> bytes:
     """Reads the content of a file.
 
     Only regular files are read, because a pipe or a device may never end.
@@ -157,6 +156,7 @@ def read_bytes(path: Path, most: int = 1 << 30) -> bytes:
     Args:
       path: the file.
       most: the largest size that is read, in bytes.
+      remedy: what to do otherwise, which ends the message, if it is known better than here.
 
     Raises:
       UserError: the file cannot be read, is not a regular file, or is larger than `most`.
@@ -166,19 +166,23 @@ def read_bytes(path: Path, most: int = 1 << 30) -> bytes:
             state = os.fstat(file.fileno())
             if not stat.S_ISREG(state.st_mode):
                 raise UserError(
-                    f"expected a file at {path}, found a pipe, device or folder: replace it or"
-                    " leave it out"
+                    f"expected a file at {path}, found a pipe, device or folder:"
+                    f" {remedy or _REPLACE}"
                 )
             if state.st_size > most:
                 raise UserError(
                     f"expected a file of at most {most:,} bytes, found {state.st_size:,} in {path}:"
-                    " replace it or leave it out"
+                    f" {remedy or _REPLACE}"
                 )
             return file.read(most)
     except OSError as error:
-        raise UserError(
-            f"expected a file at {path}, found none ({error.strerror}): check the folder"
-        ) from error
+        if error.errno == errno.EISDIR:
+            found, advice = "a folder", _REPLACE
+        elif error.errno in (errno.EACCES, errno.EPERM):
+            found, advice = f"one that cannot be read ({error.strerror})", "allow to read it"
+        else:
+            found, advice = f"none ({error.strerror})", "check the path"
+        raise UserError(f"expected a file at {path}, found {found}: {remedy or advice}") from error
 
 
 def _open_at_once(path: str, flags: int) -> int:

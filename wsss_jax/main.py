@@ -165,6 +165,7 @@ def _run(options: argparse.Namespace) -> int:
     first = jax.process_index() == 0
     try:
         with process.lock(workdir) if first else contextlib.nullcontext():
+            memory.read(workdir)  # A damaged file is told before the work and not after it.
             run.run(config, workdir, options.only, options.force)
             if first:
                 memory.record(workdir, anew=options.force and not options.only)

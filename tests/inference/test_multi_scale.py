@@ -146,7 +146,7 @@ def test_mistakes_are_the_users(trained: Callable, tmp_path: Path):
         load_network(folder, CLASSES, "logits")
     with pytest.raises(UserError, match="found those of another one"):
         load_network(folder, CLASSES + 1, "cam")
-    with pytest.raises(UserError, match="expected a JSON file at"):
+    with pytest.raises(UserError, match="expected a file at"):
         load_network(tmp_path, CLASSES, "cam")
     with pytest.raises(UserError, match="upsample to be one of 'corners', 'direct', found 'bilin"):
         MultiScale.from_config({"upsample": "bilinear"})

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.toys.adding_stages import adding_config, make_workdir, stages_run
+from tests.toys.records import finish
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.files import write_json
 from wsss_jax.pipeline import graph, process, record, run
@@ -143,8 +144,9 @@ def test_an_input_that_is_gone_is_named_before_the_data_are_read(
         folder.mkdir(parents=True)
         (folder / "value").write_text("1")
         assert decision.digest
-        for name in ("_START.json", "_DONE.json"):
-            write_json(folder / name, {"parts": decision.parts, "digest": decision.digest})
+        record_of = {"parts": decision.parts, "digest": decision.digest}
+        write_json(folder / "_START.json", record_of)
+        finish(folder, **record_of)
     shutil.rmtree(workdir / "a")
     for sources in (dict[str, str | None](), known):
         first, second, *_ = record.decide(nodes, settings, sources, workdir)

@@ -1,7 +1,9 @@
 """What a run leaves behind: checkpoints, whole and damaged, and pictures."""
 
+import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,15 +33,31 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+def truncate_with_checksum(folder: Path, path: Path) -> None:
+    truncate(path)
+    sums = json.loads((folder / "checksums.json").read_text())
+    content = path.read_bytes()
+    sums[path.relative_to(folder).as_posix()] = [len(content), zlib.crc32(content)]
+    (folder / "checksums.json").write_text(json.dumps(sums))
+
+
 DAMAGES: dict[str, Callable[[Path], Any]] = {
     "truncated": lambda folder: truncate(array_file(folder)),
     "changed": lambda folder: flip_a_bit(array_file(folder)),
     "missing": lambda folder: array_file(folder).unlink(),
     "checksums.json is unreadable": lambda folder: truncate(folder / "checksums.json"),
-    # Made by a version without checksums: the iterator's state is what Orbax reads first.
-    "JSONDecodeError": lambda folder: (
+    "checksums.json is unreadable (a list)": lambda folder: (folder / "checksums.json").write_text(
+        "[1, 2]"
+    ),
+    "checksums.json is missing": lambda folder: (
         (folder / "checksums.json").unlink(),
-        truncate(folder / "data" / "process_0-of-1.json"),
+        flip_a_bit(array_file(folder)),
+    ),
+    "has no checksum": lambda folder: (folder / "checksums.json").write_text("{}"),
+    "log.json changed": lambda folder: flip_a_bit(folder / "log.json"),
+    # Damaged before it got its checksums: the iterator's state is what Orbax reads first.
+    "JSONDecodeError": lambda folder: truncate_with_checksum(
+        folder, folder / "data" / "process_0-of-1.json"
     ),
 }
 
@@ -58,6 +76,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
     whole, state = trained
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     DAMAGES[found](tmp_path / "checkpoints" / "4")
+    found = found.partition(" (")[0]
     said: list[str] = []
     again, _ = train(tmp_path, 4, log=said.append)
     assert said[0].startswith("the checkpoint of step 4 is damaged (") and found in said[0]
@@ -78,6 +97,25 @@ def test_nothing_but_damaged_checkpoints(trained: tuple[Path, TrainState], tmp_p
     shutil.rmtree(tmp_path / "checkpoints")
     anew, _ = train(tmp_path, 4)
     assert same(anew.params, trained[1].params)
+
+
+@pytest.mark.parametrize("rows", [slice(1, None), slice(None, 2)])
+def test_a_shortened_log_is_told_and_recorded(
+    rows: slice, trained: tuple[Path, TrainState], tmp_path: Path
+):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    log = tmp_path / "metrics.jsonl"
+    log.write_text("".join(log.read_text().splitlines(True)[rows]))
+    said: list[str] = []
+    _, figures = train(tmp_path, 4, log=said.append)
+    kept = len(range(4)[rows])
+    (warning,) = figures["warnings"]
+    assert warning.startswith(
+        f"expected 4 rows of figures up to step 4 in {log}, found {kept}: the weights are not"
+    )
+    assert said[:2] == ["resuming after step 4 of 4", f"WARNING: {warning}"]
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    assert "warnings" not in train(tmp_path, 4)[1]
 
 
 def test_what_a_killed_save_leaves_behind_is_removed(

@@ -15,7 +15,8 @@ import jax
 from wsss_jax.accelerators import compiled, hlo
 from wsss_jax.accelerators.compiled import ProgramCost
 from wsss_jax.errors import UserError
-from wsss_jax.files import read_json, write_json
+from wsss_jax.files import write_json
+from wsss_jax.records import read_record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +82,9 @@ class Compiler:
         digest = hashlib.sha256(text.encode()).hexdigest()[:24]
         if digest not in self._known:
             path = self._folder and self._folder / f"{digest}.json"
-            if path and path.is_file():
-                self._known[digest] = _from_json(read_json(path))
+            kept = _kept(path) if path and path.is_file() else None
+            if kept is not None:
+                self._known[digest] = kept
             else:
                 self._known[digest] = found = self._compiled(label, lowered)
                 if path:
@@ -138,8 +140,13 @@ def _versions() -> str:
     return ", ".join([*found, hashlib.sha256(b"".join(sources)).hexdigest()])
 
 
-def _from_json(plain: dict) -> ProgramCost | TooLarge:
-    return TooLarge(plain["needed"]) if "needed" in plain else ProgramCost.from_json(plain)
+def _kept(path: Path) -> ProgramCost | TooLarge | None:
+    """Returns the cost in a file, or None if it is damaged."""
+    try:
+        plain = read_record(path, {}, "", {"needed": int | None})
+        return TooLarge(plain["needed"]) if "needed" in plain else ProgramCost.from_json(plain)
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _write(path: Path, found: ProgramCost | TooLarge) -> None:

@@ -10,13 +10,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from wsss_jax.errors import UserError
-from wsss_jax.files import read_json, with_tuples
+from wsss_jax.files import make_again, with_tuples
 from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.prediction import prediction
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.models.base import Backbone
 from wsss_jax.ops.sharding import data_mesh, replicated
+from wsss_jax.records import read_record
 from wsss_jax.weights.npz import load_weights
 
 
@@ -49,7 +50,8 @@ def read_network(checkpoint: Path, num_classes: int, output: str) -> tuple[Metho
     Raises:
       UserError: the folder has no weights, or the method does not predict `output`.
     """
-    description = with_tuples(read_json(checkpoint / "config.json")["method"])
+    path = checkpoint / "config.json"
+    description = with_tuples(read_record(path, {"method": dict}, make_again(path))["method"])
     method = Method.from_config(description, "method", num_classes=num_classes)
     if output not in method.outputs:
         raise UserError(

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from wsss_jax.errors import UserError
 from wsss_jax.files import read_json, write_json
 from wsss_jax.pipeline.graph import Node
 from wsss_jax.pipeline.process import cache_folder
@@ -31,7 +32,7 @@ def remember(node: Node, images: int, seconds: float) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, dict(list(known.items())[-_MOST:]))
-    except OSError:  # The home is read-only, or the disk is full.
+    except (OSError, UserError):  # The home is read-only, or the disk is full.
         pass
 
 

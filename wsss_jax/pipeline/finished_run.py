@@ -6,7 +6,9 @@ from typing import Any, Generic, TypeVar
 
 from wsss_jax.data.class_names import read_classes
 from wsss_jax.errors import UserError
-from wsss_jax.files import read_json, with_tuples
+from wsss_jax.files import with_tuples
+from wsss_jax.pipeline.record import is_done
+from wsss_jax.records import check_fields, read_record
 from wsss_jax.settings import name_of
 from wsss_jax.stages.base import Stage
 
@@ -44,12 +46,17 @@ def find_network(
     Raises:
       UserError: there is no such run or stage, or the training is not finished.
     """
-    if not (workdir / "results.json").is_file():
+    path = workdir / "results.json"
+    if not path.exists():
         raise UserError(
             f"expected the folder of a run, with results.json, at {workdir}, found none: check the"
             " path"
         )
-    config = with_tuples(read_json(workdir / "results.json"))["config"]
+    remedy = "run the command of the recipe again, which writes it"
+    config = read_record(path, {"config": dict, "config.stages": list[str]}, remedy)["config"]
+    for one in config["stages"]:
+        check_fields(path, config, {one: dict, f"{one}.type": str}, remedy)
+    config = with_tuples(config)
     kind_name = name_of(kind)
     found = [name for name in config["stages"] if config[name]["type"] == kind_name]
     if not found or (stage and stage not in found):
@@ -59,19 +66,22 @@ def find_network(
             + ("name one of them with --stage" if found else "run a recipe that has one")
         )
     name = stage or found[-1]
+    check_fields(path, config[name], {"needs": dict, "needs.checkpoint": str}, remedy)
     try:
         settings = Stage.from_config(config[name] | {"split": ""} | changes, name)
     except UserError as error:
-        raise UserError(f"{workdir / 'results.json'}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
     assert isinstance(settings, kind)  # The section has this type.
     checkpoint = workdir / config[name]["needs"]["checkpoint"]
-    if not (checkpoint / "_DONE.json").is_file():
+    if not is_done(checkpoint):
         raise UserError(
             f"expected a trained network in {checkpoint}, found an unfinished stage: finish the run"
         )
     if classes:
         return Trained(checkpoint, settings, tuple(read_classes(classes)))
-    names = read_json(checkpoint / "metrics.json").get("classes")
+    again = f"make it again with --only {checkpoint.name} --force"
+    metrics = read_record(checkpoint / "metrics.json", {}, again, {"classes": list[str]})
+    names = metrics.get("classes")
     if not names:
         raise UserError(
             f"expected the names of the classes in {checkpoint / 'metrics.json'}, found none,"

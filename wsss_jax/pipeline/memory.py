@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wsss_jax.files import read_json, write_json
+from wsss_jax.files import write_json
+from wsss_jax.records import read_record
 
 FILE = "memory.json"
 
@@ -40,7 +41,11 @@ def record(workdir: Path, *, anew: bool = False) -> None:
 
 
 def read(workdir: Path) -> dict[str, Any]:
-    """Returns what `record` wrote for the run in `workdir`, or an empty dict."""
+    """Returns what `record` wrote for the run in `workdir`, or an empty dict.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
     path = workdir / FILE
-    found = read_json(path) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
+    kinds = {"process": int | None, "device": int | None}
+    return read_record(path, {}, "delete it", kinds) if path.exists() else {}

@@ -10,15 +10,18 @@ from PIL import Image
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.photographs import Photographs, open_photographs
 from wsss_jax.errors import UserError
-from wsss_jax.files import atomic_write, read_json, remove_unfinished, with_tuples, write_json
+from wsss_jax.files import atomic_write, remove_unfinished, with_tuples, write_json
 from wsss_jax.pipeline.finished_run import Trained
 from wsss_jax.progress import Progress
+from wsss_jax.records import read_record
 from wsss_jax.settings import to_config
 from wsss_jax.stages.per_image import ImageWork, run_on_images
 from wsss_jax.stages.predict import Predict
 from wsss_jax.viz.labeled import labeled_mask
 
 RECORD = "segment.json"
+
+_FIELDS = {"network": str, "settings": dict, "classes": list[str], "images": dict}
 
 
 def segment(network: Trained[Predict], images: Path, out: Path) -> tuple[int, list[str]]:
@@ -78,8 +81,10 @@ def _take_up(out: Path, network: Trained[Predict], source: Photographs) -> None:
         "classes": ("background", *network.classes),
         "images": dict(zip(source.ids, source.digests, strict=True)),
     }
-    found = (out / RECORD).is_file()
-    before: dict[str, Any] = with_tuples(read_json(out / RECORD)) if found else {}
+    before: dict[str, Any] = {}
+    if (out / RECORD).exists():
+        remedy = "choose another --out, or delete it"
+        before = with_tuples(read_record(out / RECORD, _FIELDS, remedy))
     if not before and any((out / "masks").rglob("*.png")):
         raise UserError(
             f"expected an empty folder or results of this program in {out}, found masks of"

@@ -14,14 +14,21 @@ from typing import Any
 
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError
-from wsss_jax.files import DONE, START, files_below, flatten, read_json
+from wsss_jax.files import DONE, START, files_below, flatten
 from wsss_jax.pipeline.graph import Node, downstream
+from wsss_jax.records import check_fields, read_record
 from wsss_jax.settings import to_config
 from wsss_jax.stages.base import Stage
 from wsss_jax.weights import checkpoint
 
 FORMAT = 2
 """The format of the records. Records of version 0.1, which had other settings, have no format."""
+
+_PARTS = {
+    **dict.fromkeys(("section", "files", "data", "images", "needs"), dict),
+    "seed": int,
+}
+_DONE_FIELDS = {"type": str, "digest": str, "seconds": float, "finished": str, "metrics": dict}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,21 +101,50 @@ def recorded(folder: Path) -> dict[str, Any] | None:
     Raises:
       UserError: the record cannot be read.
     """
-    if not (folder / START).is_file():
+    path = folder / START
+    if not path.exists():
         return None
-    record = read_json(folder / START)
-    parts = record.get("parts") if isinstance(record, dict) else None
-    if not isinstance(parts, dict) or (parts.get("format") == FORMAT and not _is_whole(parts)):
-        raise UserError(
-            f"expected a record of this program in {folder / START}, found something else: restore"
-            f" the file, or delete {folder} to run the stage again"
-        )
+    parts = read_start(folder)["parts"]
+    if parts.get("format") == FORMAT:
+        check_fields(path, parts, _PARTS, _start_remedy(folder))
     return parts
 
 
-def _is_whole(parts: dict[str, Any]) -> bool:
-    kinds = dict.fromkeys(("section", "files", "data", "images", "needs"), dict) | {"seed": int}
-    return all(isinstance(parts.get(name), kind) for name, kind in kinds.items())
+def read_start(folder: Path) -> dict[str, Any]:
+    """Returns the record that a stage wrote into its folder when it started.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    fields, optional = {"parts": dict}, {"seconds": float, "parts.format": int}
+    return read_record(folder / START, fields, _start_remedy(folder), optional)
+
+
+def _start_remedy(folder: Path) -> str:
+    return f"restore the file, or delete {folder} to run the stage again"
+
+
+def is_done(folder: Path) -> bool:
+    """Returns whether the stage of a folder is finished.
+
+    Raises:
+      UserError: the record that says so cannot be read.
+    """
+    if not (folder / DONE).exists():
+        return False
+    read_done(folder)
+    return True
+
+
+def read_done(folder: Path) -> dict[str, Any]:
+    """Returns the part of the record of a finished stage that ``results.json`` contains.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    remedy = "restore the file, or delete it to finish the stage again"
+    done = read_record(folder / DONE, _DONE_FIELDS, remedy)
+    return {name: done[name] for name in _DONE_FIELDS}
 
 
 def _parts(
@@ -162,12 +198,12 @@ def _action(
     force: bool,
 ) -> tuple[str, str]:
     folder = workdir / node.name
-    done = (folder / DONE).is_file()
+    done = is_done(folder)
     if only and node.name not in only:
         return "leave", "finished, not asked for" if done else "not asked for"
     inputs = [upstream[name] for name in node.needs.values()]
     for needed in inputs:
-        if node.stage.redone_freely and not (workdir / needed.node.name / DONE).is_file():
+        if node.stage.redone_freely and not is_done(workdir / needed.node.name):
             continue  # such as a report, which shows what there is
         if needed.action == "leave" and (unfit := _unfit(needed, workdir, upstream)):
             return "refuse", f"it needs {needed.node.name}, {unfit}"
@@ -202,7 +238,7 @@ def _has_results(folder: Path) -> bool:
 def _unfit(needed: Decision, workdir: Path, upstream: dict[str, Decision]) -> str:
     folder = workdir / needed.node.name
     old = recorded(folder)
-    if old is None or not (folder / DONE).is_file():
+    if old is None or not is_done(folder):
         missing = _unfinished(needed, workdir, upstream)
         return f"which is not finished: add {','.join(dict.fromkeys(missing))} to --only"
     difference = differences(needed.node, old, needed.parts)
@@ -211,7 +247,7 @@ def _unfit(needed: Decision, workdir: Path, upstream: dict[str, Decision]) -> st
 
 def _unfinished(needed: Decision, workdir: Path, upstream: dict[str, Decision]) -> list[str]:
     """Returns those of `needed` and the stages that it needs that are not asked for or finished."""
-    if needed.action != "leave" or (workdir / needed.node.name / DONE).is_file():
+    if needed.action != "leave" or is_done(workdir / needed.node.name):
         return []
     before = [_unfinished(upstream[n], workdir, upstream) for n in needed.node.needs.values()]
     return [*(name for names in before for name in names), needed.node.name]

@@ -18,10 +18,10 @@ from ml_collections import ConfigDict
 
 from wsss_jax import console
 from wsss_jax.errors import Interrupted, UserError, nearest
-from wsss_jax.files import DONE, START, read_json, remove_unfinished, write_json
+from wsss_jax.files import DONE, START, remove_unfinished, write_json
 from wsss_jax.host.provenance import git_revision, versions
 from wsss_jax.pipeline import durations, graph
-from wsss_jax.pipeline.record import Decision, decide, remove
+from wsss_jax.pipeline.record import Decision, decide, is_done, read_done, read_start, remove
 from wsss_jax.stages.base import Context
 
 RESULTS = "results.json"
@@ -215,7 +215,7 @@ def _run_stage(context: Context, decision: Decision) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(folder)
         if decision.action == "resume":
-            before = float(read_json(folder / START).get("seconds") or 0.0)
+            before = float(read_start(folder).get("seconds", 0.0))
         write_json(folder / START, {**record, "parts": decision.parts, "seconds": before})
         write_json(folder / "config.json", node.section)
     _barrier(f"start {node.name}")
@@ -226,7 +226,7 @@ def _run_stage(context: Context, decision: Decision) -> dict[str, Any]:
     except (Interrupted, KeyboardInterrupt):
         if jax.process_index() == 0:
             seconds = before + time.monotonic() - begin
-            write_json(folder / START, {**read_json(folder / START), "seconds": seconds})
+            write_json(folder / START, {**read_start(folder), "seconds": seconds})
         raise
     _barrier(f"end {node.name}")
     if jax.process_index() == 0:
@@ -248,9 +248,7 @@ def _gather(
     config: ConfigDict, workdir: Path, nodes: tuple[graph.Node, ...]
 ) -> dict[str, dict[str, Any]]:
     finished = {
-        node.name: _done(workdir / node.name / DONE)
-        for node in nodes
-        if (workdir / node.name / DONE).is_file()
+        node.name: read_done(workdir / node.name) for node in nodes if is_done(workdir / node.name)
     }
     if jax.process_index() == 0:
         results = {
@@ -269,18 +267,6 @@ def _gather(
                 splits = ", ".join(node.stage.splits())
                 _say(f"masks of {splits}: {workdir / node.name / 'masks'}")
     return {name: done["metrics"] for name, done in finished.items()}
-
-
-def _done(path: Path) -> dict[str, Any]:
-    """Returns the part of the record of a finished stage that ``results.json`` contains."""
-    done = read_json(path)
-    kinds = {"type": str, "digest": str, "seconds": int | float, "finished": str, "metrics": dict}
-    if not isinstance(done, dict) or not all(isinstance(done.get(k), t) for k, t in kinds.items()):
-        raise UserError(
-            f"expected a record of this program in {path}, found something else: restore the file,"
-            " or delete it to finish the stage again"
-        )
-    return {name: done[name] for name in kinds}
 
 
 # The figures that the table shows, and their formats.

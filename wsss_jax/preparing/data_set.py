@@ -33,9 +33,10 @@ from wsss_jax.data.images import decode_image, encode_mask
 from wsss_jax.data.threads import thread_pool
 from wsss_jax.data.voc_folder import PREPARED
 from wsss_jax.errors import UserError
-from wsss_jax.files import atomic_write, dump_json, read_bytes, read_json, write_json
+from wsss_jax.files import atomic_write, dump_json, read_bytes, write_json
 from wsss_jax.preparing.photographs import UNTURNED, Photograph
 from wsss_jax.progress import Progress
+from wsss_jax.records import read_record
 
 MASK_FOLDER, LIST_FOLDER = "SegmentationClass", "ImageSets/Segmentation"
 LABELS, CLASSES, SOURCES = "labels.csv", "classes.txt", "sources.csv"
@@ -136,9 +137,10 @@ def begin(out: Path, plan: str) -> bool:
       UserError: the folder has something else.
     """
     for name in (PREPARED, _STARTED):
-        if not (out / name).is_file():
+        if not (out / name).exists():
             continue
-        if read_json(out / name).get("plan") != plan:
+        remedy = "choose another --out, or delete this folder"
+        if read_record(out / name, {"plan": str}, remedy)["plan"] != plan:
             raise UserError(
                 f"expected a new folder at {out}, found a data set of other files or options:"
                 " choose another --out, or delete it"

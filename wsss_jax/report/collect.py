@@ -7,7 +7,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from wsss_jax.files import DONE, read_json
+from wsss_jax.files import DONE, make_again
+from wsss_jax.records import read_record
 from wsss_jax.report.planned import PlannedStage
 from wsss_jax.training.metrics import read_metrics
 
@@ -236,8 +237,7 @@ def _rank(kind: str) -> int:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    value = read_json(path) if path.is_file() else {}
-    return value if isinstance(value, dict) else {}
+    return read_record(path, {}, make_again(path)) if path.exists() else {}
 
 
 def _number(values: dict[str, Any], key: str) -> float | None:

@@ -5,8 +5,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from wsss_jax.errors import UserError
-from wsss_jax.files import read_json
+from wsss_jax.files import make_again
 from wsss_jax.host.background import alpha_of_threshold
+from wsss_jax.records import check_fields, read_record
 from wsss_jax.stages.base import Needs, expect
 
 
@@ -36,12 +37,15 @@ def best_threshold(evaluation: Path) -> tuple[float, str]:
     Raises:
       UserError: there is no finished stage, or it is an evaluation of masks.
     """
-    metrics = read_json(evaluation / "metrics.json")
+    path = evaluation / "metrics.json"
+    metrics = read_record(path, {}, make_again(path))
     if "best_threshold" not in metrics:
         raise UserError(
             f"expected the scores of CAMs in {evaluation}, found those of masks, which have no"
             " threshold: name an evaluation of an infer_cam stage, or give a number"
         )
+    kinds = {"best_threshold": float, "threshold_choice": str}
+    check_fields(path, metrics, kinds, make_again(path))
     choice = metrics["threshold_choice"]
     # Whatever threshold an evaluation used, its best one was found with the ground truth.
     known = choice in ("contrast", "held_out")

@@ -350,6 +350,7 @@ class Train(TargetSettings, NetworkStage):
         chance, loss = chance_loss(source), classification_loss(rows, steps)
         if loss is not None and loss < _LEARNED * chance:
             warnings = []  # These steps were enough.
+        warnings += figures.pop("warnings", [])
         if warning := nothing_learned(loss, chance):
             warnings.append(ctx.warn(warning))
         return {

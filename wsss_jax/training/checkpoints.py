@@ -1,14 +1,16 @@
 """Saves checkpoints of model and data iterator in the background, and restores the newest valid.
 
-Besides Orbax's files, every checkpoint has their checksums. Orbax alone notices most damage, but
-not a changed bit in an array, and it reports damage in hundreds of lines.
+Besides Orbax's files, every checkpoint has their checksums, ``checksums.json``. Orbax alone notices
+most damage, but not a changed bit in an array, and it reports damage in hundreds of lines. A
+checkpoint without checksums is damaged too, since they are written before it gets its name. It also
+has ``log.json``, which tells what the log of the run was when it was saved.
 """
 
 import errno
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from wsss_jax.errors import UserError
-from wsss_jax.files import read_json, write_json
+from wsss_jax.files import write_json
+from wsss_jax.records import check_fields, read_record
 from wsss_jax.types import TrainState
 
 # Orbax logs every failure with its traceback before it raises it, and asyncio logs failures that
@@ -27,7 +30,7 @@ from wsss_jax.types import TrainState
 logging.getLogger("absl").addFilter(lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname)
 logging.getLogger("asyncio").addFilter(lambda r: "exception was never retrieved" not in str(r.msg))
 
-_SUMS = "checksums.json"
+_SUMS, _LOG = "checksums.json", "log.json"
 _ITEMS = ("state", "data")
 
 
@@ -47,13 +50,21 @@ class Checkpoints:
             cleanup_tmp_directories=True,  # from a run that was killed while saving
             # Orbax calls this when the files of a checkpoint are complete, before it is renamed.
             async_options=ocp.options.AsyncOptions(
-                post_finalization_callback=lambda: _write_checksums(folder)
+                post_finalization_callback=lambda: _complete(folder, self._log)
             ),
         )
+        self._log: Mapping[str, Any] = {}
         self._manager = ocp.CheckpointManager(folder, options=options)
 
-    def save(self, state: TrainState, batches: grain.DatasetIterator) -> None:
+    def save(
+        self, state: TrainState, batches: grain.DatasetIterator, log: Mapping[str, Any]
+    ) -> None:
         """Starts to save a checkpoint; the copy to host memory is complete on return.
+
+        Args:
+          state: the state.
+          batches: the iterator, whose position is saved.
+          log: what `log_of` returns for this checkpoint.
 
         Raises:
           UserError: the disk is full. The background thread notices, so `wait` can raise it too.
@@ -63,6 +74,8 @@ class Checkpoints:
             data=grain.checkpoint.CheckpointSave(batches),  # pyright: ignore
         )
         with _full_disk_is_the_users(self._manager.directory):
+            self._manager.wait_until_finished()  # of the checkpoint before, which has its own log
+            self._log = log
             self._manager.save(int(state.step), args=arguments)
 
     def restore(
@@ -105,6 +118,11 @@ class Checkpoints:
                 f" {len(steps)} damaged: delete that folder to start again"
             )
         return None
+
+    def log_of(self, step: int) -> dict[str, Any]:
+        """Returns what was recorded about the log with a checkpoint, or an empty dict."""
+        path = Path(self._manager.directory) / str(step) / _LOG
+        return read_record(path, {}, "delete it") if path.exists() else {}
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest finished checkpoint, or None if there is none."""
@@ -168,40 +186,45 @@ def _full_disk_is_the_users(folder: os.PathLike[str]) -> Iterator[None]:
         ) from error
 
 
-def _write_checksums(folder: Path) -> None:
+def _complete(folder: Path, log: Mapping[str, Any]) -> None:
     if jax.process_index() != 0:
         return
     for checkpoint in folder.iterdir():
         if checkpoint.is_dir() and not (checkpoint / _SUMS).exists():
+            write_json(checkpoint / _LOG, log)
             write_json(checkpoint / _SUMS, _checksums(checkpoint))
 
 
 def _checksums(checkpoint: Path) -> dict[str, list[int]]:
     """Returns the size and the checksum of every file that a restore needs."""
     sums: dict[str, list[int]] = {}
-    for item in _ITEMS:
-        for path in sorted((checkpoint / item).rglob("*")):
-            if path.is_file():
-                checksum = 0
-                with path.open("rb") as file:
-                    while part := file.read(1 << 20):
-                        checksum = zlib.crc32(part, checksum)
-                sums[path.relative_to(checkpoint).as_posix()] = [path.stat().st_size, checksum]
+    arrays = (path for item in _ITEMS for path in (checkpoint / item).rglob("*"))
+    for path in (checkpoint / _LOG, *arrays):
+        if path.is_file():
+            checksum = 0
+            with path.open("rb") as file:
+                while part := file.read(1 << 20):
+                    checksum = zlib.crc32(part, checksum)
+            sums[path.relative_to(checkpoint).as_posix()] = [path.stat().st_size, checksum]
     return sums
 
 
 def _damage(checkpoint: Path) -> str:
-    """Returns what is wrong with the files of a checkpoint; "" if nothing is, or is known."""
-    if not (checkpoint / _SUMS).is_file():
-        return ""
-    try:
-        expected = read_json(checkpoint / _SUMS)
-    except UserError:
-        return f"{_SUMS} is unreadable"
+    """Returns what is wrong with the files of a checkpoint, or an empty string."""
+    if not (checkpoint / _SUMS).exists():
+        return f"{_SUMS} is missing"
     found = _checksums(checkpoint)
-    for name, sums in expected.items():
+    try:
+        expected = read_record(checkpoint / _SUMS, {}, "")
+        check_fields(checkpoint, {"sums": [*expected.values()]}, {"sums": list[list[int]]}, "")
+        sizes = {name: size for name, (size, _) in expected.items()}
+    except (UserError, ValueError):  # It is no record, or has other numbers.
+        return f"{_SUMS} is unreadable"
+    for name in sorted(found.keys() | expected.keys()):
         if name not in found:
             return f"{name} is missing"
-        if found[name] != sums:
-            return f"{name} {'is truncated' if found[name][0] < sums[0] else 'changed'}"
+        if name not in expected:
+            return f"{name} has no checksum"
+        if found[name] != expected[name]:
+            return f"{name} {'is truncated' if found[name][0] < sizes[name] else 'changed'}"
     return ""

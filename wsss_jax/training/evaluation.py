@@ -8,8 +8,9 @@ import jax
 from jaxtyping import PyTree
 
 from wsss_jax.data.source import Source
-from wsss_jax.files import read_json, write_json
+from wsss_jax.files import write_json
 from wsss_jax.methods.base import Method
+from wsss_jax.records import check_fields, read_record
 from wsss_jax.training.evaluators.base import Evaluate, Evaluator
 from wsss_jax.training.metrics import MetricWriter, read_metrics
 from wsss_jax.types import TrainState
@@ -56,10 +57,14 @@ class Evaluations:
                 figures = {k.removeprefix(prefix): row[k] for k in row if k.startswith(prefix)}
                 if figures:
                     found.append({"step": row["step"], **figures})
-        if (self._folder / _BEST).is_file():
-            best = read_json(self._folder / _BEST)
+        path = self._folder / _BEST
+        if path.exists():
+            remedy = f"delete it, and the training keeps the best weights after step {start}"
+            best = read_record(path, {"step": int, "evaluator": str}, remedy)
             # Weights of a later step belong to a part of the run that will be repeated.
-            if best["step"] <= start and best["evaluator"] in self._evaluators:
+            evaluator = self._evaluators.get(best["evaluator"])
+            if best["step"] <= start and evaluator is not None:
+                check_fields(path, best, {evaluator.figure: float}, remedy)
                 self._best = best
         if not self._best and jax.process_index() == 0:
             for name in (_BEST, BEST_WEIGHTS):

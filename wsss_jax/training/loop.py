@@ -24,7 +24,7 @@ from wsss_jax.progress import Progress
 from wsss_jax.training.checkpoints import Checkpoints
 from wsss_jax.training.compilations import Compilations
 from wsss_jax.training.evaluation import Evaluations
-from wsss_jax.training.metrics import MetricWriter
+from wsss_jax.training.metrics import MetricWriter, log_digest, lost_rows
 from wsss_jax.training.optimizer import OptimizerSettings, assign_rules
 from wsss_jax.training.placement import PlacedBatch, placed_ahead
 from wsss_jax.training.signals import StopRequests, stop_requests
@@ -83,10 +83,13 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
     main = jax.process_index() == 0
     with closing(placed_ahead(run.batches, run.mesh)) as batches:
         restored = run.checkpoints.restore(state, batches, run.log)
-        start = 0
+        start, lost = 0, ""
         if restored is not None:
             state, start = restored, int(restored.step)
             run.log(f"resuming after step {start} of {run.schedule.steps}")
+            lost = lost_rows(run.folder, start, run.checkpoints.log_of(start)) if main else ""
+            if lost:
+                run.log(f"WARNING: {lost}")
         run.evaluations.resume(start)
         step_fn = make_train_step(run.method, optimizer, params, run.mesh)
         with (
@@ -106,6 +109,7 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
         "compilations": run.compilations.compiled,
         "compilations_from_cache": run.compilations.from_cache,
         **run.evaluations.figures(),
+        **({"warnings": [lost]} if lost else {}),
     }
 
 
@@ -142,7 +146,7 @@ def _loop(
         if evaluators:
             run.evaluations.run(evaluators, step, state, under_way.writer)
         if saving or stopping:
-            run.checkpoints.save(state, batches)
+            run.checkpoints.save(state, batches, log_digest(run.folder, step))
         under_way.bar.update(1)
         if stopping:
             run.checkpoints.wait()

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import logging
 import math
@@ -117,7 +118,7 @@ class MetricWriter:
 def read_metrics(folder: Path | str, last_step: int | None = None) -> list[dict[str, Any]]:
     """Reads the lines of ``folder/metrics.jsonl`` up to `last_step`; none if there is no file.
 
-    A line that is not a JSON object with a step, because the run was killed, is left out. Lines of
+    A line that is not a JSON object of numbers, because the run was killed, is left out. Lines of
     the same step, such as its loss and the figures of an evaluator, are merged, and the later of
     two values with one name counts.
     """
@@ -126,12 +127,47 @@ def read_metrics(folder: Path | str, last_step: int | None = None) -> list[dict[
         return []
     rows: dict[int, dict[str, Any]] = {}
     for line in path.read_bytes().splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            row = json.loads(line)
-            step = int(row["step"])
-            if last_step is None or step <= last_step:
-                rows[step] = rows.get(step, {}) | row
+        row = _row(line)
+        if row is not None and (last_step is None or row["step"] <= last_step):
+            rows[row["step"]] = rows.get(row["step"], {}) | row
     return [rows[step] for step in sorted(rows)]
+
+
+def log_digest(folder: Path | str, last_step: int) -> dict[str, Any]:
+    """Returns the number of rows that `read_metrics` returns, and their digest."""
+    rows = read_metrics(folder, last_step)
+    text = json.dumps(rows, sort_keys=True)
+    return {"rows": len(rows), "digest": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def lost_rows(folder: Path | str, last_step: int, log: Mapping[str, Any]) -> str:
+    """Returns a sentence if ``metrics.jsonl`` is not what it was after `last_step`, or "".
+
+    Args:
+      folder: the folder of the log.
+      last_step: the step.
+      log: what `log_digest` returned after this step, or an empty mapping if that is unknown.
+    """
+    found = log_digest(folder, last_step)
+    if not log or log == found:
+        return ""
+    path = Path(folder) / "metrics.jsonl"
+    return (
+        f"expected {log.get('rows')} rows of figures up to step {last_step} in {path}, found"
+        f" {found['rows']}{'' if found['rows'] != log.get('rows') else ' others'}: the weights are"
+        f" not affected, but charts of this training are; restore the file, or delete"
+        f" {path.parent} to train again"
+    )
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return None
+    return row if all(type(one) in (int, float, type(None)) for one in row.values()) else None
 
 
 def console_line(step: int, values: Mapping[str, float]) -> str:

@@ -7,9 +7,10 @@ import numpy as np
 from safetensors.numpy import save
 
 from wsss_jax.errors import UserError
-from wsss_jax.files import DONE, atomic_write, read_json, with_tuples
+from wsss_jax.files import DONE, atomic_write, make_again, with_tuples
 from wsss_jax.methods.base import Method
 from wsss_jax.models.base import Backbone
+from wsss_jax.records import read_record
 from wsss_jax.weights.checkpoint import read_checkpoint
 
 SUFFIXES = (".safetensors", ".npz")
@@ -49,7 +50,8 @@ def read_trained(folder: Path) -> tuple[Backbone, dict[str, np.ndarray]]:
     Raises:
       UserError: the folder is damaged.
     """
-    description = with_tuples(read_json(folder / "config.json")["method"])
+    path = folder / "config.json"
+    description = with_tuples(read_record(path, {"method": dict}, make_again(path))["method"])
     method = Method.from_config(description, "method")
     return method.backbone, read_checkpoint(folder / "weights.npz").arrays
 
