@@ -180,9 +180,9 @@ def _devices() -> Iterator[Finding]:
     if devices[0].platform == "cpu":
         for kind, tell in (("nvidia", "/proc/driver/nvidia"), ("accel", "/dev/accel0")):
             if Path(tell).exists():
-                extra = "cuda" if kind == "nvidia" else "tpu"
+                extra = "cuda13" if kind == "nvidia" else "tpu"
                 text = f"an accelerator is here ({tell}), but JAX does not use it: "
-                yield Finding("devices", f"{text}pip install 'wsss-jax[{extra}]'", True)
+                yield Finding("devices", f"{text}pip install 'jax[{extra}]'", True)
 
 
 def _recipe(name: str, overrides: Sequence[str]) -> Iterator[Finding]:

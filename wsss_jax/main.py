@@ -79,7 +79,7 @@ def _parser() -> Parser:
         metavar="TPU",
         help="with --dry_run: compile for a TPU slice that need not be at hand, such as v5e:2x4,"
         " and tell whether the stages fit and how long they take at best (needs"
-        " pip install wsss-jax[tpu]; compiling takes minutes)",
+        " pip install 'jax[tpu]'; compiling takes minutes)",
     )
     add("--quiet", action="store_true", help="print mistakes only")
     add(

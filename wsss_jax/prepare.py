@@ -86,6 +86,7 @@ def _folder_parser() -> Parser:
         help="names of classes, one per line, in the order of mask indices (those of the labels)",
     )
     add("--merge", action="store_true", help="count likely misspellings as the class they are like")
+    add("--yes", action="store_true", help="keep classes that may be mistakes")
     add(
         "--unlabeled",
         default="refuse",
@@ -125,6 +126,7 @@ def _folder(options: argparse.Namespace) -> int:
         columns=options.label_column,
         classes=options.classes,
         merge=options.merge,
+        keep=options.yes,
         masks=options.masks,
         foreground=options.foreground,
         val=options.val,

@@ -92,7 +92,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not LIBTPU, reason="libtpu is not installed: pip install 'wsss-jax[tpu]'")
+@pytest.mark.skipif(not LIBTPU, reason="libtpu is not installed: pip install 'jax[tpu]'")
 def test_the_tpus_compiler_on_a_toy_recipe():
     names = "v5e:2x4", "v5e:4x8", "v4:2x2x1"
     environment = {k: v for k, v in os.environ.items() if k not in ("JAX_PLATFORMS", "XLA_FLAGS")}

@@ -17,7 +17,7 @@ def last_lines(workdir: Path, *only: str) -> list[str]:
 def test_refusals_stand_last(tmp_path: Path):
     write_json(tmp_path / "run/threshold/other.json", {})
     data, stage = last_lines(tmp_path / "run")
-    assert "split train: data not found (expected VOC2012/JPEGImages at /nowhere" in data
+    assert "split train: data not found (expected a data set at /nowhere, found no such" in data
     assert "stage threshold: " in stage and "was not made by this program" in stage
 
 

@@ -82,7 +82,7 @@ def topology_devices(name: str) -> list[Any]:
             raise
         raise UserError(
             "expected libtpu, the compiler for TPUs, for --topology, found none: run"
-            " pip install 'wsss-jax[tpu]'"
+            " pip install 'jax[tpu]'"
         ) from error
     return list(found.devices)
 

@@ -7,14 +7,14 @@ label files:
   zeros and ones. It is read without executing the pickle. Ids may be integers (2007000032 for
   2007_000032, or 9 for COCO's 000000000009).
 - `.npz` has the arrays `ids` [N] and `labels` [N, C], or one vector of C values under each id.
-- `.csv` and `.tsv` are tables; see `wsss_jax.data.formats.label_tables`.
+- `.csv`, `.tsv` and `.xlsx` are tables; see `wsss_jax.data.formats.label_tables`.
 """
 
+import functools
 import os
 import re
 import xml.etree.ElementTree as ElementTree
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from wsss_jax.data.columns import Positions
 from wsss_jax.data.formats.id_lists import image_id
-from wsss_jax.data.formats.label_tables import Classes, read_table
+from wsss_jax.data.formats.label_columns import ID_NAMES, letters
+from wsss_jax.data.formats.label_tables import read_label_table
 from wsss_jax.data.formats.safe_pickle import load_numpy_pickle
-from wsss_jax.errors import UserError, first
+from wsss_jax.data.formats.table_rows import TABLES
+from wsss_jax.data.known_classes import Classes
+from wsss_jax.data.matching import Matcher
+from wsss_jax.errors import UserError, first, nearest
 from wsss_jax.files import read_bytes
 
 Label = Float[np.ndarray, " c"]
@@ -34,40 +39,79 @@ _XML = (".xml", ".XML")
 _MOST_XML = 1 << 24  # bytes
 
 
-def read_label_file(path: Path, classes: Sequence[str]) -> dict[str, Label]:
+def read_label_file(
+    path: Path, classes: Sequence[str], is_image: Callable[[str], bool] | None = None
+) -> dict[str, Label]:
     """Reads the labels of a label file as a dictionary id -> float32 [C].
+
+    Args:
+      path: the file.
+      classes: the names of the foreground classes.
+      is_image: tells whether a cell of a table names an image; see `read_label_table`.
 
     Raises:
       UserError: the file is missing or has another format, or a label is not a vector of C zeros
         and ones.
     """
-    tables = dict.fromkeys((".csv", ".tsv"), read_table)
-    reader = ({".npy": _read_npy, ".npz": _read_npz} | tables).get(path.suffix.lower())
-    if reader is None or not path.is_file():
-        found = "no such file" if reader else f"a {path.suffix or 'nameless'} file"
+    suffix = path.suffix.lower()
+    if suffix not in (".npy", ".npz", *TABLES) or not path.is_file():
+        known = suffix in (".npy", ".npz", *TABLES)
+        found = "no such file" if known else f"a {path.suffix or 'nameless'} file"
         advice = "set data.labels to the file"
-        if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
-            advice = "save the spreadsheet as CSV"
+        if suffix in (".xls", ".ods"):
+            advice = "save the spreadsheet as .xlsx or .csv"
         raise UserError(
-            f"expected labels in a .tsv, .npy, .npz or .csv file, found {found} at {path}: {advice}"
+            f"expected labels in a .csv, .tsv, .xlsx, .npy or .npz file, found {found} at {path}:"
+            f" {advice}"
         )
-    return {
-        name: _check(vector, name, path, len(classes))
-        for name, vector in reader(path, classes).items()
-    }
+    if suffix in TABLES:
+        return _read_table(path, classes, is_image)
+    vectors = _read_npy(path) if suffix == ".npy" else _read_npz(path)
+    return {name: _check(vector, name, path, len(classes)) for name, vector in vectors.items()}
+
+
+def names_an_image(ids: Sequence[str]) -> Callable[[str], bool]:
+    """Returns a function that tells whether a cell of a table names an image of `ids`."""
+    positions = Positions(ids) if len(ids) else None
+    matcher = functools.cache(lambda: Matcher(ids))
+
+    def names(text: str) -> bool:
+        if positions is not None and len(positions.find([text.encode()])):
+            return True
+        # Looking for other spellings takes memory, which the name of a column is not worth.
+        return letters(text) not in ID_NAMES and bool(matcher().find(text))
+
+    return names
+
+
+def match(labels: Mapping[str, Label], ids: Sequence[str]) -> dict[str, Label]:
+    """Returns the labels of those of `ids` that have one, also under another spelling.
+
+    A label may name its image in another case, by its name without folders, or by number, unless
+    several images could be meant.
+    """
+    found = {name: labels[name] for name in ids if name in labels}
+    others = [key for key in labels if key not in found]
+    there = {name.casefold() for name in found}
+    if len(found) < len(ids) or any(key.casefold() in there for key in others):
+        matcher = Matcher(ids)
+        for key in others:
+            if len(meant := matcher.find(key)) == 1:
+                old = found.get(meant[0])
+                found[meant[0]] = labels[key] if old is None else np.maximum(old, labels[key])
+    return found
 
 
 def select(
     labels: Mapping[str, Label], ids: Sequence[str], source: Path
 ) -> Float[np.ndarray, "n c"]:
-    """Returns the labels of `ids`, in their order.
+    """Returns the labels of `ids`, in their order; see `match`.
 
     Raises:
       UserError: some ids have no label in `source`, where `labels` come from.
     """
-    others = _other_keys(labels, ids)
-    keys = [name if name in labels else others(name) for name in ids]
-    lacking = [name for name, key in zip(ids, keys, strict=True) if key not in labels]
+    found = match(labels, ids)
+    lacking = [name for name in ids if name not in found]
     if lacking:
         unlisted = sorted(set(labels).difference(ids))
         has = f"; it has {unlisted[0]!r}, which is not listed" if unlisted else ""
@@ -76,36 +120,7 @@ def select(
             f" {len(lacking)} of them in {source} ({first(lacking)}{has}): complete the labels or"
             " shorten the list"
         )
-    return np.stack([labels[key] for key in keys])
-
-
-def _other_keys(labels: Mapping[str, Label], ids: Sequence[str]) -> Callable[[str], str]:
-    """Returns a function that finds the label of an id that is written differently.
-
-    Labels of COCO have numbers as ids. Those of images in subfolders may have names without the
-    folders, if no two images have the same name.
-    """
-    by_number = _numbered(labels)
-    count = Counter(name.rpartition("/")[2] for name in ids) if any("/" in n for n in ids) else {}
-
-    def key(name: str) -> str:
-        stem = name.rpartition("/")[2]
-        if count.get(stem) == 1 and stem in labels:
-            return stem
-        return by_number.get(_number(name) or -1, name)
-
-    return key
-
-
-def _number(name: str) -> int | None:
-    """Returns the number that an id of COCO is, such as 9 for 000000000009."""
-    found = re.fullmatch(r"(?:COCO_[a-z]+20\d\d_)?([0-9]{12})", name, re.ASCII)
-    return int(found[1]) if found else None
-
-
-def _numbered(labels: Mapping[str, Label]) -> dict[int, str]:
-    """Returns the ids that are numbers without leading zeros, by number."""
-    return {int(name): name for name in labels if re.fullmatch(r"[1-9][0-9]{0,11}", name, re.ASCII)}
+    return np.stack([found[name] for name in ids])
 
 
 def read_annotations(folder: Path, ids: Iterable[str], classes: Sequence[str]) -> dict[str, Label]:
@@ -179,6 +194,51 @@ def mask_label(mask: UInt8[np.ndarray, "h w"], num_classes: int) -> Label:
     return present[1 : num_classes + 1]
 
 
+def _read_table(
+    path: Path, classes: Sequence[str], is_image: Callable[[str], bool] | None
+) -> dict[str, Label]:
+    known = Classes(classes)
+    table = read_label_table(path, classes, is_image)
+    if table.columns:
+        _check_columns(path, table.columns, known, classes)
+    labels: dict[str, Label] = {}
+    wrong: list[tuple[str, str]] = []
+    for row in table.rows:
+        try:
+            name = image_id(row.image)
+        except ValueError as error:
+            raise UserError(f"row {row.number} of {path}: {error}") from error
+        label = labels.setdefault(name, np.zeros(len(classes), np.float32))
+        for text in row.classes:
+            positions = known.find_all(text)
+            label[positions] = 1
+            if not positions:
+                wrong.append((text, name))
+    if wrong:
+        raise known.unknown(wrong, path)
+    return labels
+
+
+def _check_columns(
+    path: Path, columns: Sequence[str], known: Classes, classes: Sequence[str]
+) -> None:
+    """Refuses columns of zeros and ones that are not the classes, each once."""
+    found = [known.by_name(name) for name in columns]
+    strange = [name for name, position in zip(columns, found, strict=True) if position is None]
+    if len(strange) == len(columns):
+        raise UserError(
+            f"expected columns with the names of the classes in {path}, found {first(strange)}"
+            f"{nearest(strange[0], classes)}: the classes are {', '.join(classes)}; rename the"
+            " columns, or set data.classes to a file of their names"
+        )
+    if wrong := [*strange, *(n for i, n in enumerate(classes) if found.count(i) != 1)]:
+        raise UserError(
+            f"expected one column per class in {path}, found missing, unknown or repeated ones"
+            f" ({first(sorted(wrong))}): name each of the {len(classes)} classes once"
+            f"{nearest(strange[0], classes) if strange else ''}"
+        )
+
+
 def _check(vector: Any, name: str, path: Path, num_classes: int) -> Label:
     try:
         label = np.asarray(vector, dtype=np.float32)
@@ -193,8 +253,7 @@ def _check(vector: Any, name: str, path: Path, num_classes: int) -> Label:
     return label
 
 
-def _read_npy(path: Path, classes: Sequence[str]) -> dict[str, Any]:
-    del classes
+def _read_npy(path: Path) -> dict[str, Any]:
     content = load_numpy_pickle(path)
     if not isinstance(content, dict):
         raise UserError(
@@ -215,8 +274,7 @@ def _id(key: Any) -> str:
         return name
 
 
-def _read_npz(path: Path, classes: Sequence[str]) -> dict[str, Any]:
-    del classes
+def _read_npz(path: Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

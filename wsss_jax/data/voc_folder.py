@@ -17,7 +17,9 @@ from wsss_jax.data.class_names import read_classes
 from wsss_jax.data.columns import Names, Positions
 from wsss_jax.data.formats.id_lists import IMAGE_FOLDER, entries
 from wsss_jax.data.formats.label_tables import table_classes
+from wsss_jax.data.formats.table_rows import TABLES
 from wsss_jax.data.images import SUFFIXES, check_foreground
+from wsss_jax.data.labels import names_an_image
 from wsss_jax.data.plain_folder import has_images, ids_below
 from wsss_jax.errors import UserError, first
 from wsss_jax.files import read_bytes
@@ -105,12 +107,12 @@ def list_split(
         labels, classes = _prepared(Path(root).expanduser())
     in_file = labels not in ("", "xml", "masks")
     devkit, images_in = find_devkit(root, plain=in_file)
-    names = _classes(classes, Path(labels).expanduser() if in_file else None)
     lists = devkit / "ImageSets" / "Segmentation"
     if in_file and split == "train" and not any(lists.glob("*.txt")):
         ids, named = Names.of(ids_below(devkit / images_in)), ""
     else:
         ids, named = _read_list(devkit, split)
+    names = _classes(classes, Path(labels).expanduser() if in_file else None, ids)
     positions = Positions(ids)
     if repeated := dict.fromkeys(ids[int(position)] for position in positions.repeated()):
         raise _wrong_ids(lists / f"{split}.txt", f"{first([*repeated])} more than once")
@@ -131,15 +133,15 @@ def list_split(
     return Listing(split, names, ids, _Files(images), mask_files, source, digest.hexdigest())
 
 
-def _classes(classes: str, labels: Path | None) -> tuple[str, ...]:
+def _classes(classes: str, labels: Path | None, ids: Sequence[str]) -> tuple[str, ...]:
     if classes != "labels":
         return read_classes(classes or "voc")
-    if labels is None or labels.suffix.lower() not in (".csv", ".tsv"):
+    if labels is None or labels.suffix.lower() not in TABLES:
         raise UserError(
-            f"expected a table (.csv, .tsv) in data.labels for data.classes=labels, found"
+            f"expected a table ({', '.join(TABLES)}) in data.labels for data.classes=labels, found"
             f" {labels or 'no file'}: name a file of class names in data.classes"
         )
-    return table_classes(labels)
+    return table_classes(labels, names_an_image(ids))
 
 
 def find_devkit(root: str, plain: bool = False) -> tuple[Path, str]:
@@ -157,8 +159,8 @@ def find_devkit(root: str, plain: bool = False) -> tuple[Path, str]:
     """
     if not root:
         raise UserError(
-            "expected the folder of PASCAL VOC 2012, found an empty data.root: set it, e.g."
-            " --config.data.root=/data/VOCdevkit"
+            "expected the folder of a data set, found an empty data.root: set it, e.g."
+            " --config.data.root=mine after `python -m wsss_jax.prepare`, or =/data/VOCdevkit"
         )
     folder = Path(root).expanduser()
     below = [folder / inner / f"VOC{year}" for year in (2012, 2007) for inner in ("", "VOCdevkit")]
@@ -167,14 +169,17 @@ def find_devkit(root: str, plain: bool = False) -> tuple[Path, str]:
             return candidate, IMAGE_FOLDER
     if plain and folder.is_dir() and has_images(folder):
         return folder, ""
-    found, advice = "no such folder", "check the path"
+    found, advice = "no such folder", "check data.root"
     if folder.is_dir():
-        found = "a folder without it"
-        advice = "set data.root to VOCdevkit, its parent or VOC2012, or to a folder with JPEGImages"
+        found = "a folder of other files"
+        advice = "set data.root to what `wsss_jax.prepare` wrote, or to VOCdevkit or VOC2012"
         if any(name.lower().endswith(SUFFIXES) for names in _names_in(folder) for name in names):
-            found = "a folder of images"
-            advice = "set data.labels to a table of their classes too (docs/data.md)"
-    raise UserError(f"expected VOC2012/JPEGImages at {folder}, found {found}: {advice}")
+            found = "a folder of photographs alone"
+            advice = (
+                "make a data set of it with `python -m wsss_jax.prepare folder`, or set data.labels"
+                " to a table of their classes"
+            )
+    raise UserError(f"expected a data set at {folder}, found {found}: {advice}")
 
 
 def _prepared(folder: Path) -> tuple[str, str]:
@@ -336,7 +341,7 @@ def _choose_labels(folder: _Folder, split: str, labels: str, has_masks: bool) ->
         if not path.is_file():
             raise UserError(
                 f"expected a file of labels at {path}, found no such file: set data.labels to a"
-                " label file (cls_labels.npy, .npz or .csv)"
+                " label file (.csv, .tsv, .xlsx, .npy or .npz)"
             )
         folder.digest.update(b"labels" + read_bytes(path))
         return path
@@ -348,7 +353,7 @@ def _choose_labels(folder: _Folder, split: str, labels: str, has_masks: bool) ->
     if not has_masks and split != "test":
         raise UserError(
             f"expected labels for {split}, found neither XML in {annotations} nor masks: set"
-            " data.labels to a label file (cls_labels.npy, .npz or .csv)"
+            " data.labels to a label file (.csv, .tsv, .xlsx, .npy or .npz)"
         )
     return None
 

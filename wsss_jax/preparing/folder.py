@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,20 +10,20 @@ from jaxtyping import UInt8
 
 from wsss_jax.data.class_names import fold, read_classes
 from wsss_jax.data.formats.text import read_text
+from wsss_jax.data.matching import Matcher
 from wsss_jax.data.threads import thread_pool
-from wsss_jax.errors import UserError, first, nearest
-from wsss_jax.preparing.class_spelling import is_nothing, likely_misspellings, spellings
+from wsss_jax.errors import UserError, first
+from wsss_jax.preparing.chosen_classes import class_names, without_unknown
 from wsss_jax.preparing.data_set import DataSet, Mask
 from wsss_jax.preparing.given_masks import GivenMask, match_masks, with_classes
 from wsss_jax.preparing.label_files import Mention
 from wsss_jax.preparing.label_files.sources import Found, Wanted, find_labels, split_folder
-from wsss_jax.preparing.matching import Matcher
 from wsss_jax.preparing.photographs import Photograph, find_photographs, look_at
 from wsss_jax.preparing.problems import Problems
+from wsss_jax.preparing.remarks import remark_on_labels, remark_on_photographs
 from wsss_jax.preparing.splits import stratified
 
 _MOST_CLASSES = 254  # masks have 8 bits, where 0 is the background and 255 is ignored
-_FEW = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Options:
       columns: the columns of classes in a table; none finds them.
       classes: a file of the names of the classes, or "" to take them from the labels.
       merge: count likely misspellings as the class that they are like.
+      keep: keep classes that may be mistakes.
       masks: a folder of masks, or None.
       foreground: the value of the foreground in masks of two values, or 0.
       val: the share of the photographs for val; None takes folders named train and val if there
@@ -53,6 +53,7 @@ class Options:
     columns: tuple[str, ...] = ()
     classes: str = ""
     merge: bool = False
+    keep: bool = False
     masks: Path | None = None
     foreground: int = 0
     val: float | None = None
@@ -86,22 +87,24 @@ def read_folder(source: Path, options: Options, out: Path) -> tuple[DataSet, Pro
     problems.remarks += found.remarks
     photographs = look_at(paths, options.skip_damaged, problems)
     by_photograph = _assign(found, matcher, paths, options, problems)
-    names = _class_names(by_photograph, given, options.merge, problems)
+    by_photograph = without_unknown(by_photograph, given, options.unlabeled, problems)
+    doubts = "merge" if options.merge else "keep" if options.keep else "refuse"
+    names = class_names(by_photograph, given, doubts, problems)
     kept = [below for below in photographs if below in by_photograph]
     used = set(kept)
-    classes = tuple(given or sorted(set(names.values()), key=lambda name: (fold(name), name)))
+    every = {name for several in names.values() for name in several}
+    classes = tuple(given or sorted(every, key=lambda name: (fold(name), name)))
     labels = np.zeros((len(kept), len(classes)), np.uint8)
     position = {name: number for number, name in enumerate(classes)}
     for row, below in enumerate(kept):
         for mention in by_photograph[below]:
             for name in mention.classes:
-                if name in names:
-                    labels[row, position[names[name]]] = 1
+                labels[row, [position[one] for one in names.get(name, ())]] = 1
     _check_classes(classes, labels, found.what, problems)
     masks = _masks(kept, photographs, classes, labels, options, problems)
     splits = _splits(kept, photographs, labels, options, matcher, problems)
-    _remark_on_photographs([photographs[below] for below in kept], problems)
-    _remark_on_labels(classes, labels, splits, problems)
+    remark_on_photographs([photographs[below] for below in kept], problems)
+    remark_on_labels(classes, labels, splits, problems)
     how = {
         "command": "folder",
         "source": str(source),
@@ -174,49 +177,6 @@ def _assign(
     else:
         problems.remarks.append(f"photographs without a label are left out: {len(unlabeled):,}")
     return result
-
-
-def _class_names(
-    by_photograph: Mapping[str, Sequence[Mention]],
-    given: Sequence[str],
-    merge: bool,
-    problems: Problems,
-) -> dict[str, str]:
-    """Returns the class that each name of the labels means."""
-    counts: Counter[str] = Counter()
-    where: dict[str, str] = {}
-    for mentions in by_photograph.values():
-        for name in {name for one in mentions for name in one.classes if not is_nothing(name)}:
-            counts[name] += 1
-        for one in mentions:
-            for name in one.classes:
-                where.setdefault(name, one.where)
-    names = spellings(counts, given)
-    for name in sorted(counts.keys() - names.keys()):
-        problems.add(
-            "names that are no classes",
-            f"{name!r}, {where[name]}{nearest(name, given)}",
-            "correct them, or add them to --classes",
-        )
-    varied = {c: sorted(n for n in names if names[n] == c and n != c) for c in names.values()}
-    if shown := [f"{', '.join(map(repr, n))} as {c!r}" for c, n in varied.items() if n]:
-        problems.remarks.append(f"spelled differently: {first(shown)}")
-    if given:
-        return names
-    images: Counter[str] = Counter()
-    for name, count in counts.items():
-        images[names[name]] += count
-    suspects = likely_misspellings(images)
-    for rare, frequent in suspects.items():
-        times = "once" if images[rare] == 1 else f"{images[rare]} times"
-        place = where.get(rare, "")
-        what = "counted as it" if merge else f"did you mean {frequent}? --merge counts it so"
-        problems.remarks.append(
-            f"{rare!r} occurs {times} ({place}) and is like {frequent!r}: {what}"
-        )
-    if merge:
-        names = {name: suspects.get(chosen, chosen) for name, chosen in names.items()}
-    return names
 
 
 def _check_classes(
@@ -329,58 +289,3 @@ def _splits(
         "train": np.flatnonzero(~chosen_rows).tolist(),
         "val": np.flatnonzero(chosen_rows).tolist(),
     }
-
-
-def _remark_on_photographs(photographs: Sequence[Photograph], problems: Problems) -> None:
-    changes: dict[str, list[str]] = {}
-    for one in photographs:
-        if one.change:
-            changes.setdefault(one.change, []).append(one.id)
-    for change, ids in changes.items():
-        problems.remarks.append(
-            f"photographs become PNGs, {change}: {len(ids):,} ({first(ids, 3)})"
-        )
-    if transparent := [one.id for one in photographs if one.transparent]:
-        problems.remarks.append(
-            "photographs have transparent parts, whose stored colors are used:"
-            f" {len(transparent):,} ({first(transparent, 3)})"
-        )
-    renamed = [p.id for p in photographs if not p.path.as_posix().rpartition(".")[0].endswith(p.id)]
-    if renamed:
-        problems.remarks.append(
-            "names have signs that lists cannot hold, and are written with _:"
-            f" {len(renamed):,} ({first(renamed, 3)})"
-        )
-    same: dict[str, list[str]] = {}
-    for one in photographs:
-        same.setdefault(one.sha256, []).append(one.id)
-    if pairs := [" = ".join(ids) for ids in same.values() if len(ids) > 1]:
-        problems.remarks.append(
-            f"photographs that occur more than once: {len(pairs):,} ({first(pairs, 3)})"
-        )
-
-
-def _remark_on_labels(
-    classes: Sequence[str],
-    labels: UInt8[np.ndarray, "n c"],
-    splits: Mapping[str, Sequence[int]],
-    problems: Problems,
-) -> None:
-    train = labels[list(splits.get("train", ()))]
-    counts = train.sum(axis=0, dtype=int)
-    if absent := [n for n, count in zip(classes, counts, strict=True) if not count]:
-        problems.remarks.append(f"no photograph of train has {first(absent)}")
-    if few := [f"{n} ({c})" for n, c in zip(classes, counts, strict=True) if 0 < c < _FEW]:
-        problems.remarks.append(
-            f"fewer than {_FEW} photographs of train have {first(few)}: expect little of them"
-        )
-    everywhere = [
-        n for n, count in zip(classes, counts, strict=True) if len(train) and count == len(train)
-    ]
-    if everywhere:
-        problems.remarks.append(
-            f"every photograph of train has {first(everywhere)}: a classifier learns from"
-            " photographs without a class as well, so add some"
-        )
-    if len(labels) and (empty := int((~labels.any(axis=1)).sum())):
-        problems.remarks.append(f"photographs without a class count as background: {empty:,}")

@@ -11,7 +11,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from wsss_jax.data.images import IGNORE, decode_mask, decode_photograph
-from wsss_jax.data.labels import mask_label, read_annotations, read_label_file
+from wsss_jax.data.labels import (
+    mask_label,
+    match,
+    names_an_image,
+    read_annotations,
+    read_label_file,
+)
 from wsss_jax.data.threads import thread_pool
 from wsss_jax.data.voc_folder import Listing, find_devkit, list_split
 from wsss_jax.errors import UserError
@@ -81,8 +87,9 @@ def _listed(listings: Mapping[str, Listing], findings: list[Finding]) -> list[Im
                     rows = read_annotations(source, listing.ids, listing.classes)
                 else:
                     if source not in labels:
-                        labels[source] = read_label_file(source, listing.classes)
-                    rows = labels[source]
+                        is_image = names_an_image(listing.ids)
+                        labels[source] = read_label_file(source, listing.classes, is_image)
+                    rows = match(labels[source], listing.ids)
             except UserError as error:
                 findings.append(Finding(f"labels of {name}", [str(source)], str(error), True))
         for position, one in enumerate(listing.ids):

@@ -77,8 +77,7 @@ def _library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"expected the library {name}, which CLIP's texts need, found none: pip install"
-            " 'wsss-jax[clip]'"
+            f"expected the library {name}, which CLIP's texts need, found none: pip install {name}"
         ) from error
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsss_jax.data.labels import read_annotations, read_label_file, select
+from wsss_jax.data.formats.label_tables import table_classes
+from wsss_jax.data.labels import names_an_image, read_annotations, read_label_file, select
 from wsss_jax.errors import UserError
 
 CLASSES = ("Rust", "apple scab", "dog")
@@ -97,13 +98,16 @@ def test_ids_may_have_blanks_and_folders(tmp_path: Path):
         ("id,Foo,Bar\na,1,0\nb,,1\n", "columns with the names of the classes .* found Foo, Bar"),
         ("id,diagnosis\na,1\nb,0\n", "found diagnosis"),
         ("id,Rust,apple scab,dgo\n" + ONE_HOT, r"\(dgo, dog\).*did you mean dog\?"),
-        ("id,Rust,apple scab,dog\na,3,0,0\n", r"other values for a in .*'3'"),
-        ("id,Rust,apple scab,dog\na,-1,0,0\n", "other values for a"),
+        (
+            "id,Rust,apple scab,dog\na,3,0,0\n",
+            r"expected 0 or 1 .*'Rust' .*found '3' in row 2 \(a\)",
+        ),
+        ("id,Rust,apple scab,dog\na,-1,0,0\n", r"found '-1' in row 2 \(a\)"),
         ("a,Dgo\nb,dog\nc,Scab,xyz\n", r"'Dgo' for a, 'Scab' for c, 'xyz' for c .* mean dog\?"),
         ("a,4\n", "found '4' for a"),
         (f"a,{'9' * 5000}\n", "found '999"),
         ("a,²\n", "found '²' for a"),
-        ("../a,dog\n", "row 1 .*below JPEGImages"),
+        ("../a,dog\n", "row 1 .*expected the name of an image, .*found '../a'"),
         (",dog\n", "row 1 of .*found ''"),
     ],
 )
@@ -113,20 +117,97 @@ def test_what_is_ambiguous_is_refused(tmp_path: Path, text: str, found: str):
     assert "\n" not in str(caught.value) and "labels.csv" in str(caught.value)
 
 
-def test_spreadsheets_are_to_be_saved_as_text(tmp_path: Path):
+def test_spreadsheets_of_other_programs_are_to_be_saved_as_text(tmp_path: Path):
+    for suffix in (".xls", ".ods"):
+        (tmp_path / f"labels{suffix}").write_bytes(b"PK\3\4")
+        told = rf"found a \{suffix} file .*save the spreadsheet as \.xlsx or \.csv"
+        with pytest.raises(UserError, match=told):
+            read_label_file(tmp_path / f"labels{suffix}", CLASSES)
+
+
+def test_a_spreadsheet(tmp_path: Path):
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    assert book.active is not None
+    for row in (("Bild", "Klasse"), ("a", "RUST"), ("b", "dog; apple scab"), ("c", None)):
+        book.active.append(row)
+    book.save(tmp_path / "labels.xlsx")
+    labels = read_label_file(tmp_path / "labels.xlsx", CLASSES, names_an_image(["a", "b", "c"]))
+    found = {name: {CLASSES[k] for k in np.flatnonzero(label)} for name, label in labels.items()}
+    assert found == RIGHT
     (tmp_path / "labels.xlsx").write_bytes(b"PK\3\4")
-    with pytest.raises(UserError, match=r"found a \.xlsx file .*save the spreadsheet as CSV"):
+    with pytest.raises(UserError, match=r"expected a spreadsheet in .*save it as CSV"):
         read_label_file(tmp_path / "labels.xlsx", CLASSES)
 
 
-def test_numbers_are_ids_of_coco(tmp_path: Path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        # what `prepare` reads, too
+        "sep=;\nimage;class\na;Rust\nb;dog;apple scab\nc;\n",
+        "image,class\na,Rust\nb,Dog and Apple Scab\nc,none\n",
+        "image,Rust,apple scab,dog\na,yes,no,no\nb,no,x,y\nc,n,,\n",
+        "Nr;Bild;Klasse;Notiz\n1;a;rust;schön\n2;b;dog|apple scab;\n3;c;;\n",
+        "A.JPG,Rust\nB,dog\nb.png,Apple Scab\nfolder/C,\n",
+        "Bild,Krankheit\na,Rust\nb,dog;apple scab\nc,\n",
+        "id,first,second\na,Rust,\nb,dog,apple scab\nc,,\n",
+        'image,class\na,Rust\nb,"dog\napple scab"\nc,\n',
+    ],
+)
+def test_tables_for_known_images(tmp_path: Path, text: str):
+    path, ids = tmp_path / "labels.csv", ["a", "b", "c"]
+    path.write_text(text)
+    labels = read_label_file(path, CLASSES, names_an_image(ids))
+    rows = select(labels, ids, path)
+    found = {n: {CLASSES[k] for k in np.flatnonzero(row)} for n, row in zip(ids, rows, strict=True)}
+    assert found == RIGHT
+
+
+def test_numbers_are_ids(tmp_path: Path):
     label = np.array([1, 0, 0], np.float32)
-    for name in ("000000000009", "COCO_train2014_000000000009"):
+    for name in ("000000000009", "COCO_train2014_000000000009", "0009"):
         assert select({"9": label}, [name], Path("f")).tolist() == [[1, 0, 0]]
-    with pytest.raises(UserError, match="found none for 1"):
-        select({"9": label}, ["0009"], Path("f"))
+    with pytest.raises(UserError, match="found none for 2"):
+        select({"9": label}, ["0009", "09"], Path("f"))
     with pytest.raises(UserError, match="found none for 1"):
         select({"9": label}, ["000000000010"], Path("f"))
+
+
+def test_ids_of_another_case(tmp_path: Path):
+    cat, dog = np.eye(2, dtype=np.float32)
+    found = select({"IMG_1": cat, "img_1": dog, "IMG_2": cat}, ["img_1", "img_2"], Path("f"))
+    assert found.tolist() == [[1, 1], [1, 0]]
+    # Names that differ in case alone are two images.
+    found = select({"A": cat, "a": dog}, ["A", "a"], Path("f"))
+    assert found.tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(UserError, match=r"found none for 2 of them"):
+        select({"IMG_1": cat}, ["img_1", "Img_1"], Path("f"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (["dog"] * 40 + ["dgo"], r"found 'dgo' only for 40.jpg; did you mean dog\?"),
+        (["dog"] * 20 + ["cat"] * 20 + ["a bit blurry"], "found 'a bit blurry' only for 40.jpg"),
+        (["dog"] * 4 + ["?"], r"found '\?' for 4.jpg: write them, or remove the row"),
+        (["dog", "cat", "Unknown"], "found 'Unknown' for 2.jpg"),
+    ],
+)
+def test_names_that_are_hardly_classes(tmp_path: Path, rows: list[str], told: str):
+    path = tmp_path / "labels.csv"
+    path.write_text("".join(f"{number}.jpg,{name}\n" for number, name in enumerate(rows)))
+    with pytest.raises(UserError, match=told) as caught:
+        table_classes(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_classes_in_a_name(tmp_path: Path):
+    path = tmp_path / "labels.csv"
+    path.write_text("a.jpg,cat\nb.jpg,dog\nc.jpg,Cat and Dog\nd.jpg,cat & dog\ne.jpg,cat/dog\n")
+    assert table_classes(path) == ("cat", "dog")
+    path.write_text("a.jpg,salt and pepper\nb.jpg,salt\n")
+    assert table_classes(path) == ("salt", "salt and pepper")
 
 
 def annotation(folder: Path, inner: str, encoding: str = "utf-8", root: str = "annotation") -> dict:

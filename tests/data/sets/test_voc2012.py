@@ -172,7 +172,7 @@ def test_reused_until_something_changes(devkit: Devkit) -> None:
 
 def test_missing_root(devkit: Devkit) -> None:
     assert "no such folder" in devkit.refuse(root=str(devkit.folder / "nowhere"))
-    assert "a folder without it" in devkit.refuse(root=str(devkit.voc / "ImageSets"))
+    assert "a folder of other files" in devkit.refuse(root=str(devkit.voc / "ImageSets"))
     assert "--config.data.root=" in devkit.refuse(root="")
 
 
@@ -455,7 +455,9 @@ def test_a_folder_of_photographs_and_a_spreadsheet(
     assert shown(source) == [{"Dog"}, {"cat", "Dog"}, {"Dog"}]
     assert "note: 3 images of train by class: cat (1), Dog (3)" in capsys.readouterr().err
     assert "found no list" in devkit.refuse("val", **options)
-    assert "set data.labels to a table of their classes too" in devkit.refuse(root=str(root))
+    assert "`python -m wsss_jax.prepare folder`, or set data.labels to" in devkit.refuse(
+        root=str(root)
+    )
     (root / "trip 1/e.png").write_bytes((root / "trip 2/e.png").read_bytes())
     devkit.labels(rows.replace("trip 2/", ""))
     assert "found none for 2 of them" in devkit.refuse(**options), "e.png is either"
@@ -470,7 +472,9 @@ def test_the_classes_of_a_table(devkit: Devkit) -> None:
         assert table_classes(Path(devkit.labels(text))) == classes
     with pytest.raises(UserError, match="expected names of classes in"):
         table_classes(Path(devkit.labels("x\ny\n")))
-    assert "expected a table (.csv, .tsv) in data.labels" in devkit.refuse(classes="labels")
+    assert "expected a table (.csv, .tsv, .xlsx, .xlsm) in data.labels" in devkit.refuse(
+        classes="labels"
+    )
 
 
 def test_images_that_all_have_the_same_classes(

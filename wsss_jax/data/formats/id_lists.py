@@ -90,7 +90,10 @@ def image_id(file: str) -> str:
     if stem and f"{dot}{suffix}".lower() in SUFFIXES:
         parts[-1] = stem
     if any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"expected an id or an image below {IMAGE_FOLDER}, found {file!r}")
+        raise ValueError(
+            f"expected the name of an image, or its path in the folder of images, found {file!r}:"
+            " correct it"
+        )
     return "/".join(parts)
 
 

@@ -1,315 +1,171 @@
-"""Tables of image-level labels, as spreadsheets and other programs write them (CSV, TSV).
+"""Understands tables of image-level labels, as spreadsheets and other programs write them.
 
-A table has a row per image or per object: rows of one image are joined. Its first column, or the
-column that is called like one of `ID_NAMES`, has ids or files of images. The others are in one of
-two forms:
+A table has a row per image or per object, with or without a header. The column of images is the
+one whose cells name images, or that is called so. Classes are in one of two forms:
 
-- *lists*, ``id,class,class,...``: cells have classes, by name or by mask index from 1 on, and one
-  cell may have several (``cat;dog``, ``cat|dog``). A header may name the columns.
-- *one-hot*, with a header that names every class once, above rows of 0 and 1, true and false, or
-  empty cells.
-
-The delimiter may be a comma, a semicolon, a tab or a bar, and the encoding is that of `read_text`.
-Names of classes need not have the case of the list of classes.
+- *lists*: columns that are called ``class``, ``labels`` or the like, or the only other column, have
+  names of classes, or numbers that count the given classes. A cell may have several
+  (``cat;dog``, ``cat|dog``), and so may a row.
+- *one-hot*: each class has a column of its own, above 0 and 1, true and false, yes and no, or empty
+  cells.
 """
 
-import csv
-import re
+import functools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
-
-from wsss_jax.data.class_names import fold, is_background
-from wsss_jax.data.formats.id_lists import image_id
-from wsss_jax.data.formats.text import read_text
-from wsss_jax.data.images import SUFFIXES
-from wsss_jax.errors import UserError, first, nearest
-
-_DELIMITERS = ",;\t|"
-ID_NAMES = frozenset(
-    (
-        *("id", "ids", "image", "imageid", "imagename", "imagefile", "imagefilename", "imagepath"),
-        *("images", "img", "imgid", "imgname", "imgpath", "file", "filename", "filepath", "files"),
-        *("name", "path", "photo", "photograph", "picture", "stem", "sample", "sampleid"),
-    )
+from wsss_jax.data.class_names import is_background
+from wsss_jax.data.class_spelling import doubtful, is_not_known, separated, spellings, split_cell
+from wsss_jax.data.formats.label_columns import (
+    class_columns,
+    columns_without_header,
+    flag,
+    has_header,
+    image_column,
 )
-CLASS_NAMES = re.compile(r"(class|label|categor(y|ie)|tag|object|species)(e?s|name|names|id)?\d*")
-_TRUE, _FALSE = ("1", "true"), ("", "0", "false")
-_SHOWN = 5  # unknown classes that a message names
+from wsss_jax.data.formats.table_rows import Rows, read_rows
+from wsss_jax.errors import UserError, first
 
 
-class Classes:
-    """Finds foreground classes by name, whatever its case, or by mask index.
+class LabelRow(NamedTuple):
+    """What a row says.
+
+    Attributes:
+      number: the row in the table, from 1.
+      image: the cell that names the image.
+      classes: the classes as the table spells them.
+    """
+
+    number: int
+    image: str
+    classes: tuple[str, ...]
+
+
+class LabelTable(NamedTuple):
+    """The labels of a table.
+
+    Attributes:
+      rows: what each row says.
+      columns: the classes that have a column each; empty if the table has lists.
+      remarks: how the table was understood.
+    """
+
+    rows: list[LabelRow]
+    columns: tuple[str, ...]
+    remarks: list[str]
+
+
+def read_label_table(
+    path: Path,
+    classes: Sequence[str] = (),
+    is_image: Callable[[str], bool] | None = None,
+    columns: Sequence[str] = (),
+) -> LabelTable:
+    """Reads the labels of a table.
 
     Args:
-      names: the names of the classes in the order of the mask indices from 1 on.
-    """
-
-    def __init__(self, names: Sequence[str]):
-        self._names = names
-        self._exact = {name: position for position, name in enumerate(names)}
-        folded = Counter(map(fold, names))
-        self._folded = {
-            fold(n): position for n, position in self._exact.items() if folded[fold(n)] == 1
-        }
-
-    def by_name(self, text: str) -> int | None:
-        """Returns the position of a class among the foreground classes, or None."""
-        return self._exact.get(text, self._folded.get(fold(text)))
-
-    def find(self, text: str) -> int | None:
-        """Does the same for a name or a mask index."""
-        found = self.by_name(text)
-        if found is None and re.fullmatch(r"0*[1-9][0-9]{0,8}(\.0+)?", text, re.ASCII):
-            index = int(text.partition(".")[0])
-            found = index - 1 if index <= len(self._names) else None
-        return found
-
-    def unknown(self, wrong: Sequence[tuple[str, str]], path: Path) -> UserError:
-        """Returns the error about all `wrong` classes, each with the id of its image."""
-        distinct = dict(reversed(wrong))  # the first image of each
-        (text, image), *others = reversed(distinct.items())
-        also = ", ".join(f"{one!r} for {where}" for one, where in others[: _SHOWN - 1])
-        more = f" and {len(others) - _SHOWN + 1} more" if len(others) >= _SHOWN else ""
-        return UserError(
-            f"expected a class name or an index of 1 to {len(self._names)} (0 is the background),"
-            f" found {text!r} for {image}{', ' if also else ''}{also}{more} in {path}"
-            f"{nearest(text, self._names)}: the classes are {', '.join(self._names)}; for others"
-            " set data.classes to a file of their names"
-        )
-
-
-def read_table(path: Path, classes: Sequence[str]) -> dict[str, Any]:
-    """Reads a table of labels as a dictionary from an id to a vector of C zeros and ones.
+      path: the file.
+      classes: the names of the foreground classes, if they are given.
+      is_image: tells whether a cell names an image; None goes by names of columns and suffixes.
+      columns: the columns of classes by name or, in a table without header, by number from 1 on;
+        none finds them.
 
     Raises:
-      UserError: the file cannot be read or has another form, or some of its classes are unknown.
+      UserError: the file cannot be read, or it is not clear what its columns are.
     """
-    rows = read_rows(path)
-    known = Classes(classes)
-    header = _header(rows, known)
-    if header is None:
-        return _lists(path, rows, 0, None, known, len(classes))
-    start, body = _without_index(header, rows[1:])
-    names = header[start:]
-    key = start + _id_column(names, [row[start:] for row in body])
-    others = [column for column in range(start, len(header)) if column != key]
-    if any(known.by_name(header[column]) is not None for column in others):
-        return _one_hot(path, header, body, key, others, known, classes)
-    named = [column for column in others if CLASS_NAMES.fullmatch(letters(header[column]))]
-    if not named:
-        _refuse_numbers(path, header, body, others, classes)
-    return _lists(path, body, key, named or others, known, len(classes), len(header))
+    rows, remarks = read_rows(path)
+    if not rows:
+        raise UserError(f"expected a table of labels in {path}, found no rows: save it again")
+    key = image_column(path, rows, is_image)
+    if not has_header(rows, key, is_image, classes):
+        chosen = columns_without_header(path, rows, key, classes, columns)
+        return LabelTable(_lists(rows, 1, key, chosen, max(map(len, rows)), classes), (), remarks)
+    header, body = rows[0], rows[1:]
+    chosen, one_hot = class_columns(path, header, body, key, classes, columns)
+    unused = [name for c, name in enumerate(header) if c not in (key, *chosen) and name]
+    remarks.append(
+        f"{path.name}: images in column {header[key]!r}, classes in"
+        f" {first([repr(header[c]) for c in chosen])}"
+        + (f"; not used: {first([repr(name) for name in unused])}" if unused else "")
+    )
+    if not one_hot:
+        return LabelTable(_lists(body, 2, key, chosen, len(header), classes), (), remarks)
+    chosen = [c for c in chosen if not is_background(header[c])]
+    found = []
+    for number, row in enumerate(body, 2):
+        if len(row) <= max(key, *chosen) or any(row[len(header) :]):
+            raise UserError(
+                f"expected {len(header)} cells in row {number} of {path}, found {len(row)}:"
+                " complete the row"
+            )
+        names = tuple(header[c] for c in chosen if flag(row[c]))
+        found.append(LabelRow(number, row[key], names))
+    return LabelTable(found, tuple(header[c] for c in chosen), remarks)
 
 
-def table_classes(path: Path) -> tuple[str, ...]:
+def table_classes(path: Path, is_image: Callable[[str], bool] | None = None) -> tuple[str, ...]:
     """Returns the classes that a table of labels names, sorted, in their most frequent spelling.
 
     In the one-hot form, these are the columns in their order.
 
     Raises:
-      UserError: the file cannot be read, or names no class.
+      UserError: the file cannot be read, names no class, or has names that may be mistakes.
     """
-    rows = read_rows(path)
-    known = Classes(())
-    header = _header(rows, known)
-    start, body = (0, rows) if header is None else _without_index(header, rows[1:])
-    names = [] if header is None else header[start:]
-    key = start + (_id_column(names, [row[start:] for row in body]) if header else 0)
-    width = len(header) if header else max(map(len, rows), default=0)
-    others = [column for column in range(start, width) if column != key]
-    cells = [row[column] for row in body for column in others if column < len(row)]
-    if header is not None and cells and all(flag(cell) is not None for cell in cells):
-        found = tuple(header[c] for c in others if not is_background(header[c]))
-    else:
-        named = [c for c in others if header and CLASS_NAMES.fullmatch(letters(header[c]))]
-        spellings = Counter(
-            text
-            for row in body
-            for column in named or others
-            if column < len(row)
-            for text in _split(row[column], known)
-        )
-        best: dict[str, str] = {}
-        for text, _ in spellings.most_common():
-            best.setdefault(fold(text), text)
-        found = tuple(sorted(best.values(), key=str.casefold))
+    table = read_label_table(path, is_image=is_image)
+    counts = Counter(name for row in table.rows for name in set(row.classes))
+    several = separated(counts)
+    names = spellings({name: n for name, n in counts.items() if name not in several})
+    found = table.columns or tuple(sorted(set(names.values()), key=str.casefold))
+    if not table.columns:
+        refuse_numbers(path, found)
+        _refuse_mistakes(path, table.rows, names)
     if not found:
         raise UserError(f"expected names of classes in {path}, found none: complete the table")
     return found
 
 
-def read_rows(path: Path) -> list[list[str]]:
-    """Reads the rows of a table that have a cell with text.
+def refuse_numbers(path: Path, names: Sequence[str]) -> None:
+    """Refuses labels that are nothing but numbers, whose classes nobody can tell.
 
     Raises:
-      UserError: the file cannot be read, or is no table.
+      UserError: all of `names` are numbers.
     """
-    lines = read_text(path, "a table of labels").splitlines()
-    try:
-        reader = csv.reader(lines, delimiter=_delimiter(lines), skipinitialspace=True)
-        rows = [[cell.strip() for cell in row] for row in reader]
-    except csv.Error as error:
+    if names and all(name.isdecimal() for name in names):
         raise UserError(
-            f"expected a table of labels in {path}, found something else ({error}): save it as CSV"
-        ) from error
-    return [row for row in rows if any(row)]
-
-
-def _delimiter(lines: Iterable[str]) -> str:
-    """Returns the delimiter that most often comes first in a line, behind an id in quotes."""
-    firsts: Counter[str] = Counter()
-    for line in lines:
-        unquoted = re.sub(r'"[^"]*"', "", line)
-        firsts.update([c for c in unquoted if c in _DELIMITERS][:1])
-    return firsts.most_common(1)[0][0] if firsts else ","
-
-
-def _header(rows: list[list[str]], known: Classes) -> list[str] | None:
-    """Returns the first row if it names columns."""
-    if len(rows) < 2:
-        return None
-    names, *body = rows
-    if names[0] == "" or any(letters(cell) in ID_NAMES for cell in names[:3]):
-        return names
-    # Or else it names classes above zeros and ones, with a name of its own for the ids.
-    flags = [flag(cell) for row in body for cell in row[1:]]
-    one_hot = len(names) > 1 and all(known.by_name(cell) is not None for cell in names[1:])
-    return names if one_hot and None not in flags and set(flags) == {0, 1} else None
-
-
-def _without_index(header: list[str], body: list[list[str]]) -> tuple[int, list[list[str]]]:
-    """Returns the first column that is not the numbers with which pandas begins its rows."""
-    unnamed = header[0] == "" or header[0].startswith("Unnamed:")
-    counted = [row[0] for row in body] == [str(number) for number in range(len(body))]
-    others = any(letters(cell) in ID_NAMES for cell in header[1:3])
-    return (1 if unnamed and counted and others else 0), body
-
-
-def _id_column(names: list[str], body: list[list[str]]) -> int:
-    """Returns the column of ids: one with files if there is one, or else the first."""
-    found = [n for n, name in enumerate(names) if letters(name) in ID_NAMES] or [0]
-    for column in found:
-        cells = [row[column] for row in body if column < len(row)]
-        if cells and all(cell.lower().endswith(SUFFIXES) for cell in cells):
-            return column
-    return found[0]
-
-
-def _one_hot(
-    path: Path,
-    header: list[str],
-    body: list[list[str]],
-    key: int,
-    others: list[int],
-    known: Classes,
-    classes: Sequence[str],
-) -> dict[str, Any]:
-    found = {column: known.by_name(header[column]) for column in others}
-    found = {c: p for c, p in found.items() if p is not None or not is_background(header[c])}
-    if sorted(v for v in found.values() if v is not None) != list(range(len(classes))) or (
-        None in found.values()
-    ):
-        strange = [header[column] for column, position in found.items() if position is None]
-        count = Counter(found.values())
-        wrong = [*strange, *(n for i, n in enumerate(classes) if count[i] != 1)]
-        raise UserError(
-            f"expected one column per class in {path}, found missing, unknown or repeated ones"
-            f" ({first(sorted(wrong))}): name each of the {len(classes)} classes once"
-            f"{nearest(strange[0], classes) if strange else ''}"
+            f"expected names of classes in {path}, found only numbers ({first(sorted(names))}):"
+            " give their names with --classes FILE, one per line (1 is the first, 0 the background)"
         )
-    labels: dict[str, Any] = {}
-    for number, row in enumerate(body, 2):
-        if len(row) != len(header):
-            raise UserError(
-                f"expected {len(header)} cells in row {number} of {path}, found {len(row)}:"
-                " complete the row"
-            )
-        name = _id(row[key], path, number)
-        label = labels.setdefault(name, np.zeros(len(classes), np.float32))
-        for column, position in found.items():
-            value = flag(row[column])
-            if value is None:
-                raise UserError(
-                    f"expected {len(classes)} zeros and ones per image, found other values for"
-                    f" {name} in {path} ({row[column]!r}): write 0 or 1"
-                )
-            label[position] = max(label[position], value)
-    return labels
+
+
+def _refuse_mistakes(path: Path, rows: Sequence[LabelRow], names: Mapping[str, str]) -> None:
+    """Refuses names that are hardly classes; `names` has the class that each name means."""
+    where = {name: row.image for row in reversed(rows) for name in row.classes}
+    if unknown := sorted(filter(is_not_known, where)):
+        raise UserError(
+            f"expected the classes of every image in {path}, found {unknown[0]!r} for"
+            f" {where[unknown[0]]}: write them, or remove the row"
+        )
+    images = Counter(
+        chosen for row in rows for chosen in {names[n] for n in row.classes if n in names}
+    )
+    for name, like in doubtful(images).items():
+        raise UserError(
+            f"expected classes that occur more often in {path}, found {name!r} only for"
+            f" {where[name]}{f'; did you mean {like}?' if like else ''}: correct it, or name the"
+            " classes in a file (data.classes)"
+        )
 
 
 def _lists(
-    path: Path,
-    body: list[list[str]],
-    key: int,
-    columns: list[int] | None,
-    known: Classes,
-    num_classes: int,
-    width: int = 0,
-) -> dict[str, Any]:
-    """Reads lists of classes in `columns` and behind the header, or in all but `key` if None."""
-    labels: dict[str, Any] = {}
-    wrong: list[tuple[str, str]] = []
-    for number, row in enumerate(body, 1):
-        name = _id(row[key] if key < len(row) else "", path, number)
-        label = labels.setdefault(name, np.zeros(num_classes, np.float32))
-        if columns is None:
-            cells = row[:key] + row[key + 1 :]
-        else:
-            cells = [row[column] for column in columns if column < len(row)] + row[width:]
-        for text in (one for cell in cells for one in _split(cell, known)):
-            position = known.find(text)
-            if position is None:
-                wrong.append((text, name))
-            else:
-                label[position] = 1
-    if wrong:
-        raise known.unknown(wrong, path)
-    return labels
-
-
-def _split(cell: str, known: Classes) -> list[str]:
-    """Returns the classes of a cell, which may be a list in the notation of Python."""
-    if not cell or known.find(cell) is not None:
-        return [cell] if cell else []
-    parts = re.split(r"[,;|]", cell.strip("[](){}"))
-    return [part for part in (one.strip(" '\"") for one in parts) if part]
-
-
-def _refuse_numbers(
-    path: Path, header: list[str], body: list[list[str]], others: list[int], classes: Sequence[str]
-) -> None:
-    """Refuses columns that may be classes of other names, above zeros and ones.
-
-    A 1 would otherwise count as the index of the first class.
-    """
-    if not all(flag(row[c]) is not None for row in body for c in others if c < len(row)):
-        return
-    names = [header[column] for column in others]
-    if names and any(row[c] for row in body for c in others if c < len(row)):
-        raise UserError(
-            f"expected columns with the names of the classes in {path}, found {first(names)}"
-            f"{nearest(names[0], classes)}: the classes are {', '.join(classes)}; rename the"
-            " columns, or set data.classes to a file of their names"
-        )
-
-
-def flag(cell: str) -> int | None:
-    """Returns 0 or 1 for a cell that says no or yes, and otherwise None."""
-    text = re.sub(r"\.0+$", "", cell.lower())
-    return 1 if text in _TRUE else 0 if text in _FALSE else None
-
-
-def _id(cell: str, path: Path, number: int) -> str:
-    try:
-        return image_id(cell)
-    except ValueError as error:
-        raise UserError(f"row {number} of {path}: {error}") from error
-
-
-def letters(name: str) -> str:
-    """Returns the name of a column without case and signs."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    rows: Rows, start: int, key: int, chosen: Sequence[int], width: int, classes: Sequence[str]
+) -> list[LabelRow]:
+    """Reads lists of classes in the chosen columns and in those behind `width`."""
+    split = functools.cache(lambda cell: split_cell(cell, classes))  # there are few different ones
+    found = []
+    for number, row in enumerate(rows, start):
+        cells = [row[c] for c in chosen if c < len(row)] + row[width:]
+        names = tuple(name for cell in cells for name in split(cell))
+        found.append(LabelRow(number, row[key] if key < len(row) else "", names))
+    return found

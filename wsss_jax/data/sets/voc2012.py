@@ -13,7 +13,15 @@ from jaxtyping import Float
 
 from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import Photograph, decode_mask, decode_photograph, encode_mask
-from wsss_jax.data.labels import Label, mask_label, read_annotations, read_label_file, select
+from wsss_jax.data.labels import (
+    Label,
+    mask_label,
+    match,
+    names_an_image,
+    read_annotations,
+    read_label_file,
+    select,
+)
 from wsss_jax.data.prepared import RecordBuilder
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.source import Record
@@ -268,10 +276,11 @@ def _read_labels(listing: Listing) -> Float[np.ndarray, "n c"] | None:
     if listing.labels.is_dir():
         labels = read_annotations(listing.labels, listing.ids, listing.classes)
     else:
-        labels = read_label_file(listing.labels, listing.classes)
+        is_image = names_an_image(listing.ids)
+        labels = read_label_file(listing.labels, listing.classes, is_image)
     if listing.split == "test":
         nothing = np.zeros(len(listing.classes), np.float32)
-        labels = {name: labels.get(name, nothing) for name in listing.ids}
+        labels = dict.fromkeys(listing.ids, nothing) | match(labels, listing.ids)
     selected = select(labels, listing.ids, listing.labels)
     empty = [name for name, label in zip(listing.ids, selected, strict=True) if not label.any()]
     if len(empty) == len(listing.ids) and listing.split != "test":

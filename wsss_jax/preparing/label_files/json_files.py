@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsss_jax.data.class_spelling import split_cell
 from wsss_jax.data.formats.text import read_text
 from wsss_jax.errors import UserError
-from wsss_jax.preparing.class_spelling import split_cell
 from wsss_jax.preparing.label_files import Mention
 
 _IMAGE_KEYS = (

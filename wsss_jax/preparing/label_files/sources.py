@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsss_jax.data.class_spelling import split_cell
+from wsss_jax.data.formats.table_rows import TABLES
 from wsss_jax.errors import UserError, first
-from wsss_jax.preparing.class_spelling import split_cell
 from wsss_jax.preparing.label_files import Mention
 from wsss_jax.preparing.label_files.json_files import json_kind, read_json_file, read_json_labels
-from wsss_jax.preparing.label_files.tables import TABLES, read_label_table
+from wsss_jax.preparing.label_files.tables import read_mentions
 from wsss_jax.preparing.label_files.xml_files import read_xml_file, read_xml_labels, xml_kind
 from wsss_jax.preparing.photographs import walk
 
@@ -127,7 +128,7 @@ def find_labels(
         if kind in ("PASCAL VOC", "CVAT"):
             mentions += read_xml_labels(path, content, folder)
         elif kind.startswith("table"):
-            table = read_label_table(path, is_photograph, wanted.classes, wanted.columns, folder)
+            table = read_mentions(path, is_photograph, wanted.classes, wanted.columns, folder)
             mentions += table.mentions
             remarks += [text for text in table.remarks if text not in remarks]
         else:

@@ -10,6 +10,7 @@ from wsss_jax.data.images import SUFFIXES
 
 # Label Studio puts eight hexadecimal digits before the names of uploaded files.
 _UPLOADED = re.compile(r"(?:.*/)?[0-9a-f]{8}-(.+)")
+_NUMBER = re.compile(r"(?:COCO_[a-z]+20\d\d_)?([0-9]{1,18})", re.ASCII)
 
 
 class Matcher:
@@ -32,9 +33,8 @@ class Matcher:
             for key in dict.fromkeys((path.casefold(), stem.casefold())):
                 self._paths[key].append(path)
                 self._names[key.rpartition("/")[2]].append(path)
-            name = stem.rpartition("/")[2]
-            if re.fullmatch("[0-9]{1,18}", name, re.ASCII):
-                self._numbers[int(name)].append(path)
+            if number := _NUMBER.fullmatch(stem.rpartition("/")[2]):
+                self._numbers[int(number[1])].append(path)
         self.by_number: set[str] = set()
         """Texts that were understood as numbers, such as 7 for 0007.jpg."""
 
