@@ -39,7 +39,8 @@ SLICES = ("v4:2x2x1", "v5e:2x4", "v5e:4x8", "v6e:2x4")
 COLUMNS = ("recipe", "topology", "images per chip", "peak GiB", "most images per chip")
 COLUMNS += ("GFLOP per image", "GB per image", "of it in HBM", "MB all-reduced", "ms at best")
 COLUMNS += ("binds", "ms expected", "training", "other stages", "whole recipe")
-LINKS = {"ICI of v5e": 200.0, "NVLink of H100": 450.0, "Ethernet, 100 Gb/s": 12.5}
+OTHER_CHIPS = {"NVLink of H100": 450.0}
+LINKS = {**OTHER_CHIPS, "Ethernet, 100 Gb/s": 12.5}
 """GB/s that a device sends: over all links to its neighbors, or over the network card."""
 
 
@@ -175,17 +176,28 @@ def growth_rows(arguments: argparse.Namespace, kept: "Kept") -> Iterator[str]:
                         cells = step_cells(one, chip)
                         yield tables.row([f"{value:,}", f"`{recipe}`", topology, *cells])
             if one is not None and one["cost"] is not None:
-                yield from device_rows(recipe, cost_of(one))
+                yield from device_rows(recipe, cost_of(one), chip)
 
 
-def device_rows(recipe: str, cost: ProgramCost) -> Iterator[str]:
-    """What each device sends in a step, by the number of devices, with one image on each."""
-    columns = [f"ms over {link}" for link in LINKS]
+def device_rows(recipe: str, cost: ProgramCost, chip: Chip) -> Iterator[str]:
+    """What each device sends in a step, by the number of devices, with one image on each.
+
+    The last columns have the share of the step's time that is left to computing on `chip` if
+    nothing of the exchange overlaps with it. They are unknown where the compiler states no time.
+    """
+    expected = cost.expected_seconds(chip)
+    links = {f"ICI of {chip.name}": float(chip.interconnect_gbps), **LINKS}
+    columns = [f"ms over {link}" for link in links]
+    columns += [f"efficiency over {link}" for link in links if link not in OTHER_CHIPS]
     yield "\n" + tables.head(("devices", "recipe", "MB sent by each in a step", *columns))
     for power in range(9):
         sent = sent_bytes(cost.collectives, 2**power)
-        times = (f"{sent / rate / 1e6:.3g}" for rate in LINKS.values())
-        yield tables.row([2**power, f"`{recipe}`", f"{sent / 1e6:.3g}", *times])
+        times = {link: sent / rate / 1e9 for link, rate in links.items()}
+        cells = [f"{1e3 * seconds:.3g}" for seconds in times.values()]
+        for link, seconds in times.items():
+            if link not in OTHER_CHIPS:
+                cells.append(f"{100 * expected / (expected + seconds):.0f} %" if expected else "–")
+        yield tables.row([2**power, f"`{recipe}`", f"{sent / 1e6:.3g}", *cells])
 
 
 class Kept:

@@ -17,6 +17,7 @@ import pytest
 from tests.toys.fake_recipe import write_recipe
 from wsss_jax import main as program
 from wsss_jax.errors import Interrupted, UserError
+from wsss_jax.pipeline import guardian
 from wsss_jax.pipeline import process as runtime
 
 
@@ -213,13 +214,33 @@ def test_sigterm_ends_a_stage_and_the_folder_is_held_until_then(command: Callabl
     assert process.returncode == 130 and "Traceback" not in err and "to resume: python" in err
 
 
-@pytest.mark.slow
-def test_two_processes_share_one_run(command: Callable, recipe: Path):
+def two(command: Callable, *arguments: str) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    joined = (f"--coordinator=127.0.0.1:{port}", "--num_processes=2", "--config.work.mode=share")
-    both = [command(*joined, f"--process_id={i}") for i in range(2)]
+    joined = (f"--coordinator=127.0.0.1:{port}", "--num_processes=2")
+    return [command(*joined, f"--process_id={i}", *arguments) for i in range(2)]
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_named_to_those_that_wait_for_it(command: Callable):
+    waiting, hanging = two(command, "--config.work.mode=late", "--wait_minutes=0.5")
+    _, err = waiting.communicate(timeout=300)
+    assert waiting.returncode == guardian.LOST
+    (line,) = err.splitlines()
+    expected = (
+        "error: expected all 2 processes at the end of work within 0.5 minutes of the first one,"
+        " found that process 1 did not come: see its messages"
+    )
+    assert line.startswith(expected) and "--wait_minutes" in line
+    # Without the first one, it ends, too.
+    assert hanging.communicate(timeout=300)[1].splitlines()[-1] == guardian.LOST_MESSAGE
+    assert hanging.returncode == guardian.LOST
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_run(command: Callable, recipe: Path):
+    both = two(command, "--config.work.mode=share")
     results = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], results
     assert "value 3" in results[0][0] and "value 3" not in results[1][0]  # the first one speaks

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from wsss_jax import command_line, console
 from wsss_jax.command_line import Parser
@@ -102,6 +103,13 @@ def _parser() -> Parser:
         help="join the processes that the cluster started (automatic under SLURM and on TPU pods)",
     )
     add("--coordinator", default="", metavar="HOST:PORT", help="process 0, without a cluster")
+    add(
+        "--wait_minutes",
+        type=command_line.number,
+        default=process.WAIT_MINUTES,
+        metavar="M",
+        help="how long processes wait for one that is late between stages",
+    )
     number = command_line.whole_number
     add("--num_processes", type=number, default=0, metavar="N", help="with --coordinator")
     add("--process_id", type=number, default=0, metavar="I", help="with --coordinator")
@@ -166,18 +174,24 @@ def _run(options: argparse.Namespace) -> int:
     try:
         with process.lock(workdir) if first else contextlib.nullcontext():
             memory.read(workdir)  # A damaged file is told before the work and not after it.
-            run.run(config, workdir, options.only, options.force)
+            run.run(config, workdir, options.only, options.force, options.wait_minutes)
             if first:
                 memory.record(workdir, anew=options.force and not options.only)
+    except process.Missing as error:
+        _leave(f"error: {error}")
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         if jax.process_count() == 1 or not guardian.tells_of_lost_process(str(error)):
             raise
-        # Leaving in good order would wait for the process that is lost.
-        print(guardian.LOST_MESSAGE, file=sys.stderr, flush=True)
-        os._exit(guardian.LOST)
+        _leave(guardian.LOST_MESSAGE)
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0
+
+
+def _leave(message: str) -> NoReturn:
+    """Ends this process; doing so in good order would wait for the one that is lost."""
+    print(message, file=sys.stderr, flush=True)
+    os._exit(guardian.LOST)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

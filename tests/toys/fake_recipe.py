@@ -24,6 +24,8 @@ class Work(Stage):
             time.sleep(60)
         if self.mode == "share":
             (ctx.stage_dir / f"part{ctx.process_index}of{ctx.process_count}").write_text("")
+        if self.mode == "late" and ctx.process_index == 1:
+            time.sleep(600)
         if self.mode == "compile":
             import jax, jax.numpy as jnp
             def slow(x):

@@ -55,8 +55,8 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     ),
     "has no checksum": lambda folder: (folder / "checksums.json").write_text("{}"),
     "log.json changed": lambda folder: flip_a_bit(folder / "log.json"),
-    # Damaged before it got its checksums: the iterator's state is what Orbax reads first.
-    "JSONDecodeError": lambda folder: truncate_with_checksum(
+    # Damaged before it got its checksums.
+    "process_0-of-1.json, found something else": lambda folder: truncate_with_checksum(
         folder, folder / "data" / "process_0-of-1.json"
     ),
 }

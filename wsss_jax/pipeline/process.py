@@ -1,10 +1,12 @@
 """Sets up the process of a run: quiet logs, compilation cache, other processes and the lock."""
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import os
 import platform
+import re
 import socket
 import warnings
 from collections.abc import Iterator
@@ -15,6 +17,9 @@ from filelock import FileLock, Timeout
 
 from wsss_jax.errors import UserError
 from wsss_jax.pipeline.guardian import HEARTBEAT_SECONDS
+
+WAIT_MINUTES = 120.0
+"""How long processes wait for each other; the first one alone computes scores and thresholds."""
 
 
 def quiet() -> None:
@@ -97,6 +102,56 @@ def join_processes(
     except (RuntimeError, ValueError) as error:
         what = " ".join(str(error).split())
         raise UserError(f"cannot join the other processes: {what}") from error
+
+
+class Missing(UserError):
+    """Some of the processes of a run did not come to where the others wait for them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Barrier:
+    """Waits until all processes of a run have come to the same place.
+
+    Attributes:
+      minutes: how long.
+    """
+
+    minutes: float
+
+    def __post_init__(self) -> None:
+        """Checks the value.
+
+        Raises:
+          UserError: it is not above 0.
+        """
+        if not self.minutes > 0:
+            raise UserError(
+                f"expected wait_minutes above 0, found {self.minutes:g}: change --wait_minutes"
+            )
+
+    def __call__(self, place: str) -> None:
+        """Waits at a place, which has a name that all processes use once.
+
+        Raises:
+          Missing: the time is over; the message says which processes did not come.
+        """
+        import jax
+        from orbax.checkpoint import multihost
+
+        try:
+            multihost.get_barrier_sync_fn()(key=place, timeout_ms=round(60_000 * self.minutes))
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise
+            late = str(error).partition("timed out task names")[2]
+            numbers = sorted({int(number) for number in re.findall(r"^(\d+)$", late, re.MULTILINE)})
+            raise Missing(
+                f"expected all {jax.process_count()} processes at the {place} within"
+                f" {self.minutes:g} minutes of the first one, found that"
+                f" {'process ' + ', '.join(map(str, numbers)) if numbers else 'some'} did not come:"
+                " see its messages, then start all processes again with the same command (finished"
+                " work is kept); --wait_minutes changes the time"
+            ) from error
 
 
 def joins_others(distributed: bool, coordinator: str) -> bool:

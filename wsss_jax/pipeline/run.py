@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from wsss_jax import console
@@ -21,6 +20,7 @@ from wsss_jax.errors import Interrupted, UserError, nearest
 from wsss_jax.files import DONE, START, remove_unfinished, write_json
 from wsss_jax.host.provenance import git_revision, versions
 from wsss_jax.pipeline import durations, graph
+from wsss_jax.pipeline.process import WAIT_MINUTES, Barrier
 from wsss_jax.pipeline.record import Decision, decide, is_done, read_done, read_start, remove
 from wsss_jax.stages.base import Context
 
@@ -30,7 +30,11 @@ _BEGINS = ("run", "redo", "resume")  # the actions that run a stage
 
 
 def run(
-    config: ConfigDict, workdir: Path, only: tuple[str, ...] = (), force: bool = False
+    config: ConfigDict,
+    workdir: Path,
+    only: tuple[str, ...] = (),
+    force: bool = False,
+    wait_minutes: float = WAIT_MINUTES,
 ) -> dict[str, dict[str, Any]]:
     """Runs the stages of `config` and returns the metrics of every finished stage.
 
@@ -40,21 +44,24 @@ def run(
       only: the names of the stages to run; all if empty.
       force: whether to delete and run again the stages whose settings differ, or with `only` the
         stages that it names, and everything that was made from them.
+      wait_minutes: how long processes wait for each other, before and after each stage.
 
     Raises:
       UserError: the config is wrong, or the folder has results of another config.
+      Missing: another process of this run did not come in time.
       Interrupted: a stage stopped on request after saving.
     """
+    barrier = Barrier(wait_minutes)
     nodes = checked(config, only)
     plain = json.loads(config.to_json_best_effort())
     # What can be refused without the data is refused before the data is prepared.
     beforehand = decide(nodes, plain, {}, workdir, only, force)
     _refuse(beforehand)
     _refuse_missing_files(beforehand)
-    sources = _digests(config, workdir, nodes, only)
-    _barrier("decide")
+    sources = _digests(config, workdir, nodes, only, barrier)
+    barrier("choice of the stages")
     decisions = decide(nodes, plain, sources, workdir, only, force)
-    _barrier("decided")
+    barrier("start of the stages")
     _refuse(decisions)
     for decision in decisions:
         if decision.action in _BEGINS:
@@ -80,7 +87,7 @@ def run(
             _say(f"{head}: {begins}{left}")
             _event("stage_started", **facts, resumes=decision.action == "resume")
             begin = time.monotonic()
-            metrics = _run_stage(_context(config, workdir, node.name, nodes), decision)
+            metrics = _run_stage(_context(config, workdir, node.name, nodes), decision, barrier)
             seconds = time.monotonic() - begin
             if jax.process_index() == 0 and decision.action != "resume":
                 durations.remember(node, images[node.name], seconds)
@@ -173,7 +180,11 @@ def checked(config: ConfigDict, only: tuple[str, ...]) -> tuple[graph.Node, ...]
 
 
 def _digests(
-    config: ConfigDict, workdir: Path, nodes: tuple[graph.Node, ...], only: tuple[str, ...]
+    config: ConfigDict,
+    workdir: Path,
+    nodes: tuple[graph.Node, ...],
+    only: tuple[str, ...],
+    barrier: Barrier,
 ) -> dict[str, str | None]:
     """Returns the digests of the splits that are read, and prepares the data set on first use."""
     splits = sorted({s for node in nodes for s in node.stage.splits()})
@@ -184,7 +195,7 @@ def _digests(
         if (jax.process_index() == 0) == (turn == "first process"):
             for split in sorted(wanted):
                 context.source(split)
-        _barrier(f"data {turn}")
+        barrier(f"reading of the data by the {turn}")
     return {s: context.source(s).digest if s in wanted else None for s in splits}
 
 
@@ -202,7 +213,7 @@ def _context(
     )
 
 
-def _run_stage(context: Context, decision: Decision) -> dict[str, Any]:
+def _run_stage(context: Context, decision: Decision, barrier: Barrier) -> dict[str, Any]:
     node, folder = decision.node, context.stage_dir
     before = 0.0
     record = {
@@ -218,7 +229,7 @@ def _run_stage(context: Context, decision: Decision) -> dict[str, Any]:
             before = float(read_start(folder).get("seconds", 0.0))
         write_json(folder / START, {**record, "parts": decision.parts, "seconds": before})
         write_json(folder / "config.json", node.section)
-    _barrier(f"start {node.name}")
+    barrier(f"start of {node.name}")
     inputs = {name: context.workdir / upstream for name, upstream in node.needs.items()}
     begin = time.monotonic()
     try:
@@ -228,7 +239,7 @@ def _run_stage(context: Context, decision: Decision) -> dict[str, Any]:
             seconds = before + time.monotonic() - begin
             write_json(folder / START, {**read_start(folder), "seconds": seconds})
         raise
-    _barrier(f"end {node.name}")
+    barrier(f"end of {node.name}")
     if jax.process_index() == 0:
         write_json(folder / "metrics.json", metrics)
         done = {
@@ -240,7 +251,7 @@ def _run_stage(context: Context, decision: Decision) -> dict[str, Any]:
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }
         write_json(folder / DONE, done)
-    _barrier(f"done {node.name}")
+    barrier(f"record of {node.name}")
     return metrics
 
 
@@ -314,8 +325,3 @@ def _say(line: str) -> None:
 def _event(kind: str, **fields: Any) -> None:
     if jax.process_index() == 0:
         console.event(kind, **fields)
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)

@@ -4,6 +4,9 @@ Besides Orbax's files, every checkpoint has their checksums, ``checksums.json``.
 most damage, but not a changed bit in an array, and it reports damage in hundreds of lines. A
 checkpoint without checksums is damaged too, since they are written before it gets its name. It also
 has ``log.json``, which tells what the log of the run was when it was saved.
+
+A checkpoint fits any number of devices and processes. Every process has all parameters, and the
+position in the data is a number of batches, which is the same for all of them.
 """
 
 import errno
@@ -97,13 +100,17 @@ class Checkpoints:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _plain(state))
         arguments = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract),  # pyright: ignore[reportCallIssue]
-            data=grain.checkpoint.CheckpointRestore(batches),  # pyright: ignore
         )
         for step in steps:
-            damage = _damage(Path(self._manager.directory) / str(step))
+            folder = Path(self._manager.directory) / str(step)
+            damage = _damage(folder)
             if not damage:
                 try:
                     restored = self._manager.restore(step, args=arguments)
+                    batches.set_state(_position(folder / "data"))
+                    batches.start_prefetch()
+                except UserError as error:
+                    damage = str(error)
                 except Exception as error:  # Damaged files make the libraries raise anything.
                     reason = str(error).strip().splitlines()
                     damage = f"{type(error).__name__}: {reason[0][:120] if reason else ''}"
@@ -138,6 +145,14 @@ class Checkpoints:
         """Waits until everything is on the disk and releases the folder."""
         with _full_disk_is_the_users(self._manager.directory):
             self._manager.close()
+
+
+def _position(folder: Path) -> dict[str, Any]:
+    """Returns the state of the iterator, which Grain saves once for each process that there was."""
+    saved = sorted(folder.glob("process_*-of-*.json"))
+    if not saved:
+        raise UserError("the position in the data is missing")
+    return read_record(saved[0], {}, "delete the checkpoint")
 
 
 def _plain(state: TrainState) -> dict[str, Any]:
