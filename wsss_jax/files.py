@@ -77,7 +77,7 @@ def make_again(path: Path) -> str:
     """Returns what to do about a damaged file, which a stage of a run may have made."""
     stage = path.parent.parent
     if not (stage / START).is_file():
-        return "delete it and make it again"
+        return "make it again"
     return f"make it again with --only {stage.name} --force"
 
 

@@ -254,7 +254,7 @@ def test_processes_share_the_images(workdir: Path):
             {"ignore_band": (0.5,)},
             r"ignore_band to be \(a number, a number\) or \(\), found",
         ),
-        ({"threshold": "from:scores"}, "JSON file"),
+        ({"threshold": "from:scores"}, "expected a file at .*metrics.json, found none"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_written(

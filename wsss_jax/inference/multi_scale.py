@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from wsss_jax.data.augment import resize_image
 from wsss_jax.data.images import decode_image
@@ -24,7 +24,7 @@ from wsss_jax.host.upsampling import Reduced, View, ViewMaps
 from wsss_jax.inference.device_sum import Reduce, add_scale, reduced, wanted
 from wsss_jax.inference.network import Network
 from wsss_jax.models.base import Backbone
-from wsss_jax.ops.buckets import Batch, Plan, Size, Sizes, choose_buckets
+from wsss_jax.ops.buckets import Batch, Plan, Size, Sizes, choose_buckets, place
 from wsss_jax.ops.sharding import sharded
 from wsss_jax.settings import Settings
 
@@ -293,23 +293,3 @@ class NetworkMaps:
     def _view_maps(self, job: ViewJob, views: Sequence[View]) -> ViewMaps:
         how = self._how
         return ViewMaps(job.size, job.channels, tuple(views), how.upsample, how.relu_each)
-
-
-def place(
-    images: list[UInt8[np.ndarray, "_ _ 3"]], bucket: Size, rows: int, flip: bool
-) -> tuple[UInt8[np.ndarray, "n h w 3"], Bool[np.ndarray, "n h w"]]:
-    """Puts images, each followed by its flipped copy if `flip`, at the top left of `bucket`.
-
-    Returns:
-      uint8 [rows·copies, H, W, 3], which is empty where there are fewer images than `rows`, and
-      masks of valid pixels.
-    """
-    copies = 2 if flip else 1
-    canvas = np.zeros((rows * copies, *bucket, 3), np.uint8)
-    valid = np.zeros((rows * copies, *bucket), bool)
-    for row, image in enumerate(images):
-        height, width = image.shape[:2]
-        for copy in range(copies):
-            canvas[copies * row + copy, :height, :width] = image[:, ::-1] if copy else image
-            valid[copies * row + copy, :height, :width] = True
-    return canvas, valid

@@ -22,9 +22,9 @@ from wsss_jax.data.formats.walk_files import Walk
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.host.background import with_background
-from wsss_jax.inference.multi_scale import PaddedShapes, place
+from wsss_jax.inference.multi_scale import PaddedShapes
 from wsss_jax.inference.network import Network
-from wsss_jax.ops.buckets import Batch, Size
+from wsss_jax.ops.buckets import Batch, Size, place
 from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.path_index import pair_offsets, paths
 from wsss_jax.ops.random_walk import random_walk
@@ -156,7 +156,7 @@ class Walks:
         walked = None
         if run:
             (bucket,) = batch.bucket
-            images, valid = place([job.image for job in run], bucket, batch.rows, flip=False)
+            images, valid = place([job.image for job in run], bucket, batch.rows)
             walked = _walk(self._network, images, valid, [job.scores for job in run], self._how)
         return self._walks(jobs, walked)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, UInt8
 
 Size = tuple[int, int]
 """The height and width of an image, or of a padded shape."""
@@ -171,3 +172,23 @@ def _up(side: int, multiple: int) -> int:
 
 def _area(sizes: Sizes) -> int:
     return sum(height * width for height, width in sizes)
+
+
+def place(
+    images: list[UInt8[np.ndarray, "_ _ 3"]], bucket: Size, rows: int, flip: bool = False
+) -> tuple[UInt8[np.ndarray, "n h w 3"], Bool[np.ndarray, "n h w"]]:
+    """Puts images, each followed by its flipped copy if `flip`, at the top left of `bucket`.
+
+    Returns:
+      uint8 [rows·copies, H, W, 3], which is empty where there are fewer images than `rows`, and
+      masks of valid pixels.
+    """
+    copies = 2 if flip else 1
+    canvas = np.zeros((rows * copies, *bucket, 3), np.uint8)
+    valid = np.zeros((rows * copies, *bucket), bool)
+    for row, image in enumerate(images):
+        height, width = image.shape[:2]
+        for copy in range(copies):
+            canvas[copies * row + copy, :height, :width] = image[:, ::-1] if copy else image
+            valid[copies * row + copy, :height, :width] = True
+    return canvas, valid

@@ -118,3 +118,17 @@ def expect_alpha(needs: Needs, name: str, alpha: float) -> None:
             f"expected one of the alphas of {need.name}, {made}, found {alpha:g}: change one of"
             " them"
         )
+
+
+def chosen_alpha(alpha: float, stage: str) -> float:
+    """Returns `alpha`, the one whose result of the crf stage `stage` is meant.
+
+    Raises:
+      UserError: it is 0, which stands for none.
+    """
+    if not alpha:
+        raise UserError(
+            f"expected alpha, as {stage} has a result for each alpha, found none: set alpha to one"
+            " of them"
+        )
+    return alpha

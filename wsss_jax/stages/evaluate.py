@@ -21,7 +21,7 @@ from wsss_jax.scoring.confusion import Protocol, class_scores, image_miou
 from wsss_jax.scoring.image_scores import ImageScores, image_scores
 from wsss_jax.scoring.tables import class_table, confidence_table
 from wsss_jax.stages.base import Context, Needs, Stage
-from wsss_jax.stages.crf import expect_alpha
+from wsss_jax.stages.crf import chosen_alpha, expect_alpha
 from wsss_jax.stages.references import best_threshold, fraction, named_need
 
 ScoreOne = Callable[[int, Sequence[float]], score_files.Counts]
@@ -82,7 +82,7 @@ class Evaluate(Stage):
         super().check(needs)
         pred = needs["pred"]
         if "crf/" in pred.stage.outputs:
-            self._alpha_of(pred.name)
+            chosen_alpha(self.alpha, pred.name)
             expect_alpha(needs, "pred", self.alpha)
         if "cams/" in pred.stage.outputs:
             for setting in (self.threshold, *self.compare.values()):
@@ -138,7 +138,7 @@ class Evaluate(Stage):
             if len(counts.classes) > 1:
                 result["by_confidence"] = score_files.by_confidence(counts.classes, protocol)
         elif (folder / "crf").is_dir():
-            alpha = self._alpha_of(folder.name)
+            alpha = chosen_alpha(self.alpha, folder.name)
             score_one = _crf_scorer(folder / "crf", source, alpha)
             counts = _score(ctx, positions, score_one, (), each)
             result = {"alpha": alpha}
@@ -161,19 +161,6 @@ class Evaluate(Stage):
         result |= score_files.summary(counts.classes[column], names, protocol, counts.boundary)
         result |= {"images": len(positions), "protocol": protocol, "split": self.split}
         return result, chosen
-
-    def _alpha_of(self, stage: str) -> float:
-        """Returns the α whose result of the crf stage is meant.
-
-        Raises:
-          UserError: it is not set.
-        """
-        if not self.alpha:
-            raise UserError(
-                f"expected alpha, as {stage} has a result for each alpha, found none: set alpha to"
-                " one of them"
-            )
-        return self.alpha
 
     def _score_maps(
         self,

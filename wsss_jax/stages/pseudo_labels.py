@@ -22,7 +22,7 @@ from wsss_jax.files import atomic_write, check_all_found
 from wsss_jax.host.background import power_background
 from wsss_jax.scoring.confusion import IGNORE, strongest
 from wsss_jax.stages.base import Context, Needs, expect, refuse_unknown
-from wsss_jax.stages.crf import expect_alpha
+from wsss_jax.stages.crf import chosen_alpha, expect_alpha
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
 from wsss_jax.stages.references import best_threshold, fraction, named_need
 
@@ -127,7 +127,7 @@ class PseudoLabels(PerImageStage):
         refuse_unknown(needs, ("cams", "crf"))
         if "crf" in needs:
             expect(needs, "crf", "crf/")
-            self._alpha_of(needs["crf"].name)
+            chosen_alpha(self.alpha, needs["crf"].name)
             expect_alpha(needs, "crf", self.alpha)
             return
         expect(needs, "cams", "cams/")
@@ -150,7 +150,7 @@ class PseudoLabels(PerImageStage):
         source = ctx.source(self.split)
         num_classes = len(source.classes)
         if "crf" in inputs:
-            alpha = self._alpha_of(inputs["crf"].name)
+            alpha = chosen_alpha(self.alpha, inputs["crf"].name)
             read = _crf_reader(inputs["crf"] / "crf", source, alpha)
             how: dict[str, Any] = {"alpha": alpha, "crf": True}
         else:
@@ -210,19 +210,6 @@ class PseudoLabels(PerImageStage):
                 )
             ]
         return result
-
-    def _alpha_of(self, stage: str) -> float:
-        """Returns the α whose result of the crf stage is meant.
-
-        Raises:
-          UserError: it is not set.
-        """
-        if not self.alpha:
-            raise UserError(
-                f"expected alpha, as {stage} has a result for each alpha, found none: set alpha to"
-                " one of them"
-            )
-        return self.alpha
 
     def _background(self, inputs: Mapping[str, Path]) -> tuple[Background, dict[str, Any]]:
         """Returns the background and how it was chosen, for the metrics."""

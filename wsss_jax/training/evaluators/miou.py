@@ -16,7 +16,7 @@ from wsss_jax.data.source import Record, Source
 from wsss_jax.errors import UserError
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.prediction import prediction
-from wsss_jax.ops.buckets import Batch, Plan, Sizes, choose_buckets
+from wsss_jax.ops.buckets import Batch, Plan, Sizes, choose_buckets, place
 from wsss_jax.ops.max_norm import EPSILON
 from wsss_jax.ops.resize import interpolation_matrix
 from wsss_jax.ops.sharding import data_mesh, replicated
@@ -93,8 +93,10 @@ class Miou(Evaluator):
         levels = 1 if self.output == "logits" else len(THRESHOLDS)
         total = np.zeros((levels, 3, method.num_classes + 1), np.int64)
         for batch in _batches(method, source, positions):
-            images, valid, records = _canvas(source, batch)
-            maps = np.asarray(predict(weights, images, valid))
+            records = [source[position] for position in batch.positions]
+            images = [decode_image(record["image"], record["id"]) for record in records]
+            placed = place(images, batch.bucket[0], batch.rows)
+            maps = np.asarray(predict(weights, *placed))
             for row, record in enumerate(records):
                 total += self._counts(method, record, maps[row])
         if jax.process_count() > 1:
@@ -143,15 +145,3 @@ def _batches(method: Method, source: Source, positions: range) -> list[Batch]:
     else:
         buckets = tuple(sorted(set(sizes)))
     return Plan(sizes, buckets, _BATCH_PIXELS, jax.local_device_count()).batches(positions)
-
-
-def _canvas(source: Source, batch: Batch) -> tuple[np.ndarray, np.ndarray, list[Record]]:
-    """Returns images at the top left of a padded batch, their valid masks and their records."""
-    shape = (batch.rows, *batch.bucket[0])
-    images, valid = np.zeros((*shape, 3), np.uint8), np.zeros(shape, bool)
-    records = [source[position] for position in batch.positions]
-    for row, record in enumerate(records):
-        image = decode_image(record["image"], record["id"])
-        height, width = image.shape[:2]
-        images[row, :height, :width], valid[row, :height, :width] = image, True
-    return images, valid, records
