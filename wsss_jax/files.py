@@ -74,10 +74,10 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def make_again(path: Path) -> str:
-    """Returns what to do about a damaged file, which a stage of a run may have made."""
+    """Returns what to do about a damaged or missing file, which a stage of a run may have made."""
     stage = path.parent.parent
     if not (stage / START).is_file():
-        return "make it again"
+        return "delete it and make it again" if path.exists() else "make it again"
     return f"make it again with --only {stage.name} --force"
 
 
