@@ -209,8 +209,8 @@ def measured(part: str, images: int, classes: int, folder: Path) -> dict[str, fl
     """Runs a part, with a few images first, and returns ``bytes`` and ``seconds``."""
     _, work = PARTS[part]
     work(FEW, classes, folder)
-    before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+    before = _status("VmRSS")
     start = time.process_time()
     work(images, classes, folder)
     return {"bytes": _status("VmHWM") - before, "seconds": time.process_time() - start}

@@ -1,7 +1,10 @@
 """Shared fixtures: array shapes are checked while testing; the CPU is the device."""
 
 import os
+import signal
 from pathlib import Path
+
+from hypothesis import HealthCheck, settings
 
 from tests.toys.compiler import FLAGS
 
@@ -10,7 +13,17 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # processes that tests start inherit.
 os.environ.setdefault("XLA_FLAGS", FLAGS)
 
-from jaxtyping import install_import_hook
+# A shell ignores Ctrl-C for what it starts in the background, and so would all processes of tests.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples in every run, however long they take; --hypothesis-profile=default draws others.
+settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("same")
+
+from jaxtyping import install_import_hook  # noqa: E402
 
 # Every function of the package is checked against its shape annotations while the tests run.
 install_import_hook("wsss_jax", "beartype.beartype")

@@ -1,5 +1,6 @@
 """Several recipes with several seeds: command line and runs."""
 
+import io
 import signal
 import sys
 from pathlib import Path
@@ -162,7 +163,9 @@ def test_a_killed_run_is_told_from_a_mistake(monkeypatch: pytest.MonkeyPatch, tm
     assert runs.run(one) == "stopped before it was finished"
 
 
-def test_an_interrupt_ends_the_run_and_waits_for_it(tmp_path: Path):
+def test_an_interrupt_ends_the_run_and_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     program = (
         "import pathlib, signal, sys, time\n"
         "def end(*_):\n"
@@ -170,24 +173,29 @@ def test_an_interrupt_ends_the_run_and_waits_for_it(tmp_path: Path):
         f"    pathlib.Path({str(tmp_path / 'saved')!r}).write_text('')\n"
         "    sys.exit(130)\n"
         "signal.signal(signal.SIGTERM, end)\n"
-        f"pathlib.Path({str(tmp_path / 'begun')!r}).write_text('')\n"
-        "time.sleep(60)\n"
+        "print('begun', flush=True)\n"
+        "time.sleep(600)\n"
     )
 
+    class Output(io.StringIO):
+        """The interrupt comes soon after the first line, while the next one is waited for."""
+
+        def write(self, text: str) -> int:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            return super().write(text)
+
     def interrupt(number: int, frame: object) -> None:
-        if (tmp_path / "begun").exists():
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    monkeypatch.setattr(sys, "stdout", output := Output())
     try:
         with pytest.raises(KeyboardInterrupt):
             runs._child([sys.executable, "-c", program])
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert (tmp_path / "saved").exists()
+    assert output.getvalue() == "begun\n" and (tmp_path / "saved").exists()
 
 
 def test_peak_memory_is_kept_over_attempts(tmp_path: Path):

@@ -27,3 +27,10 @@ def test_leftovers_of_killed_writes_are_removed(tmp_path: Path):
     remove_unfinished(tmp_path)
     left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert left == [".mine", "b.png"]
+
+
+def test_files_are_as_readable_as_others(tmp_path: Path):
+    (tmp_path / "other").write_bytes(b"")
+    with atomic_write(tmp_path / "file") as file:
+        file.write(b"written")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import wsss_jax
+from tests.toys.waiting import LONG
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -21,7 +22,7 @@ def test_contracts_of_imports_hold():
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LONG,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert " 0 broken" in run.stdout
@@ -52,7 +53,7 @@ def test_room_loads_none_of_the_libraries(room, libraries):
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LONG,
     )
     assert len(_modules(room)) > 2
     assert (run.returncode, run.stdout) == (0, "[]\n"), run.stderr

@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.toys.fake_recipe import write_recipe
+from tests.toys.waiting import LONG, until
 from wsss_jax import main as program
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.pipeline import guardian
@@ -134,14 +134,14 @@ def test_help_names_every_flag_and_recipe(capsys: pytest.CaptureFixture):
 def test_runs_quietly_and_a_second_run_starts_from_the_cache(command: Callable, recipe: Path):
     arguments = ("--config.work.mode=compile", "--only=work", "--force")
     first = command(*arguments)
-    out, err = first.communicate(timeout=120)
+    out, err = first.communicate(timeout=LONG)
     assert (first.returncode, err) == (0, "")
     assert "value 3 scales (0.5, 1.0)" in out and "stage" in out
     value = (recipe.parent / "bytes").read_bytes()
     cached = [p for p in (recipe.parent / "cache" / "wsss_jax" / "xla").rglob("*") if p.is_file()]
     assert cached
     second = command(*arguments)
-    assert second.communicate(timeout=120)[1] == "" and second.returncode == 0
+    assert second.communicate(timeout=LONG)[1] == "" and second.returncode == 0
     # A program from the cache computes the same bits.
     assert (recipe.parent / "bytes").read_bytes() == value
 
@@ -149,10 +149,10 @@ def test_runs_quietly_and_a_second_run_starts_from_the_cache(command: Callable, 
 def test_an_interrupt_while_libraries_are_imported_is_one_line(command: Callable, recipe: Path):
     library = recipe.parent / "ml_collections.py"  # in front of the real one
     library.write_text(
-        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(600)\n"
     )
     process = command()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=LONG)
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
 
 
@@ -203,14 +203,11 @@ def test_defects_keep_their_traceback(recipe: Path, monkeypatch: pytest.MonkeyPa
 
 def test_sigterm_ends_a_stage_and_the_folder_is_held_until_then(command: Callable, recipe: Path):
     process = command("--config.work.mode=wait")
-    deadline = time.monotonic() + 60
-    while not (recipe.parent / "run" / "work" / "begun").exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
+    until((recipe.parent / "run/work/begun").exists, lambda: process.poll() is None)
     second = command()  # the same folder at the same time
-    assert "another run (process" in second.communicate(timeout=60)[1] and second.returncode == 2
+    assert "another run (process" in second.communicate(timeout=LONG)[1] and second.returncode == 2
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=LONG)
     assert process.returncode == 130 and "Traceback" not in err and "to resume: python" in err
 
 
@@ -225,7 +222,7 @@ def two(command: Callable, *arguments: str) -> list[subprocess.Popen]:
 @pytest.mark.slow
 def test_a_process_that_hangs_is_named_to_those_that_wait_for_it(command: Callable):
     waiting, hanging = two(command, "--config.work.mode=late", "--wait_minutes=0.5")
-    _, err = waiting.communicate(timeout=300)
+    _, err = waiting.communicate(timeout=LONG)
     assert waiting.returncode == guardian.LOST
     (line,) = err.splitlines()
     expected = (
@@ -234,20 +231,20 @@ def test_a_process_that_hangs_is_named_to_those_that_wait_for_it(command: Callab
     )
     assert line.startswith(expected) and "--wait_minutes" in line
     # Without the first one, it ends, too.
-    assert hanging.communicate(timeout=300)[1].splitlines()[-1] == guardian.LOST_MESSAGE
+    assert hanging.communicate(timeout=LONG)[1].splitlines()[-1] == guardian.LOST_MESSAGE
     assert hanging.returncode == guardian.LOST
 
 
 @pytest.mark.slow
 def test_two_processes_share_one_run(command: Callable, recipe: Path):
     both = two(command, "--config.work.mode=share")
-    results = [process.communicate(timeout=120) for process in both]
+    results = [process.communicate(timeout=LONG) for process in both]
     assert [process.returncode for process in both] == [0, 0], results
     assert "value 3" in results[0][0] and "value 3" not in results[1][0]  # the first one speaks
     work = recipe.parent / "run" / "work"
     assert sorted(p.name for p in work.glob("part*")) == ["part0of2", "part1of2"]
     assert (work / "_DONE.json").exists()
-    assert command("--config.work.mode=share").communicate(timeout=60)[0].count("finished") == 1
+    assert command("--config.work.mode=share").communicate(timeout=LONG)[0].count("finished") == 1
 
 
 def test_incomplete_flags_for_several_processes_are_refused():

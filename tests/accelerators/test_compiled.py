@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tests.toys.waiting import LONG
 from wsss_jax.accelerators.chips import CHIPS, H100, V5E, V5P, chip_of
 from wsss_jax.accelerators.compiled import ProgramCost, sent_bytes
 from wsss_jax.accelerators.hlo import Collective, Instruction, Module
@@ -59,7 +60,7 @@ def on_four() -> ProgramCost:
         ),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LONG,
     )
     assert done.returncode == 0, done.stderr
     return ProgramCost.from_json(json.loads(done.stdout.splitlines()[-1]))

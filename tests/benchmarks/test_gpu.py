@@ -2,8 +2,9 @@
 
 import json
 import signal
+import subprocess
 import textwrap
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from benchmarks import gpu, gpu_recipe, gpu_tables
 from benchmarks.gpu_plan import CPU_TESTS, TESTS, Measurement, filling_batch, plan
+from tests.toys.waiting import LONG, until
 
 REPOSITORY = Path(gpu.__file__).resolve().parent.parent
 CHILD = """
@@ -18,12 +20,26 @@ CHILD = """
     arguments = json.loads(sys.argv[1])
     print(json.dumps({"first": 1}), flush=True)
     if arguments["work"] == "hangs":
-        subprocess.run([sys.executable, "-c", "import time; time.sleep(60)  # " + sys.argv[1]])
+        hang = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
+        subprocess.run([sys.executable, "-c", hang, arguments["begun"]])
     if arguments["work"] == "crashes":
         sys.exit("expected memory, found none")
     print("a message of a library")
     print(json.dumps({"second": arguments.get("batch")}), flush=True)
 """
+
+
+class Started(subprocess.Popen):
+    """A process that counts as started when what it hangs in has begun; then something is done."""
+
+    begun = Path()
+    then: Callable[[], object] = staticmethod(lambda: None)
+
+    def wait(self, timeout: float | None = None) -> int:
+        if timeout is not None and '"hangs"' in str(self.args):
+            until(self.begun.exists, lambda: self.poll() is None)
+            self.then()
+        return super().wait(timeout)
 
 
 @pytest.fixture
@@ -32,18 +48,20 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     script = tmp_path / "child.py"
     script.write_text(textwrap.dedent(CHILD))
     monkeypatch.setitem(gpu.SCRIPTS, "whole", str(script))
+    monkeypatch.setattr(Started, "begun", tmp_path / "begun")
+    monkeypatch.setattr(gpu.subprocess, "Popen", Started)
     return tmp_path / "results.jsonl"
 
 
-def measurement(work: str, limit: float = 60, **arguments: Any) -> Measurement:
-    return Measurement(work, 1, "whole", work, arguments, limit)
+def measurement(work: str, limit: float = LONG) -> Measurement:
+    return Measurement(work, 1, "whole", work, {"begun": str(Started.begun)}, limit)
 
 
 def processes_with(text: str) -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            line = path.read_text()
+            line = path.read_text(errors="replace")
         except OSError:
             continue
         found += [line] if text in line else []
@@ -51,12 +69,11 @@ def processes_with(text: str) -> list[str]:
 
 
 def test_a_hang_and_a_crash_cost_only_themselves(out: Path):
-    marker = f"marker {time.time()}"
-    wanted = [measurement("hangs", 2, marker=marker), measurement("crashes"), measurement("works")]
+    wanted = [measurement("hangs", 1), measurement("crashes"), measurement("works")]
     assert not gpu.run(wanted, out, 1000, "", "A")
     hung, crashed, worked = gpu.read(out)
-    assert (hung["status"], hung["first"]) == ("cut", 1) and hung["seconds"] < 30
-    assert processes_with(marker) == []
+    assert (hung["status"], hung["first"]) == ("cut", 1) and hung["seconds"] < LONG
+    until(lambda: not processes_with(str(Started.begun)))
     assert (crashed["status"], crashed["said"]) == ("failed", ["expected memory, found none"])
     assert (worked["status"], worked["first"], worked["second"]) == ("finished", 1, None)
     printed = gpu_tables.tables_of(gpu.latest(gpu.read(out), "A"))
@@ -66,7 +83,7 @@ def test_a_hang_and_a_crash_cost_only_themselves(out: Path):
 def test_a_second_call_does_what_is_left_and_tries_failures_last(out: Path):
     wanted = [measurement("crashes"), measurement("works")]
     gpu.run(wanted, out, 1000, "", "A")
-    again = [*wanted, Measurement("new", 1, "whole", "works", {"batch": 3}, 60)]
+    again = [*wanted, Measurement("new", 1, "whole", "works", {"batch": 3}, LONG)]
     gpu.run(again, out, 1000, "", "A")
     assert [one["name"] for one in gpu.read(out)] == ["crashes", "works", "new", "crashes"]
 
@@ -76,12 +93,12 @@ def test_nothing_is_started_without_time(out: Path, capsys: pytest.CaptureFixtur
     assert not out.exists() and "the rest waits" in capsys.readouterr().out
 
 
-def test_an_interruption_leaves_what_was_found(out: Path):
+def test_an_interruption_leaves_what_was_found(out: Path, monkeypatch: pytest.MonkeyPatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 2)
+    monkeypatch.setattr(Started, "then", lambda _: signal.setitimer(signal.ITIMER_REAL, 0.1))
     try:
         with pytest.raises(SystemExit) as ended:
             gpu.run([measurement(work) for work in ("works", "hangs", "new")], out, 1000, "", "A")

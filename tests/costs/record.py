@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tests.toys.compiler import FLAGS
+from tests.toys.compiler import FLAGS, devices
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECORD = Path(__file__).with_name("costs.json")
@@ -29,7 +29,7 @@ _TOLERANCES = {"flops": 0.005, "bytes": 0.03}
 """The relative differences that are accepted; others must be equal."""
 
 _FLAGS = (
-    f"--xla_force_host_platform_device_count={DEVICES}",
+    devices(DEVICES),
     # Costs are known before machine code is made, so this only saves time.
     "--xla_cpu_parallel_codegen_split_count=1",
     FLAGS,

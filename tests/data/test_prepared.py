@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.toys.waiting import until
 from wsss_jax.data import prepared
 from wsss_jax.data.prepared import PreparedSource, RecordBuilder, prepare
 from wsss_jax.data.sets.base import DataSettings
@@ -170,13 +171,30 @@ def _prepare_slowly(folder: Path) -> None:
     prepare(_builder(folder))
 
 
+class Endless(Numbers, skip_registration=True):
+    """Is never done with the second shard."""
+
+    name = "numbers"
+    reached = Path()
+
+    def records(self, positions: range) -> Iterator[Record]:
+        if positions.start:
+            self.reached.touch()
+            time.sleep(600)
+        yield from super().records(positions)
+
+
+def _prepare_endlessly(folder: Path) -> None:
+    Endless.reached = folder / "second_shard"
+    prepare(_builder(folder, Endless))
+
+
 def test_a_killed_preparation_is_redone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_prepare_slowly, args=[tmp_path])
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_prepare_endlessly, args=[tmp_path])
     process.start()
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("numbers/*/*incomplete*/*.array_record*")):
-        assert time.monotonic() < deadline and process.is_alive()
-        time.sleep(0.01)
+    until((tmp_path / "second_shard").exists, process.is_alive)
+    assert list(tmp_path.glob("numbers/*/*incomplete*/*.array_record*"))
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()

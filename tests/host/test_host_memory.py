@@ -6,7 +6,7 @@ import sys
 import pytest
 
 PROGRAM = """
-import ctypes, resource, sys, threading
+import ctypes, resource, statistics, sys, threading
 from wsss_jax.host.host_memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
@@ -15,14 +15,16 @@ libc = ctypes.CDLL("libc.so.6")
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
 
+def round_():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = libc.malloc(100 << 20)
+    ctypes.memset(block, 1, 100 << 20)
+    libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
 def rounds():
-    for number in range(6):
-        if number == 3:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        block = libc.malloc(100 << 20)
-        ctypes.memset(block, 1, 100 << 20)
-        libc.free(block)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    # The kernel may move pages meanwhile, which are then faults as well, but not in most rounds.
+    print(statistics.median([round_() for _ in range(10)][3:]))
 
 if sys.argv[2] == "thread":
     thread = threading.Thread(target=rounds)
@@ -41,5 +43,5 @@ def test_blocks_are_reused(where: str):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return int(done.stdout)
 
-    # Three blocks of 100 MiB have 76,800 pages of 4 KiB, or 150 of 2 MiB.
-    assert faults("keep") < 10 < faults("leave")
+    # A block of 100 MiB has 25,600 pages of 4 KiB, or 50 of 2 MiB.
+    assert faults("keep") < 5 < faults("leave")

@@ -3,11 +3,9 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import pytest
-
+from tests.toys.waiting import LONG, runs, until
 from wsss_jax.host.workers import worker_count
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -52,7 +50,7 @@ def run_program(folder: Path, mode: str) -> str:
     (folder / "program.py").write_text(_PROGRAM)
     command = [sys.executable, str(folder / "program.py"), mode]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    found = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    found = subprocess.run(command, capture_output=True, text=True, timeout=LONG, env=environment)
     assert found.stdout, found.stderr
     return found.stdout
 
@@ -67,12 +65,8 @@ def test_a_killed_worker_is_told_in_one_line(tmp_path: Path):
 
 
 def test_workers_do_not_outlive_a_killed_run(tmp_path: Path):
-    worker = Path(f"/proc/{run_program(tmp_path, 'orphan').strip()}")
-    for _ in range(50):
-        if not worker.exists() or "Z (zombie)" in (worker / "status").read_text():
-            return
-        time.sleep(0.1)
-    pytest.fail(f"process {worker.name} is still there")
+    worker = int(run_program(tmp_path, "orphan"))
+    until(lambda: not runs(worker))
 
 
 def test_worker_count():

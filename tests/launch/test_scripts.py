@@ -6,13 +6,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.toys.waiting import LONG, until
 from wsss_jax.main import _parser
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
@@ -28,7 +28,7 @@ def call(script: str, *arguments: str, **environment: str) -> subprocess.Complet
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LONG,
     )
 
 
@@ -133,13 +133,15 @@ def test_a_run_on_a_spot_slice_outlives_preemption(tmp_path: Path):
         esac
         """,
     )
-    # The first run is taken away with its slice; the second one ends with status 3.
+    # The first run is taken away with its slice, and so is the shell that would note its status;
+    # the second one ends with status 3.
     program(
         home / "wsss_jax/.venv/bin/python",
         f"""
         [ "$1 $2" = "-m pip" ] && exit
         echo "$*" >> {tmp_path}/runs
         [ $(wc -l < {tmp_path}/runs) -gt 1 ] && exit 3
+        kill -KILL $PPID
         echo SUSPENDED > {tmp_path}/state
         exit 75
         """,
@@ -247,6 +249,9 @@ def slurm(tmp_path: Path) -> Path:
     tools.mkdir()
     program(
         tools / "srun",
+        f"""
+        begun={tmp_path}/srun_begun
+        """
         """
         shift # --kill-on-bad-exit=1
         export SLURM_STEP_NUM_TASKS=2 SLURM_NTASKS=2 SLURM_STEP_NODELIST=localhost
@@ -256,6 +261,7 @@ def slurm(tmp_path: Path) -> Path:
           pids+=($!)
         done
         trap 'signaled=yes; kill -TERM "${pids[@]}"' TERM
+        touch "$begun" # From here on it passes signals on to both.
         status=0
         for pid in "${pids[@]}"; do
           while signaled=; wait "$pid"; code=$?; [ -n "$signaled" ]; do :; done
@@ -285,28 +291,29 @@ def test_a_job_that_is_asked_to_stop_is_put_into_the_queue_again(slurm: Path, tm
         f"""
         trap 'exit 75' TERM
         echo "$*" >> {tmp_path}/started
-        for _ in $(seq 200); do sleep 0.1; done
+        for _ in $(seq 3000); do sleep 0.1; done
         """,
     )
     job = batch(slurm, RUN, PYTHON=str(python))
-    for _ in range(100):
-        started = (tmp_path / "started").read_text() if (tmp_path / "started").exists() else ""
-        if started.count("\n") == 2:
-            break
-        time.sleep(0.1)
+    started = tmp_path / "started"
+    both = lambda: started.exists() and started.read_text().count("\n") == 2  # noqa: E731
+    until(lambda: both() and (tmp_path / "srun_begun").exists(), lambda: job.poll() is None)
     job.send_signal(signal.SIGUSR1)
-    text, _ = job.communicate(timeout=30)
+    text, _ = job.communicate(timeout=LONG)
     assert job.returncode == 0, text
     assert "the run has saved; job 4711 goes on later" in text
     assert (tmp_path / "scontrol").read_text() == "requeue 4711\n"
-    assert started.splitlines() == [f"-m wsss_jax.main --status_if_stopped 75 {' '.join(RUN)}"] * 2
+    assert (
+        started.read_text().splitlines()
+        == [f"-m wsss_jax.main --status_if_stopped 75 {' '.join(RUN)}"] * 2
+    )
 
 
 @pytest.mark.parametrize("status", [0, 2, 1])
 def test_a_job_that_ends_by_itself_is_not(slurm: Path, tmp_path: Path, status: int):
     python = program(tmp_path / "python", f"exit {status}")
     job = batch(slurm, RUN, PYTHON=str(python))
-    text, _ = job.communicate(timeout=30)
+    text, _ = job.communicate(timeout=LONG)
     assert job.returncode == status, text
     assert not (tmp_path / "scontrol").exists()
 
@@ -314,7 +321,7 @@ def test_a_job_that_ends_by_itself_is_not(slurm: Path, tmp_path: Path, status: i
 def test_a_dry_run_of_a_job_shows_its_command(slurm: Path):
     dry = {"DRY_RUN": "1", "PYTHON": sys.executable}
     job = batch(slurm, ("--config", "cam_shapes", "--workdir", "/nowhere/x"), **dry)
-    text, _ = job.communicate(timeout=60)
+    text, _ = job.communicate(timeout=LONG)
     assert job.returncode == 0, text
     first, *plan = text.splitlines()
     assert first.startswith("srun --kill-on-bad-exit=1 ")
@@ -322,7 +329,7 @@ def test_a_dry_run_of_a_job_shows_its_command(slurm: Path):
     assert "stages" in plan
     for arguments, environment in (((), {}), (RUN, {"PYTHON": "/nowhere/python"})):
         job = batch(slurm, arguments, **environment)
-        text, _ = job.communicate(timeout=30)
+        text, _ = job.communicate(timeout=LONG)
         assert job.returncode == 2 and text.startswith("error: ") and text.count("\n") == 1
 
 
@@ -335,16 +342,13 @@ def test_two_real_processes_stop_and_go_on_under_slurm(slurm: Path, tmp_path: Pa
     two = {"PYTHON": sys.executable, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     job = batch(slurm, arguments, **two)
     log = tmp_path / "w/train/metrics.jsonl"
-    for _ in range(600):
-        if job.poll() is not None or (log.is_file() and log.read_text().count("\n") > 3):
-            break
-        time.sleep(0.2)
+    until(lambda: job.poll() is not None or (log.is_file() and log.read_text().count("\n") > 3))
     job.send_signal(signal.SIGUSR1)
     text, _ = job.communicate(timeout=120)
     assert job.returncode == 0 and "goes on later" in text, text
     stopped_at = len(log.read_text().splitlines())
     assert stopped_at < 60
     job = batch(slurm, arguments, **two)
-    text, _ = job.communicate(timeout=300)
+    text, _ = job.communicate(timeout=LONG)
     assert job.returncode == 0 and "goes on later" not in text, text
     assert json.loads((tmp_path / "w/results.json").read_text())

@@ -133,14 +133,14 @@ def test_padding_does_not_change_results(size: tuple[int, int]):
 
 def test_images_of_similar_sizes_share_a_program():
     programs: Any = mean_field._last_message
-    before = programs._cache_size()
+    programs.clear_cache()  # of what other tests have compiled
     for height in (41, 43, 46):
         image, few = draw(height, height, 44)
         many = draw(height, height, 44, labels=4)[1]
         crf = DenseCrf(image, gaussian=(3, 3), bilateral=(9, 30, 10), mean_field=DeviceMeanField)
         for unary, iterations in ((few, 1), (many, 2)):
             crf.infer(unary, iterations)
-    assert programs._cache_size() == before + 1
+    assert programs._cache_size() == 1
 
 
 def test_numbers_are_rounded_up_to_few():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.toys.waiting import LONG, runs, until
 from wsss_jax.pipeline import guardian
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -35,7 +36,7 @@ def watched(program: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("status", [0, 2, 75])
 def test_statuses_and_messages_pass(status: int):
     says = "print('out'); print('err', file=sys.stderr); os.write(2, b'E11 from C\\n');"
-    out, err = (process := watched(f"{says} sys.exit({status})")).communicate(timeout=30)
+    out, err = (process := watched(f"{says} sys.exit({status})")).communicate(timeout=LONG)
     assert process.returncode == status
     assert out == "out\n" and sorted(err.splitlines()) == ["E11 from C", "err"]
 
@@ -43,41 +44,46 @@ def test_statuses_and_messages_pass(status: int):
 def test_a_lost_process_is_one_line():
     end = "sys.stdout.flush(); os.abort()"
     says = f"os.write(2, b'E11 about the weather\\n{FATAL}\\n*** Check failure ***\\n');"
-    out, err = (process := watched(says + end)).communicate(timeout=30)
+    out, err = (process := watched(says + end)).communicate(timeout=LONG)
     assert process.returncode == guardian.LOST and out == ""
     assert err.splitlines() == ["E11 about the weather", guardian.LOST_MESSAGE]
 
 
 def test_another_fatal_signal_is_named():
-    out, err = (process := watched("os.kill(os.getpid(), 9)")).communicate(timeout=30)
+    out, err = (process := watched("os.kill(os.getpid(), 9)")).communicate(timeout=LONG)
     assert process.returncode == 137 and out == ""
     assert err == "error: this process was ended by SIGKILL\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_signals_pass_once(number: signal.Signals):
+    # The second signal is sent when the first one has arrived, and ends the process.
     count = f"count = []; signal.signal({int(number)}, lambda *_: count.append(1));"
-    wait = "print('ready', flush=True); time.sleep(1.5); sys.exit(40 + len(count))"
-    process = watched(f"{count} {wait}")
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    process.communicate(timeout=30)
+    end = "ended = []; signal.signal(signal.SIGHUP, lambda *_: ended.append(1));"
+    wait = (
+        "print('ready', flush=True)\n"
+        "while not count: time.sleep(0.01)\n"
+        "print('counted', flush=True)\n"
+        "while not ended: time.sleep(0.01)\n"
+        "sys.exit(40 + len(count))"
+    )
+    process = watched(f"{count} {end} {wait}")
+    assert process.stdout is not None
+    for line, sent in (("ready\n", number), ("counted\n", signal.SIGHUP)):
+        assert process.stdout.readline() == line
+        process.send_signal(sent)
+    process.communicate(timeout=LONG)
     assert process.returncode == 41
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux does this")
 def test_a_killed_guardian_takes_its_process_along():
-    process = watched("print(os.getpid(), flush=True); time.sleep(60)")
+    process = watched("print(os.getpid(), flush=True); time.sleep(600)")
     assert process.stdout is not None
     child = int(process.stdout.readline())
     process.kill()
-    process.communicate()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{child}/stat").exists():
-        if Path(f"/proc/{child}/stat").read_text().rsplit(")")[1].split()[0] == "Z":
-            break  # dead, and only not yet collected
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    process.communicate(timeout=LONG)  # ends when the child has let go of its output
+    until(lambda: not runs(child))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.toys.waiting import LONG, until
 from wsss_jax.files import read_json
 from wsss_jax.training.loop import STEPS_AHEAD
 
@@ -90,7 +91,7 @@ class Machine:
         """(exit status, what was printed) of a run into the folder `name`."""
         process = self.start(name, stage, count, what)
         try:
-            out, _ = process.communicate(timeout=300)
+            out, _ = process.communicate(timeout=LONG)
         finally:
             process.kill()
         return process.returncode, out
@@ -163,10 +164,8 @@ def test_killed_from_outside_at_any_moment(tmp_path: Path):
         name = f"killed_{number}"
         for sign in ("train/metrics.jsonl", "train/checkpoints/5", "cam_train/cams"):
             process = machine.start(name)
-            deadline = time.monotonic() + 120
-            while not (tmp_path / name / sign).exists() and process.poll() is None:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            there = (tmp_path / name / sign).exists
+            until(lambda there=there, process=process: there() or process.poll() is not None)
             time.sleep(chance.uniform(0, 1))
             process.kill()
             process.communicate()

@@ -231,7 +231,7 @@ def test_a_child_that_outlives_its_run_holds_nothing(tmp_path: Path):
         # Only the child knows when it has let go of what it inherited.
         "    if child == 0:\n"
         "        print(os.getpid(), flush=True)\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(600)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", held, str(tmp_path / "w")], stdout=subprocess.PIPE, text=True

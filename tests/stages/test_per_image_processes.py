@@ -4,9 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+from tests.toys.waiting import LONG, runs, until
 from wsss_jax.host.workers import worker_count
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -16,18 +16,34 @@ _PROGRAM = """
 import functools, os, signal, sys, time
 from pathlib import Path
 
+def until(condition):
+    while not condition():
+        time.sleep(0.01)
+
 def finish(position, paths):
+    folder = Path(sys.argv[1])
+    if sys.argv[2:] == ["together"]:  # no process does everything before the other one has begun
+        (folder / f"begun{os.getpid()}").touch()
+        until(lambda: len(list(folder.glob("begun*"))) == 2)
+    if sys.argv[2:] == ["interrupted"] and position >= 4:
+        (folder / f"waits{os.getpid()}").touch()
+        until((folder / "interrupted").exists)
     if sys.argv[2:] == ["killed"] and position == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     if sys.argv[2:] == ["wrong"] and position == 5:
         raise ValueError("no such thing")
-    time.sleep(0.05)
     part = paths[0].with_suffix(".part")
     part.write_text(str(os.getpid()))
     part.rename(paths[0])
     return "jax" in sys.modules
 
+def interrupt(*_):
+    (Path(sys.argv[1]) / "interrupted").touch()
+    raise KeyboardInterrupt
+
 if __name__ == "__main__":
+    if sys.argv[2:] == ["interrupted"]:
+        signal.signal(signal.SIGINT, interrupt)
     from wsss_jax.errors import UserError
     from wsss_jax.progress import Progress
     from wsss_jax.stages.per_image import ImageWork, run_on_images
@@ -63,14 +79,14 @@ def program(folder: Path, *mode: str) -> subprocess.Popen[str]:
 
 
 def test_worker_processes_finish_images_and_import_no_jax(tmp_path: Path):
-    output, errors = program(tmp_path).communicate(timeout=120)
+    output, errors = program(tmp_path, "together").communicate(timeout=LONG)
     assert output == f"begun\n{worker_count(2, 40)} True {{False}}\n", errors
     pids = {path.read_text() for path in (tmp_path / "made").iterdir()}
     assert len(pids) == 2 and len(list((tmp_path / "made").iterdir())) == 40
 
 
 def test_a_killed_process_is_told_in_one_line(tmp_path: Path):
-    output, errors = program(tmp_path, "killed").communicate(timeout=120)
+    output, errors = program(tmp_path, "killed").communicate(timeout=LONG)
     assert (
         "expected 2 processes to finish, found that one was killed" in output
         and output.count("\n") == 2
@@ -79,26 +95,25 @@ def test_a_killed_process_is_told_in_one_line(tmp_path: Path):
 
 def test_a_mistake_in_a_process_names_its_image(tmp_path: Path):
     run = program(tmp_path, "wrong")
-    errors = run.communicate(timeout=120)[1]
+    errors = run.communicate(timeout=LONG)[1]
     assert run.returncode == 1 and errors.endswith("ValueError: no such thing\nimage toy5\n")
     assert {"toy0.txt", "toy1.txt"} <= {path.name for path in (tmp_path / "made").iterdir()}
 
 
 def test_control_c_ends_the_processes_and_keeps_what_is_finished(tmp_path: Path):
-    run = program(tmp_path)
+    run = program(tmp_path, "interrupted")
     made = tmp_path / "made"
-    for _ in range(600):
-        if made.is_dir() and len(list(made.glob("*.txt"))) >= 2:
-            break
-        time.sleep(0.05)
+    # Both processes are in the middle of an image, and go on when the first one was told.
+    until(lambda: len(list(tmp_path.glob("waits*"))) == 2, lambda: run.poll() is None)
+    assert len(list(made.iterdir())) == 4
     os.killpg(run.pid, signal.SIGINT)
-    errors = run.communicate(timeout=60)[1]
+    errors = run.communicate(timeout=LONG)[1]
     assert "KeyboardInterrupt" in errors and "one was killed" not in errors
     files = list(made.iterdir())
-    assert 2 <= len(files) < 40 and all(path.suffix == ".txt" for path in files)
-    for pid in {path.read_text() for path in files}:
-        assert not Path(f"/proc/{pid}").exists()
+    # Four images were under way or waited for a process; no others are begun after Ctrl-C.
+    assert 4 <= len(files) <= 8 and all(path.suffix == ".txt" for path in files)
+    assert not any(runs(int(path.read_text())) for path in files)
     stamps = {path: path.stat().st_mtime_ns for path in files}
-    program(tmp_path).communicate(timeout=120)
+    program(tmp_path).communicate(timeout=LONG)
     assert len(list(made.iterdir())) == 40
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())

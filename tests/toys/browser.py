@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.toys.waiting import LONG
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -38,11 +40,13 @@ class Browser:
         os.close(back)
         self._pending, self._number, self._session = b"", 0, ""
         self.errors: list[str] = []
+        self._loaded: set[str] = set()
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Calls a method of the protocol and waits for its result."""
@@ -52,13 +56,13 @@ class Browser:
             message["sessionId"] = self._session
         os.write(self._out, json.dumps(message).encode() + b"\0")
         while True:
-            found = self._receive(60)
+            found = self._receive()
             if found.get("id") == self._number:
                 assert "error" not in found, f"{method}: {found['error']}"
                 return found["result"]
 
-    def _receive(self, seconds: float) -> dict[str, Any]:
-        end = time.monotonic() + seconds
+    def _receive(self) -> dict[str, Any]:
+        end = time.monotonic() + LONG
         while b"\0" not in self._pending:
             ready, _, _ = select.select([self._in], [], [], max(0.0, end - time.monotonic()))
             assert ready, "Chromium does not answer"
@@ -76,6 +80,8 @@ class Browser:
             self.errors.append(str(params["args"]))
         elif found.get("method") == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.errors.append(params["entry"]["text"])
+        elif found.get("method") == "Page.lifecycleEvent" and params["name"] == "load":
+            self._loaded.add(params["loaderId"])
         return found
 
     def open(self, page: Path, width: int, height: int, *, dark: bool = False) -> None:
@@ -90,8 +96,11 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=page.resolve().as_uri())
-        self.wait("document.readyState === 'complete'")
+        opened = self.call("Page.navigate", url=page.resolve().as_uri())
+        assert "errorText" not in opened, opened
+        # The page before may answer for a while yet, and may be the same file.
+        while opened["loaderId"] not in self._loaded:
+            self._receive()
 
     def run(self, script: str) -> Any:
         """Evaluates JavaScript in the page and returns its value, also that of a promise."""
@@ -101,9 +110,9 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 60) -> None:
+    def wait(self, condition: str) -> None:
         """Waits until a condition in JavaScript holds."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + LONG
         while not self.run(condition):
             assert time.monotonic() < end, f"{condition} is still false; errors: {self.errors}"
             time.sleep(0.05)

@@ -13,3 +13,12 @@ if HAS_EMITTER_SWITCH:
 
 FLAGS = " ".join(f"--{name}={json.dumps(value)}" for name, value in QUICK.items())
 """The same for the variable XLA_FLAGS."""
+
+
+def devices(count: int) -> str:
+    """Flags for so many CPU devices, which wait for each other however busy the machine is.
+
+    XLA otherwise ends a process in which one of them is 40 seconds behind the others.
+    """
+    patience = "--xla_cpu_collective_call_terminate_timeout_seconds=3600"
+    return f"--xla_force_host_platform_device_count={count} {patience}"

@@ -21,7 +21,7 @@ class Work(Stage):
         ctx.log(f"value {self.value} scales {self.scales}")
         (ctx.stage_dir / "begun").write_text("")
         if self.mode == "wait":
-            time.sleep(60)
+            time.sleep(600)
         if self.mode == "share":
             (ctx.stage_dir / f"part{ctx.process_index}of{ctx.process_count}").write_text("")
         if self.mode == "late" and ctx.process_index == 1:

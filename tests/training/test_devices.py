@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.toys import light_methods
-from tests.toys.compiler import FLAGS
+from tests.toys.compiler import FLAGS, devices
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VARIANTS = {
@@ -152,7 +152,7 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What the program above measured; in a process of its own, for devices are counted once."""
-    flags = f"--xla_force_host_platform_device_count=8 {FLAGS}"  # it compiles longer than it runs
+    flags = f"{devices(8)} {FLAGS}"  # it compiles longer than it runs
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path_factory.mktemp("network")), json.dumps(CASES)],
         cwd=REPOSITORY,

@@ -11,17 +11,11 @@ import numpy as np
 import pytest
 
 from tests.toys.toy_training import batches, same, train
+from tests.toys.waiting import until
 from wsss_jax.ops.sharding import data_mesh
 from wsss_jax.training import loop, placement
 from wsss_jax.training.metrics import read_metrics
 from wsss_jax.training.placement import BATCHES_AHEAD, placed_ahead
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_two_batches_wait_on_the_devices_and_no_more(monkeypatch: pytest.MonkeyPatch):
@@ -112,7 +106,9 @@ def test_a_run_that_was_killed_continues_with_the_next_untrained_batch(
 
 
 def test_no_thread_is_left_behind(tmp_path: Path):
+    before = set(threading.enumerate())  # other tests may have left some
     train(tmp_path / "whole", 3)
     with pytest.raises(PowerCut):
         train(tmp_path / "cut", 9, at={2: cut_power})
-    until(lambda: not [t for t in threading.enumerate() if "grain-thread-prefetch" in t.name])
+    left = lambda: [t.name for t in set(threading.enumerate()) - before]  # noqa: E731
+    until(lambda: not [name for name in left() if "grain-thread-prefetch" in name])

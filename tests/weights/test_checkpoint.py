@@ -282,13 +282,15 @@ def test_training_leaves_inert_values_behind(tmp_path: Path):
     }
     for write in (write_zip, write_legacy):
         write(tmp_path / "w", value)
-        tracemalloc.start()
-        found = read_checkpoint(tmp_path / "w")
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+        peaks = []
+        for _ in range(2):  # Now and then, Python allocates its table of strings anew, 4 MB.
+            tracemalloc.start()
+            found = read_checkpoint(tmp_path / "w")
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
         assert_equal_bits(found.arrays, {"conv.weight": np.ones((2, 3))})
         assert found.notes == ("took state_dict",)
-        assert peak < 10**6  # the optimizer's state would take eight times as much
+        assert min(peaks) < 10**6  # the optimizer's state would take eight times as much
 
 
 def test_scripted_networks(torch_folder: Path):

@@ -59,24 +59,31 @@ def watch(command: Sequence[str]) -> int:
     """
     direct = os.dup(2)
     os.set_inheritable(direct, True)
-    child = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        pass_fds=(direct,),
-        env={**os.environ, _STDERR: str(direct)},
-        start_new_session=True,  # so that Ctrl-C reaches it once, from here
-        preexec_fn=_dies_with_parent() if sys.platform.startswith("linux") else None,
-    )
+    child: subprocess.Popen[bytes] | None = None
+    early: list[int] = []  # signals that came before there was a child
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         del frame
-        child.send_signal(number)
+        if child is None:
+            early.append(number)
+        else:
+            child.send_signal(number)
 
     previous = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
     lost = threading.Event()
-    relay = threading.Thread(target=_relay, args=(child.stderr, lost))
-    relay.start()
     try:
+        child = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            pass_fds=(direct,),
+            env={**os.environ, _STDERR: str(direct)},
+            start_new_session=True,  # so that Ctrl-C reaches it once, from here
+            preexec_fn=_dies_with_parent() if sys.platform.startswith("linux") else None,
+        )
+        for number in early:
+            child.send_signal(number)
+        relay = threading.Thread(target=_relay, args=(child.stderr, lost))
+        relay.start()
         status = child.wait()
         relay.join()
     finally:
