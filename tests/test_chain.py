@@ -1,6 +1,7 @@
 """The whole chain, from labels to a network and the server's archive, in one command."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,10 @@ def test_the_built_in_data(
     assert main.main(command) == 0
     out = capsys.readouterr().out
     for split, stage in (("train", "walk"), ("val", "masks_val")):
-        assert f"masks of {split}: {workdir / stage / 'masks'}\n" in out
+        scores = read_json(workdir / f"eval_{stage}" / "metrics.json")
+        told = f"best masks of {split} ({stage}, {100 * scores['miou']:.1f} % mIoU"
+        assert re.search(rf"^{re.escape(told)}.*\): {workdir / stage / 'masks'}$", out, re.M)
+    assert f"wsss_jax.predict --workdir {workdir} --images PHOTOS --out RESULT\n" in out
     results = read_json(workdir / "results.json")["stages"]
     assert set(results) == set(STAGES)
     ids = [path.stem for path in sorted((workdir / "cam" / "cams").iterdir())]

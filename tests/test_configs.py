@@ -282,7 +282,7 @@ def test_dry_run_of_the_built_in_data(
 def test_dry_run_without_the_data(tmp_path: Path):
     c = _load("cam_shapes")
     c.data = _load("cam_voc").data
-    text = dry_run.describe(c, tmp_path / "run", (), False)
+    text = dry_run.describe(c, tmp_path / "run", (), False).text
     assert "18 epochs of floor(images / 16), images not counted" in text
     assert "20 classes (assumed)" in text
 
@@ -296,7 +296,7 @@ def test_dry_run_counts_steps_without_preparing_the_data(
     monkeypatch.setattr(Shapes, "builder", lambda data, split: builder)
     c = _load("cam_shapes")
     c.train.batch_size = 4
-    text = dry_run.describe(c, tmp_path / "run", (), False)
+    text = dry_run.describe(c, tmp_path / "run", (), False).text
     assert "steps        450 = 18 epochs of floor(103 images / 4)" in text
     assert "train: 103 images, to be prepared on the first run" in text
     assert "backbone tiny, 6 classes\n" in text
@@ -304,6 +304,6 @@ def test_dry_run_counts_steps_without_preparing_the_data(
 
 @pytest.mark.slow
 def test_dry_run_of_the_published_recipe(tmp_path: Path):
-    text = dry_run.describe(_load("seam_voc"), tmp_path / "run", (), False)
+    text = dry_run.describe(_load("seam_voc"), tmp_path / "run", (), False).text
     assert "104,489,536 trained, 868,672 frozen" in text  # 105.4 M with SEAM's heads
     assert "lr 0.1 (x10): 287,296 parameters" in text

@@ -74,7 +74,11 @@ def _parser() -> Parser:
         help="delete and run again the stages whose settings differ (with --only: the stages it"
         " names) and everything that was made from them",
     )
-    add("--dry_run", action="store_true", help="print the plan and all settings, change nothing")
+    add(
+        "--dry_run",
+        action="store_true",
+        help="print the plan and all settings, change nothing; refuses what the run would refuse",
+    )
     add(
         "--topology",
         metavar="TPU",
@@ -153,7 +157,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         from wsss_jax.pipeline import dry_run
 
-        print(dry_run.describe(config, workdir, options.only, options.force), flush=True)
+        plan = dry_run.describe(config, workdir, options.only, options.force)
+        print(plan.text, flush=True)
+        if options.topology is None and plan.refused:
+            raise UserError(plan.refused[0])
         if options.topology is not None:
             print(f"\non {options.topology}")
             for line in dry_run.on_topology(config, options.only, options.topology):

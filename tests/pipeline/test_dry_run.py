@@ -1,7 +1,13 @@
-"""The plan of a run ends with the reasons for which it would be refused."""
+"""A plan ends with the reasons for which the run would be refused, and then fails like the run."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+
+from tests.toys.adding_stages import make_workdir
+from wsss_jax import main
 from wsss_jax.files import write_json
 from wsss_jax.pipeline import dry_run
 from wsss_jax.pipeline.config import read_recipe
@@ -10,18 +16,78 @@ from wsss_jax.pipeline.config import read_recipe
 def last_lines(workdir: Path, *only: str) -> list[str]:
     overrides = ("--config.data.root=/nowhere", "--config.train.batch_size=4")
     config = read_recipe("seam_own_light", overrides)
-    text = dry_run.describe(config, workdir, only, force=False)
-    return text.partition("this run would be refused\n")[2].splitlines()
+    plan = dry_run.describe(config, workdir, only, force=False)
+    lines = plan.text.partition("this run would be refused\n")[2].splitlines()
+    assert [line.strip() for line in lines] == list(plan.refused)
+    return lines
 
 
 def test_refusals_stand_last(tmp_path: Path):
     write_json(tmp_path / "run/threshold/other.json", {})
-    data, stage = last_lines(tmp_path / "run")
-    assert "split train: data not found (expected a data set at /nowhere, found no such" in data
+    stage, data = last_lines(tmp_path / "run")
+    assert "expected a data set at /nowhere, found no such folder: check data.root" in data
     assert "stage threshold: " in stage and "was not made by this program" in stage
 
 
 def test_a_plan_that_works_has_none(tmp_path: Path):
     config = read_recipe("cam_shapes", (f"--config.data.data_dir={tmp_path}",))
-    text = dry_run.describe(config, tmp_path / "run", ("train",), force=False)
-    assert "would be refused" not in text
+    plan = dry_run.describe(config, tmp_path / "run", ("train",), force=False)
+    assert "would be refused" not in plan.text and not plan.refused
+
+
+def refused(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    """The line with which a command is refused, which is that of its dry run."""
+    last = []
+    for dry in (["--dry_run"], []):
+        assert main.main(["main", *command, *dry]) == 2
+        said = capsys.readouterr()
+        last.append(said.err.splitlines()[-1])
+        assert ("this run would be refused" in said.out) == bool(dry)
+    assert len(set(last)) == 1, last
+    return last[0]
+
+
+def test_what_is_not_there_is_refused_like_in_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    workdir = make_workdir(tmp_path, monkeypatch)
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(RECIPE.format(root=str(tmp_path / "nowhere")))
+    command = [f"--config={recipe}", f"--workdir={workdir}"]
+    assert refused(capsys, *command) == (
+        f"error: expected a data set at {tmp_path / 'nowhere'}, found no such folder: check"
+        " data.root"
+    )
+    told = refused(capsys, *command, "--config.a.init_weights=gone.npz")
+    assert told == (
+        "error: stage a: expected a file at gone.npz (init_weights), found none; set"
+        " --config.a.init_weights"
+    )
+    write_json(workdir / "a/other.json", {})
+    assert "stage a: " in refused(capsys, *command)
+
+
+RECIPE = """
+from tests.toys.adding_stages import adding_config
+from wsss_jax.data.sets.base import DataSettings
+
+def get_config():
+    c = adding_config()
+    c.data = DataSettings.defaults("voc2012", root={root!r})
+    c.a.split = "train"
+    return c
+"""
+
+
+def test_weights_of_another_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "data"))
+    arrays: dict[str, Any] = {"params/backbone/conv/kernel": np.zeros((3, 3, 3, 8))}
+    np.savez(tmp_path / "other.npz", **arrays)
+    command = ["--config=cam_shapes", f"--workdir={tmp_path / 'run'}", "--only=train"]
+    command += ["--config.data.train_images=16", "--config.data.val_images=2"]
+    command.append(f"--config.train.init_weights={tmp_path / 'other.npz'}")
+    told = refused(capsys, *command)
+    assert told.startswith("error: stage train: expected the ") and "other.npz" in told
+    assert "use the file of this network" in told and not (tmp_path / "run/train").exists()

@@ -19,6 +19,7 @@ class Add(Stage):
     outputs = ("value",)
     no_effect = frozenset({"log_every"})
 
+    split: str = ""
     add: float = 1.0
     sizes: tuple[int, ...] = ()
     more: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -126,7 +126,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest
         raise ImportError(name)
 
     monkeypatch.setattr(clip_tokenizer.importlib, "import_module", absent)
-    with pytest.raises(UserError, match=r"library ftfy.*pip install 'wsss-jax\[clip\]'"):
+    with pytest.raises(UserError, match=r"library ftfy.*pip install ftfy"):
         ClipTokenizer(tmp_path)
 
 

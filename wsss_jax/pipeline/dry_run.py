@@ -2,9 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from ml_collections import ConfigDict
 
@@ -19,8 +19,20 @@ from wsss_jax.pipeline.differences import differences
 from wsss_jax.stages.base import SplitSize, Stage
 
 
-def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bool) -> str:
-    """Returns the plan as text, without writing anything or allocating arrays.
+class Plan(NamedTuple):
+    """What a command would do.
+
+    Attributes:
+      text: the description.
+      refused: the reasons for which the run would be refused, the one that it would tell first.
+    """
+
+    text: str
+    refused: tuple[str, ...]
+
+
+def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bool) -> Plan:
+    """Describes a run, without writing anything or allocating arrays.
 
     Raises:
       UserError: the config is wrong, or its batch cannot be sharded over the devices.
@@ -28,6 +40,7 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
     nodes = run.checked(config, only)
     sizes, digests, remarks = _data(config, nodes)
     plain = json.loads(config.to_json_best_effort())
+    beforehand = record.decide(nodes, plain, {}, workdir, only, force)
     decisions = record.decide(nodes, plain, digests, workdir, only, force)
     lines = [f"workdir {workdir}" + ("" if workdir.exists() else " (new)")]
     lines += ["", "different from the defaults", *_different(config), "", "stages"]
@@ -41,7 +54,8 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
         )
     lines += ["", "data"]
     for split in sorted(digests):
-        lines.append(f"  {split}: {remarks[split]}")
+        missing = "" if split in sizes else "data not found: "
+        lines.append(f"  {split}: {missing}{remarks[split]}")
     for node in nodes:
         try:
             own = node.stage.describe(sizes, asked=not only or node.name in only)
@@ -52,11 +66,33 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
     lines += ["", "values (replace one with --config.KEY=VALUE)"]
     lines += [f"  {key} = {value!r}" for key, value in flatten(config.to_dict())]
     wanted = {s for n in nodes if not only or n.name in only for s in n.stage.splits()}
-    refused = [f"split {s}: {remarks[s]}" for s in sorted(wanted) if s not in sizes]
-    refused += [f"stage {d.node.name}: {d.reason}" for d in decisions if d.action == "refuse"]
+    refused = [*run.refused(beforehand), *run.missing_files(beforehand)]
+    refused += [remarks[split] for split in sorted(wanted) if split not in sizes]
+    refused += run.refused(decisions)
+    refused += _unfit(config, [d for d in decisions if d.action in run.BEGINS], digests, sizes)
+    refused = list(dict.fromkeys(refused))
     if refused:  # It stands last, where it is seen.
         lines += ["", "this run would be refused", *(f"  {line}" for line in refused)]
-    return "\n".join(lines)
+    return Plan("\n".join(lines), tuple(refused))
+
+
+def _unfit(
+    config: ConfigDict,
+    decisions: Sequence[record.Decision],
+    digests: Mapping[str, str | None],
+    sizes: Mapping[str, SplitSize],
+) -> Iterator[str]:
+    """Yields what stages would refuse of the data and of files, as far as these are there."""
+    gone = {d.node.name for d in decisions if None in d.parts["files"].values()}
+    nodes = [d.node for d in decisions if d.node.name not in gone]
+    ready = [n for n in nodes if None not in [digests[s] for s in n.stage.splits()]]
+    yield from run.data_refusals(config, tuple(ready))
+    for node in (node for node in nodes if node not in ready):
+        classes = [sizes[split].classes for split in node.stage.splits() if split in sizes]
+        try:
+            node.stage.check_files(max(classes, default=None))
+        except UserError as error:
+            yield f"stage {node.name}: {error}"
 
 
 def _different(config: ConfigDict) -> list[str]:
@@ -121,7 +157,7 @@ def _data(
         try:
             builder = data.builder(split)
         except UserError as error:
-            remarks[split] = f"data not found ({error})"
+            remarks[split] = str(error)
             continue
         sizes[split] = SplitSize(len(builder.ids), len(builder.classes))
         remarks[split] = f"{len(builder.ids):,} images"

@@ -9,6 +9,7 @@ stages.
 import datetime
 import json
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from wsss_jax.host.provenance import git_revision, versions
 from wsss_jax.pipeline import durations, graph
 from wsss_jax.pipeline.process import WAIT_MINUTES, Barrier
 from wsss_jax.pipeline.record import Decision, decide, is_done, read_done, read_start, remove
+from wsss_jax.report.best_masks import best_masks, next_command
+from wsss_jax.report.collect import collect
 from wsss_jax.stages.base import Context
 
 RESULTS = "results.json"
 
-_BEGINS = ("run", "redo", "resume")  # the actions that run a stage
+BEGINS = ("run", "redo", "resume")  # the actions that run a stage
 
 
 def run(
@@ -56,15 +59,15 @@ def run(
     plain = json.loads(config.to_json_best_effort())
     # What can be refused without the data is refused before the data is prepared.
     beforehand = decide(nodes, plain, {}, workdir, only, force)
-    _refuse(beforehand)
-    _refuse_missing_files(beforehand)
+    _refuse(refused(beforehand))
+    _refuse(missing_files(beforehand))
     sources = _digests(config, workdir, nodes, only, barrier)
     barrier("choice of the stages")
     decisions = decide(nodes, plain, sources, workdir, only, force)
     barrier("start of the stages")
-    _refuse(decisions)
+    _refuse(refused(decisions))
     for decision in decisions:
-        if decision.action in _BEGINS:
+        if decision.action in BEGINS:
             _check_data(decision.node, _context(config, workdir, decision.node.name, nodes))
     if jax.process_index() == 0:
         # Stages are removed before the stages that they were made from.
@@ -75,13 +78,13 @@ def run(
     images = {
         one.node.name: _images(config, workdir, one.node, nodes)
         for one in decisions
-        if one.action in _BEGINS
+        if one.action in BEGINS
     }
     for number, decision in enumerate(decisions, 1):
         node = decision.node
         head = f"[{number}/{len(decisions)}] {node.name} ({node.type})"
         facts = dict(stage=node.name, type=node.type, number=number, stages=len(decisions))
-        if decision.action in _BEGINS:
+        if decision.action in BEGINS:
             begins = "resumes" if decision.action == "resume" else "starts"
             left = _time_left(decisions[number - 1 :], images)
             _say(f"{head}: {begins}{left}")
@@ -111,7 +114,7 @@ def _images(
 
 def _time_left(decisions: tuple[Decision, ...], images: dict[str, int]) -> str:
     """Returns how long the first of the stages and all of them take, if this is known."""
-    waiting = [one.node for one in decisions if one.action in _BEGINS]
+    waiting = [one.node for one in decisions if one.action in BEGINS]
     known = durations.expected(waiting, images)
     if waiting[0].name not in known:
         return ""
@@ -121,30 +124,38 @@ def _time_left(decisions: tuple[Decision, ...], images: dict[str, int]) -> str:
     return text
 
 
-def _refuse(decisions: tuple[Decision, ...]) -> None:
+def _refuse(reasons: Iterable[str]) -> None:
+    for reason in reasons:
+        raise UserError(reason)
+
+
+def refused(decisions: Iterable[Decision]) -> Iterator[str]:
+    """Yields for which reasons stages are refused."""
     for decision in decisions:
         if decision.action == "refuse":
-            raise UserError(f"stage {decision.node.name}: {decision.reason}")
+            yield f"stage {decision.node.name}: {decision.reason}"
 
 
-def _refuse_missing_files(decisions: tuple[Decision, ...]) -> None:
+def missing_files(decisions: Iterable[Decision]) -> Iterator[str]:
+    """Yields what is wrong with files that stages read and that are not there."""
     for decision in decisions:
         name, stage = decision.node.name, decision.node.stage
-        for setting in stage.files() if decision.action in _BEGINS else ():
+        for setting in stage.files() if decision.action in BEGINS else ():
             if decision.parts["files"][setting] is not None:
                 continue
             try:
                 path = stage.locate(setting)
             except UserError as error:
-                raise UserError(f"stage {name}: {error}; set --config.{name}.{setting}") from error
-            raise UserError(
+                yield f"stage {name}: {error}; set --config.{name}.{setting}"
+                continue
+            yield (
                 f"stage {name}: expected a file that can be read at {path} ({setting}), found"
                 f" another one: set --config.{name}.{setting}"
             )
 
 
 def data_refusals(config: ConfigDict, nodes: tuple[graph.Node, ...]) -> list[str]:
-    """Returns for which reasons stages would refuse the data, which have to be there."""
+    """Returns for which reasons stages would refuse the data, which have to be prepared."""
     found: list[str] = []
     for node in nodes:
         try:
@@ -157,6 +168,8 @@ def data_refusals(config: ConfigDict, nodes: tuple[graph.Node, ...]) -> list[str
 def _check_data(node: graph.Node, context: Context) -> None:
     try:
         node.stage.check_data(context)
+        classes = {len(context.source(split).classes) for split in node.stage.splits()}
+        node.stage.check_files(max(classes, default=None))
     except UserError as error:
         raise UserError(f"stage {node.name}: {error}") from error
 
@@ -273,10 +286,11 @@ def _gather(
         for name, done in finished.items():
             for warning in done["metrics"].get("warnings", ()):
                 _say(f"WARNING of {name}: {warning}")
-        for node in nodes:
-            if node.name in finished and "masks/" in node.stage.outputs:
-                splits = ", ".join(node.stage.splits())
-                _say(f"masks of {splits}: {workdir / node.name / 'masks'}")
+        outcome = collect(nodes, config, workdir, "")
+        for masks in best_masks(outcome):
+            _say(f"best masks of {masks.split} ({masks.note}): {masks.stage.folder / 'masks'}")
+        if command := next_command(outcome, workdir):
+            _say(f"masks of other photographs: {command}")
     return {name: done["metrics"] for name, done in finished.items()}
 
 

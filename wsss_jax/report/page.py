@@ -6,6 +6,7 @@ from typing import Any
 
 from wsss_jax.files import flatten
 from wsss_jax.report import wording
+from wsss_jax.report.best_masks import best_masks
 from wsss_jax.report.charts import threshold_chart, training_charts
 from wsss_jax.report.collect import Evaluation, Run
 from wsss_jax.report.explorer import Explorer
@@ -61,6 +62,7 @@ def build_page(
     no_pictures: str = "",
     explorer: Explorer | None = None,
     no_explorer: str = "",
+    next_command: str = "",
 ) -> str:
     """Returns the whole page as text, below 4 MB without the explorer.
 
@@ -73,6 +75,7 @@ def build_page(
       no_pictures: a sentence that says why the gallery is empty.
       explorer: the data of the explorer, if there is one.
       no_explorer: a sentence that says why there is none although there could be.
+      next_command: the command that masks other photographs, if there is one.
     """
     colors = page_colors(classes)
     named = dict(zip(("background", *classes), colors, strict=True))
@@ -93,6 +96,8 @@ def build_page(
         explorer=explorer,
         no_explorer=no_explorer,
         run=run,
+        best=best_masks(run),
+        next_command=next_command,
         headlines=wording.headlines(run),
         strip=_strip(samples),
         samples=samples,

@@ -188,6 +188,19 @@ class Stage(Settings, abc.ABC):
             for split in self.splits():
                 check_mask_classes(len(ctx.source(split).classes))
 
+    def check_files(self, classes: int | None) -> None:
+        """Refuses files of the setting `files` that hold something else, by default none.
+
+        All of them are there. Like `check_data`, this is before the first stage of a run begins.
+
+        Args:
+          classes: the number of foreground classes, or None if it is not known yet.
+
+        Raises:
+          UserError: a file does not fit the stage.
+        """
+        del classes
+
     def describe(self, sizes: Mapping[str, SplitSize], asked: bool) -> list[str]:
         """Returns lines that describe its work for a dry run, by default none.
 

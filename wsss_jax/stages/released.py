@@ -11,7 +11,7 @@ from wsss_jax.stages.base import Context, Needs, SplitSize
 from wsss_jax.stages.network import NetworkStage
 from wsss_jax.training.optimizer import parameter_count
 from wsss_jax.weights import catalogue
-from wsss_jax.weights.import_weights import import_network
+from wsss_jax.weights.import_weights import check_network, import_network
 from wsss_jax.weights.npz import save_weights
 
 
@@ -49,6 +49,11 @@ class Released(NetworkStage):
         if not self.weights:
             raise UserError("expected weights of a released network, found none: name a file")
         catalogue.check(self.weights, self.method.backbone)
+
+    def check_files(self, classes: int | None) -> None:
+        """Refuses weights of another network; see `Stage`."""
+        if classes is not None:
+            check_network(self.locate("weights"), self.method_for(classes))
 
     def describe(self, sizes: Mapping[str, SplitSize], asked: bool) -> list[str]:
         """The method and its weights; see `Stage`."""

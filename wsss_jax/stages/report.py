@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
 from wsss_jax.host.provenance import git_revision, versions
+from wsss_jax.report.best_masks import next_command
 from wsss_jax.report.collect import Evaluation, Run, collect
 from wsss_jax.report.explorer import Explorer, make_explorer
 from wsss_jax.report.gallery import Sample, make_gallery, map_folders, shown_evaluation
@@ -59,8 +60,9 @@ class Report(Stage):
         if not classes:
             classes = _named_classes(found)
         explorer, lost = (None, "") if reason else self._explorer(ctx, found, evaluation)
+        provenance, command = _provenance(found), next_command(found, ctx.workdir)
         page = build_page(
-            found, samples, evaluation, classes, _provenance(found), reason, explorer, lost
+            found, samples, evaluation, classes, provenance, reason, explorer, lost, command
         )
         files = {
             "report.html": page.encode(),

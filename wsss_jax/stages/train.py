@@ -44,7 +44,7 @@ from wsss_jax.training.step import lower_train_step
 from wsss_jax.training.step_cost import describe_step
 from wsss_jax.training.targets import TargetSettings
 from wsss_jax.weights import catalogue
-from wsss_jax.weights.import_weights import import_backbone
+from wsss_jax.weights.import_weights import check_backbone, import_backbone
 from wsss_jax.weights.npz import load_weights, save_weights
 
 _NEEDS = ("init", "backbone", "masks", "labels")
@@ -198,6 +198,12 @@ class Train(TargetSettings, NetworkStage):
         super().check_data(ctx)
         for one in self._evaluated.values():
             one.check_source(ctx.source(one.split))
+
+    def check_files(self, classes: int | None) -> None:
+        """Refuses weights of another backbone; see `Stage`."""
+        if self.init_weights:
+            method = self.method_for(ASSUMED_CLASSES if classes is None else classes)
+            check_backbone(self.locate("init_weights"), method)
 
     def describe(self, sizes: Mapping[str, SplitSize], asked: bool) -> list[str]:
         """The method, the length of the run and the cost of its steps; see `Stage`."""

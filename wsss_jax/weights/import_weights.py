@@ -170,20 +170,9 @@ def import_arrays(
       UserError: arrays are missing, unexpected, of another shape or not finite; the first ones are
         named.
     """
-    compared = compare_arrays(variables, arrays, backbone)
+    compared = _fitting(variables, arrays, backbone, ignore, source)
     flat: dict[str, Any] = dict(traverse_util.flatten_dict(variables, sep="/"))
     missing, unexpected = compared.missing, compared.unexpected
-    optional = {name for name in (*missing, *unexpected) if re.fullmatch(ignore, name)}
-    problems = (
-        _listed("missing", set(missing) - optional)
-        + _listed("unexpected", set(unexpected) - optional)
-        + _listed("that do not fit", compared.unfit)
-    )
-    if problems:
-        raise UserError(
-            f"expected the {len(flat)} arrays of this network in {source}, found"
-            f" {'; '.join(problems)}: use the file of this network"
-        )
     for path, array in compared.values.items():
         flat[path] = jnp.asarray(array, jnp.float32)
     notes = (
@@ -194,6 +183,70 @@ def import_arrays(
     log("; ".join([f"{len(compared.values)} arrays from {source}", *notes]))
     record(compared)
     return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _fitting(
+    variables: Variables,
+    arrays: Mapping[str, np.ndarray],
+    backbone: Backbone | None,
+    ignore: str,
+    source: str,
+) -> Comparison:
+    """Returns the comparison of arrays that fit a network; see `import_arrays`."""
+    compared = compare_arrays(variables, arrays, backbone)
+    names = {*compared.missing, *compared.unexpected}
+    optional = {name for name in names if re.fullmatch(ignore, name)}
+    problems = (
+        _listed("missing", set(compared.missing) - optional)
+        + _listed("unexpected", set(compared.unexpected) - optional)
+        + _listed("that do not fit", compared.unfit)
+    )
+    if problems:
+        count = len(traverse_util.flatten_dict(variables))
+        raise UserError(
+            f"expected the {count} arrays of this network in {source}, found"
+            f" {'; '.join(problems)}: use the file of this network"
+        )
+    return compared
+
+
+def check_backbone(path: Path, method: Method) -> None:
+    """Refuses a file that does not hold exactly the weights of a method's backbone.
+
+    Raises:
+      UserError: for the same reasons as `import_backbone`.
+    """
+    checkpoint = read_checkpoint(path)
+    params, variables = variable_shapes(method)
+    part, arrays = _backbone_of({"params": params, **variables}, checkpoint.arrays)
+    _fitting(part, arrays, method.backbone, HEADS, _source(checkpoint))
+
+
+def check_network(path: Path, method: Method) -> None:
+    """Refuses a file that does not hold exactly the variables of a method's network.
+
+    Raises:
+      UserError: for the same reasons as `import_network`.
+    """
+    checkpoint = read_checkpoint(path)
+    params, variables = variable_shapes(method)
+    arrays = method.foreign_arrays(checkpoint.arrays)
+    everything = {"params": params, **variables}
+    _fitting(everything, arrays, method.backbone, r"(?!)", _source(checkpoint))
+
+
+def _backbone_of(
+    everything: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> tuple[Variables, Mapping[str, np.ndarray]]:
+    """Returns the backbone's variables of a network, and those of `arrays` that may be theirs."""
+    if has_our_names(arrays):  # as in the weights.npz of a run
+        arrays = {name: a for name, a in arrays.items() if name.split("/")[1] == "backbone"}
+    part = {
+        collection: {"backbone": tree["backbone"]}
+        for collection, tree in everything.items()
+        if "backbone" in tree
+    }
+    return part, arrays
 
 
 def import_backbone(
@@ -221,16 +274,8 @@ def import_backbone(
       UserError: the file does not hold exactly the weights of this backbone.
     """
     checkpoint = read_checkpoint(path)
-    arrays = checkpoint.arrays
-    if has_our_names(arrays):  # as in the weights.npz of a run
-        arrays = {name: a for name, a in arrays.items() if name.split("/")[1] == "backbone"}
     everything = {"params": params, **variables}
-    part = {
-        collection: {"backbone": tree["backbone"]}
-        for collection, tree in everything.items()
-        if "backbone" in tree
-    }
-
+    part, arrays = _backbone_of(everything, checkpoint.arrays)
     part = import_arrays(
         part,
         arrays,
