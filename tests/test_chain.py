@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from tests.models.test_vit_programs import golden
 from tests.toys.photographs import drawn_photographs, few_photographs
-from wsss_jax import main, segment
+from wsss_jax import main, predict
 from wsss_jax.data.formats.cam_files import read_cams
 from wsss_jax.data.formats.crf_files import read_crf
 from wsss_jax.data.images import decode_mask
@@ -80,9 +80,9 @@ def test_the_built_in_data(
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
     Image.fromarray(image).save(photos / "new.png")
     command = [f"--workdir={workdir}", f"--images={photos}", f"--out={out}"]
-    assert segment.main(["segment.py", *command]) == 0
+    assert predict.main(["predict.py", *command]) == 0
     assert decode_mask((out / "masks/new.png").read_bytes(), "new", 6).shape == (50, 70)
-    assert read_json(out / "segment.json")["classes"][0] == "background"
+    assert read_json(out / "predict.json")["classes"][0] == "background"
 
 
 FEW = 4  # photographs

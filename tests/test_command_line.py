@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 COMMANDS = (
     "main",
     "compare",
-    "segment",
+    "predict",
     "evaluate",
     "convert_cams",
     "submission",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wsss_jax import __version__
-from wsss_jax.__main__ import COMMANDS, main
+from wsss_jax.__main__ import ALIASES, COMMANDS, main
 
 
 def test_all_commands_are_listed(capsys: pytest.CaptureFixture[str]):
@@ -17,7 +17,8 @@ def test_all_commands_are_listed(capsys: pytest.CaptureFixture[str]):
     programs = {
         path.stem
         for path in package.glob("*.py")
-        if path.stem != "__main__" and 'if __name__ == "__main__"' in path.read_text()
+        if path.stem not in ("__main__", *ALIASES)
+        and 'if __name__ == "__main__"' in path.read_text()
     }
     assert {module for module, _ in COMMANDS.values()} >= programs
     for arguments in ([], ["--help"], ["help"]):
@@ -36,11 +37,22 @@ def test_commands_answer(name: str, capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out.startswith(f"usage: python -m wsss_jax.{program} ")
 
 
+def test_former_names_still_work(capsys: pytest.CaptureFixture[str]):
+    assert main(["wsss-jax", "predict", "--help"]) == 0
+    expected = capsys.readouterr().out
+    for name, new in ALIASES.items():
+        assert new in COMMANDS and name not in COMMANDS
+        assert main(["wsss-jax", name, "--help"]) == 0
+        assert capsys.readouterr().out == expected
+        module = importlib.import_module(f"wsss_jax.{name}")
+        assert module.main is importlib.import_module(f"wsss_jax.{new}").main
+
+
 def test_versions_and_mistakes(capsys: pytest.CaptureFixture[str]):
     assert main(["wsss-jax", "--version"]) == 0
     assert capsys.readouterr().out == f"wsss_jax {__version__}\n"
-    assert main(["wsss-jax", "segmnt"]) == 2
-    assert "found 'segmnt'; did you mean segment?" in capsys.readouterr().err
+    assert main(["wsss-jax", "predct"]) == 2
+    assert "found 'predct'; did you mean predict?" in capsys.readouterr().err
     assert main(["wsss-jax", "--config=nowhere", "--workdir=x"]) == 2  # options of run
     assert "no config file nowhere" in capsys.readouterr().err
 

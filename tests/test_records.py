@@ -130,8 +130,8 @@ CASES = {
         memory.read,
         missing=False,
     ),
-    "segment": Case("out/segment.json", SEGMENT, "images", [], segmented),
-    "segment's classes": Case("out/segment.json", SEGMENT, "classes", [1], segmented),
+    "segment": Case("out/predict.json", SEGMENT, "images", [], segmented),
+    "segment's classes": Case("out/predict.json", SEGMENT, "classes", [1], segmented),
     "best weights": Case(
         "weights_best.json", {"step": 2, "evaluator": "val", "miou": 0.5}, "step", 2.5, best_of
     ),

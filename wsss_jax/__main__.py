@@ -10,7 +10,7 @@ COMMANDS = {
     "run": ("main", "runs a recipe: from labels to masks, a network and a report"),
     "compare": ("compare", "runs recipes with several seeds and puts them into one table"),
     "prepare": ("prepare", "makes data sets of photographs, VOC and COCO, and checks them"),
-    "segment": ("segment", "segments photographs with a trained network"),
+    "predict": ("predict", "segments photographs with a trained network, or of ImageNet's classes"),
     "evaluate": ("evaluate", "scores masks or maps of any program"),
     "convert_cams": ("convert_cams", "turns maps of other programs into ours"),
     "submission": ("submission", "packs masks for PASCAL VOC's evaluation server"),
@@ -19,6 +19,9 @@ COMMANDS = {
     "doctor": ("doctor", "describes this machine and tells what does not work on it"),
 }
 """The module of each command and what it does."""
+
+ALIASES = {"segment": "predict"}
+"""Former names of commands."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     command, arguments = ("run", argv[1:]) if first.startswith("-") else (first, argv[2:])
     spelled = command.replace("-", "_")
+    spelled = ALIASES.get(spelled, spelled)
     if spelled not in COMMANDS:
         print(
             f"error: expected a command, found {command!r}{nearest(spelled, COMMANDS)}: choose one"

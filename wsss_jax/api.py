@@ -13,24 +13,23 @@ Everything that is not named here or in a recipe is private and may change.
 
 import dataclasses
 import functools
-import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
-from PIL import Image, ImageOps
 
 from wsss_jax.data.class_names import VOC_CLASSES
-from wsss_jax.data.images import IGNORE, decode_image, decode_mask, encode_mask
-from wsss_jax.data.source import Record
+from wsss_jax.data.images import IGNORE, decode_mask, encode_mask
 from wsss_jax.errors import UserError, nearest
 from wsss_jax.files import atomic_write, read_bytes
 from wsss_jax.host.dense_crf import CrfSettings, crf_of, score_unary
-from wsss_jax.host.logit_masks import LogitTask, class_scores, softmax
+from wsss_jax.host.logit_masks import LogitTask, fitting_size, probabilities_and_best
+from wsss_jax.host.upsampling import ViewMaps
+from wsss_jax.inference.in_memory import Images, Photo, decoded, in_groups
 from wsss_jax.inference.multi_scale import NetworkMaps
 from wsss_jax.inference.network import Network, load_network
 from wsss_jax.pipeline.finished_run import Trained, find_network
@@ -42,18 +41,11 @@ from wsss_jax.stages.infer_cam import InferCam
 from wsss_jax.stages.predict import Predict
 from wsss_jax.viz.labeled import labeled_mask
 
-Photo = str | os.PathLike[str] | Image.Image | np.ndarray
-"""The path of an image file, a PIL image, or RGB values uint8 [h, w, 3] (gray: [h, w])."""
-
 Mask = str | os.PathLike[str] | np.ndarray
 """The path of a mask (PNG with class indices), or class indices uint8 [h, w]."""
 
-_TOGETHER = 8
-"""The images that are planned together; all of them are in memory."""
 _MULTIPLE = 64
 """Divides the padded sides of images, so that images of many sizes need few programs."""
-
-Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +56,14 @@ class Segmentation:
       image: the image in RGB.
       mask: class indices; 0 is the background, and k is ``classes[k]``.
       probabilities: the probability of every class at every pixel, the background first. A class
-        that the given labels exclude has 0.
+        that the given labels exclude has 0. Above 67 million values (3 megapixels with 21 classes),
+        they have a smaller size (h2, w2) of the same proportion, so that memory is bounded.
       classes: the names of all classes, the background first.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
     mask: UInt8[np.ndarray, "h w"]
-    probabilities: Float32[np.ndarray, "n h w"]
+    probabilities: Float32[np.ndarray, "n h2 w2"]
     classes: tuple[str, ...]
 
     def overlay(self) -> UInt8[np.ndarray, "H w 3"]:
@@ -89,22 +82,28 @@ class Cams:
 
     Attributes:
       image: the image in RGB.
-      maps: a map in 0…1 for each of `labels`.
+      maps: a map in 0…1 for each of `labels`. Above 67 million values, they have a smaller size
+        (h2, w2) of the same proportion, so that memory is bounded.
       labels: the names of the classes that have maps.
       classes: the names of all classes, the background first.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
-    maps: Float[np.ndarray, "k h w"]
+    maps: Float[np.ndarray, "k h2 w2"]
     labels: tuple[str, ...]
     classes: tuple[str, ...]
 
     def mask(self, threshold: float) -> UInt8[np.ndarray, "h w"]:
         """Returns class indices: the class of the largest map where that is above `threshold`."""
-        keys = np.array([self.classes.index(name) for name in self.labels], np.uint8)
-        if not len(keys):
-            return np.zeros(self.image.shape[:2], np.uint8)
-        return np.where(self.maps.max(0) > threshold, keys[self.maps.argmax(0)], 0).astype(np.uint8)
+        height, width = self.image.shape[:2]
+        strongest = np.full((height, width), threshold, np.float32)
+        found = np.zeros((height, width), np.uint8)
+        for name, one in zip(self.labels, self.maps, strict=True):
+            if one.shape != (height, width):
+                one = cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR)
+            found[one > strongest] = self.classes.index(name)
+            np.maximum(strongest, one, out=strongest)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,20 +154,20 @@ class Run:
         label = _label(labels, self._masks.classes)
         crf = part(how, CrfSettings) if how.crf else None
 
-        def maps(source: _Images) -> NetworkMaps:
+        def maps(source: Images) -> NetworkMaps:
             return NetworkMaps(
                 source, self._segmentation, how, how.channels, how.centered, _MULTIPLE
             )
 
-        def result(source: _Images, position: int, made: Any) -> Segmentation:
+        def result(source: Images, position: int, made: Any) -> Segmentation:
             task = LogitTask(source.ids[position], made, source[position]["image"], crf)
-            scores = class_scores(task).astype(np.float32)
-            probabilities = np.zeros((len(self.classes), *scores.shape[1:]), np.float32)
-            probabilities[made.channels] = scores if crf else softmax(scores)
-            mask = made.channels[scores.argmax(0)].astype(np.uint8)
+            found, best = probabilities_and_best(task)
+            probabilities = np.zeros((len(self.classes), *found.shape[1:]), np.float32)
+            probabilities[made.channels] = found
+            mask = made.channels[best].astype(np.uint8)
             return Segmentation(source.arrays[position], mask, probabilities, self.classes)
 
-        yield from _in_groups(images, label, self._masks.classes, maps, result)
+        yield from in_groups(images, label, self._masks.classes, maps, result)
 
     def cam(self, image: Photo, labels: Iterable[str] | None = None) -> Cams:
         """Returns the class activation maps of an image; see `cam_many`."""
@@ -190,15 +189,17 @@ class Run:
         how, names = self._cams.settings, self._cams.classes
         label = _label(names if labels is None else labels, names)
 
-        def maps(source: _Images) -> NetworkMaps:
+        def maps(source: Images) -> NetworkMaps:
             return how.maps(source, self._classifier, _MULTIPLE)
 
-        def result(source: _Images, position: int, made: Any) -> Cams:
+        def result(source: Images, position: int, made: Any) -> Cams:
             shown = tuple(names[channel] for channel in made.channels)
+            if isinstance(made, ViewMaps):
+                made = dataclasses.replace(made, size=fitting_size(made.size, len(shown)))
             values = how.cam(made).astype(np.float32)
             return Cams(source.arrays[position], values, shown, ("background", *names))
 
-        yield from _in_groups(images, label, names, maps, result)
+        yield from in_groups(images, label, names, maps, result)
 
     @functools.cached_property
     def _masks(self) -> Trained[Predict]:
@@ -264,7 +265,7 @@ def crf(
     Raises:
       UserError: the sizes differ, scores are not in 0…1, or a setting is unknown or out of range.
     """
-    rgb = _decoded(image)
+    rgb = decoded(image)
     scores = np.asarray(probabilities, np.float32)
     if scores.ndim != 3 or scores.shape[1:] != rgb.shape[:2] or not len(scores):
         raise UserError(
@@ -348,57 +349,6 @@ def _indices(mask: Mask, num_classes: int) -> UInt8[np.ndarray, "h w"]:
     return decode_mask(read_bytes(Path(mask)), str(mask), num_classes)
 
 
-class _Images:
-    """A source (see `wsss_jax.data.source.Source`) of images in memory, all with one label."""
-
-    digest = ""
-
-    def __init__(self, images: Sequence[Photo], label: np.ndarray, classes: tuple[str, ...]):
-        self.classes = classes
-        self._label = label
-        self._encoded = [_encoded(image) for image in images]
-        self.ids = [
-            os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {index}"
-            for index, image in enumerate(images)
-        ]
-        self.arrays = [decode_image(*one) for one in zip(self._encoded, self.ids, strict=True)]
-        self.sizes = [(one.shape[0], one.shape[1]) for one in self.arrays]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> Record:
-        return Record(
-            id=self.ids[index],
-            image=self._encoded[index],
-            size=self.sizes[index],
-            label=self._label,
-            segmentation=None,
-        )
-
-
-def _in_groups(
-    images: Iterable[Photo],
-    label: np.ndarray,
-    classes: tuple[str, ...],
-    maps_of: Callable[[_Images], NetworkMaps],
-    result: Callable[[_Images, int, Any], Result],
-) -> Iterator[Result]:
-    """Yields a result for every image in order; `_TOGETHER` of them are planned together."""
-    if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
-        raise UserError("expected a list of images, found a single one: put it in a list")
-    waiting = iter(images)
-    while group := list(itertools.islice(waiting, _TOGETHER)):
-        source = _Images(group, label, classes)
-        maps = maps_of(source)
-        made: dict[int, Result] = {}
-        for batch in maps.plan.batches(range(len(source))):
-            jobs = [maps.prepare(position) for position in batch.positions]
-            for job, values in maps.on_device(batch, jobs):
-                made[job.position] = result(source, job.position, values)
-        yield from (made[position] for position in range(len(source)))
-
-
 def _label(labels: Iterable[str] | None, classes: tuple[str, ...]) -> np.ndarray:
     """Returns the multi-hot label of named classes."""
     label = np.zeros(len(classes), np.float32)
@@ -410,29 +360,3 @@ def _label(labels: Iterable[str] | None, classes: tuple[str, ...]) -> np.ndarray
             )
         label[classes.index(name)] = 1
     return label
-
-
-def _encoded(image: Photo) -> bytes:
-    """Returns the file of an image; arrays become PNG, which loses nothing."""
-    if isinstance(image, str | os.PathLike):
-        return read_bytes(Path(image))
-    done, data = cv2.imencode(".png", cv2.cvtColor(_decoded(image), cv2.COLOR_RGB2BGR))
-    if not done:
-        raise ValueError("OpenCV could not encode the image")
-    return data.tobytes()
-
-
-def _decoded(image: Photo) -> UInt8[np.ndarray, "h w 3"]:
-    if isinstance(image, str | os.PathLike):
-        return decode_image(read_bytes(Path(image)), str(image))
-    if isinstance(image, Image.Image):
-        return np.asarray(cast(Image.Image, ImageOps.exif_transpose(image)).convert("RGB"))
-    array = np.asarray(image)
-    if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, -1)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
-        raise UserError(
-            f"expected RGB values uint8 [h, w, 3], found {array.dtype} {list(array.shape)}: convert"
-            " the image"
-        )
-    return np.ascontiguousarray(array)

@@ -25,7 +25,7 @@ def test_the_best_is_scored_highest(tmp_path: Path):
     # A network's masks of the same images are better, then worse; those of val are not scored.
     network = {"type": "predict", "needs": {"checkpoint": "seg"}, "split": "train"}
     config.seg = config.train.copy_and_resolve_references()
-    config.better, config.of_val = network, network | {"split": "val"}
+    config.better, config.of_val = network, {**network, "split": "val"}
     config.eval_better = {"type": "evaluate", "needs": {"pred": "better"}, "split": "train"}
     config.stages = (*config.stages[:-1], "seg", "better", "eval_better", "of_val", "report")
     assert next_command(run_of(config, tmp_path), tmp_path) == ""

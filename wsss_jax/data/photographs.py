@@ -1,16 +1,17 @@
-"""A source of all images in a folder and below, without a list, labels or masks."""
+"""A source of images and of those in folders and below, without a list or masks."""
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32
 
 from wsss_jax.data.images import SUFFIXES, decode_image
 from wsss_jax.data.source import Record
-from wsss_jax.errors import UserError
+from wsss_jax.errors import UserError, first
 from wsss_jax.files import read_bytes
 from wsss_jax.progress import Progress
 
@@ -30,61 +31,82 @@ class Photographs:
       files: the image files by their ids, with the first digits of the SHA-256 and the size
         (height, width) of each.
       classes: the names of the foreground classes.
+      label: the label of every image, zeros and ones; None for no class.
 
     Attributes:
+      paths: the files.
       digests: the first digits of the SHA-256 of each file, in the order of the ids.
     """
 
     def __init__(
-        self, files: Mapping[str, tuple[Path, str, tuple[int, int]]], classes: tuple[str, ...]
+        self,
+        files: Mapping[str, tuple[Path, str, tuple[int, int]]],
+        classes: tuple[str, ...],
+        label: Float32[np.ndarray, " c"] | None = None,
     ):
         self.ids = list(files)
+        self._label = np.zeros(len(classes), np.float32) if label is None else label
         self.classes = classes
-        self._paths = [path for path, _, _ in files.values()]
+        self.paths = [path for path, _, _ in files.values()]
         self.digests = [digest for _, digest, _ in files.values()]
         self.sizes = [size for _, _, size in files.values()]
         self.digest = hashlib.sha256("".join([*self.ids, *self.digests]).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.paths)
 
     def __getitem__(self, index: int) -> Record:
-        label = np.zeros(len(self.classes), np.float32)
         return Record(
             id=self.ids[index],
-            image=read_bytes(self._paths[index]),
+            image=read_bytes(self.paths[index]),
             size=self.sizes[index],
-            label=label,
+            label=self._label,
             segmentation=None,
         )
 
 
 def open_photographs(
-    where: Path, classes: tuple[str, ...], leave_out: Path | None = None
+    where: Path | Sequence[Path],
+    classes: tuple[str, ...],
+    leave_out: Path | None = None,
+    label: Float32[np.ndarray, " c"] | None = None,
 ) -> tuple[Photographs, list[UserError]]:
-    """Opens the images of a folder and its subfolders, sorted by id, or a single image.
+    """Opens images and the images of folders and their subfolders, sorted by id.
 
-    The id of an image is its path below the folder, without suffix. Hidden files and files without
-    a suffix of images are skipped.
+    The id of an image is its path without suffix, below the folder or, of several folders and
+    images, below the folder that all of them have in common. Hidden files and files without a
+    suffix of images are skipped in folders.
 
     Args:
-      where: a folder, or an image.
+      where: a folder, an image, or several of these.
       classes: the names of the source's foreground classes.
       leave_out: a folder that is not searched.
+      label: the label of every image; None for no class.
 
     Returns:
       The source, and an error for each image that is damaged or in a format that is not read.
 
     Raises:
-      UserError: there is no such file or folder, it has no readable image, or two of its images
+      UserError: there is no such file or folder, there is no readable image, or two of the images
         have the same id.
     """
-    if not where.exists():
-        raise UserError(f"expected a folder of images at {where}, found none: check the path")
+    places = [where] if isinstance(where, Path) else list(dict.fromkeys(where))
+    for place in places:
+        if not place.exists():
+            raise UserError(f"expected a folder of images at {place}, found none: check the path")
+    places = [Path(os.path.abspath(place)) for place in places]
+    root = Path(os.path.commonpath([one if one.is_dir() else one.parent for one in places]))
+    files: dict[Path, bool] = {}  # whether the file itself was named
+    for place in places:
+        if place.is_dir():
+            files |= {one: files.get(one, False) for one in _files(place, leave_out)}
+        else:
+            files[place] = True
+    names = first([str(place) for place in places], 3)
     paths: dict[str, Path] = {}
     damaged: list[UserError] = []
-    for path in [where] if not where.is_dir() else _files(where, leave_out):
-        below = path.name if path == where else path.relative_to(where).as_posix()
+    for path, named in files.items():
+        below = path.relative_to(root).as_posix()
         if path.suffix.lower() in _UNREAD:
             damaged.append(
                 UserError(
@@ -92,7 +114,7 @@ def open_photographs(
                     " PNG"
                 )
             )
-        elif path.suffix.lower() in SUFFIXES or path == where:
+        elif path.suffix.lower() in SUFFIXES or named:
             other = paths.setdefault(below.removesuffix(path.suffix), path)
             if other is not path:
                 raise UserError(
@@ -101,7 +123,7 @@ def open_photographs(
                 )
     if not paths:
         also = f" but {len(damaged)} in other formats" if damaged else ""
-        raise UserError(f"expected images ({', '.join(SUFFIXES)}) in {where}, found none{also}")
+        raise UserError(f"expected images ({', '.join(SUFFIXES)}) in {names}, found none{also}")
     good: dict[str, tuple[Path, str, tuple[int, int]]] = {}
     with Progress(len(paths), "checking images") as progress, ThreadPoolExecutor(4) as pool:
         for name, found in zip(paths, pool.map(_check, paths.values()), strict=True):
@@ -112,10 +134,10 @@ def open_photographs(
             progress.update()
     if not good:
         raise UserError(
-            f"expected images in {where}, found {len(damaged)} damaged files ({damaged[0]}):"
+            f"expected images in {names}, found {len(damaged)} damaged files ({damaged[0]}):"
             " replace them"
         )
-    return Photographs(dict(sorted(good.items())), classes), damaged
+    return Photographs(dict(sorted(good.items())), classes, label), damaged
 
 
 def _files(folder: Path, leave_out: Path | None) -> Iterator[Path]:

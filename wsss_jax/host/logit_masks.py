@@ -1,6 +1,7 @@
 """Makes masks from the logits of a network, in worker processes that do not import JAX."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import cv2
@@ -77,6 +78,86 @@ def write_logit_mask(
     """
     with atomic_write(paths[0]) as file:
         file.write(encode_mask(task.logits.channels.astype(np.uint8)[_best(task, mean_field)]))
+
+
+def write_logit_mask_and_scores(
+    classes: tuple[str, ...],
+    task: LogitTask,
+    paths: tuple[Path, ...],
+    mean_field: MakeMeanField = HostMeanField,
+) -> None:
+    """Writes the mask, and what the network says of each class, as JSON.
+
+    These are ``share``, the class's share of the mask, ``highest``, its highest probability in the
+    image, and ``mean``, its mean probability where it is the most probable class (null if it is so
+    nowhere). Probabilities of large images are computed at a smaller size.
+
+    Args:
+      classes: the names of the foreground classes.
+      task: the logits, which the device has not reduced to the best class.
+      paths: the files of the mask and of the scores.
+      mean_field: where the updates of the CRF run.
+
+    Raises:
+      UserError: the settings of the CRF do not fit the image.
+    """
+    probabilities, best = probabilities_and_best(task, mean_field)
+    channels = task.logits.channels.astype(np.uint8)
+    names = ("background", *classes)
+    shares = np.bincount(best.ravel(), minlength=len(channels)) / best.size
+    where = probabilities.argmax(0)
+    found = {}
+    for position, channel in enumerate(channels):
+        own = probabilities[position]
+        inside = own[where == position]
+        found[names[channel]] = {
+            "share": float(shares[position]),
+            "highest": float(own.max()),
+            "mean": float(inside.mean()) if inside.size else None,
+        }
+    height, width = task.logits.size if isinstance(task.logits, ViewMaps) else best.shape
+    with atomic_write(paths[1]) as file:
+        content = {"height": height, "width": width, "classes": found}
+        file.write(json.dumps(content, ensure_ascii=False).encode())
+    with atomic_write(paths[0]) as file:
+        file.write(encode_mask(channels[best]))
+
+
+def probabilities_and_best(
+    task: LogitTask, mean_field: MakeMeanField = HostMeanField
+) -> tuple[Float32[np.ndarray, "k h w"], Integer[np.ndarray, "H W"]]:
+    """Returns the probabilities of the channels, and the position of each pixel's best channel.
+
+    The second has the size of the image. The first is smaller for an image of more than `_VALUES`
+    probabilities, so that memory does not grow with the image.
+
+    Raises:
+      UserError: the settings of the CRF do not fit the image.
+    """
+    logits = task.logits
+    if task.crf is not None:
+        image = decode_image(task.image, task.image_id)
+        q = _refined(task, image, mean_field)
+        if q.shape[1:] == image.shape[:2]:
+            return q, q.argmax(0)
+        if len(q) * image.shape[0] * image.shape[1] > _VALUES:
+            return q, upsampled_labels(q, image)
+        q = np.stack([*upsampled_scores(q, image)])
+        return q, q.argmax(0)
+    if isinstance(logits, ViewMaps):
+        size = fitting_size(logits.size, len(logits.channels))
+        if size != logits.size:
+            return softmax(_mean(logits, size)), _strongest(logits)
+        mean = _mean(logits, size)
+        return softmax(mean), mean.argmax(0)
+    values, size = logits.values, fitting_size(logits.values.shape[1:], len(logits.channels))
+    return softmax(_mean(logits, size).astype(np.float32)), values.argmax(0)
+
+
+def fitting_size(size: tuple[int, ...], channels: int) -> tuple[int, int]:
+    """Returns a size of the same proportion at which all channels have at most `_VALUES` values."""
+    scale = min(1.0, (_VALUES / (size[0] * size[1] * max(channels, 1))) ** 0.5)
+    return max(int(size[0] * scale), 1), max(int(size[1] * scale), 1)
 
 
 def _best(task: LogitTask, mean_field: MakeMeanField) -> Integer[np.ndarray, "h w"]:

@@ -34,6 +34,9 @@ _PROGRAM_PIXELS = 2_000_000
 On two CPU cores, these are 1 million for ResNet-50 and 7 million for MobileNetV2.
 """
 
+_MOST_SUMS = 1 << 29
+"""The most sums of maps on a device, which take 2 GB in float32: 12 megapixels with 40 labels."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PaddedShapes(Settings):
@@ -226,11 +229,17 @@ class NetworkMaps:
         for scale, bucket in enumerate(batch.bucket if run else ()):
             images = [job.scaled[scale] for job in run]
             maps.append(self._network.predict(*place(images, bucket, batch.rows, self._how.flip)))
-        if run and self._on_device:
+        if run and self._on_device and self._fits(batch, run):
             values = self._summed(batch, run, maps)
             values.copy_to_host_async()
             return self._reduced(jobs, run, values)
         return self._results(jobs, run, maps)
+
+    def _fits(self, batch: Batch, run: Sequence[ViewJob]) -> bool:
+        """Returns whether the sums of a batch fit onto a device; the host sums those of others."""
+        canvas = math.prod(self._canvases[batch.bucket])
+        channels = max(len(job.channels) for job in run)
+        return batch.rows // self._network.devices * channels * canvas <= _MOST_SUMS
 
     def _summed(self, batch: Batch, run: Sequence[ViewJob], maps: Sequence[jax.Array]) -> jax.Array:
         """Starts to sum the maps of a batch on the device and to reduce the sums."""

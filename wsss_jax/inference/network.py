@@ -69,9 +69,14 @@ def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
     Raises:
       UserError: for the same reasons as `read_network`.
     """
+    method, loaded = read_network(checkpoint, num_classes, output)
+    return network_of(method, loaded, output)
+
+
+def network_of(method: Method, loaded: dict[str, Any], output: str) -> Network:
+    """Puts a network with the weights `loaded`, by collection, onto all local devices."""
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    method, loaded = read_network(checkpoint, num_classes, output)
     mesh = data_mesh(jax.local_devices())
     weights = jax.device_put(loaded, replicated(mesh))
     jitted = prediction(method, output, mesh)

@@ -66,7 +66,7 @@ def write_program(
     except jax.errors.InconclusiveDimensionOperation as error:
         raise UserError(
             f"expected a network for images of any size in {network.checkpoint}, found one that"
-            " asks for the number of pixels while it is compiled: use python -m wsss_jax.segment"
+            " asks for the number of pixels while it is compiled: use python -m wsss_jax.predict"
         ) from error
     if masks and how.crf:
         log("the dense CRF of the stage is left out; masks are those of --no-crf")

@@ -1,6 +1,7 @@
 """The stage that makes masks with a segmentation network: ``masks/<id>.png``."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.host.dense_crf import CrfSettings, memory
-from wsss_jax.host.logit_masks import LogitTask, write_logit_mask
+from wsss_jax.host.logit_masks import LogitTask, write_logit_mask, write_logit_mask_and_scores
 from wsss_jax.host.upsampling import Reduced, ViewMaps
 from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps, ViewJob
 from wsss_jax.inference.network import load_network
@@ -95,8 +96,13 @@ class Predict(MultiScale, CrfSettings, CrfStage):
             **crf,
         }
 
-    def work(self, source: Source, checkpoint: Path) -> ImageWork[None]:
+    def work(self, source: Source, checkpoint: Path, scores: bool = False) -> ImageWork[None]:
         """Returns the work that makes the masks of `source` with a training stage's network.
+
+        Args:
+          source: the images.
+          checkpoint: the folder of the training stage.
+          scores: whether ``scores/<id>.json`` is made, too; see `write_logit_mask_and_scores`.
 
         Raises:
           UserError: the network is missing or is not a segmentation network, or masks should be
@@ -109,8 +115,12 @@ class Predict(MultiScale, CrfSettings, CrfStage):
             )
         network = load_network(checkpoint, len(source.classes), "logits")
         maps = NetworkMaps(
-            source, network, self, self.channels, self.centered if self.crf else _best
+            source, network, self, self.channels, self.centered if self.crf or scores else _best
         )
+        finish, files = write_logit_mask, ("masks/{id}.png",)
+        if scores:
+            finish = functools.partial(write_logit_mask_and_scores, tuple(source.classes))
+            files = (*files, "scores/{id}.json")
         crf = part(self, CrfSettings) if self.crf else None
 
         def task(job: ViewJob, logits: ViewMaps | Reduced) -> LogitTask:
@@ -118,14 +128,14 @@ class Predict(MultiScale, CrfSettings, CrfStage):
             return LogitTask(source.ids[job.position], logits, image, crf)
 
         return ImageWork(
-            files=("masks/{id}.png",),
+            files=files,
             prepare=maps.prepare,
             plan=maps.plan.batches,
             on_device=lambda batch, jobs: (
                 (job.position, task(job, logits)) for job, logits in maps.on_device(batch, jobs)
             ),
             sizes=source.sizes,
-            finish=write_logit_mask,
+            finish=finish,
             processes=self.workers if self.crf else None,
             process_bytes=self.crf_bytes(source.sizes, len(source.classes)),
         )

@@ -5,6 +5,7 @@ covers exactly the pixels of its region. COCO's polygons have no holes. Therefor
 holes is cut into parts without any, which together cover it.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def regions(mask: UInt8[np.ndarray, "h w"], tolerance: float = 0.0) -> Iterator[
         for number, (left, top, width, height, area) in enumerate(stats[1:].tolist(), 1):
             part = labels[top : top + height, left : left + width] == number
             polygons = [
-                (_simplified(corners, tolerance) + (left, top)).ravel().tolist()
+                np.add(_simplified(corners, tolerance), (left, top)).ravel().tolist()
                 for corners in _polygons(part)
             ]
             yield Region(int(index), area, (left, top, width, height), polygons)
@@ -113,7 +114,7 @@ def _simplified(corners: Int32[np.ndarray, "n 2"], tolerance: float) -> Int32[np
 def _polygons(part: Bool[np.ndarray, "h w"]) -> Iterator[Int32[np.ndarray, "n 2"]]:
     """Yields polygons without holes that together cover connected pixels."""
     cuts = [0, *_cuts(part), len(part)]
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in itertools.pairwise(cuts):
         strip = part[start:stop].view(np.uint8)
         count, labels = cv2.connectedComponents(strip, connectivity=4)
         for number in range(1, count):

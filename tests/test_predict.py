@@ -14,7 +14,7 @@ from PIL import Image
 from tests.reference.drawn_networks import Images, Trained, context
 from tests.toys.records import finish
 from tests.toys.sections import run_section
-from wsss_jax import segment
+from wsss_jax import predict
 from wsss_jax.data.images import decode_image
 from wsss_jax.files import write_json
 from wsss_jax.stages.predict import Predict
@@ -61,7 +61,7 @@ def photos(tmp_path: Path) -> Path:
 
 def call(workdir: Path, photos: Path, out: Path, *more: str) -> int:
     paths = ("--workdir", str(workdir), "--images", str(photos), "--out", str(out))
-    return segment.main(["segment.py", *paths, "--workers", "1", *more])
+    return predict.main(["predict.py", *paths, "--workers", "1", *more])
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -81,7 +81,7 @@ def test_masks_are_those_of_the_stage(workdir: Path, photos: Path, tmp_path: Pat
         height, width = cv2.imread(str(out / "overlays" / f"{name}.jpg")).shape[:2]  # pyright: ignore
         assert (height - 24, width) == PHOTOS.sizes[PHOTOS.ids.index(name)]
     assert len(made) == 6
-    record = json.loads((out / "segment.json").read_text())
+    record = json.loads((out / "predict.json").read_text())
     assert record["classes"] == ["background", *Images.classes]
     assert record["settings"]["scales"] == [0.5, 1.0] and set(record["images"]) == set(PHOTOS.ids)
 
@@ -119,7 +119,7 @@ def test_results_of_other_settings_are_not_mixed(
     assert content(out) == whole
     assert call(workdir, photos, tmp_path / "other", "--scales", "1") == 0
     assert content(tmp_path / "other") != whole
-    (out / "segment.json").unlink()
+    (out / "predict.json").unlink()
     assert call(workdir, photos, out) == 2
     assert "found masks of unknown origin" in capsys.readouterr().err
 
@@ -196,7 +196,7 @@ def test_mistakes_are_told_in_a_line(
     refused(
         "expected images (.jpg, .jpeg, .png, .bmp, .tif, .tiff, .webp) in", workdir, workdir, out
     )
-    refused("another folder than --images", workdir, photos, photos)
+    refused("another folder than that of the photographs", workdir, photos, photos)
     refused("expected the folder of a run, with results.json", tmp_path, photos, out)
     asked = ("--stage", "network")
     refused("found masks_train, masks_val: name one of them", workdir, photos, out, *asked)

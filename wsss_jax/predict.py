@@ -1,0 +1,212 @@
+"""The command line that segments photographs with the network that a run has trained.
+
+    python -m wsss_jax.predict --workdir runs/light PHOTOS --out RESULT
+    python -m wsss_jax.predict --imagenet "tabby, tiger cat" photo.jpg
+
+Network, scales and CRF are those of the run's last stage of type predict, such as `masks_val`. The
+command writes ``masks/<name>.png`` (indices with VOC's palette), ``overlays/<name>.jpg`` for
+viewing, and ``predict.json``, which records what they were made with and names the classes. The
+same command resumes where it was interrupted, and redoes images that have changed. Damaged images
+are named and left out (exit status 1). Mistakes are reported in one line (exit status 2).
+
+With ``--imagenet``, an ImageNet classifier takes the place of a run; see
+`wsss_jax.pipeline.imagenet_photos`.
+"""
+
+import argparse
+import glob
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from wsss_jax import command_line
+from wsss_jax.command_line import Parser
+from wsss_jax.errors import UserError
+from wsss_jax.host.host_memory import share_one_heap
+from wsss_jax.pipeline import process
+
+_EXAMPLES = (
+    (
+        "masks by the network of a run, with the settings of that run",
+        "--workdir runs/light PHOTOS --out RESULT",
+    ),
+    (
+        "several times as fast, and coarser",
+        "--workdir runs/light PHOTOS \\\n        --out RESULT --scales 1 --no-crf",
+    ),
+    (
+        "also the probabilities of classes, and polygons for annotation programs",
+        "--workdir runs/light 'trip/*.jpg' \\\n        --out RESULT --scores --polygons",
+    ),
+    (
+        "photographs that another program lists",
+        "--workdir runs/light - --out RESULT < list.txt",
+    ),
+    (
+        "a class of ImageNet, without any training",
+        '--imagenet "tabby, tiger cat" photo.jpg',
+    ),
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line `argv` (program name first) and returns the exit status.
+
+    It is that of `command_line.run`, or 1 if damaged images were left out.
+    """
+    return command_line.run(_parser(), argv, _run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    named = [*options.photos, *options.images]
+    if options.imagenet and not named and _is_photograph(options.imagenet):
+        # --imagenet without a value takes the photograph behind it for one.
+        named, options.imagenet = [options.imagenet], ""
+    photos = list(_paths(named))
+    if not photos:
+        raise UserError("PHOTOS is missing: images, folders, patterns such as 'trip/*.jpg', or -")
+    if (options.imagenet is None) == (options.workdir is None):
+        found = "neither" if options.imagenet is None else "both"
+        raise UserError(f"expected --workdir DIR or --imagenet [NAMES], found {found}: give one")
+    share_one_heap()
+    process.compilation_cache()
+    count, skipped = (
+        _imagenet(options, photos) if options.workdir is None else _of_run(options, photos)
+    )
+    for message in skipped:
+        print(f"left out: {message}", file=sys.stderr)
+    out = options.out
+    print(f"{count} masks in {out / 'masks'}, overlays in {out / 'overlays'}")
+    for name in ("scores.json", "polygons.json"):
+        if (name == "scores.json" and (options.scores or options.workdir is None)) or (
+            name == "polygons.json" and options.polygons is not None
+        ):
+            print(f"{name.partition('.')[0]} in {out / name}")
+    return 1 if skipped else 0
+
+
+def _of_run(options: argparse.Namespace, photos: list[Path]) -> tuple[int, list[str]]:
+    # These imports start JAX.
+    from wsss_jax.pipeline.finished_run import find_network
+    from wsss_jax.pipeline.photo_folder import segment
+    from wsss_jax.stages.predict import Predict
+
+    changes: dict[str, Any] = {"workers": options.workers, "known_labels": bool(options.labels)}
+    if options.scales:
+        changes["scales"] = options.scales
+    if options.crf is not None:
+        changes["crf"] = options.crf
+    network = find_network(options.workdir, Predict, options.stage, options.classes, **changes)
+    return segment(network, photos, options.out, options.labels, options.scores, options.polygons)
+
+
+def _imagenet(options: argparse.Namespace, photos: list[Path]) -> tuple[int, list[str]]:
+    of_runs = {"--stage": options.stage, "--classes": options.classes, "--labels": options.labels}
+    of_runs |= {"--scales": options.scales, "--polygons": options.polygons is not None}
+    for name, given in of_runs.items():
+        if given:
+            raise UserError(f"{name} needs the network of a run (--workdir): remove it")
+    from wsss_jax.pipeline.imagenet_photos import segment_imagenet
+
+    crf = options.crf is not False
+    return segment_imagenet(options.imagenet, photos, options.out, crf, options.workers)
+
+
+def _paths(named: Sequence[str]) -> Iterator[Path]:
+    """Yields the files and folders that arguments name."""
+    for text in named:
+        if text == "-":
+            yield from (Path(line.strip()) for line in sys.stdin if line.strip())
+            continue
+        path = Path(text).expanduser()
+        if path.exists() or not glob.has_magic(text):
+            yield path
+            continue
+        found = sorted(glob.glob(str(path), recursive=True))
+        if not found:
+            raise UserError(f"expected photographs like {text!r}, found none: check the pattern")
+        yield from map(Path, found)
+
+
+def _is_photograph(text: str) -> bool:
+    from wsss_jax.data.images import SUFFIXES
+
+    return text.lower().endswith(SUFFIXES) or Path(text).exists()
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "wsss_jax.predict",
+        "Segments photographs with a trained network, or with an ImageNet classifier. The same\n"
+        "command resumes where it was interrupted, and redoes images that have changed.",
+        usage="--workdir DIR PHOTOS [--out DIR] [options]",
+        examples=_EXAMPLES,
+        statuses={1: "damaged images were left out; they are named"},
+    )
+    add = parser.add_argument_group("photographs and results").add_argument
+    add(
+        "photos",
+        nargs="*",
+        metavar="PHOTOS",
+        help="images, folders, quoted patterns, or - for a list on standard input (docs/data.md)",
+    )
+    add("--images", action="append", default=[], metavar="PATH", help="the same as PHOTOS")
+    add(
+        "--out",
+        type=Path,
+        default=Path("predictions"),
+        metavar="DIR",
+        help="where masks/ and overlays/ go (predictions)",
+    )
+    add("--scores", action="store_true", help="write scores.json, the probabilities of classes")
+    add(
+        "--polygons",
+        type=command_line.number,
+        nargs="?",
+        const=0.0,
+        metavar="PIXELS",
+        help="write polygons.json (COCO), exact, or within so many pixels of the masks",
+    )
+    add = parser.add_argument_group("network").add_argument
+    add("--workdir", type=Path, metavar="DIR", help="the run that trained it")
+    add("--stage", default="", metavar="NAME", help="a stage of type predict (the last one)")
+    add("--classes", default="", metavar="FILE", help="class names, for a run without them")
+    add(
+        "--imagenet",
+        nargs="?",
+        const="",
+        metavar="NAMES",
+        help="classes of ImageNet in place of a run's (the best three of each photograph)",
+    )
+    add = parser.add_argument_group("how masks are made").add_argument
+    add(
+        "--labels",
+        type=command_line.names,
+        default=(),
+        metavar="NAME,NAME",
+        help="the only classes that masks may show",
+    )
+    add(
+        "--scales",
+        type=command_line.numbers,
+        metavar="S,S",
+        help="factors of the image's size instead of those of the stage: 0.75,1,1.5",
+    )
+    add(
+        "--crf",
+        action=argparse.BooleanOptionalAction,
+        help="with or without the final dense CRF, regardless of the stage",
+    )
+    add(
+        "--workers",
+        type=command_line.whole_number,
+        default=0,
+        metavar="N",
+        help="processes for the CRF (0: one for each core)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
