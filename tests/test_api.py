@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -106,6 +107,26 @@ def test_maps_are_those_of_the_stage(workdir: Path):
     np.testing.assert_array_equal(mask == 0, strongest <= 0.5)
     assert mask[strongest == strongest.max()][0] == everything.maps.max((1, 2)).argmax() + 1
     assert not run.cam(photo(0), []).mask(0.5).any()
+
+
+@pytest.mark.parametrize("crf", [False, True])
+def test_huge_images_take_bounded_memory(crf: bool, workdir: Path, monkeypatch: pytest.MonkeyPatch):
+    """Masks have full size; probabilities and maps are smaller."""
+    run, labels = wsss_jax.load(workdir, crf=crf), ["cat", "dog", "cow"]
+    whole, whole_maps = run.predict(photo(1)), run.cam(photo(1), labels)
+    monkeypatch.setattr("wsss_jax.host.logit_masks._VALUES", 33 * 47 * 4 // 4)
+    if crf:
+        monkeypatch.setattr("wsss_jax.host.dense_crf.MOST_PIXELS", 33 * 47 // 4)
+    small, maps = run.predict(photo(1)), run.cam(photo(1), labels)
+    assert small.probabilities.size <= 33 * 47 * (1.1 if crf else 1)
+    assert small.mask.shape == whole.mask.shape == (33, 47)
+    assert np.mean(small.mask != whole.mask) <= (0.25 if crf else 0)
+    resized = np.stack(
+        [cv2.resize(one, small.probabilities.shape[:0:-1]) for one in whole.probabilities]
+    )
+    assert np.abs(resized - small.probabilities).mean() < 0.1
+    assert maps.maps.size <= 33 * 47 and maps.mask(0.5).shape == (33, 47)
+    assert np.mean(maps.mask(0.5) != whole_maps.mask(0.5)) < 0.1
 
 
 def test_the_crf_takes_probabilities():

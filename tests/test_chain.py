@@ -49,7 +49,7 @@ def test_the_built_in_data(
         scores = read_json(workdir / f"eval_{stage}" / "metrics.json")
         told = f"best masks of {split} ({stage}, {100 * scores['miou']:.1f} % mIoU"
         assert re.search(rf"^{re.escape(told)}.*\): {workdir / stage / 'masks'}$", out, re.M)
-    assert f"wsss_jax.predict --workdir {workdir} --images PHOTOS --out RESULT\n" in out
+    assert f"wsss_jax.predict --workdir {workdir} PHOTOS --out RESULT\n" in out
     results = read_json(workdir / "results.json")["stages"]
     assert set(results) == set(STAGES)
     ids = [path.stem for path in sorted((workdir / "cam" / "cams").iterdir())]

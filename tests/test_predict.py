@@ -1,7 +1,9 @@
 """Masks of a folder of photographs: as the stage makes them; resuming; mistakes."""
 
+import io
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from tests.reference.drawn_networks import Images, Trained, context
 from tests.toys.records import finish
 from tests.toys.sections import run_section
 from wsss_jax import predict
-from wsss_jax.data.images import decode_image
+from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.files import write_json
+from wsss_jax.preparing.run_length import decode_segmentation
 from wsss_jax.stages.predict import Predict
 from wsss_jax.viz.colors import class_colors
 from wsss_jax.viz.labeled import labeled_mask
@@ -181,6 +184,105 @@ def test_photographs_as_they_come(
 def test_a_single_photograph(workdir: Path, photos: Path, tmp_path: Path):
     assert call(workdir, photos / "image_1.PNG", tmp_path / "out") == 0
     assert list(content(tmp_path / "out")) == ["masks/image_1.png", "overlays/image_1.jpg"]
+
+
+def test_photographs_from_everywhere(
+    workdir: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Several paths, patterns, a list on standard input; ids lie below the common folder."""
+    (photos / "more").mkdir()
+    (photos / "image_2.PNG").rename(photos / "more/image_1.png")
+    monkeypatch.chdir(tmp_path)
+    command = ["predict.py", f"--workdir={workdir}", "--workers=1"]
+    assert predict.main([*command, "photos/**/image_1.*", "--out=a"]) == 0
+    assert sorted(p.name for p in (tmp_path / "a/masks").iterdir()) == ["image_1.png", "more"]
+    assert (tmp_path / "a/masks/more/image_1.png").is_file()
+    monkeypatch.setattr("sys.stdin", io.StringIO("photos/image_0.PNG\n\nphotos/more\n"))
+    assert predict.main([*command, "-", "--images=photos/image_0.PNG"]) == 0
+    assert "2 masks in predictions/masks" in capsys.readouterr().out
+    assert (tmp_path / "predictions/masks/image_0.png").is_file()
+    assert (tmp_path / "predictions/masks/more/image_1.png").is_file()
+    for arguments, told in (
+        (["no*.jpg"], "expected photographs like 'no*.jpg', found none"),
+        ([], "PHOTOS is missing"),
+        (
+            ["photos", "--imagenet=tabby"],
+            "expected --workdir DIR or --imagenet [NAMES], found both",
+        ),
+    ):
+        assert predict.main([*command, *arguments]) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_scores_polygons_and_labels(
+    workdir: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "out"
+    assert call(workdir, photos, tmp_path / "plain") == 0
+    assert call(workdir, photos, out, "--scores", "--polygons") == 0
+    assert "polygons in " + str(out / "polygons.json") in capsys.readouterr().out
+    scores = json.loads((out / "scores.json").read_text())
+    polygons = json.loads((out / "polygons.json").read_text())
+    assert [one["name"] for one in polygons["categories"]] == list(Images.classes)
+    for number, name in enumerate(PHOTOS.ids, 1):
+        data = (out / f"masks/{name}.png").read_bytes()
+        assert data == (tmp_path / f"plain/masks/{name}.png").read_bytes()
+        mask = decode_mask(data, name, 3)
+        one = scores[name]
+        assert Path(one["file"]) == photos / f"{name}.PNG"
+        assert (one["height"], one["width"]) == mask.shape == PHOTOS.sizes[number - 1]
+        for index, found in enumerate(one["classes"].values()):
+            assert found["share"] == pytest.approx((mask == index).mean())
+            assert (found["mean"] is None) == (found["share"] == 0)
+            assert found["mean"] is None or 0.25 < found["mean"] <= found["highest"] <= 1
+        made = np.zeros_like(mask)
+        for region in (a for a in polygons["annotations"] if a["image_id"] == number):
+            made[decode_segmentation(region["segmentation"], *mask.shape)] = region["category_id"]
+        np.testing.assert_array_equal(made, mask)
+    only = tmp_path / "only"
+    assert call(workdir, photos, only, "--labels=dog", "--crf", "--scores") == 0
+    for name in PHOTOS.ids:
+        mask = decode_mask((only / f"masks/{name}.png").read_bytes(), name, 3)
+        assert set(np.unique(mask)) <= {0, 2}
+        found = json.loads((only / "scores.json").read_text())[name]["classes"]
+        assert list(found) == ["background", "dog"]
+    assert call(workdir, photos, only, "--crf", "--scores") == 2
+    assert "made with other settings (known_labels was True" in capsys.readouterr().err
+    assert call(workdir, photos, tmp_path / "x", "--labels=dgo") == 2
+    assert "found 'dgo'; did you mean dog?" in capsys.readouterr().err
+
+
+def test_huge_photographs_take_bounded_memory(
+    workdir: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The network sees a smaller copy, sums stay on the host, overlays are smaller."""
+    config = config_of("masks_val")
+    config["masks_val"] |= {"sum_on": "device", "max_pixels": 1500}
+    other = tmp_path / "run"
+    shutil.copytree(workdir, other)
+    write_json(other / "results.json", {"config": config})
+    assert call(other, photos, tmp_path / "whole") == 0
+    told = capsys.readouterr().err
+    assert "note: 2 photographs have more than 0.0015 megapixels (image_0, image_1)" in told
+    monkeypatch.setattr("wsss_jax.inference.multi_scale._MOST_SUMS", 0)
+    monkeypatch.setattr("wsss_jax.pipeline.photo_folder._OVERLAY_PIXELS", 400)
+    assert call(other, photos, tmp_path / "small") == 0
+    for index, name in enumerate(PHOTOS.ids):
+        one, two = (
+            decode_mask((tmp_path / folder / f"masks/{name}.png").read_bytes(), name, 3)
+            for folder in ("whole", "small")
+        )
+        assert one.shape == PHOTOS.sizes[index] and (one != two).mean() < 2e-3
+        picture = decode_image((tmp_path / f"small/overlays/{name}.jpg").read_bytes(), name)
+        assert picture.shape[1] < PHOTOS.sizes[index][1]
 
 
 def test_mistakes_are_told_in_a_line(

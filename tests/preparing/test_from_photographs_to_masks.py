@@ -1,6 +1,7 @@
 """From a folder and a spreadsheet to masks of new photographs, by commands alone."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -39,25 +40,40 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+def commands_in(text: str) -> list[list[str]]:
+    """The commands that a text tells to run next."""
+    lines = text.replace("\\\n", " ").splitlines()
+    found = [shlex.split(line[line.index("python -m") :]) for line in lines if "python -m" in line]
+    return [["wsss-jax", words[2].removeprefix("wsss_jax."), *words[3:]] for words in found]
+
+
 @pytest.mark.slow
-def test_prepare_verify_train_segment(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_prepare_verify_train_predict(
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    """Each command but the first is the one that the command before tells."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "records"))
     mine, workdir = tmp_path / "mine", tmp_path / "runs/mine"
-    prepare = ["wsss-jax", "prepare", "folder", str(photos), f"--out={mine}"]
+    prepare = ["wsss-jax", "prepare", "folder", "my photos", "--out=mine"]
     assert main(prepare) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert "photographs that cannot be read: 1 (broken.jpg)" in message and not mine.exists()
     assert main([*prepare, "--skip_damaged"]) == 0
     told = capsys.readouterr().out
     assert "photographs become PNGs, turned as their EXIF orientation says: 2" in told
+    assert "transparent parts, whose stored colors are used: 1 (rock-1)" in told
     assert (mine / "classes.txt").read_text().split() == ["Lion", "Rock", "Tree"]
     record = json.loads((mine / "prepared.json").read_text())
     assert record["images_of_classes"] == {"Lion": 3, "Rock": 4, "Tree": 3}
     assert sum(record["splits"].values()) == 9 and record["left_out"] == ["broken.jpg"]
+    verify, run = commands_in(told)
 
-    assert main(["wsss-jax", "prepare", "verify", str(mine)]) == 0
-    assert "nothing to mend" in capsys.readouterr().out
+    assert main(verify) == 0
+    assert "nothing to mend" in capsys.readouterr().out and (mine / "verify.html").is_file()
 
     small = [f"--config.{name}.batch_size=2" for name in TRAININGS]
     small += [f"--config.{name}.steps=2" for name in TRAININGS]
@@ -65,26 +81,33 @@ def test_prepare_verify_train_segment(
     small += [f"--config.{name}.init_weights=" for name in ("train", "train_affinity")]
     small += [f"--config.{name}.method.backbone.name=tiny" for name in TRAININGS]
     small += ["--config.train_segmentation.init_weights=", "--config.cam.scales=(1.0,)"]
-    run = ["wsss-jax", "run", "--config=seam_own_light", f"--workdir={workdir}"]
-    root = [f"--config.data.root={mine}", f"--config.data.data_dir={tmp_path / 'records'}"]
-    assert main([*run, *root, *small]) == 0
+    assert main(["wsss-jax", "run", *run[2:], *small]) == 0
+    told = capsys.readouterr().out
     made = sorted(
         p.relative_to(workdir / "masks_train/masks")
         for p in workdir.glob("masks_train/masks/**/*.png")
     )
     listed = (mine / "ImageSets/Segmentation/train.txt").read_text().splitlines()
     assert [p.as_posix().removesuffix(".png") for p in made] == sorted(listed)
-    assert (workdir / "report.html").is_file()
+    assert f"best masks of train (masks_train, the last ones; none are scored): {workdir}" in told
+    page = (workdir / "report.html").read_text()
+    assert "<strong>Best masks of train:</strong> masks_train" in page
+    assert 'id="explorer-data"' in page
 
-    result = tmp_path / "result"
-    segment = ["wsss-jax", "segment", f"--workdir={workdir}", f"--images={photos}"]
-    assert main([*segment, f"--out={result}", "--scales=1", "--no-crf"]) == 1  # one is broken
-    turned = photos / "Big Cats/lion 2.jpeg"
+    (predict,) = commands_in(told.partition("masks of other photographs: ")[2])
+    words = {"PHOTOS": "my photos", "RESULT": "result"}
+    predict = [words.get(word, word) for word in predict]
+    # One of them is broken.
+    assert main([*predict, "--scales=1", "--no-crf", "--scores", "--polygons"]) == 1
+    result, turned = tmp_path / "result", photos / "Big Cats/lion 2.jpeg"
     mask = decode_mask((result / "masks/Big Cats/lion 2.png").read_bytes(), "", 3)
     assert mask.shape == decode_image(turned.read_bytes(), "").shape[:2] == (60, 44)
     with Image.open(turned) as image:
         assert image.size == (60, 44)  # stored lying on its side
     assert np.isin(mask, range(4)).all()
+    scores = json.loads((result / "scores.json").read_text())
+    assert set(scores["Tree é 1"]["classes"]) == {"background", "Lion", "Rock", "Tree"}
+    assert len(json.loads((result / "polygons.json").read_text())["images"]) == 9
 
 
 TRAININGS = ("train", "train_affinity", "train_segmentation")

@@ -43,7 +43,7 @@ def test_the_best_is_scored_highest(tmp_path: Path):
         assert of_train.others == ((other, min(score, miou)),)
         assert of_val.note == "of_val, the last ones; none are scored"
     command = next_command(run_of(config, tmp_path), tmp_path / "my run")
-    assert f"--workdir '{tmp_path / 'my run'}' --images PHOTOS" in command
+    assert f"--workdir '{tmp_path / 'my run'}' PHOTOS --out RESULT" in command
 
 
 def test_the_report_says_so(tmp_path: Path):

@@ -73,4 +73,4 @@ def next_command(run: Run, workdir: Path) -> str:
     if not any(stage.type == "predict" and stage.finished for stage in run.stages):
         return ""
     folder = shlex.quote(str(workdir))
-    return f"python -m wsss_jax.predict --workdir {folder} --images PHOTOS --out RESULT"
+    return f"python -m wsss_jax.predict --workdir {folder} PHOTOS --out RESULT"
