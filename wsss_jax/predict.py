@@ -40,10 +40,6 @@ _EXAMPLES = (
         "--workdir runs/light 'trip/*.jpg' \\\n        --out RESULT --scores --polygons",
     ),
     (
-        "photographs that another program lists",
-        "--workdir runs/light - --out RESULT < list.txt",
-    ),
-    (
         "a class of ImageNet, without any training",
         '--imagenet "tabby, tiger cat" photo.jpg',
     ),
