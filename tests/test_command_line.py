@@ -174,7 +174,7 @@ _GO_ON = "to resume: python -m wsss_jax.toy '--out=a b' --dry_run\n"
             2,
             "",
             "error: no space left on the device while writing /data/file: free some space and run"
-            " the same command again\n" + _GO_ON,
+            " the same command again; finished work is kept\n" + _GO_ON,
         ),
         (
             PermissionError(errno.EACCES, "Permission denied", "/data"),
@@ -195,6 +195,41 @@ def test_how_a_run_ends(
     assert _ends(parser, ending) == status
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == (out, err)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.EDQUOT, "x", "/d"),
+            "no space left in the quota while writing /d: free some",
+        ),
+        (OSError(errno.EFBIG, "x", "/d"), "the limit on the size of files (ulimit -f) is reached"),
+        (OSError(errno.EROFS, "read-only", "/d"), "cannot use /d: read-only"),
+        (OSError(errno.EACCES, "Permission denied", "/d"), "cannot use /d: Permission denied"),
+        (OSError(errno.ELOOP, "Too many levels", "/d"), "cannot use /d: Too many levels"),
+        (RuntimeError("Symlink loop from '/d'"), "cannot use a path: Symlink loop from '/d'"),
+        (OSError(errno.EMFILE, "Too many open files", "/d"), "cannot open /d: Too many open files"),
+        (OSError(errno.ENFILE, "Too many open files"), "cannot open a file: Too many open files"),
+    ],
+)
+def test_errors_of_the_system_are_one_line(
+    parser: Parser, error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+):
+    assert _ends(parser, error) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"error: {said}")
+    assert len(lines) == 1 or lines[1:] == [_GO_ON.strip()]
+
+
+def test_a_folder_of_links_that_lead_to_each_other_is_one_line(tmp_path: Path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    run = ["--config=cam_shapes", f"--workdir={loop}/run"]
+    command = [sys.executable, "-m", "wsss_jax.main", *run]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: cannot use ")
 
 
 @pytest.mark.parametrize(

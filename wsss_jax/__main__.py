@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from wsss_jax import interrupts
 from wsss_jax.errors import nearest
 
 COMMANDS = {
@@ -52,6 +53,8 @@ def main(argv: Sequence[str]) -> int:
         )
         return 2
     module = COMMANDS[spelled][0]
+    if module == "main" and argv is sys.argv:
+        interrupts.begin()  # before libraries are imported, which takes seconds
     # The command then names itself by its module, also in the line that resumes it.
     return importlib.import_module(f"wsss_jax.{module}").main([f"{module}.py", *arguments])
 

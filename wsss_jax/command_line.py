@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from wsss_jax import __version__, console
-from wsss_jax.errors import Interrupted, UserError, nearest
+from wsss_jax import __version__, console, interrupts
+from wsss_jax.errors import MAKE_SPACE, Interrupted, UserError, nearest, no_space
 from wsss_jax.pipeline import process
 
 INTERRUPTED = {True: "interrupted; finished work is kept", False: "interrupted"}
@@ -27,9 +27,8 @@ _STATUSES = {
 }
 # These are errors that the user can fix. Missing files are not among them: they are looked for
 # beforehand, so anywhere else they are a defect, which keeps its traceback.
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PLACE = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP),
     *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR),
 )
 
@@ -180,8 +179,11 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
     process.quiet()
     again = f"\nto resume: {command(parser, argv)}" if parser.goes_on else ""
     options = None
+    interrupts.tell(f"{INTERRUPTED[parser.goes_on]}{again}", interrupts.STATUS)
     try:
         options = parser.parse(argv[1:])
+        stopped = getattr(options, "status_if_stopped", None) or interrupts.STATUS
+        interrupts.tell(f"{INTERRUPTED[parser.goes_on]}{again}", stopped)
         if options.help:
             print(parser.format_help(), end="")
             status = 0
@@ -201,17 +203,14 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
         return getattr(options, "status_if_stopped", None) or 0
     except KeyboardInterrupt:
         print(f"{INTERRUPTED[parser.goes_on]}{again}", file=sys.stderr)
-        return getattr(options, "status_if_stopped", None) or 130
+        return getattr(options, "status_if_stopped", None) or interrupts.STATUS
     except BrokenPipeError:  # The reader of a pipe (head, less) has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno in _FULL:
-            print(f"error: {_full(error)}{again}", file=sys.stderr)
-            return 2
-        if error.errno in _PLACE and error.filename:
-            where = os.fspath(error.filename)
-            print(f"error: cannot use {where}: {error.strerror}", file=sys.stderr)
+    except (OSError, RuntimeError) as error:
+        if text := _explained(error):
+            console.event("error", text=text)
+            print(f"error: {text}{again if no_space(error) else ''}", file=sys.stderr)
             return 2
         raise
     finally:
@@ -278,9 +277,17 @@ def command(parser: Parser, argv: Sequence[str]) -> str:
     return shlex.join([*program, *(a for a in argv[1:] if a not in ("--force", "-force"))])
 
 
-def _full(error: OSError) -> str:
-    where = f" while writing {os.fspath(error.filename)}" if error.filename else ""
-    return f"no space left on the device{where}: free some space and run the same command again"
+def _explained(error: OSError | RuntimeError) -> str:
+    """Returns what an error of the system means for the user, or "" if it is a defect."""
+    if isinstance(error, RuntimeError):
+        # What `pathlib` raises for links that lead to each other.
+        return f"cannot use a path: {error}" if str(error).startswith("Symlink loop") else ""
+    where = os.fspath(error.filename) if error.filename else ""
+    if what := no_space(error):
+        return f"{what}{f' while writing {where}' if where else ''}: {MAKE_SPACE}"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"cannot open {where or 'a file'}: {error.strerror}: raise the limit with ulimit -n"
+    return f"cannot use {where}: {error.strerror}" if error.errno in _PLACE and where else ""
 
 
 def whole_number(text: str) -> int:

@@ -1,7 +1,19 @@
 """The exceptions that end a run with one line instead of a traceback."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
+import errno
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+MAKE_SPACE = "free some space and run the same command again; finished work is kept"
+"""What to do if `no_space` tells a reason."""
+
+_NO_SPACE = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "no space left in the quota",
+    errno.EFBIG: "the limit on the size of files (ulimit -f) is reached",
+}
 
 
 class UserError(Exception):
@@ -35,3 +47,27 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def first(names: Sequence[str], count: int = 5) -> str:
     """Joins the first few of `names` for an error message."""
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def no_space(error: BaseException) -> str:
+    """Returns in words why there is no space for a file, or "" if this was not the problem.
+
+    Libraries that are not written in Python raise errors of their own, which quote the system's.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return _NO_SPACE.get(error.errno, "")
+    text = str(error)
+    return next((what for code, what in _NO_SPACE.items() if os.strerror(code) in text), "")
+
+
+@contextlib.contextmanager
+def told_if_no_space(where: os.PathLike[str] | str) -> Iterator[None]:
+    """Turns errors of the block that mean a lack of space into a `UserError` that names `where`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if what := no_space(error):
+            raise UserError(f"{what} while writing {os.fspath(where)}: {MAKE_SPACE}") from error
+        raise

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from ml_collections import ConfigDict
 
-from wsss_jax.errors import UserError
+from wsss_jax.errors import MAKE_SPACE, UserError, no_space
 
 ARRAY_READING = threading.Lock()
 """A lock to hold while reading a NumPy file if other threads may read one too. NumPy parses the
@@ -26,6 +26,7 @@ START, DONE = "_START.json", "_DONE.json"
 
 _UNFINISHED = ".tmp"
 _REPLACE = "replace it or leave it out"
+_SMALL = 1 << 16  # bytes; some file systems tell no sizes
 
 
 @contextlib.contextmanager
@@ -37,7 +38,7 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     created if it does not exist.
 
     Raises:
-      UserError: the disk is full or the quota is exhausted.
+      UserError: there is no space left; see `no_space`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,11 +52,8 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"no space left on the device while writing {path}: free some space and run the"
-                " same command again; finished work is kept"
-            ) from error
+        if isinstance(error, OSError) and (what := no_space(error)):
+            raise UserError(f"{what} while writing {path}: {MAKE_SPACE}") from error
         raise
 
 
@@ -71,10 +69,10 @@ def remove_unfinished(folder: Path) -> None:
 
 def make_again(path: Path) -> str:
     """Returns what to do about a damaged or missing file, which a stage of a run may have made."""
-    stage = path.parent.parent
-    if not (stage / START).is_file():
-        return "delete it and make it again" if path.exists() else "make it again"
-    return f"make it again with --only {stage.name} --force"
+    for stage in (path.parent, path.parent.parent):  # `weights.npz`, `cams/<id>.npz`
+        if (stage / START).is_file():
+            return f"make it again with --only {stage.name} --force"
+    return "delete it and make it again" if path.exists() else "make it again"
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -170,14 +168,15 @@ def read_bytes(path: Path, most: int = 1 << 30, remedy: str = "") -> bytes:
                     f"expected a file of at most {most:,} bytes, found {state.st_size:,} in {path}:"
                     f" {remedy or _REPLACE}"
                 )
-            return file.read(most)
+            # Memory is taken for what is asked for.
+            return file.read(min(most, max(state.st_size, _SMALL) + 1))
     except OSError as error:
         if error.errno == errno.EISDIR:
             found, advice = "a folder", _REPLACE
-        elif error.errno in (errno.EACCES, errno.EPERM):
-            found, advice = f"one that cannot be read ({error.strerror})", "allow to read it"
-        else:
+        elif error.errno in (errno.ENOENT, errno.ENOTDIR):
             found, advice = f"none ({error.strerror})", "check the path"
+        else:
+            found, advice = f"one that cannot be read ({error.strerror})", "check it"
         raise UserError(f"expected a file at {path}, found {found}: {remedy or advice}") from error
 
 

@@ -5,6 +5,11 @@
 A second run of the same command resumes where the first one stopped.
 """
 
+from wsss_jax import interrupts
+
+if __name__ == "__main__":
+    interrupts.begin()  # before libraries are imported, which takes seconds
+
 import argparse
 import contextlib
 import os
@@ -131,12 +136,15 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:  # while libraries were imported, which takes seconds
         print(command_line.INTERRUPTED[False], file=sys.stderr)
         return 130
-    return command_line.run(parser, argv, _run)
+    status = command_line.run(parser, argv, _run)
+    interrupts.finish(status)
+    return status
 
 
 def _run(options: argparse.Namespace) -> int:
     together = process.joins_others(options.distributed, options.coordinator)
     if together and not options.dry_run and not guardian.guarded():
+        interrupts.be_patient()  # The process that is watched ends by itself.
         status = guardian.watch([sys.executable, "-m", "wsss_jax.main", *options.arguments])
         stopped = options.status_if_stopped
         return stopped if status == guardian.LOST and stopped is not None else status

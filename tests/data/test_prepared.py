@@ -5,9 +5,10 @@ import fcntl
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,12 +50,13 @@ def _builder(
     masks: bool = True,
     fingerprint: str = "ab" * 20,
     classes: tuple[str, ...] = ("cat", "dog"),
+    ids: Sequence[str] = (),
 ) -> Numbers:
     return kind(
         folder=folder,
         split="train_aug",
         fingerprint=fingerprint,
-        ids=IDS,
+        ids=ids or IDS,
         classes=classes,
         masks=masks,
     )
@@ -293,15 +295,114 @@ def test_a_builder_counts_images_without_making_them(tmp_path: Path) -> None:
     assert not Path(builder.data_dir).exists() and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("damage", ["metadata.json", "ids.txt", "sizes.npy", "records", "info"])
-def test_damaged_records_are_told_in_one_line(tmp_path: Path, damage: str) -> None:
-    source = prepare(_builder(tmp_path))
-    named = {"info": "dataset_info.json", "records": "*.array_record-*"}
-    for path in source.folder.glob(named.get(damage, damage)):
-        size = path.stat().st_size
-        path.write_bytes(path.read_bytes()[: size // 2])
-    with pytest.raises(UserError, match=r"expected prepared records in .* delete this folder") as e:
-        again = prepare(_builder(tmp_path))
-        for index in range(len(IDS)):
-            _check(again, index)
-    assert "\n" not in str(e.value) and str(source.folder.parent) in str(e.value)
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def with_a_folder_in_place(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = {
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "flipped": flip,
+    "emptied": lambda path: path.write_bytes(b""),
+    "deleted": Path.unlink,
+    "a folder": with_a_folder_in_place,
+}
+FILES = ("metadata.json", "ids.txt", "sizes.npy", "shard", "dataset_info.json", "features.json")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_records_are_prepared_again(
+    name: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = prepare(_builder(tmp_path, ids=IDS[:9]))
+    capsys.readouterr()
+    (path,) = first.folder.glob("*.array_record-*" if name == "shard" else name)
+    DAMAGES[damage](path)
+    again = prepare(_builder(tmp_path, ids=IDS[:9]))
+    said = capsys.readouterr().err.splitlines()[0]
+    words = "is missing" if damage == "deleted" else "cannot be read|has changed"
+    assert re.fullmatch(
+        rf"note: the prepared records of train_aug in {first.folder} are damaged"
+        rf" \({re.escape(path.name)} ({words})\) and are prepared again",
+        said,
+    )
+    assert again.digest == first.digest
+    for index in range(9):
+        _check(again, index)
+    prepare(_builder(tmp_path, ids=IDS[:9]))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("damage", ["emptied", "deleted", "a folder"])
+def test_records_without_a_whole_list_of_sums(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = prepare(_builder(tmp_path, ids=IDS[:9]))
+    capsys.readouterr()
+    DAMAGES[damage](first.folder / "sums.json")
+    again = prepare(_builder(tmp_path, ids=IDS[:9]))
+    # Without one, they are those of an earlier version.
+    assert ("are prepared again" in capsys.readouterr().err) == (damage != "deleted")
+    assert (first.folder / "sums.json").is_file() and again.digest == first.digest
+
+
+@pytest.mark.parametrize("kind", ["a file", "a loop"])
+def test_something_else_in_place_of_the_records(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(_builder(tmp_path, ids=IDS[:9]).data_dir)
+    folder.parent.mkdir(parents=True)
+    folder.write_text("") if kind == "a file" else folder.symlink_to(folder)
+    _check(prepare(_builder(tmp_path, ids=IDS[:9])), 8)
+    assert "are damaged (it is not a folder)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["middle", "end"])
+def test_a_bit_that_flips_while_records_are_read_is_one_line(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = prepare(_builder(tmp_path, ids=IDS[:9]))
+    (shard,) = source.folder.glob("*.array_record-*")
+    state, content = shard.stat(), bytearray(shard.read_bytes())
+    at = content.index(b"2007_000004") if place == "middle" else content.index(b"56")
+    content[at] ^= 1
+    shard.write_bytes(content)
+    os.utime(shard, ns=(state.st_atime_ns, state.st_mtime_ns))  # The disk changes no times.
+    opened = prepare(_builder(tmp_path, ids=IDS[:9]))
+    with pytest.raises(UserError, match="run the same command again, which prepares them") as e:
+        for index in range(9):
+            _check(opened, index)
+    assert "\n" not in str(e.value)
+    again = prepare(_builder(tmp_path, ids=IDS[:9]))
+    assert "damaged (a record could not be read)" in capsys.readouterr().err
+    for index in range(9):
+        _check(again, index)
+
+
+def test_a_home_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WSSS_JAX_DATA", raising=False)
+    monkeypatch.setenv("HOME", "/proc")
+    with pytest.raises(UserError, match=r"found no such file.*set data\.data_dir to another"):
+        Shapes(train_images=2, size=32).open("train")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(UserError, match=r"expected a home .* found none .*: set data\.data_dir"):
+        Shapes(train_images=2, size=32).open("train")
+
+
+def test_damaged_records_of_an_earlier_version_are_told_in_one_line(tmp_path: Path) -> None:
+    source = prepare(_builder(tmp_path, ids=IDS[:9]))
+    (source.folder / "sums.json").unlink()
+    for name in ("ids.txt", "dataset_info.json"):
+        path = source.folder / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(UserError, match=r"expected prepared records in .* found damaged") as e:
+            prepare(_builder(tmp_path, ids=IDS[:9]))
+        assert "\n" not in str(e.value) and str(source.folder.parent) in str(e.value)
+        (source.folder / "sums.json").unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Stages of fake modules: order, skip, refusal, force, lock."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.toys.adding_stages import adding_config, make_workdir, stages_run
+from tests.toys.devkits import IDS, Devkit
 from wsss_jax.errors import UserError
 from wsss_jax.pipeline import graph, record, run
 
@@ -15,6 +17,34 @@ from wsss_jax.pipeline import graph, record, run
 @pytest.fixture
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return make_workdir(tmp_path, monkeypatch)
+
+
+def test_damaged_images_are_named_at_the_end_and_in_the_results(
+    workdir: Path, capsys: pytest.CaptureFixture
+):
+    stages = workdir.parent / "fake_stages"
+    text = (stages / "add.py").read_text()
+    text = text.replace("add: float = 1.0", 'add: float = 1.0\n    split: str = "train"')
+    (stages / "reading.py").write_text(text)
+    devkit = Devkit(workdir.parent)
+    os.truncate(devkit.image(IDS[1]), 300)
+    config = adding_config(b={"type": "fake_stages.reading"}, c={"type": "fake_stages.reading"})
+    config.data = ConfigDict(
+        {
+            "builder": "voc2012",
+            "root": str(devkit.voc.parent),
+            "data_dir": str(devkit.folder / "prepared"),
+            "damaged_share": 0.5,
+        }
+    )
+    run.run(config, workdir)
+    told = "1 damaged images (named in "
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WARNING")]
+    assert len(said) == 1 and said[0].startswith(f"WARNING of b: {told}")
+    assert said[0].endswith("skipped.json) were left out of the 3 images of train")
+    results = json.loads((workdir / "results.json").read_text())["stages"]
+    assert results["b"]["metrics"]["warnings"][0].startswith(told)
+    assert "warnings" not in results["c"]["metrics"], "it is told once"
 
 
 def _train_config() -> ConfigDict:

@@ -341,6 +341,8 @@ def test_given_classes(prepare: Prepare, tmp_path: Path):
     (folder / "labels.csv").write_text("file,label\na,cat\nb,Dgo\nc,0\n")
     message = prepare(option, status=2)
     assert "names that are no classes: 1 ('Dgo', row 3 of labels.csv; did you mean Dog?)" in message
+    (folder / "labels.csv").write_text(f"file,label\na,cat\nb,{'9' * 5000}\nc,0\n")
+    assert "names that are no classes: 1 ('999" in prepare(option, status=2)
     (folder / "labels.csv").write_text("file,label\na,2\nb,1\nc,0\n")
     prepare(option, "--val=0")
     assert labels(tmp_path / "out") == {"a": {"Cat"}, "b": {"Dog"}, "c": set()}

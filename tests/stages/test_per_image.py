@@ -324,3 +324,27 @@ def test_an_interruption_keeps_what_is_finished(tmp_path: Path):
     assert len(kept) >= 8 and kept.items() <= whole.items()
     assert len(run(tmp_path / "resumed", 40).results) == 40 - len(kept) // 2
     assert content(tmp_path / "resumed") == whole
+
+
+def test_files_that_are_not_as_noted_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture):
+    task, every = work(10), range(10)
+
+    def begin() -> list[int]:
+        found: dict[int, int] = {}
+        run_on_images(ids_of(10), tmp_path, every, task, QUIET, found.__setitem__, process=0)
+        return sorted(found)
+
+    assert begin() == [*every]
+    whole = {name: data for name, data in content(tmp_path).items() if "_FILES" not in name}
+    assert begin() == [] and capsys.readouterr().err == ""
+    (tmp_path / "notes/toy3.txt").write_bytes(whole["notes/toy4.txt"])  # that of another image
+    (tmp_path / "sums/toy7.txt").unlink()
+    lines = (tmp_path / "_FILES-0.txt").read_text().splitlines(True)
+    noted = [line for line in lines if "notes/toy5" not in line]  # killed before it was noted
+    (tmp_path / "_FILES-0.txt").write_text("".join(noted))
+    assert begin() == [3, 5, 7]
+    said = capsys.readouterr().err
+    assert said.startswith("note: 2 of 9 finished images have files that are not as the list in")
+    assert said.endswith("says, such as toy3, and are made again\n")
+    assert {n: data for n, data in content(tmp_path).items() if "_FILES" not in n} == whole
+    assert begin() == []

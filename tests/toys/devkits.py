@@ -66,7 +66,7 @@ class Devkit:
         inner = "".join(f"<object><name>{text}</name></object>" for text in objects)
         path.write_text(f"<annotation>{inner}</annotation>")
 
-    def open(self, split: str = "train", **options: str | int) -> Source:
+    def open(self, split: str = "train", **options: str | int | float) -> Source:
         data = {
             "builder": "voc2012",
             "root": str(self.voc.parent),
@@ -75,7 +75,7 @@ class Devkit:
         }
         return DataSettings.from_config(data | options, "data").open(split)
 
-    def refuse(self, split: str = "train", **options: str | int) -> str:
+    def refuse(self, split: str = "train", **options: str | int | float) -> str:
         before = self._prepared()
         with pytest.raises(UserError) as caught:
             self.open(split, **options)

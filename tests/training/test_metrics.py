@@ -1,13 +1,15 @@
 import errno
 import json
+import os
 import struct
 
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.record_writer import RecordWriter
 
 from wsss_jax.errors import UserError
-from wsss_jax.training import metrics as writer_module
+from wsss_jax.training import events as events_module
 from wsss_jax.training.metrics import MetricWriter, console_line, read_metrics
 from wsss_jax.viz.overlay import HEAT_COLORS, cam_overlay
 
@@ -136,13 +138,37 @@ def test_an_evaluators_line_joins_that_of_its_step(tmp_path):
     assert read_metrics(tmp_path) == [*whole, {"step": 3, "loss": 0.1}]
 
 
-def test_full_disk_is_one_clear_line(tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
+NO_SPACE = {errno.ENOSPC: "no space", errno.EDQUOT: "no space", errno.EFBIG: "ulimit -f"}
 
-    monkeypatch.setattr(writer_module, "SummaryWriter", full)
-    with pytest.raises(UserError, match=r"no space left on the device .* free some space"):
-        MetricWriter(tmp_path)
+
+@pytest.mark.parametrize("number", NO_SPACE)
+@pytest.mark.parametrize("written", [0, 3, 4, 5])
+def test_full_disk_is_one_clear_line(number, written, tmp_path, monkeypatch):
+    """Whether it is the head of the events, figures, an image or the end that cannot be written."""
+    files = []
+
+    class Full(RecordWriter):
+        def write(self, data):
+            files.append(self)
+            if len(files) > written:
+                raise OSError(number, os.strerror(number))
+            super().write(data)
+
+        def close(self):
+            super().close()
+            if len(files) == 5 == written:
+                raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(events_module, "RecordWriter", Full)
+    with (
+        pytest.raises(
+            UserError, match=rf"{NO_SPACE[number]}.* while writing {tmp_path}: free some"
+        ),
+        MetricWriter(tmp_path) as writer,
+    ):
+        writer.scalars(1, {"loss": 0.5})
+        writer.images(1, {"maps": np.zeros((2, 2, 3), np.uint8)})
+    assert all(file._writer.closed for file in files), "nothing is left for the interpreter"
 
 
 def test_overlay_is_dimmed_photograph_where_cold_and_color_where_hot():

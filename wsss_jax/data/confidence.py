@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 
 from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.errors import UserError
-from wsss_jax.files import atomic_write
+from wsss_jax.files import atomic_write, read_bytes
 
 CONFIDENCE_FOLDER = "confidence"
 CERTAIN = 255
@@ -42,13 +42,7 @@ def read_confidence(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "h w
     Raises:
       UserError: the file is missing, damaged or of another size.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"expected the confidence of a mask at {path}, found none ({error.strerror}): make the"
-            " masks again"
-        ) from error
+    content = read_bytes(path, remedy="make the masks again")
     values = decode_mask(content, str(path), None)
     if values.shape != size:
         raise UserError(

@@ -14,7 +14,6 @@ import functools
 import os
 import re
 import xml.etree.ElementTree as ElementTree
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from wsss_jax.data.columns import Positions
 from wsss_jax.data.formats.id_lists import image_id
 from wsss_jax.data.formats.label_columns import ID_NAMES, letters
 from wsss_jax.data.formats.label_tables import read_label_table
+from wsss_jax.data.formats.npz import NUMBERS_AND_TEXT, open_arrays
 from wsss_jax.data.formats.safe_pickle import load_numpy_pickle
 from wsss_jax.data.formats.table_rows import TABLES
 from wsss_jax.data.known_classes import Classes
@@ -276,9 +276,9 @@ def _id(key: Any) -> str:
 
 def _read_npz(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        with open_arrays(path, NUMBERS_AND_TEXT) as file:
+            arrays = {name: file[name] for name in file}
+    except (OSError, ValueError) as error:
         raise UserError(
             f"expected arrays without pickles in {path}, found something else ({error}): save ids"
             " as text and labels as numbers with numpy.savez"

@@ -11,6 +11,7 @@ from wsss_jax.data.confidence import CERTAIN, read_confidence
 from wsss_jax.data.images import IGNORE, decode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
+from wsss_jax.files import read_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +69,7 @@ class MaskLabels:
           UserError: a file of either kind is missing, damaged or of another size.
         """
         path, size = self.folder / f"{record['id']}.png", record["size"]
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise UserError(
-                f"expected a mask at {path}, found none ({error.strerror}): make it again"
-            ) from error
+        content = read_bytes(path, remedy="make it again")
         mask = decode_mask(content, str(path), self.num_classes)
         if mask.shape != size:
             raise UserError(

@@ -2,6 +2,14 @@
 
 A builder is a subclass of `RecordBuilder`. `prepare` writes its records as array_record shards to
 ``<folder>/<builder>/<split>-<fingerprint>/``, unless they exist, and opens them.
+
+These folders are a cache. ``sums.json`` has the size, time and digest of every file in them, and a
+folder that is not as it was written is prepared again. Digests are only compared where the size or
+the time differ, and array_record has checksums of its own, which are compared whenever records are
+read.
+
+A data set may allow some of its images to be damaged. They are left out, and ``skipped.json`` has
+their ids with what is wrong with them.
 """
 
 import abc
@@ -9,9 +17,11 @@ import contextlib
 import errno
 import hashlib
 import io
+import math
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,28 +31,27 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from filelock import FileLock
-from google.protobuf.json_format import ParseError
 from jaxtyping import Int32
 
-from wsss_jax import console
+from wsss_jax import console, digests
 from wsss_jax.data.class_names import check_mask_classes
 from wsss_jax.data.columns import Names, Size, Sizes
 from wsss_jax.data.images import how_decoded
 from wsss_jax.data.source import Record
-from wsss_jax.errors import UserError
-from wsss_jax.files import read_json
+from wsss_jax.errors import UserError, first, no_space
+from wsss_jax.files import files_below, write_json
 from wsss_jax.progress import Progress
+from wsss_jax.records import read_record
 
 # TFDS keeps the records of a shard in memory while it writes them. Every shard that is read stays
 # open, and systems mostly allow 1,024 open files.
 _RECORDS_PER_SHARD, _MOST_SHARDS = 512, 512
 
-_IDS, _SIZES = "ids.txt", "sizes.npy"
+_IDS, _SIZES, _SUMS, SKIPPED = "ids.txt", "sizes.npy", "sums.json", "skipped.json"
+_UNREADABLE = "unreadable"  # an empty file that says that a record could not be read
 
 # They are recognized by their text, because array_record wraps system errors in RuntimeErrors.
 _FIXABLE = {
-    errno.ENOSPC: "no space left on the device",
-    errno.EDQUOT: "the quota used up",
     errno.EACCES: "no permission to write there",
     errno.EROFS: "a read-only disk",
 }
@@ -61,6 +70,10 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       ids: the ids of the records, in order.
       classes: the names of the C foreground classes.
       masks: whether the records have masks.
+      damaged_share: the share of the images that may be damaged and left out.
+
+    Attributes:
+      left_out: the ids of images that were left out, with what is wrong with them.
 
     Raises:
       UserError: there are more classes than masks can hold.
@@ -79,25 +92,34 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         ids: Sequence[str],
         classes: Sequence[str],
         masks: bool,
+        damaged_share: float = 0.0,
     ):
         if masks:
             check_mask_classes(len(classes))
+        self.damaged_share, self.left_out = damaged_share, dict[str, str]()
         self.split = re.sub(r"\W", "_", split)
         self.ids, self.classes, self.masks = ids, tuple(classes), masks
         self._sizes = np.zeros((len(ids), 2), np.int32)
         self.advance: Callable[[], None] = lambda: None
         """A function that is called after each record is written."""
-        self._metadata = _Metadata(ids, self._sizes, classes=self.classes, masks=masks, digest="")
+        self._metadata = _Metadata(
+            ids, self._sizes, self.left_out, classes=self.classes, masks=masks, digest=""
+        )
         config = tfds.core.BuilderConfig(name=f"{self.split}-{fingerprint[:16]}")
+        before = folder / self.name / config.name / str(self.VERSION)
+        _remove_if_damaged(before, split)  # It reads what was written before.
         try:
             with _quiet():
                 super().__init__(data_dir=folder, config=config, file_format="array_record")
-        except ParseError as error:  # It reads what it wrote before.
-            raise _damaged(folder / self.name / config.name, error) from error
+        except Exception as error:  # Libraries of TFDS raise errors of their own.
+            raise _damaged(before, error) from error
 
     @abc.abstractmethod
     def records(self, positions: range) -> Iterator[Record]:
-        """Yields the records at `positions`; it is called once per shard, in order."""
+        """Yields the records at `positions`, in order; it is called once per shard, in order.
+
+        Records may be left out if `left_out` has their ids.
+        """
 
     def _info(self) -> tfds.core.DatasetInfo:
         features: dict[str, Any] = {
@@ -126,7 +148,9 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
         def shard(start: int) -> Iterator[tuple[int, dict[str, Any]]]:
             positions = range(start, min(start + size, len(self.ids)))
-            for position, record in enumerate(self.records(positions), start):
+            listed = iter(positions)
+            for record in self.records(positions):
+                position = next(p for p in listed if self.ids[p] == record["id"])
                 _digest(digest, record)
                 self.advance()
                 example = dict(record)
@@ -144,16 +168,25 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 class _Metadata(tfds.core.MetadataDict):
     """Metadata of which `ids` and `sizes` are files of their own, which are read in no time."""
 
-    def __init__(self, ids: Sequence[str], sizes: Int32[np.ndarray, "n 2"], **others: Any):
+    def __init__(
+        self,
+        ids: Sequence[str],
+        sizes: Int32[np.ndarray, "n 2"],
+        left_out: Mapping[str, str],
+        **others: Any,
+    ):
         super().__init__(**others)
-        self._ids, self._sizes = ids, sizes
+        self._ids, self._sizes, self._left_out = ids, sizes, left_out
 
     def save_metadata(self, data_dir: Any) -> None:
         """Writes the metadata; TFDS calls it."""
         super().save_metadata(data_dir)
         with open(Path(data_dir) / _IDS, "w", encoding="utf-8", newline="") as file:
-            file.writelines(f"{name}\n" for name in self._ids)
-        np.save(Path(data_dir) / _SIZES, self._sizes)
+            file.writelines(f"{name}\n" for name in self._ids if name not in self._left_out)
+        kept = np.fromiter((name not in self._left_out for name in self._ids), bool)
+        np.save(Path(data_dir) / _SIZES, self._sizes[kept])
+        if self._left_out:
+            write_json(Path(data_dir) / SKIPPED, self._left_out)
 
 
 def prepare(builder: RecordBuilder) -> "PreparedSource":
@@ -171,15 +204,48 @@ def prepare(builder: RecordBuilder) -> "PreparedSource":
                 if not folder.exists():
                     _write(builder, folder, alone)
     except (OSError, RuntimeError) as error:
-        found = [what for code, what in _FIXABLE.items() if os.strerror(code) in str(error)]
+        found = [no_space(error)] if no_space(error) else []
+        found += [what for code, what in _FIXABLE.items() if os.strerror(code) in str(error)]
+        if isinstance(error, OSError) and error.errno:
+            found.append(os.strerror(error.errno).lower())
+        if folder.exists():  # Another process was faster; see _lock.
+            found = []
+        elif not found:
+            raise
         if found:
             raise UserError(
                 f"expected to write the prepared records to {folder}, found {found[0]}: fix this or"
                 " set data.data_dir to another folder"
             ) from error
-        if not folder.exists():  # If it exists, another process was faster; see _lock.
-            raise
-    return PreparedSource(folder)
+    if not (folder / _SUMS).exists() and os.access(folder, os.W_OK):
+        _write_sums(folder)
+    source = PreparedSource(folder)
+    if source.left_out:
+        check_left_out(source.left_out, len(builder.ids), builder.damaged_share)
+        console.note(f"{source.told_left_out()} of {builder.split}")
+    return source
+
+
+def check_left_out(left_out: Mapping[str, str], listed: int, damaged_share: float) -> None:
+    """Refuses too many damaged images.
+
+    Args:
+      left_out: the ids of damaged images, with what is wrong with them.
+      listed: the number of all images.
+      damaged_share: the share of them that may be damaged.
+
+    Raises:
+      UserError: more are damaged, or all of them.
+    """
+    if len(left_out) <= damaged_share * listed and len(left_out) < listed:
+        return
+    error, *_ = left_out.values()
+    names = list(left_out)
+    rest = f" (and {len(names) - 1} more: {first(names[1:], 4)})" if names[1:] else ""
+    # Three digits, rounded up.
+    enough = math.ceil(1000 * len(left_out) / listed) / 1000
+    advice = f"; --config.data.damaged_share={enough:g} leaves damaged images out"
+    raise UserError(f"{error}{rest}{advice if len(left_out) < listed else ''}")
 
 
 class PreparedSource:
@@ -187,12 +253,18 @@ class PreparedSource:
 
     Reading is thread-safe. A pickle only contains the name of the folder, so that worker processes
     open the files themselves.
+
+    Attributes:
+      left_out: the ids of damaged images that have no record, with what is wrong with them.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
+        skipped = folder / SKIPPED
+        self.left_out = read_record(skipped, {}, "delete this folder") if skipped.exists() else {}
         try:
-            metadata = read_json(folder / "metadata.json")
+            fields = {"classes": list[str], "digest": str, "masks": bool}
+            metadata = read_record(folder / "metadata.json", fields, "")
             self.ids: Sequence[str] = Names((folder / _IDS).read_bytes())
             self.sizes: Sequence[Size] = Sizes(np.load(folder / _SIZES))
             self.classes: tuple[str, ...] = tuple(metadata["classes"])
@@ -209,6 +281,12 @@ class PreparedSource:
         if not len(self.ids) == len(self.sizes) == len(self._records):
             raise _damaged(folder, "lists of different lengths")
 
+    def told_left_out(self) -> str:
+        """Returns the beginning of a sentence on the images that were left out."""
+        count, listed = len(self.left_out), len(self.left_out) + len(self)
+        where = self.folder / SKIPPED
+        return f"{count:,} damaged images (named in {where}) were left out of the {listed:,} images"
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -217,10 +295,14 @@ class PreparedSource:
             raise IndexError(f"record {index} of {len(self.ids)}")
         try:
             found = self._records[index]
+            if found["id"].decode() != self.ids[index]:
+                raise ValueError(f"record {index} is not {self.ids[index]}")
         except Exception as error:  # Libraries of TFDS raise errors of their own.
+            with contextlib.suppress(OSError):
+                (self.folder / _UNREADABLE).touch()
             raise _damaged(self.folder, error) from error
         return Record(
-            id=found["id"].decode(),
+            id=self.ids[index],
             image=found["image"],
             size=self.sizes[index],
             label=found["label"],
@@ -234,9 +316,67 @@ class PreparedSource:
 def _damaged(folder: Path, what: object) -> UserError:
     what = " ".join(str(what).split())
     return UserError(
-        f"expected prepared records in {folder}, found damaged ones ({what}): delete this folder"
-        " and run the same command again, which prepares them again"
+        f"expected prepared records in {folder}, found damaged ones ({what}): run the same command"
+        " again, which prepares them again, or delete this folder if it does not"
     )
+
+
+def _remove_if_damaged(folder: Path, split: str) -> None:
+    """Removes a folder of prepared records that are not as they were written, and says so."""
+    if not _damage(folder):
+        return
+    try:
+        with _lock(folder.parent):
+            if what := _damage(folder):
+                console.note(
+                    f"the prepared records of {split} in {folder} are damaged ({what}) and are"
+                    " prepared again"
+                )
+                if folder.is_dir() and not folder.is_symlink():
+                    shutil.rmtree(folder)
+                else:
+                    folder.unlink()
+    except OSError as error:
+        raise _damaged(folder, error) from error
+
+
+def _damage(folder: Path) -> str:
+    """Returns what is wrong with a folder of prepared records, or an empty string."""
+    if not folder.is_dir():
+        return "it is not a folder" if os.path.lexists(folder) else ""
+    if (folder / _UNREADABLE).exists():
+        return "a record could not be read"
+    if not (folder / _SUMS).exists():  # It was written by an earlier version, or just now.
+        return ""
+    name = _SUMS
+    try:
+        sums = read_record(folder / _SUMS, {"files": list[list]}, "")["files"]
+        for name, size, time, digest in sums:
+            state = (folder / name).stat()
+            if [state.st_size, state.st_mtime_ns] == [size, time] and stat.S_ISREG(state.st_mode):
+                continue
+            if state.st_size != size or digests.found(folder, name).digest != digest:
+                return f"{name} has changed"
+    except (UserError, ValueError, TypeError):
+        return f"{_SUMS} has changed"
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError:
+        return f"{name} cannot be read"
+    return ""
+
+
+def _write_sums(folder: Path) -> None:
+    sums: list[list[Any]] = []
+    for path in sorted(files_below(folder)):
+        name = path.relative_to(folder).as_posix()
+        if name == _SUMS or path.name.startswith("."):  # Another process does the same just now.
+            continue
+        state = path.stat()
+        sums.append([name, state.st_size, state.st_mtime_ns, digests.found(folder, name).digest])
+    # A full disk only costs the comparison.
+    with contextlib.suppress(OSError, UserError):
+        write_json(folder / _SUMS, {"files": sums})
 
 
 def _digest(digest: Any, record: Record) -> None:

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process, resource_tracker
+from typing import Any
 
 import cv2
 from threadpoolctl import threadpool_limits
@@ -72,7 +73,8 @@ def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     Raises:
       UserError: a process was killed, as happens when memory runs out.
     """
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin)
+    _start_tracker()
+    pool = _Pool(workers, get_context("spawn"), _begin)
     try:
         yield pool
     except BrokenProcessPool as error:
@@ -85,9 +87,36 @@ def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
+class _Pool(ProcessPoolExecutor):
+    """A pool whose processes never get Ctrl-C, not even while they start.
+
+    It reaches all processes of a terminal, but only the first process decides what to do.
+    """
+
+    def submit(self, *arguments: Any, **named: Any) -> Any:
+        """Submits work, for which a process may start; it inherits the blocked signal."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(*arguments, **named)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_tracker() -> None:
+    """Starts the process that frees semaphores of killed processes, without its warning."""
+    name, quiet = "PYTHONWARNINGS", "ignore:resource_tracker"
+    before = os.environ.get(name)
+    os.environ[name] = f"{before},{quiet}" if before else quiet
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
 def _begin() -> None:
-    # Ctrl-C reaches all processes of a terminal, but only the first process decides what to do.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     threadpool_limits(1)  # of BLAS
     keep_freed_memory()

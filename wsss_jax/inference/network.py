@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from wsss_jax import digests
 from wsss_jax.errors import UserError
 from wsss_jax.files import make_again, with_tuples
 from wsss_jax.host.host_memory import keep_freed_memory
@@ -48,8 +49,10 @@ def read_network(checkpoint: Path, num_classes: int, output: str) -> tuple[Metho
     """Reads the method and the weights, by collection, of a training stage's folder.
 
     Raises:
-      UserError: the folder has no weights, or the method does not predict `output`.
+      UserError: the folder has no weights, or others than the stage wrote, or the method does not
+        predict `output`.
     """
+    digests.check(checkpoint, lambda name: name in ("config.json", "weights.npz"))
     path = checkpoint / "config.json"
     description = with_tuples(read_record(path, {"method": dict}, make_again(path))["method"])
     method = Method.from_config(description, "method", num_classes=num_classes)

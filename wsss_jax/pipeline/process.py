@@ -8,8 +8,10 @@ import os
 import platform
 import re
 import socket
+import sys
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,24 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    if not isinstance(sys.unraisablehook, _WithoutLateCallbacks):
+        sys.unraisablehook = _WithoutLateCallbacks(sys.unraisablehook)
+
+
+class _WithoutLateCallbacks:
+    """A hook for exceptions that nobody handles, which leaves out those of a failed checkpoint.
+
+    TensorStore goes on to report arrays to a loop that was closed at the first failure, which the
+    run reports itself.
+    """
+
+    def __init__(self, others: Callable[[Any], object]):
+        self._others = others
+
+    def __call__(self, unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            self._others(unraisable)
 
 
 def compilation_cache() -> None:
@@ -59,7 +79,10 @@ def compilation_cache() -> None:
 
 def cache_folder() -> Path:
     """Returns the folder for what can be computed again, ``$XDG_CACHE_HOME/wsss_jax``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wsss_jax"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wsss_jax"
+    except RuntimeError:  # This user has no home.
+        return Path(tempfile.gettempdir()) / "wsss_jax"
 
 
 def _machine() -> str:

@@ -16,7 +16,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from wsss_jax import console
+from wsss_jax import console, digests
+from wsss_jax.data.prepared import PreparedSource
 from wsss_jax.errors import Interrupted, UserError, nearest
 from wsss_jax.files import DONE, START, remove_unfinished, write_json
 from wsss_jax.host.provenance import git_revision, versions
@@ -244,6 +245,9 @@ def _run_stage(context: Context, decision: Decision, barrier: Barrier) -> dict[s
         write_json(folder / "config.json", node.section)
     barrier(f"start of {node.name}")
     inputs = {name: context.workdir / upstream for name, upstream in node.needs.items()}
+    if not node.stage.redone_freely:  # Such as a report, which says itself what is damaged.
+        for needed in inputs.values():
+            digests.check(needed, share=(jax.process_index(), jax.process_count()))
     begin = time.monotonic()
     try:
         metrics = node.stage.run(context, inputs)
@@ -254,6 +258,8 @@ def _run_stage(context: Context, decision: Decision, barrier: Barrier) -> dict[s
         raise
     barrier(f"end of {node.name}")
     if jax.process_index() == 0:
+        if left_out := _left_out(context, node):
+            metrics["warnings"] = [*metrics.get("warnings", ()), *left_out]
         write_json(folder / "metrics.json", metrics)
         done = {
             **record,
@@ -262,10 +268,26 @@ def _run_stage(context: Context, decision: Decision, barrier: Barrier) -> dict[s
             "seconds": round(before + time.monotonic() - begin, 3),
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "files": digests.seal(folder),
         }
         write_json(folder / DONE, done)
     barrier(f"record of {node.name}")
     return metrics
+
+
+def _left_out(context: Context, node: graph.Node) -> list[str]:
+    """Returns sentences on damaged images, of splits that no stage before has read."""
+    before: set[str] = set()
+    for stage in context.stages:
+        if stage.name == node.name:
+            break
+        before.update(stage.stage.splits() if isinstance(stage, graph.Node) else ())
+    sources = {split: context.source(split) for split in node.stage.splits() if split not in before}
+    return [
+        f"{source.told_left_out()} of {split}"
+        for split, source in sources.items()
+        if isinstance(source, PreparedSource) and source.left_out
+    ]
 
 
 def _gather(

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wsss_jax.errors import UserError
-from wsss_jax.files import atomic_write
+from wsss_jax.files import atomic_write, read_bytes
 from wsss_jax.preparing.data_set import place
 from wsss_jax.preparing.photographs import walk
+
+_MOST = 1 << 30
 
 
 class Entry(NamedTuple):
@@ -27,8 +29,20 @@ class Entry(NamedTuple):
     size: int = -1
 
     def read(self) -> bytes:
-        """Returns the content."""
+        """Returns the content.
+
+        Raises:
+          UserError: it is larger than the archive or than any image, or cannot be read.
+        """
+        if self.size < 0:
+            return read_bytes(self.path)
         with self.path.open("rb") as file:
+            end = self.start + self.size
+            if self.size > _MOST or end > os.fstat(file.fileno()).st_size:
+                raise UserError(
+                    f"expected files of at most {_MOST:,} bytes in {self.path}, found one that"
+                    f" declares {self.size:,}, of which some may be missing: get the archive again"
+                )
             file.seek(self.start)
             return file.read(self.size)
 

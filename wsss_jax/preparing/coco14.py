@@ -22,6 +22,7 @@ from jaxtyping import UInt8
 from wsss_jax.data.images import IGNORE, how_decoded, image_size
 from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError
+from wsss_jax.files import read_bytes
 from wsss_jax.preparing.data_set import DataSet
 from wsss_jax.preparing.photographs import UNTURNED, Photograph
 from wsss_jax.preparing.problems import Problems
@@ -66,7 +67,7 @@ def read_coco14(source: Path, crowds: str, partial: bool) -> tuple[DataSet, Prob
     digests: dict[str, str] = {}
     for split in USABLE:
         path = _find(source, f"instances_{split}2014.json", ("", "annotations"))
-        data = path.read_bytes()
+        data = read_bytes(path, 1 << 32)
         digests[str(path)] = hashlib.sha256(data).hexdigest()
         found = list(_annotated(source, split, path, data, categories))
         if not partial and len(found) != USABLE[split]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from wsss_jax import digests
 from wsss_jax.files import DONE, make_again
 from wsss_jax.records import read_record
 from wsss_jax.report.planned import PlannedStage
@@ -26,7 +27,7 @@ class StageResult:
 
     `needs` maps input names to stage names, `upstream` names all stages it was made from, the
     nearest first; `seconds` and `device` say how long it took on what (None and empty where that
-    was not recorded).
+    was not recorded). `damage` says what is wrong with the files of figures, if something is.
     """
 
     name: str
@@ -38,6 +39,7 @@ class StageResult:
     upstream: tuple[str, ...]
     seconds: float | None
     device: str
+    damage: str = ""
 
     @property
     def finished(self) -> bool:
@@ -140,7 +142,10 @@ class Run:
         return tuple(
             (stage.name, str(warning))
             for stage in self.stages
-            for warning in stage.metrics.get("warnings") or ()
+            for warning in (
+                *(stage.metrics.get("warnings") or ()),
+                *([stage.damage] if stage.damage else []),
+            )
         )
 
     @property
@@ -189,6 +194,7 @@ def collect(
             upstream=tuple(dict.fromkeys(upstream)),
             seconds=_number(done, "seconds"),
             device=str(done.get("device", "")),
+            damage=digests.damage(folder, _is_figures),
         )
     trainings = tuple(
         Training(stage, read_metrics(stage.folder))
@@ -234,6 +240,10 @@ def _named(part: Any) -> dict[str, Any]:
 
 def _rank(kind: str) -> int:
     return _READING_ORDER.index(kind) if kind in _READING_ORDER else len(_READING_ORDER)
+
+
+def _is_figures(name: str) -> bool:
+    return "/" not in name and name.endswith((".json", ".jsonl"))
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from wsss_jax.data.formats.crf_files import read_crf_mask
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.source import Record, Source
 from wsss_jax.data.threads import ahead, thread_count, thread_pool
+from wsss_jax.files import read_bytes
 from wsss_jax.report import wording
 from wsss_jax.report.collect import Evaluation, Run, StageResult
 from wsss_jax.report.planes import map_pairs, mask_pairs, pack, ranks, threshold_levels
@@ -288,7 +289,7 @@ def _encode(
         else:
             alpha = layers[number].alpha
             mask = (
-                decode_mask(path.read_bytes(), str(path), num_classes)
+                decode_mask(read_bytes(path), str(path), num_classes)
                 if alpha is None
                 else read_crf_mask(path, alpha, num_classes)
             )

@@ -13,6 +13,7 @@ from wsss_jax.data.columns import sorted_positions
 from wsss_jax.data.formats.cam_files import Cams, find_cams, read_cams
 from wsss_jax.data.images import IGNORE, decode_image, decode_mask
 from wsss_jax.data.source import Record, Source
+from wsss_jax.files import read_bytes
 from wsss_jax.report.collect import Evaluation, Run, StageResult
 from wsss_jax.scoring.confusion import strongest
 from wsss_jax.scoring.image_scores import read_image_scores
@@ -230,7 +231,7 @@ def _mask(
     folder = evaluation.folder("masks")
     path = folder / f"{name}.png" if folder else None
     if path is not None and path.is_file():
-        return decode_mask(path.read_bytes(), str(path), num_classes)
+        return decode_mask(read_bytes(path), str(path), num_classes)
     threshold = evaluation.find("threshold")
     if cams is None or not isinstance(threshold, int | float):
         return None

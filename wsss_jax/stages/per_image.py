@@ -21,6 +21,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from jaxtyping import Bool, Int
 
+from wsss_jax import console, digests
+from wsss_jax.data.columns import Positions
 from wsss_jax.data.source import Source
 from wsss_jax.data.threads import ahead, thread_count, thread_pool
 from wsss_jax.errors import UserError
@@ -98,6 +100,7 @@ def run_on_images(
     progress: Callable[..., Progress],
     gather: Callable[[int, Result], object] = lambda position, result: None,
     at_most: int | None = None,
+    process: int | None = None,
 ) -> Done:
     """Makes the files of `positions` that are missing from `folder`.
 
@@ -121,6 +124,8 @@ def run_on_images(
       gather: a function that gets the position of each image and what `ImageWork.finish` returned
         for it, in the caller's thread.
       at_most: if given, the number of images after which the others are left for later.
+      process: if given, the number of this process. Files are then noted in a list (see
+        `wsss_jax.digests`), and made again if they are not as the list says.
 
     Raises:
       UserError: `work` raised it, or a process was killed. Other exceptions of `work` get a note
@@ -135,6 +140,17 @@ def run_on_images(
     for position in positions:
         wanted[position] = not all(path.is_file() for path in paths(position))
     own = np.arange(len(ids))[positions.start : positions.stop : positions.step]
+    if process is not None:
+        there = np.zeros(len(ids), bool)
+        there[own] = ~wanted[own]
+        if again := [
+            int(p) for p in np.flatnonzero(there & ~_noted(ids, folder, work.files, there))
+        ]:
+            wanted[again] = True
+            console.note(
+                f"{len(again)} of {there.sum()} finished images have files that are not as the list"
+                f" in {folder} says, such as {ids[again[0]]}, and are made again"
+            )
     kept = own[~wanted[own]]
     if at_most is not None:
         wanted[np.flatnonzero(wanted)[at_most:]] = False
@@ -150,7 +166,8 @@ def run_on_images(
             workers = fitting
         finishers = process_pool(workers)
     made = 0
-    pending: dict[Future[Result], int] = {}
+    pending: dict[Future[tuple[Result, list[digests.Written]]], int] = {}
+    finish = functools.partial(digests.write_and_note, work.finish, folder)
 
     def collect(block: bool) -> None:
         nonlocal made
@@ -158,7 +175,9 @@ def run_on_images(
         for future in [one for one in pending if one in done]:  # in the order of submission
             position = pending.pop(future)
             with _named(ids[position]):
-                result = future.result()
+                result, written = future.result()
+            if file_list is not None:
+                file_list.add(written)
             gather(position, result)
             made += 1
             bar.update()
@@ -173,18 +192,47 @@ def run_on_images(
         progress(total=len(positions), initial=len(kept)) as bar,
         thread_pool() as readers,
         finishers as pool,
+        contextlib.nullcontext()
+        if process is None
+        else digests.FileList(folder, process) as file_list,
     ):
         with contextlib.closing(_tasks(ids, positions, wanted, work, readers, workers)) as tasks:
             for position, task in tasks:
                 collect(block=False)
                 while pending and full(position):
                     collect(block=True)
-                pending[pool.submit(work.finish, task, paths(position))] = position
+                pending[pool.submit(finish, task, paths(position))] = position
         while pending:
             collect(block=True)
     if made != count:
         raise RuntimeError(f"expected the tasks of {count} images, found {made}")
     return Done(kept, made, workers, time.monotonic() - start)
+
+
+def _noted(
+    ids: Sequence[str], folder: Path, files: Sequence[str], there: Bool[np.ndarray, " n"]
+) -> Bool[np.ndarray, " n"]:
+    """Returns which of the images that are `there` have only files as a list of the folder says."""
+    noted = np.zeros((len(files), len(ids)), bool)
+    if not there.any():
+        return np.asarray(noted.all(0))
+    positions = Positions(ids)
+    affixes = [name.split("{id}") for name in files]
+
+    def place(name: str) -> tuple[int, int]:
+        for row, (start, end) in enumerate(affixes):
+            if name.startswith(start) and name.endswith(end):
+                found = positions.find([name[len(start) : len(name) - len(end)].encode()])
+                return (row, int(found[0])) if len(found) else (0, -1)
+        return 0, -1
+
+    def asked(name: str) -> bool:
+        position = place(name)[1]
+        return position >= 0 and bool(there[position])
+
+    for name in digests.intact(folder, asked):
+        noted[place(name)] = True
+    return np.asarray(noted.all(0))
 
 
 def _tasks(
@@ -262,4 +310,6 @@ class PerImageStage(Stage):
         """Does this process's share with `run_on_images`; the progress bar shows `label`."""
         mine = range(ctx.process_index, len(source), ctx.process_count)
         progress = functools.partial(ctx.progress, label=f"{label} of {self.split}")
-        return run_on_images(source.ids, ctx.stage_dir, mine, work, progress, gather, at_most)
+        return run_on_images(
+            source.ids, ctx.stage_dir, mine, work, progress, gather, at_most, ctx.process_index
+        )

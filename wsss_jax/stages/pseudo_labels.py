@@ -18,7 +18,7 @@ from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.data.source import Source
 from wsss_jax.data.threads import ahead, thread_count, thread_pool
 from wsss_jax.errors import UserError
-from wsss_jax.files import atomic_write, check_all_found
+from wsss_jax.files import atomic_write, check_all_found, read_bytes
 from wsss_jax.host.background import power_background
 from wsss_jax.scoring.confusion import IGNORE, strongest
 from wsss_jax.stages.base import Context, Needs, expect, refuse_unknown
@@ -166,7 +166,7 @@ class PseudoLabels(PerImageStage):
 
         def kept(position: int) -> np.ndarray:
             path = ctx.stage_dir / "masks" / f"{source.ids[position]}.png"
-            return _pixels(decode_mask(path.read_bytes(), str(path), num_classes))
+            return _pixels(decode_mask(read_bytes(path), str(path), num_classes))
 
         work = ImageWork(
             files=("masks/{id}.png", CONFIDENCE_FOLDER + "/{id}.png"),

@@ -47,8 +47,8 @@ class Report(Stage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          The names of the files, the numbers of images in the gallery and in the explorer, and the
-          size of the page in bytes.
+          The names of the files, the numbers of images in the gallery and in the explorer, the size
+          of the page in bytes, and ``warnings`` if figures of other stages are damaged.
         """
         if ctx.process_index != 0:
             return {}
@@ -73,7 +73,9 @@ class Report(Stage):
                 with atomic_write(folder / name) as file:
                     file.write(data)
         ctx.log(f"report: {ctx.workdir / 'report.html'}")
+        damaged = [ctx.warn(stage.damage) for stage in found.stages if stage.damage]
         return {
+            **({"warnings": damaged} if damaged else {}),
             "page": "report.html",
             "picture": "report.png",
             "images_shown": len(samples),

@@ -9,12 +9,10 @@ A checkpoint fits any number of devices and processes. Every process has all par
 position in the data is a number of batches, which is the same for all of them.
 """
 
-import errno
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from wsss_jax.errors import UserError
+from wsss_jax.errors import UserError, told_if_no_space
 from wsss_jax.files import write_json
 from wsss_jax.records import check_fields, read_record
 from wsss_jax.types import TrainState
@@ -76,7 +74,7 @@ class Checkpoints:
             state=ocp.args.StandardSave(_plain(state)),  # pyright: ignore[reportCallIssue]
             data=grain.checkpoint.CheckpointSave(batches),  # pyright: ignore
         )
-        with _full_disk_is_the_users(self._manager.directory):
+        with told_if_no_space(self._manager.directory):
             self._manager.wait_until_finished()  # of the checkpoint before, which has its own log
             self._log = log
             self._manager.save(int(state.step), args=arguments)
@@ -138,12 +136,12 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits until everything is on the disk."""
-        with _full_disk_is_the_users(self._manager.directory):
+        with told_if_no_space(self._manager.directory):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits until everything is on the disk and releases the folder."""
-        with _full_disk_is_the_users(self._manager.directory):
+        with told_if_no_space(self._manager.directory):
             self._manager.close()
 
 
@@ -185,20 +183,6 @@ def _from_plain(like: TrainState, plain: dict[str, Any]) -> TrainState:
         opt_state=rebuilt(like.opt_state, plain["opt_state"]),
         rng=jax.random.wrap_key_data(plain["rng"]),
     )
-
-
-@contextmanager
-def _full_disk_is_the_users(folder: os.PathLike[str]) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # TensorStore raises ValueErrors that quote the system's message.
-        words = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT)]
-        if isinstance(error, UserError) or not any(word in str(error) for word in words):
-            raise
-        raise UserError(
-            f"no space left on the device while writing {os.fspath(folder)}: free some space and"
-            " run the same command again, which resumes from the last checkpoint"
-        ) from error
 
 
 def _complete(folder: Path, log: Mapping[str, Any]) -> None:

@@ -1,24 +1,22 @@
 """Writes the metrics of a training run as JSON lines, TensorBoard events and console lines."""
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
 import math
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from tensorboardX import SummaryWriter
 
-from wsss_jax.errors import UserError
+from wsss_jax.errors import UserError, told_if_no_space
 from wsss_jax.files import atomic_write
+from wsss_jax.training.events import Events
 
 # It warns about every figure that is not finite, which the training loop reports itself.
 logging.getLogger("tensorboardX").setLevel(logging.ERROR)
@@ -54,17 +52,13 @@ class MetricWriter:
             return
         folder = Path(folder)
         kept = [] if resume_step is None else read_metrics(folder, last_step=resume_step)
-        with _full_disk_is_the_users(folder):
+        with told_if_no_space(folder):
             with atomic_write(folder / "metrics.jsonl") as file:
                 file.writelines(_json_line(row) for row in kept)
             self._folder = folder
-            self._board = SummaryWriter(
-                str(folder / "tensorboard"),
-                # TensorBoard hides the old events of steps from here on.
-                purge_step=0 if resume_step is None else resume_step + 1,
-                # Otherwise, two runs that start within one second would share a file name.
-                filename_suffix=f".{time.time_ns()}",
-            )
+            # TensorBoard hides the old events of steps from here on.
+            purge_step = 0 if resume_step is None else resume_step + 1
+            self._events = Events(folder / "tensorboard", purge_step)
             self._lines = open(folder / "metrics.jsonl", "ab")  # noqa: SIM115 (closed by close)
 
     def __enter__(self) -> "MetricWriter":
@@ -76,7 +70,10 @@ class MetricWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        with contextlib.ExitStack() as stack:
+            if error is not None:  # Files that cannot be completed are of no interest then.
+                stack.enter_context(contextlib.suppress(UserError))
+            self.close()
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes named figures (numbers or arrays of one element) of `step`.
@@ -87,11 +84,10 @@ class MetricWriter:
         if not self._enabled:
             return
         numbers = {name: float(np.asarray(value).item()) for name, value in values.items()}
-        with _full_disk_is_the_users(self._folder):
+        with told_if_no_space(self._folder):
             self._lines.write(_json_line({"step": int(step), **numbers}))
             self._lines.flush()
-        for name, number in numbers.items():
-            self._board.add_scalar(_tag(name), number, int(step))
+            self._events.scalars(int(step), {_tag(name): one for name, one in numbers.items()})
         if self._log is not None:
             self._log(console_line(step, numbers))
 
@@ -100,19 +96,28 @@ class MetricWriter:
         step: int,
         images: Mapping[str, UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "n h w 3"]],
     ) -> None:
-        """Writes named RGB images of `step` to TensorBoard; those of one name are side by side."""
+        """Writes named RGB images of `step` to TensorBoard; those of one name are side by side.
+
+        Raises:
+          UserError: the disk is full.
+        """
         if not self._enabled:
             return
         for name, image in images.items():
             strip = image if image.ndim == 3 else np.concatenate(list(image), axis=1)
-            self._board.add_image(_tag(name), strip, int(step), dataformats="HWC")
+            with told_if_no_space(self._folder):
+                self._events.image(int(step), _tag(name), strip)
 
     def close(self) -> None:
-        """Writes what is pending and closes the files; later calls do nothing."""
+        """Writes what is pending and closes the files; later calls do nothing.
+
+        Raises:
+          UserError: the disk is full.
+        """
         if self._enabled:
             self._enabled = False
-            self._lines.close()
-            self._board.close()
+            with told_if_no_space(self._folder), contextlib.closing(self._events), self._lines:
+                pass
 
 
 def read_metrics(folder: Path | str, last_step: int | None = None) -> list[dict[str, Any]]:
@@ -186,16 +191,3 @@ def _json_line(row: Mapping[str, Any]) -> bytes:
 def _tag(name: str) -> str:
     # TensorBoard allows only these characters, and replaces others with a warning.
     return re.sub(r"[^-/\w.]", "_", name)
-
-
-@contextlib.contextmanager
-def _full_disk_is_the_users(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f"no space left on the device while writing to {folder}: free some space and run the"
-            " same command again, which resumes from the last checkpoint"
-        ) from error

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool
 
+from wsss_jax import interrupts
 from wsss_jax.ops.sharding import replicated, sharded
 
 
@@ -71,5 +72,6 @@ def stop_requests(mesh: Mesh) -> Iterator[StopRequests]:
     try:
         yield requests
     finally:
+        interrupts.be_patient(False)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from wsss_jax import digests
 from wsss_jax.errors import UserError
 from wsss_jax.files import DONE, atomic_write, make_again, with_tuples
 from wsss_jax.methods.base import Method
@@ -50,6 +51,7 @@ def read_trained(folder: Path) -> tuple[Backbone, dict[str, np.ndarray]]:
     Raises:
       UserError: the folder is damaged.
     """
+    digests.check(folder, lambda name: name in ("config.json", "weights.npz"))
     path = folder / "config.json"
     description = with_tuples(read_record(path, {"method": dict}, make_again(path))["method"])
     method = Method.from_config(description, "method")

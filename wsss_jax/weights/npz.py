@@ -10,7 +10,7 @@ from flax import traverse_util
 from jaxtyping import PyTree
 
 from wsss_jax.errors import UserError
-from wsss_jax.files import atomic_write
+from wsss_jax.files import atomic_write, make_again
 from wsss_jax.models.base import Backbone
 
 
@@ -40,7 +40,8 @@ def load_weights(
         None, no array is resized.
 
     Raises:
-      UserError: there is no such file, or it is damaged or belongs to another network.
+      UserError: there is no such file, it is damaged or belongs to another network, or a weight is
+        NaN or infinite.
     """
     everything = traverse_util.flatten_dict({"params": params, **variables}, sep="/")
     want: dict[str, Any] = {n: v for n, v in everything.items() if _belongs(n, part)}
@@ -54,6 +55,12 @@ def load_weights(
         raise UserError(
             f"expected weights (.npz) in {path}, found a damaged file ({error}): train again"
         ) from error
+    broken = [name for name, array in have.items() if not _is_finite(array)]
+    if broken:
+        raise UserError(
+            f"expected finite weights in {path}, found NaN or infinity in {min(broken)}:"
+            f" {make_again(path)}"
+        )
     have, wrong = matched(have, want, backbone)
     if wrong:
         raise UserError(
@@ -96,6 +103,10 @@ def _resized(backbone: Backbone, name: str, array: np.ndarray, like: Any) -> np.
     if module != "backbone" or array.shape == like.shape or array.dtype.kind != "f":
         return array
     return backbone.resize_param((collection, *rest), array, tuple(like.shape))
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
 
 
 def _belongs(name: str, part: str) -> bool:

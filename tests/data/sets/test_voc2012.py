@@ -19,6 +19,7 @@ from wsss_jax.data.sets.voc2012 import Voc2012
 from wsss_jax.data.source import Source
 from wsss_jax.data.voc_folder import list_split
 from wsss_jax.errors import UserError
+from wsss_jax.files import read_json
 
 
 @pytest.fixture
@@ -216,6 +217,51 @@ def test_broken_files_are_collected(devkit: Devkit) -> None:
     message = devkit.refuse()
     assert str(devkit.image(ids[2])) in message and "truncated" in message
     assert "(and 6 more: 2009_000003, 2009_000004, 2009_000005, 2009_000006, ...)" in message
+
+
+def test_damaged_images_are_left_out_up_to_a_share(
+    devkit: Devkit, capsys: pytest.CaptureFixture
+) -> None:
+    ids = [f"2009_{number:06}" for number in range(10)]
+    for number, name in enumerate(ids):
+        devkit.image(name).write_bytes(jpeg(number))
+        devkit.mask(name).write_bytes(encode_mask(objects_mask((1,))))
+    devkit.list("train", *ids)
+    whole = devkit.open()
+    for name in (ids[0], ids[7]):
+        os.truncate(devkit.image(name), 300)
+    strict = devkit.refuse(damaged_share=0.1)
+    assert strict.endswith(
+        f"(and 1 more: {ids[7]}); --config.data.damaged_share=0.2 leaves damaged images out"
+    )
+    capsys.readouterr()
+    source = devkit.open(damaged_share=0.2)
+    kept = [name for name in ids if name not in (ids[0], ids[7])]
+    assert list(source.ids) == [source[i]["id"] for i in range(8)] == kept
+    assert list(source.sizes) == [source[i]["size"] for i in range(8)]
+    assert source.digest != whole.digest and len(source) == 8
+    assert isinstance(source, PreparedSource)
+    told = capsys.readouterr().err.splitlines()[-1]
+    skipped = source.folder / "skipped.json"
+    assert told == (
+        f"note: 2 damaged images (named in {skipped}) were left out of the 10 images of train"
+    )
+    reasons = read_json(skipped)
+    assert list(reasons) == [ids[0], ids[7]] == list(source.left_out)
+    assert str(devkit.image(ids[0])) in reasons[ids[0]] and "truncated" in reasons[ids[0]]
+    # They are there now, and are still refused, and told at every opening.
+    assert devkit.refuse(damaged_share=0.1) == strict
+    devkit.open(damaged_share=0.5)
+    assert "2 damaged images" in capsys.readouterr().err
+
+
+def test_a_split_of_damaged_images_is_refused(devkit: Devkit) -> None:
+    for name in IDS:
+        os.truncate(devkit.image(name), 100)
+    message = devkit.refuse(damaged_share=1.0)
+    assert "truncated" in message and "leaves damaged images out" not in message
+    with pytest.raises(UserError, match=r"expected damaged_share in 0\.\.1, found 1\.5"):
+        devkit.open(damaged_share=1.5)
 
 
 def test_mask_of_another_size(devkit: Devkit) -> None:

@@ -12,9 +12,6 @@ Maps are normalized to 0…1 and have the image's resolution. The public formats
 are read without executing them, and written so that old versions of NumPy and PyTorch read them.
 """
 
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -22,27 +19,16 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, UInt8
 
+from wsss_jax.data.formats.npz import open_arrays
 from wsss_jax.data.formats.portable_pickle import Tensor, dump_numpy_pickle
 from wsss_jax.data.formats.safe_pickle import load_numpy_pickle
 from wsss_jax.data.images import decode_image
 from wsss_jax.errors import UserError
-from wsss_jax.files import ARRAY_READING, atomic_write, check_all_found, make_again
+from wsss_jax.files import atomic_write, check_all_found, make_again
 
 SUFFIXES = (".npz", ".npy")
 
 _ROUNDING = 0.01  # Half precision, and programs that divide by the maximum plus a small number.
-
-# NumPy and zipfile raise these on files that are truncated, altered or of another kind.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    EOFError,
-    TypeError,
-    RuntimeError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class Cams(NamedTuple):
@@ -166,14 +152,13 @@ def read_irn_cams(path: Path, num_classes: int | None = None) -> IrnCams:
 
 def _read_npz(path: Path) -> tuple[Any, Any]:
     try:
-        # A plain array under this suffix is not a context manager, which raises a TypeError.
-        with ARRAY_READING, open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_arrays(path) as arrays:
             return arrays["keys"], arrays["cam"]
     except KeyError as error:
-        raise _foreign(path, f"an archive where {error}") from error
+        raise _foreign(path, f"an archive where {error.args[0]}") from error
     except FileNotFoundError as error:
         raise UserError(f"expected CAMs at {path}, found no file") from error
-    except _DAMAGE as error:
+    except ValueError as error:
         raise UserError(
             f"{path}: expected CAMs (.npz), found a truncated or foreign file ({error}):"
             f" {make_again(path)}"

@@ -9,21 +9,19 @@ Values are multiples of 2⁻¹¹, which is the resolution of float16 just below 
 have more digits, but dropping those makes files six times smaller.
 """
 
-import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float16, Int, Int32, UInt8
 
+from wsss_jax.data.formats.npz import open_arrays
 from wsss_jax.errors import UserError
-from wsss_jax.files import ARRAY_READING, atomic_write, make_again
+from wsss_jax.files import atomic_write, make_again
 
 _STEPS = 2048
 _COMPRESSION = 1  # level 6 is four times slower for files a fifth smaller
-_DAMAGE = (OSError, ValueError, EOFError, TypeError, RuntimeError, struct.error, zlib.error)
 
 
 def write_crf(
@@ -68,7 +66,7 @@ def read_crf(
     """
     name = _name(alpha)
     try:
-        with ARRAY_READING, open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_arrays(path) as arrays:
             if "keys" in arrays and name not in arrays:
                 found = ", ".join(n.removeprefix("q_") for n in arrays if n.startswith("q_"))
                 raise UserError(
@@ -79,8 +77,10 @@ def read_crf(
     except FileNotFoundError as error:
         raise UserError(f"expected a CRF result at {path}, found no file") from error
     except KeyError as error:
-        raise UserError(f"{path}: expected a CRF result, found an archive where {error}") from error
-    except (zipfile.BadZipFile, *_DAMAGE) as error:
+        raise UserError(
+            f"{path}: expected a CRF result, found an archive where {error.args[0]}"
+        ) from error
+    except ValueError as error:
         raise UserError(
             f"{path}: expected a CRF result (.npz), found a truncated or foreign file ({error}):"
             f" {make_again(path)}"

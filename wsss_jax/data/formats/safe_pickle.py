@@ -23,9 +23,10 @@ from wsss_jax.data.formats.pickle_interpreter import (
 )
 from wsss_jax.data.formats.torch_pickle import Tensor, load_storage, rebuild_tensor
 from wsss_jax.errors import UserError
-from wsss_jax.files import ARRAY_READING
+from wsss_jax.files import ARRAY_READING, read_bytes
 
 _LONGEST_CODE = 16
+_MOST = 1 << 32  # bytes
 _NPY_MAGIC = b"\x93NUMPY"
 # Kinds of numbers and text; "O" is an array of Python objects, which is stored as a list.
 _KINDS = frozenset("biufcSUO")
@@ -42,12 +43,7 @@ def load_numpy_pickle(path: Path) -> object:
       UserError: the file is missing, truncated or of another kind, or it names anything other than
         arrays, tensors and built-in containers.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"expected a NumPy file at {path}, found none ({error.strerror}): check the path"
-        ) from error
+    data = read_bytes(path, _MOST)
     try:
         with ARRAY_READING:
             value = _parse(data)
@@ -75,8 +71,11 @@ def _parse(data: bytes) -> object:
             if version == (1, 0)
             else np.lib.format.read_array_header_2_0
         )
-        _, _, dtype = read_header(stream)
+        shape, _, dtype = read_header(stream)
         if not dtype.hasobject:
+            # Memory is taken for the numbers that a header declares.
+            if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > len(data):
+                raise ValueError(f"expected fewer numbers than {shape}")
             return np.load(io.BytesIO(data), allow_pickle=False)
     # Objects take several times the bytes that describe them, and there is one for each image.
     value, _ = load_pickle(

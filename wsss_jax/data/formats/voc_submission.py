@@ -9,6 +9,7 @@ which ImageNet weights are, and ``comp5`` does not.
 import gzip
 import io
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -28,6 +29,7 @@ COMPETITIONS = ("comp5", "comp6")
 
 
 _SHOWN = 5  # faults named in one message
+_MOST = 1 << 28  # bytes of a mask
 
 
 def folder_in_archive(competition: str) -> str:
@@ -97,6 +99,8 @@ def check_archive(
                     faults.append(f"{image_id}: not in the list")
                 elif image_id in found:
                     faults.append(f"{image_id}: twice in the archive")
+                elif member.size > _MOST:
+                    faults.append(f"{image_id}: {member.size:,} bytes, more than a mask has")
                 else:
                     found.add(image_id)
                     content = archive.extractfile(member)
@@ -105,7 +109,7 @@ def check_archive(
                     fault = mask_fault(content.read(), size, num_classes)
                     if fault:
                         faults.append(f"{image_id}: {fault}")
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise UserError(
             f"expected a whole .tar.gz at {path}, found {type(error).__name__} ({error}): make the"
             " archive again"
@@ -128,7 +132,7 @@ def mask_fault(png: bytes, size: Size | None, num_classes: int) -> str:
                 return f"expected a PNG with a palette, found {image.format} of mode {image.mode}"
             palette = np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
             pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"expected a readable image, found a damaged one ({error})"
     if size is not None and pixels.shape != size:
         return f"expected {size[1]}×{size[0]} pixels, found {pixels.shape[1]}×{pixels.shape[0]}"

@@ -6,9 +6,6 @@ float16 [K + 1, h, w], the background first. Each of its pixels stands for a blo
 for very large images.
 """
 
-import struct
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +13,11 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from wsss_jax.data.formats.npz import open_arrays
 from wsss_jax.errors import UserError
-from wsss_jax.files import ARRAY_READING, atomic_write, make_again
+from wsss_jax.files import atomic_write, make_again
 
 Size = tuple[int, int]
-
-_DAMAGE = (OSError, ValueError, EOFError, TypeError, RuntimeError, struct.error, zlib.error)
 
 
 class Walk(NamedTuple):
@@ -74,13 +70,13 @@ def read_walk(path: Path, num_classes: int | None = None) -> Walk:
         score is not finite.
     """
     try:
-        with ARRAY_READING, open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_arrays(path) as arrays:
             keys, scores = arrays["keys"], arrays["scores"]
             size, walked = ((int(h), int(w)) for h, w in (arrays["size"], arrays["walked"]))
             stride = int(arrays["stride"])
     except FileNotFoundError as error:
         raise UserError(f"expected the result of a walk at {path}, found no file") from error
-    except (KeyError, zipfile.BadZipFile, *_DAMAGE) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise UserError(
             f"{path}: expected the result of a walk (.npz), found a truncated or foreign file"
             f" ({error}): {make_again(path)}"

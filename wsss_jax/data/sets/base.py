@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from wsss_jax.data.prepared import RecordBuilder, prepare
 from wsss_jax.data.source import Source
+from wsss_jax.errors import UserError
 from wsss_jax.settings import Settings
 
 
@@ -42,7 +43,12 @@ class DataSettings(Settings, abc.ABC):
     def prepared_root(self) -> Path:
         """The folder of prepared records; see `data_dir`."""
         chosen = self.data_dir or os.environ.get("WSSS_JAX_DATA") or "~/.cache/wsss_jax"
-        return Path(chosen).expanduser()
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError as error:  # This user has no home.
+            raise UserError(
+                f"expected a home for the prepared records, found none ({error}): set data.data_dir"
+            ) from error
 
     @abc.abstractmethod
     def builder(self, split: str) -> RecordBuilder:

@@ -22,7 +22,8 @@ from wsss_jax.data.labels import (
     read_label_file,
     select,
 )
-from wsss_jax.data.prepared import RecordBuilder
+from wsss_jax.data.limits import check_limits
+from wsss_jax.data.prepared import RecordBuilder, check_left_out
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.source import Record
 from wsss_jax.data.voc_folder import Listing, list_split
@@ -49,13 +50,17 @@ class Voc2012(DataSettings):
         same, but a split in which masks are missing has no masks instead of being refused.
       classes: a text file with the names of the foreground classes, one per line; "" means VOC's
         twenty, and ``labels`` takes those that the table `labels` names.
+      damaged_share: the share of a split's images that may be damaged, such as 0.01. They are left
+        out and named in skipped.json beside the prepared records; if more are damaged, the split is
+        refused.
       foreground: the value of masks that stands for the only class, such as 255; 0 means that masks
         have class indices, where 255 is ignored.
     """
 
-    # The digests of the data cover `foreground` too, because records have indices.
+    # The digests of the data cover `foreground` and `damaged_share` too: that of indices, and that
+    # of the images that are there.
     location: ClassVar[frozenset[str]] = DataSettings.location | {
-        *("root", "labels", "classes", "foreground"),
+        *("root", "labels", "classes", "foreground", "damaged_share"),
     }
 
     published: ClassVar[Mapping[str, tuple[int, int]]] = {
@@ -70,23 +75,33 @@ class Voc2012(DataSettings):
     labels: str = ""
     masks: str = ""
     classes: str = ""
+    damaged_share: float = 0.0
     foreground: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the share of damaged images.
+
+        Raises:
+          UserError: it is not from 0 to 1.
+        """
+        check_limits(self, damaged_share=(0.0, 1.0))
 
     def builder(self, split: str) -> "Voc2012Wsss":
         """Returns the builder of `split` from the folder's lists alone; see `DataSettings`."""
         listing = list_split(
             self.root, split, self.labels, self.masks, self.classes, self.foreground
         )
-        return Voc2012Wsss(self.prepared_root, listing, self.foreground)
+        return Voc2012Wsss(self.prepared_root, listing, self.foreground, self.damaged_share)
 
 
 class Voc2012Wsss(RecordBuilder, skip_registration=True):
     """Stores images unchanged after decoding them as a check, and masks as PNGs of gray indices."""
 
-    def __init__(self, folder: Path, listing: Listing, foreground: int = 0):
+    def __init__(
+        self, folder: Path, listing: Listing, foreground: int = 0, damaged_share: float = 0.0
+    ):
         self._listing, self._foreground = listing, foreground
         self._labels: Float[np.ndarray, "n c"] | None = None
-        self._broken: dict[str, UserError] = {}
         super().__init__(
             folder=folder,
             split=listing.split,
@@ -94,13 +109,14 @@ class Voc2012Wsss(RecordBuilder, skip_registration=True):
             ids=listing.ids,
             classes=listing.classes,
             masks=listing.masks is not None,
+            damaged_share=damaged_share,
         )
 
     def records(self, positions: range) -> Iterator[Record]:
         """Yields the records at `positions`, and reports damaged files after the last one.
 
         Raises:
-          UserError: some files are damaged; the first five are named.
+          UserError: more files are damaged than may be; the first five are named.
         """
         if positions.start == 0:
             self._labels = _read_labels(self._listing)
@@ -115,19 +131,16 @@ class Voc2012Wsss(RecordBuilder, skip_registration=True):
                 strict=True,
             ):
                 if isinstance(result, UserError):
-                    self._broken[name] = result
+                    self.left_out[name] = str(result)
                 else:
                     record, photograph, in_mask = result
                     self._found.add(name, photograph, record["label"], in_mask)
-                    if not self._broken:
+                    if self.damaged_share or not self.left_out:
                         yield record
         if positions.stop < len(self._listing.ids):
             return
-        if self._broken:
-            error, *others = self._broken.values()
-            names = list(self._broken)
-            rest = f" (and {len(others)} more: {first(names[1:], 4)})" if others else ""
-            raise UserError(f"{error}{rest}") from error
+        if self.left_out:
+            check_left_out(self.left_out, len(self._listing.ids), self.damaged_share)
         self._found.tell()
 
     def _record(self, position: int) -> tuple[Record, Photograph, Label | None] | UserError:

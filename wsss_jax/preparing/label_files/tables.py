@@ -8,6 +8,8 @@ from wsss_jax.data.class_names import fold
 from wsss_jax.data.formats.label_tables import read_label_table, refuse_numbers
 from wsss_jax.preparing.label_files import Mention
 
+_MOST_DIGITS = 9  # of a number that stands for a class
+
 
 class Table(NamedTuple):
     """The labels of a table, and how it was understood."""
@@ -50,6 +52,8 @@ def read_mentions(
 def _by_number(name: str, classes: Sequence[str], known: set[str]) -> str:
     """Returns the class of a number that counts the given classes; 0 is the background."""
     if not known or not name.isdecimal() or fold(name) in known:
+        return name
+    if len(name) > _MOST_DIGITS:
         return name
     number = int(name)
     return "" if number == 0 else classes[number - 1] if number <= len(classes) else name

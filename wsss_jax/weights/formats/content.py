@@ -1,6 +1,5 @@
 """What the readers of all formats give."""
 
-import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from wsss_jax.data.formats.npz import read_values
 from wsss_jax.data.formats.torch_pickle import Tensor
 
 SPARE = 8 * 2**20
@@ -19,9 +19,6 @@ _ARRAY = 1024
 
 _TABLE_IN_MEMORY = 20
 """How many times as long a zip archive's table of contents or a JSON header is in memory."""
-
-_CHUNK = 2**20
-"""Bytes that are read at once; archives take them a second time."""
 
 
 @dataclass(frozen=True)
@@ -55,23 +52,7 @@ class Numbers:
             raise ValueError(f"expected {count} numbers at byte {at}, found the end of the file")
         with open(self.path, "rb") as file:
             file.seek(at)
-            return read_numbers(file, dtype, count)
-
-
-def read_numbers(file: io.BufferedIOBase, dtype: np.dtype, count: int) -> np.ndarray:
-    """Returns the next `count` numbers of a file.
-
-    Raises:
-      ValueError: the file ends before.
-    """
-    numbers = np.empty(count, dtype)
-    rest = memoryview(numbers.view(np.uint8).data)
-    while rest:
-        got = file.readinto(rest[:_CHUNK])
-        if not got:
-            raise ValueError(f"expected {len(rest)} more bytes, found the end of the file")
-        rest = rest[got:]
-    return numbers
+            return read_values(file, dtype, count)
 
 
 def as_array(value: Any) -> np.ndarray:

@@ -15,7 +15,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from wsss_jax.weights.formats.content import Content, check_count, read_numbers
+from wsss_jax.data.formats.npz import read_values
+from wsss_jax.weights.formats.content import Content, check_count
 
 MAGIC = struct.pack("<Q", 0x112)
 
@@ -99,4 +100,4 @@ class _Reader:
         count = math.prod(shape)
         if min(shape, default=0) < 0 or count * dtype.itemsize > self.left():
             raise ValueError(f"expected an array of {shape}, found the end of the file")
-        return read_numbers(self.file, dtype, count).reshape(shape)
+        return read_values(self.file, dtype, count).reshape(shape)

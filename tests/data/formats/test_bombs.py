@@ -1,0 +1,197 @@
+"""Files that declare more than they have are refused before memory is taken."""
+
+import io
+import tarfile
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss_jax.data.formats import npz
+from wsss_jax.data.formats.cam_files import read_cams, write_cams
+from wsss_jax.data.formats.crf_files import read_crf, write_crf
+from wsss_jax.data.formats.voc_submission import check_archive, folder_in_archive, mask_fault
+from wsss_jax.data.formats.walk_files import Walk, read_walk, write_walk
+from wsss_jax.data.labels import read_label_file
+from wsss_jax.errors import UserError
+from wsss_jax.preparing.archives import Entry
+
+KEYS = np.zeros(1, np.int32)
+MAPS = np.full((1, 4, 4), 0.5, np.float32)
+CLASSES = ("cat", "dog")
+
+
+def header(shape: tuple[int, ...], dtype: str = "<f2") -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": dtype, "fortran_order": False, "shape": shape}
+    )
+    return file.getvalue()
+
+
+class Kind:
+    """A kind of archive: how it is written, which of its arrays is large, and how it is read."""
+
+    def __init__(self, write: Callable[[Path], object], large: str, read: Callable[[Path], object]):
+        self.write, self.large, self.read = write, large, read
+
+
+WALK = Walk(KEYS, np.zeros((2, 2, 2), np.float32), (8, 8), (8, 8), 4)
+LABELS = {"ids": np.array(["a"]), "labels": np.array([[1, 0]])}
+KINDS = {
+    "CAMs": Kind(lambda path: write_cams(path, KEYS, MAPS), "cam", read_cams),
+    "CRF": Kind(
+        lambda path: write_crf(path, KEYS, {4.0: MAPS.repeat(2, 0)}),
+        "q_4",
+        lambda path: read_crf(path, 4),
+    ),
+    "walk": Kind(lambda path: write_walk(path, WALK), "scores", read_walk),
+    "labels": Kind(
+        lambda path: np.savez(path, **LABELS),  # pyright: ignore[reportArgumentType]
+        "labels",
+        lambda path: read_label_file(path, CLASSES),
+    ),
+}
+
+
+def rewritten(path: Path, name: str, content: bytes, zeros: int) -> None:
+    """Replaces an array by `content` and many zeros, which are compressed to nearly nothing."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {one: archive.read(one) for one in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for one, data in parts.items():
+            with archive.open(one, "w", force_zip64=True) as file:
+                file.write(content if one == f"{name}.npy" else data)
+                for _ in range(zeros >> 20 if one == f"{name}.npy" else 0):
+                    file.write(bytes(1 << 20))
+
+
+def taken_by(read: Callable[[], object]) -> tuple[str, int]:
+    """The message of a refusal, and the most memory that was taken on the way."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError) as caught:
+            read()
+        return str(caught.value), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_array_that_unpacks_to_more_than_its_file_justifies(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(npz, "SPARE", 8 << 20)  # 16 MiB of zeros are enough then
+    how, path = KINDS[kind], tmp_path / "file.npz"
+    how.write(path)
+    how.read(path)
+    whole = header((1, 8, 1 << 20))
+    rewritten(path, how.large, whole, 16 << 20)
+    assert path.stat().st_size < 100_000
+    said, peak = taken_by(lambda: how.read(path))
+    assert "which the file does not justify" in said and "\n" not in said
+    assert peak < 4 << 20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(10**13,), (1, 10**6, 10**7), (0, 10**30), (-1, -4, -4), ()])
+def test_a_header_that_declares_other_numbers(kind: str, shape: Any, tmp_path: Path):
+    how, path = KINDS[kind], tmp_path / "file.npz"
+    how.write(path)
+    rewritten(path, how.large, header(shape) + bytes(32 if shape else 3), 0)
+    said, peak = taken_by(lambda: how.read(path))
+    assert "found another size" in said or "expected" in said
+    assert "\n" not in said and peak < 4 << 20
+
+
+def encrypted(content: bytes) -> bytes:
+    """Sets the flag of encryption in both headers of every entry."""
+    for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        parts = content.split(mark)
+        content = mark.join(
+            [parts[0], *(p[: at - 4] + bytes([p[at - 4] | 1]) + p[at - 3 :] for p in parts[1:])]
+        )
+    return content
+
+
+def broken_stream(content: bytes) -> bytes:
+    at = content.index(b".npy") + 60
+    return content[:at] + bytes(b ^ 0x5A for b in content[at : at + 40]) + content[at + 40 :]
+
+
+def plain_array(_: bytes) -> bytes:
+    file = io.BytesIO()
+    np.save(file, MAPS)
+    return file.getvalue()
+
+
+ODD: dict[str, Callable[[bytes], bytes]] = {
+    "a plain array": plain_array,
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "encrypted": encrypted,
+    "a broken stream": broken_stream,
+    "text": lambda content: b"id,label\n",
+    "pickled": lambda content: content.replace(b"'<f2'", b"'|O' ").replace(b"'<i8'", b"'|O' "),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_archives_are_one_line(kind: str, odd: str, tmp_path: Path):
+    how, path = KINDS[kind], tmp_path / "file.npz"
+    how.write(path)
+    with zipfile.ZipFile(path) as archive:
+        arrays = {one: archive.read(one) for one in archive.namelist()}
+    method = zipfile.ZIP_STORED if odd == "pickled" else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in arrays.items():
+            archive.writestr(name, data)
+    path.write_bytes(ODD[odd](path.read_bytes()))
+    with pytest.raises(UserError) as caught:
+        how.read(path)
+    said = str(caught.value)
+    assert "expected" in said and "found" in said and str(path) in said and "\n" not in said
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "|S1"])
+@pytest.mark.parametrize("shape", [(10**13,), (3 << 30,), (-1,)])
+def test_an_npy_whose_header_declares_more_than_it_has(shape: Any, dtype: str, tmp_path: Path):
+    path = tmp_path / "labels.npy"
+    path.write_bytes(header(shape, dtype) + b"1234")
+    said, peak = taken_by(lambda: read_label_file(path, CLASSES))
+    assert said.startswith(f"{path}: expected a NumPy file") and peak < 4 << 20
+
+
+def test_a_member_of_a_tar_that_is_larger_than_the_archive(tmp_path: Path):
+    path = tmp_path / "images.tar"
+    path.write_bytes(b"0" * 1024)
+    for size in (2048, 20 << 30):
+        said, peak = taken_by(Entry(path, 512, size).read)
+        assert f"found one that declares {size:,}" in said and peak < 4 << 20
+    assert Entry(path, 512, 100).read() == b"0" * 100
+
+
+def test_a_mask_in_a_submission_that_unpacks_to_gigabytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("wsss_jax.data.formats.voc_submission._MOST", 1 << 20)
+    path = tmp_path / "results.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo(f"{folder_in_archive('comp6')}/a.png")
+        member.size = 8 << 20
+        archive.addfile(member, io.BytesIO(bytes(member.size)))
+    said, peak = taken_by(lambda: check_archive(path, ["a"]))
+    assert "a: 8,388,608 bytes, more than a mask has" in said and peak < 4 << 20
+
+
+def test_a_mask_of_too_many_pixels_is_a_fault(monkeypatch: pytest.MonkeyPatch):
+    file = io.BytesIO()
+    Image.new("P", (64, 64)).save(file, "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert "expected a readable image" in mask_fault(file.getvalue(), None, 20)

@@ -1,0 +1,105 @@
+"""Ends a command on request, whatever it is doing: one line, and nothing that is finished is lost.
+
+Python calls handlers of signals between two of its own instructions, and so not while a program is
+being compiled, which takes minutes. A thread therefore learns of a signal at once. It ends the
+process if the main thread has not done so after `GRACE_SECONDS`, or at a second Ctrl-C. This loses
+no more than a kill does: files appear whole or not at all, and the same command goes on.
+"""
+
+import os
+import select
+import signal
+import socket
+import threading
+from types import FrameType
+from typing import NoReturn
+
+GRACE_SECONDS = 15
+"""How long the main thread has to end after a request. Clusters grant 30 seconds or more."""
+
+STATUS = 130
+"""The exit status of a command that was interrupted."""
+
+_ASKING = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Watch:
+    """The state of this process; a signal handler may change it at any time."""
+
+    def __init__(self) -> None:
+        self.started = False
+        self.patient = False
+        self.asked = 0
+        self.ending = threading.Lock()
+        self.line = "interrupted"
+        self.status = STATUS
+
+
+_watch = _Watch()
+
+
+def begin() -> None:
+    """Starts to watch for SIGINT and SIGTERM, which raise KeyboardInterrupt from now on.
+
+    The program calls it in the main thread before it imports libraries, which takes seconds.
+    """
+    if _watch.started:
+        return
+    _watch.started = True
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    for number in _ASKING:
+        signal.signal(number, _raise)
+    threading.Thread(target=_wait, args=(ours, theirs), daemon=True).start()
+
+
+def tell(line: str, status: int) -> None:
+    """Sets the line that is printed if the process is ended from here, and its exit status."""
+    _watch.line, _watch.status = line, status
+
+
+def be_patient(patient: bool = True) -> None:
+    """Sets whether the main thread may take its time after a request.
+
+    A training that has done steps finishes the present one and saves them, however long that takes.
+    """
+    _watch.patient = patient
+
+
+def finish(status: int) -> None:
+    """Ends the process at once if there is a request while the interpreter shuts down."""
+    if _watch.started:
+        tell("", status)  # The command has said what there was to say.
+        for number in _ASKING:
+            signal.signal(number, lambda *_: os._exit(status))
+
+
+def _raise(number: int, frame: FrameType | None) -> NoReturn:
+    _watch.asked += 1
+    if _watch.asked > 1 and number == signal.SIGINT:
+        _end()
+    raise KeyboardInterrupt
+
+
+def _wait(ours: socket.socket, theirs: socket.socket) -> None:
+    del theirs  # held open by the arguments of the thread
+    asked: list[int] = []
+    while True:
+        wait = GRACE_SECONDS if asked else None
+        if select.select([ours], [], [], wait)[0]:
+            numbers = [number for number in ours.recv(64) if number in _ASKING]
+            again = numbers.count(signal.SIGINT) + (signal.SIGINT in asked) > 1
+            asked += numbers
+            if again:
+                _end()
+        elif not _watch.patient:
+            _end()
+
+
+def _end() -> NoReturn:
+    _watch.ending.acquire()  # never released: another thread that comes here waits for the end
+    if _watch.line:
+        # Other threads may hold the locks of Python's own streams.
+        os.write(2, f"{_watch.line}\n".encode(errors="replace"))
+    os._exit(_watch.status)
