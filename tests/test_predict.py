@@ -17,12 +17,15 @@ from tests.reference.drawn_networks import Images, Trained, context
 from tests.toys.records import finish
 from tests.toys.sections import run_section
 from wsss_jax import predict
+from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.labels import read_label_file
 from wsss_jax.files import write_json
 from wsss_jax.preparing.run_length import decode_segmentation
 from wsss_jax.stages.predict import Predict
 from wsss_jax.viz.colors import class_colors
 from wsss_jax.viz.labeled import labeled_mask
+from wsss_jax.weights.imagenet_names import distinct_names
 
 PHOTOS = Images((40, 40), (33, 47), (48, 30))
 SETTINGS: dict[str, Any] = dict(
@@ -283,6 +286,41 @@ def test_huge_photographs_take_bounded_memory(
         assert one.shape == PHOTOS.sizes[index] and (one != two).mean() < 2e-3
         picture = decode_image((tmp_path / f"small/overlays/{name}.jpg").read_bytes(), name)
         assert picture.shape[1] < PHOTOS.sizes[index][1]
+
+
+@pytest.mark.slow
+def test_classes_of_imagenet(
+    shared: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Photographs of dogs, with the weights and names of the extra `light`."""
+    labels = read_label_file(shared / "data/lists/cls_labels.npy", VOC_CLASSES)
+    folder = shared / "data/voc_animals/VOCdevkit/VOC2012/JPEGImages"
+    dog = np.eye(20)[VOC_CLASSES.index("dog")]
+    dogs = [p for p in sorted(folder.glob("*.jpg")) if np.array_equal(labels.get(p.stem), dog)][:4]
+    monkeypatch.chdir(tmp_path)
+    assert predict.main(["predict.py", "--imagenet", *map(str, dogs)]) == 0
+    capsys.readouterr()
+    scores = json.loads(Path("predictions/scores.json").read_text())
+    breeds = set(distinct_names()[151:269])
+    assert sum(bool(breeds & set(scores[p.stem]["most_probable"])) for p in dogs) >= 3
+    for path in dogs:
+        size = decode_image(path.read_bytes(), "").shape[:2]
+        mask = decode_mask(Path(f"predictions/masks/{path.stem}.png").read_bytes(), "", 3)
+        assert mask.shape == size and set(np.unique(mask)) <= {0, 1, 2, 3}
+        heat = decode_image(Path(f"predictions/maps/{path.stem}.jpg").read_bytes(), "")
+        assert heat.shape[:2] == size
+    asked = ["--imagenet=banana, TABBY CAT", str(dogs[0]), "--out=other", "--no-crf"]
+    assert predict.main(["predict.py", *asked]) == 0
+    said = capsys.readouterr()
+    assert f"note: {dogs[0].stem} hardly shows what was asked for; most probable are" in said.err
+    assert f"{dogs[0].stem}: banana " in said.out and ", tabby " in said.out
+    assert predict.main(["predict.py", "--imagenet=dgo", str(dogs[0])]) == 2
+    assert "expected a class of ImageNet, found 'dgo'" in capsys.readouterr().err
+    assert predict.main(["predict.py", "--imagenet=tabby", str(dogs[0]), "--stage=x"]) == 2
+    assert "--stage needs the network of a run" in capsys.readouterr().err
 
 
 def test_mistakes_are_told_in_a_line(

@@ -13,6 +13,7 @@ label files:
 import functools
 import os
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -199,6 +200,8 @@ def _read_table(
 ) -> dict[str, Label]:
     known = Classes(classes)
     table = read_label_table(path, classes, is_image)
+    if table.ignored:
+        print(f"note: not read of {path}: {first(table.ignored)}", file=sys.stderr)
     if table.columns:
         _check_columns(path, table.columns, known, classes)
     labels: dict[str, Label] = {}

@@ -73,6 +73,12 @@ def test_tables_of_excel(tmp_path: Path, encoding: str):
     assert read(tmp_path, text, "labels.tsv", encoding) == RIGHT
 
 
+def test_classes_may_be_called_like_other_columns(tmp_path: Path):
+    (tmp_path / "labels.csv").write_text("id,size,x\na,1,0\nb,0,1\n")
+    labels = read_label_file(tmp_path / "labels.csv", ("size", "x"))
+    assert labels["a"].tolist() == [1, 0] and labels["b"].tolist() == [0, 1]
+
+
 def test_names_that_differ_in_case_are_different_classes(tmp_path: Path):
     path = tmp_path / "labels.csv"
     path.write_text("a,Rust\nb,rust\n")
@@ -125,17 +131,20 @@ def test_spreadsheets_of_other_programs_are_to_be_saved_as_text(tmp_path: Path):
             read_label_file(tmp_path / f"labels{suffix}", CLASSES)
 
 
-def test_a_spreadsheet(tmp_path: Path):
+def test_a_spreadsheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     import openpyxl
 
     book = openpyxl.Workbook()
     assert book.active is not None
     for row in (("Bild", "Klasse"), ("a", "RUST"), ("b", "dog; apple scab"), ("c", None)):
-        book.active.append(row)
+        book.active.append((*row, "Notiz"))
+    book.create_sheet("Notes").append(("nothing",))
     book.save(tmp_path / "labels.xlsx")
     labels = read_label_file(tmp_path / "labels.xlsx", CLASSES, names_an_image(["a", "b", "c"]))
     found = {name: {CLASSES[k] for k in np.flatnonzero(label)} for name, label in labels.items()}
     assert found == RIGHT
+    told = capsys.readouterr().err
+    assert "labels.xlsx: the sheet 'Sheet' is read, not Notes, column 'Notiz'" in told
     (tmp_path / "labels.xlsx").write_bytes(b"PK\3\4")
     with pytest.raises(UserError, match=r"expected a spreadsheet in .*save it as CSV"):
         read_label_file(tmp_path / "labels.xlsx", CLASSES)

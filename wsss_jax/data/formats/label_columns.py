@@ -159,7 +159,7 @@ def class_columns(
     texts = [c for c in named if not all(cell.isdecimal() for cell in _cells(body, c))]
     flags = [c for c in others if _all_flags(body, c) and letters(header[c]) not in _NO_CLASSES]
     if mine := [c for c in others if fold(header[c]) in known]:
-        if set(mine) <= set(flags):
+        if all(_all_flags(body, c) for c in mine):
             return [c for c in others if c in mine or c in flags], True
         if not texts:
             _refuse_odd_cells(path, header, body, key, mine, most=len(body))

@@ -50,11 +50,13 @@ class LabelTable(NamedTuple):
       rows: what each row says.
       columns: the classes that have a column each; empty if the table has lists.
       remarks: how the table was understood.
+      ignored: what was not read, as text: columns, and sheets of a spreadsheet.
     """
 
     rows: list[LabelRow]
     columns: tuple[str, ...]
     remarks: list[str]
+    ignored: tuple[str, ...] = ()
 
 
 def read_label_table(
@@ -76,22 +78,26 @@ def read_label_table(
       UserError: the file cannot be read, or it is not clear what its columns are.
     """
     rows, remarks = read_rows(path)
+    ignored = tuple(remarks)
     if not rows:
         raise UserError(f"expected a table of labels in {path}, found no rows: save it again")
     key = image_column(path, rows, is_image)
     if not has_header(rows, key, is_image, classes):
         chosen = columns_without_header(path, rows, key, classes, columns)
-        return LabelTable(_lists(rows, 1, key, chosen, max(map(len, rows)), classes), (), remarks)
+        return LabelTable(
+            _lists(rows, 1, key, chosen, max(map(len, rows)), classes), (), remarks, ignored
+        )
     header, body = rows[0], rows[1:]
     chosen, one_hot = class_columns(path, header, body, key, classes, columns)
     unused = [name for c, name in enumerate(header) if c not in (key, *chosen) and name]
+    ignored += tuple(f"column {name!r}" for name in unused)
     remarks.append(
         f"{path.name}: images in column {header[key]!r}, classes in"
         f" {first([repr(header[c]) for c in chosen])}"
         + (f"; not used: {first([repr(name) for name in unused])}" if unused else "")
     )
     if not one_hot:
-        return LabelTable(_lists(body, 2, key, chosen, len(header), classes), (), remarks)
+        return LabelTable(_lists(body, 2, key, chosen, len(header), classes), (), remarks, ignored)
     chosen = [c for c in chosen if not is_background(header[c])]
     found = []
     for number, row in enumerate(body, 2):
@@ -102,7 +108,7 @@ def read_label_table(
             )
         names = tuple(header[c] for c in chosen if flag(row[c]))
         found.append(LabelRow(number, row[key], names))
-    return LabelTable(found, tuple(header[c] for c in chosen), remarks)
+    return LabelTable(found, tuple(header[c] for c in chosen), remarks, ignored)
 
 
 def table_classes(path: Path, is_image: Callable[[str], bool] | None = None) -> tuple[str, ...]:
@@ -135,7 +141,8 @@ def refuse_numbers(path: Path, names: Sequence[str]) -> None:
     if names and all(name.isdecimal() for name in names):
         raise UserError(
             f"expected names of classes in {path}, found only numbers ({first(sorted(names))}):"
-            " give their names with --classes FILE, one per line (1 is the first, 0 the background)"
+            " give their names with --classes FILE (data.classes in a recipe), one per line (1 is"
+            " the first, 0 the background)"
         )
 
 
