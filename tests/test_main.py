@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -233,6 +234,21 @@ def test_a_process_that_hangs_is_named_to_those_that_wait_for_it(command: Callab
     # Without the first one, it ends, too.
     assert hanging.communicate(timeout=LONG)[1].splitlines()[-1] == guardian.LOST_MESSAGE
     assert hanging.returncode == guardian.LOST
+
+
+@pytest.mark.slow  # for the grace
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_compiles_ends_after_the_grace(number: int, command: Callable, recipe: Path):
+    process = command("--config.work.mode=stuck", "--status_if_stopped=75")
+    deadline = time.monotonic() + 300
+    while not (recipe.parent / "run" / "work" / "begun").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=300)
+    lines = err.splitlines()
+    assert process.returncode == 75 and lines[0] == "interrupted; finished work is kept"
+    assert len(lines) == 2 and lines[1].startswith("to resume: python -m wsss_jax.main")
 
 
 @pytest.mark.slow
