@@ -173,8 +173,8 @@ _GO_ON = "to resume: python -m wsss_jax.toy '--out=a b' --dry_run\n"
             OSError(errno.ENOSPC, "No space left on device", "/data/file"),
             2,
             "",
-            "error: no space left on the device while writing /data/file: free some space and run"
-            " the same command again; finished work is kept\n" + _GO_ON,
+            "error: no space left on the device while writing /data/file: free some space, or raise"
+            " the limit, and run the same command again; finished work is kept\n" + _GO_ON,
         ),
         (
             PermissionError(errno.EACCES, "Permission denied", "/data"),

@@ -107,6 +107,11 @@ def seal(folder: Path) -> dict[str, str]:
     return {path.name: found(folder, path.name).digest for path in _lists(folder)}
 
 
+def has_list(folder: Path) -> bool:
+    """Returns whether any process has noted files in a folder, which need not exist."""
+    return folder.is_dir() and bool(_lists(folder))
+
+
 def intact(folder: Path, wanted: Callable[[str], bool]) -> Iterator[str]:
     """Yields the names of those files in the folder of a stage that are as it wrote them.
 

@@ -6,7 +6,9 @@ import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-MAKE_SPACE = "free some space and run the same command again; finished work is kept"
+MAKE_SPACE = (
+    "free some space, or raise the limit, and run the same command again; finished work is kept"
+)
 """What to do if `no_space` tells a reason."""
 
 _NO_SPACE = {

@@ -348,3 +348,8 @@ def test_files_that_are_not_as_noted_are_made_again(tmp_path: Path, capsys: pyte
     assert said.endswith("says, such as toy3, and are made again\n")
     assert {n: data for n, data in content(tmp_path).items() if "_FILES" not in n} == whole
     assert begin() == []
+    # Those of an earlier version, which noted nothing, are noted as they are.
+    (tmp_path / "_FILES-0.txt").unlink()
+    assert begin() == []
+    (tmp_path / "notes/toy3.txt").write_bytes(b"others")
+    assert begin() == [3]

@@ -143,7 +143,9 @@ def run_on_images(
     if process is not None:
         there = np.zeros(len(ids), bool)
         there[own] = ~wanted[own]
-        if again := [
+        if there.any() and not digests.has_list(folder):  # An earlier version noted nothing.
+            _note(folder, process, (paths(int(position)) for position in np.flatnonzero(there)))
+        elif again := [
             int(p) for p in np.flatnonzero(there & ~_noted(ids, folder, work.files, there))
         ]:
             wanted[again] = True
@@ -166,8 +168,10 @@ def run_on_images(
             workers = fitting
         finishers = process_pool(workers)
     made = 0
-    pending: dict[Future[tuple[Result, list[digests.Written]]], int] = {}
-    finish = functools.partial(digests.write_and_note, work.finish, folder)
+    pending: dict[Future[Any], int] = {}
+    finish: Callable[[Any, tuple[Path, ...]], Any] = work.finish
+    if process is not None:
+        finish = functools.partial(digests.write_and_note, work.finish, folder)
 
     def collect(block: bool) -> None:
         nonlocal made
@@ -175,8 +179,9 @@ def run_on_images(
         for future in [one for one in pending if one in done]:  # in the order of submission
             position = pending.pop(future)
             with _named(ids[position]):
-                result, written = future.result()
+                result = future.result()
             if file_list is not None:
+                result, written = result
                 file_list.add(written)
             gather(position, result)
             made += 1
@@ -207,6 +212,13 @@ def run_on_images(
     if made != count:
         raise RuntimeError(f"expected the tasks of {count} images, found {made}")
     return Done(kept, made, workers, time.monotonic() - start)
+
+
+def _note(folder: Path, process: int, files: Iterable[tuple[Path, ...]]) -> None:
+    with digests.FileList(folder, process) as noted:
+        for paths in files:
+            names = (path.relative_to(folder).as_posix() for path in paths)
+            noted.add(digests.found(folder, name) for name in names)
 
 
 def _noted(
