@@ -288,6 +288,38 @@ def test_huge_photographs_take_bounded_memory(
         assert picture.shape[1] < PHOTOS.sizes[index][1]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "classes", "photographs"),
+    [
+        (["--imagenet=tabby", "a.jpg"], "tabby", ["a.jpg"]),
+        (["--imagenet", "tabby", "a.jpg", "b.jpg"], "tabby", ["a.jpg", "b.jpg"]),
+        (["a.jpg", "--imagenet"], "", ["a.jpg"]),
+        (["--imagenet", "a.jpg"], "", ["a.jpg"]),
+        (["--imagenet", "a.jpg", "b.JPG"], "", ["a.jpg", "b.JPG"]),
+        (["--imagenet", "trip"], "", ["trip"]),
+        (["--imagenet", "trip", "trip"], "trip", ["trip"]),
+    ],
+)
+def test_a_photograph_is_no_class(
+    arguments: list[str],
+    classes: str,
+    photographs: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    (tmp_path / "trip").mkdir()
+    monkeypatch.chdir(tmp_path)
+    seen: list[Any] = []
+
+    def segment_imagenet(text: str, images: list[Path], *_: Any) -> tuple[int, list[str]]:
+        seen.append((text, [str(path) for path in images]))
+        return 0, []
+
+    monkeypatch.setattr("wsss_jax.pipeline.imagenet_photos.segment_imagenet", segment_imagenet)
+    assert predict.main(["predict.py", *arguments]) == 0
+    assert seen == [(classes, photographs)]
+
+
 @pytest.mark.slow
 def test_classes_of_imagenet(
     shared: Path,

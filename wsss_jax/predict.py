@@ -22,6 +22,7 @@ from typing import Any
 
 from wsss_jax import command_line
 from wsss_jax.command_line import Parser
+from wsss_jax.data.images import SUFFIXES
 from wsss_jax.errors import UserError
 from wsss_jax.host.host_memory import share_one_heap
 from wsss_jax.pipeline import process
@@ -56,9 +57,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     named = [*options.photos, *options.images]
-    if options.imagenet and not named and _is_photograph(options.imagenet):
+    if options.imagenet and _is_photograph(options.imagenet, bool(named)):
         # --imagenet without a value takes the photograph behind it for one.
-        named, options.imagenet = [options.imagenet], ""
+        named, options.imagenet = [options.imagenet, *named], ""
     photos = list(_paths(named))
     if not photos:
         raise UserError("PHOTOS is missing: images, folders, patterns such as 'trip/*.jpg', or -")
@@ -125,10 +126,12 @@ def _paths(named: Sequence[str]) -> Iterator[Path]:
         yield from map(Path, found)
 
 
-def _is_photograph(text: str) -> bool:
-    from wsss_jax.data.images import SUFFIXES
+def _is_photograph(text: str, others: bool) -> bool:
+    """Returns whether the value of --imagenet names photographs; `others` says if there are more.
 
-    return text.lower().endswith(SUFFIXES) or Path(text).exists()
+    A folder may be called like a class.
+    """
+    return text.lower().endswith(SUFFIXES) or (not others and Path(text).exists())
 
 
 def _parser() -> Parser:
