@@ -26,7 +26,8 @@ def test_the_best_is_scored_highest(tmp_path: Path):
     network = {"type": "predict", "needs": {"checkpoint": "seg"}, "split": "train"}
     config.seg = config.train.copy_and_resolve_references()
     config.better, config.of_val = network, {**network, "split": "val"}
-    config.eval_better = {"type": "evaluate", "needs": {"pred": "better"}, "split": "train"}
+    scored = {"type": "evaluate", "needs": {"pred": "better"}, "split": "train"}
+    config.eval_better = scored
     config.stages = (*config.stages[:-1], "seg", "better", "eval_better", "of_val", "report")
     assert next_command(run_of(config, tmp_path), tmp_path) == ""
     for name in ("better", "of_val"):
@@ -35,7 +36,7 @@ def test_the_best_is_scored_highest(tmp_path: Path):
         write_json(tmp_path / name / "metrics.json", {"images": 8})
     for score, best in ((0.9, "better"), (0.1, "masks")):
         (tmp_path / "eval_better").mkdir(exist_ok=True)
-        write_json(tmp_path / "eval_better/config.json", config.eval_better.to_dict())
+        write_json(tmp_path / "eval_better/config.json", scored)
         write_json(tmp_path / "eval_better/metrics.json", {"miou": score, "split": "train"})
         of_train, of_val = best_masks(run_of(config, tmp_path))
         assert of_train.stage.name == best and of_train.miou == max(score, miou)
