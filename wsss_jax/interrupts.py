@@ -29,8 +29,10 @@ class _Watch:
     def __init__(self) -> None:
         self.started = False
         self.patient = False
+        self.finished = False
         self.asked = 0
         self.ending = threading.Lock()
+        self.bell: socket.socket
         self.line = "interrupted"
         self.status = STATUS
 
@@ -48,10 +50,11 @@ def begin() -> None:
     _watch.started = True
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
+    _watch.bell = theirs
     signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     for number in _ASKING:
         signal.signal(number, _raise)
-    threading.Thread(target=_wait, args=(ours, theirs), daemon=True).start()
+    threading.Thread(target=_wait, args=(ours,), daemon=True).start()
 
 
 def tell(line: str, status: int) -> None:
@@ -68,11 +71,17 @@ def be_patient(patient: bool = True) -> None:
 
 
 def finish(status: int) -> None:
-    """Ends the process at once if there is a request while the interpreter shuts down."""
+    """Ignores requests while the interpreter shuts down, which takes `GRACE_SECONDS` at most.
+
+    Otherwise Python would restore what signals do by default, and they would change the status.
+    """
     if _watch.started:
         tell("", status)  # The command has said what there was to say.
+        be_patient(False)
         for number in _ASKING:
-            signal.signal(number, lambda *_: os._exit(status))
+            signal.signal(number, signal.SIG_IGN)
+        _watch.finished = True
+        _watch.bell.send(b"\0")
 
 
 def _raise(number: int, frame: FrameType | None) -> NoReturn:
@@ -82,11 +91,10 @@ def _raise(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _wait(ours: socket.socket, theirs: socket.socket) -> None:
-    del theirs  # held open by the arguments of the thread
+def _wait(ours: socket.socket) -> None:
     asked: list[int] = []
     while True:
-        wait = GRACE_SECONDS if asked else None
+        wait = GRACE_SECONDS if asked or _watch.finished else None
         if select.select([ours], [], [], wait)[0]:
             numbers = [number for number in ours.recv(64) if number in _ASKING]
             again = numbers.count(signal.SIGINT) + (signal.SIGINT in asked) > 1

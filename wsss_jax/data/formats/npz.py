@@ -116,7 +116,8 @@ def read_array(file: io.BufferedIOBase, entry: zipfile.ZipInfo, kinds: str) -> n
         else:
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(header)
     if dtype.kind not in kinds:
-        raise ValueError(f"expected plain values in {entry.filename}, found {dtype}")
+        what = "numbers or text" if "U" in kinds else "numbers"
+        raise ValueError(f"expected plain {what} in {entry.filename}, found {dtype}")
     count = math.prod(shape)
     if min(shape, default=0) < 0 or file.tell() + count * dtype.itemsize != entry.file_size:
         raise ValueError(f"expected an array of {shape} in {entry.filename}, found another size")
