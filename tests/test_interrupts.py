@@ -128,6 +128,22 @@ sys.exit(3)
     assert ended(program, number) == (3, "", "")
 
 
+def test_a_request_that_a_callback_of_a_library_loses_ends_the_process_too():
+    program = """
+import gc
+from wsss_jax.pipeline import process
+process.quiet()
+interrupts.GRACE_SECONDS = 0.1
+gc.callbacks.append(lambda *_: signal.raise_signal(signal.SIGINT))
+gc.collect()
+gc.callbacks.clear()
+ready()
+time.sleep(600)
+"""
+    status, out, err = ended(program)
+    assert (status, err) == (77, "interrupted; go on with X\n") and out in ("", "ready\n")
+
+
 def test_the_interpreter_shuts_down_in_time():
     program = """
 import threading

@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 _LIST = re.compile(r"_FILES-\d+\.txt")
 _LINE = re.compile(r"([0-9a-f]{32}) (\d+) (.+)")
-_BLOCK = 4096  # lines whose files are read by threads at once
+_BLOCK = 64  # lines whose files are read by threads at once
 _DIGEST_BYTES = 16
 
 

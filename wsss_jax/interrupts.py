@@ -57,6 +57,11 @@ def begin() -> None:
     threading.Thread(target=_wait, args=(ours,), daemon=True).start()
 
 
+def watching() -> bool:
+    """Returns whether requests end this process even if the main thread loses them."""
+    return _watch.started
+
+
 def tell(line: str, status: int) -> None:
     """Sets the line that is printed if the process is ended from here, and its exit status."""
     _watch.line, _watch.status = line, status

@@ -55,7 +55,7 @@ def test_pixels_that_are_not_sure_teach_nothing(tmp_path: Path):
     write_confidence(tmp_path / "sure" / "a.png", np.zeros((9, 8), np.uint8))
     with pytest.raises(UserError, match="9×9 pixels like its mask, found 8×9"):
         MaskLabels(tmp_path, 3, 0.7, tmp_path / "sure")(record("a", (9, 9)), placement)
-    with pytest.raises(UserError, match="expected the confidence of a mask at"):
+    with pytest.raises(UserError, match=r"a file at .*, found none .*: make the masks again"):
         MaskLabels(tmp_path, 3, 0.7, tmp_path / "nowhere")(record("a", (9, 9)), placement)
 
 

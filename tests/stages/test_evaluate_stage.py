@@ -197,5 +197,7 @@ def test_the_surer_pixels_of_masks_are_scored_alone(
     nobody = run_stage(folders, "pred")["by_confidence"]
     assert all(part["kept"] == 0 and part["miou"] is None for part in nobody)
     (folders / f"pred/confidence/{IDS[2]}.png").unlink()
-    with pytest.raises(UserError, match=f"confidence of a mask at .*{IDS[2]}.png"):
+    with pytest.raises(
+        UserError, match=f"file at .*confidence/{IDS[2]}.png, found none .*make the masks"
+    ):
         run_stage(folders, "pred")

@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from wsss_jax import interrupts
 from wsss_jax.errors import UserError
 from wsss_jax.pipeline.guardian import HEARTBEAT_SECONDS
 
@@ -51,6 +52,8 @@ class _WithoutLateCallbacks:
 
     def __call__(self, unraisable: Any) -> None:
         error = unraisable.exc_value
+        if isinstance(error, KeyboardInterrupt) and interrupts.watching():
+            return  # It came in a callback of a library, and the process is ended soon.
         if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
             self._others(unraisable)
 
