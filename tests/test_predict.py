@@ -365,7 +365,7 @@ def test_mistakes_are_told_in_a_line(
         assert words in said[0] and len(said) == 1, said
 
     out = tmp_path / "out"
-    refused("expected a folder of images at", workdir, tmp_path / "nowhere", out)
+    refused("expected a photograph or a folder at", workdir, tmp_path / "nowhere", out)
     refused(
         "expected images (.jpg, .jpeg, .png, .bmp, .tif, .tiff, .webp) in", workdir, workdir, out
     )

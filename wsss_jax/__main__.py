@@ -36,7 +36,8 @@ def main(argv: Sequence[str]) -> int:
     if first in ("-h", "-?", "--help", "help"):
         print("usage: wsss-jax COMMAND [options]\n\ncommands (COMMAND --help tells more):")
         for name, (module, purpose) in COMMANDS.items():
-            print(f"  {name:<13} {purpose} (python -m wsss_jax.{module})")
+            shown = name if module == f"{name}_command" else module
+            print(f"  {name:<13} {purpose} (python -m wsss_jax.{shown})")
         print("\n--version prints the version. Options without a command are those of run.")
         return 0
     if first == "--version":

@@ -24,6 +24,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import IGNORE, decode_mask, encode_mask
+from wsss_jax.data.known_classes import multi_hot
 from wsss_jax.errors import UserError, nearest
 from wsss_jax.files import atomic_write, read_bytes
 from wsss_jax.host.dense_crf import CrfSettings, crf_of, score_unary
@@ -151,7 +152,7 @@ class Run:
             unknown.
         """
         how = dataclasses.replace(self._masks.settings, known_labels=labels is not None)
-        label = _label(labels, self._masks.classes)
+        label = multi_hot(_list(labels or ()), self._masks.classes, "correct it")
         crf = part(how, CrfSettings) if how.crf else None
 
         def maps(source: Images) -> NetworkMaps:
@@ -187,7 +188,7 @@ class Run:
           UserError: the run makes no maps, an image cannot be read, or a label is unknown.
         """
         how, names = self._cams.settings, self._cams.classes
-        label = _label(names if labels is None else labels, names)
+        label = multi_hot(_list(names if labels is None else labels), names, "correct it")
 
         def maps(source: Images) -> NetworkMaps:
             return how.maps(source, self._classifier, _MULTIPLE)
@@ -349,14 +350,5 @@ def _indices(mask: Mask, num_classes: int) -> UInt8[np.ndarray, "h w"]:
     return decode_mask(read_bytes(Path(mask)), str(mask), num_classes)
 
 
-def _label(labels: Iterable[str] | None, classes: tuple[str, ...]) -> np.ndarray:
-    """Returns the multi-hot label of named classes."""
-    label = np.zeros(len(classes), np.float32)
-    for name in [labels] if isinstance(labels, str) else labels or ():
-        if name not in classes:
-            raise UserError(
-                f"expected labels among {', '.join(classes)}, found {name!r}"
-                f"{nearest(str(name), classes)}: correct it"
-            )
-        label[classes.index(name)] = 1
-    return label
+def _list(labels: Iterable[str]) -> list[str]:
+    return [labels] if isinstance(labels, str) else list(labels)

@@ -41,7 +41,7 @@ _EXAMPLES = (
         "--workdir runs/light 'trip/*.jpg' \\\n        --out RESULT --scores --polygons",
     ),
     (
-        "a class of ImageNet, without any training",
+        "two classes of ImageNet, without any training",
         '--imagenet "tabby, tiger cat" photo.jpg',
     ),
 )

@@ -144,9 +144,7 @@ def _folder(options: argparse.Namespace) -> int:
         print("nothing is written because of --dry_run")
         return 0
     done = write(data, options.out, options.copy)
-    few = len(data.splits["train"]) < _BATCH
-    small = [f"--config.{stage}.batch_size=4" for stage in _TRAINED] if few else []
-    _tell_next(options.out, done, "seam_own_light", *small)
+    _tell_next(options.out, done, "seam_own_light", *_fitting(len(data.splits["train"])))
     return 0
 
 
@@ -288,9 +286,23 @@ def _tell_next(out: Path, done: bool, recipe: str, *options: str) -> None:
     print(f"      {shlex.join([f'--config.data.root={out}', *options])}")
 
 
-_BATCH = 16
-"""The images of a step of `seam_own_light`, which a split has to have at least."""
-_TRAINED = ("train", "train_affinity", "train_segmentation")
+BATCH = 16
+"""The images of a step of `seam_own_light`."""
+EPOCHS = {"train": 5, "train_affinity": 4, "train_segmentation": 15}
+"""The epochs of the trainings of `seam_own_light`."""
+_STEPS = {"train": 200, "train_affinity": 100, "train_segmentation": 600}
+"""The steps that these trainings have at least, with the epochs that are printed."""
+
+
+def _fitting(images: int) -> list[str]:
+    """Returns the settings of `seam_own_light` that a small number of images needs."""
+    batch = BATCH if images >= BATCH else min(images, 4)
+    smaller = [f"--config.{stage}.batch_size={batch}" for stage in EPOCHS] if batch < BATCH else []
+    each = images // batch  # the steps of an epoch
+    epochs = {stage: -(-steps // each) for stage, steps in _STEPS.items()}
+    longer = [f"--config.{name}.epochs={n}" for name, n in epochs.items() if n > EPOCHS[name]]
+    return smaller + longer
+
 
 _COMMANDS: Mapping[str, command_line.Command] = {
     "folder": (_folder_parser, _folder),

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from PIL import Image
 from tests.preparing.sources import photographs, picture, save
 from wsss_jax.data.images import VOC_PALETTE, decode_image, decode_photograph
 from wsss_jax.data.sets.base import DataSettings
-from wsss_jax.prepare import _COMMANDS, main
+from wsss_jax.pipeline.config import load_config
+from wsss_jax.prepare import _COMMANDS, BATCH, EPOCHS, _fitting, main
 
 Prepare = Callable[..., str]
 
@@ -548,7 +550,7 @@ def test_an_odd_cell_among_zeros_and_ones_is_refused(tmp_path: Path, prepare: Pr
     assert labels(tmp_path / "out") == EXPECTED
 
 
-def test_few_photographs_get_small_batches(tmp_path: Path, prepare: Prepare):
+def test_few_photographs_get_small_batches_and_more_epochs(tmp_path: Path, prepare: Prepare):
     names = [f"{name}{i}.jpg" for name in ("cat", "dog") for i in range(10)]
     photographs(tmp_path / "photos", *names)
     lines = "".join(f"{name},{name[:3]}\n" for name in names)
@@ -556,5 +558,17 @@ def test_few_photographs_get_small_batches(tmp_path: Path, prepare: Prepare):
     told = prepare("--val=0.5")
     for stage in ("train", "train_affinity", "train_segmentation"):
         assert f"--config.{stage}.batch_size=4" in told
+    # 10 images of train are 2 steps of 4.
+    epochs = re.findall(r"--config\.(\w+)\.epochs=(\d+)", told)
+    assert epochs == [("train", "100"), ("train_affinity", "50"), ("train_segmentation", "300")]
     shutil.rmtree(tmp_path / "out")
-    assert "batch_size" not in prepare("--val=0.2")
+    told = prepare("--val=0.2")
+    assert "batch_size" not in told and "--config.train.epochs=200" in told
+
+
+def test_the_numbers_of_the_recipe_are_known():
+    recipe: Any = load_config("seam_own_light")
+    assert {recipe[stage].batch_size for stage in EPOCHS} == {BATCH}
+    assert {stage: recipe[stage].epochs for stage in EPOCHS} == EPOCHS
+    assert not _fitting(10_000) and not _fitting(BATCH * 50)
+    assert _fitting(2)[0] == "--config.train.batch_size=2"

@@ -14,7 +14,7 @@ _NOT_KNOWN = frozenset(
     )
 )
 _BETWEEN = re.compile(r"\s+(?:and|und|et|y|e|og|och|en|plus)\s+|\s*[&/]\s*", re.IGNORECASE)
-_RARE, _TIMES, _SHORTEST = 2, 5, 3
+_RARE, _TIMES, _SHORTEST = 2, 2, 3
 _USUAL = 10  # images of the other classes on average, beside which a single one is suspicious
 
 

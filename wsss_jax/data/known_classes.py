@@ -5,9 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float32
+
 from wsss_jax.data.class_names import fold
 from wsss_jax.data.class_spelling import joined
-from wsss_jax.errors import UserError, nearest
+from wsss_jax.errors import UserError, first, nearest
 
 _SHOWN = 5  # unknown classes that a message names
 
@@ -58,3 +61,23 @@ class Classes:
             f"{nearest(text, self._names)}: the classes are {', '.join(self._names)}; for others"
             " set data.classes to a file of their names"
         )
+
+
+def multi_hot(
+    labels: Sequence[str], names: Sequence[str], remedy: str
+) -> Float32[np.ndarray, " c"]:
+    """Returns which of the classes `names` are among `labels`, whatever their case.
+
+    Raises:
+      UserError: one of the labels is no class; `remedy` ends the message.
+    """
+    classes, found = Classes(names), np.zeros(len(names), np.float32)
+    for label in labels:
+        position = classes.by_name(label)
+        if position is None:
+            raise UserError(
+                f"expected labels among {first(names, 20)}, found {label!r}"
+                f"{nearest(label, names)}: {remedy}"
+            )
+        found[position] = 1
+    return found

@@ -93,7 +93,9 @@ def open_photographs(
     places = [where] if isinstance(where, Path) else list(dict.fromkeys(where))
     for place in places:
         if not place.exists():
-            raise UserError(f"expected a folder of images at {place}, found none: check the path")
+            raise UserError(
+                f"expected a photograph or a folder at {place}, found none: check the path"
+            )
     places = [Path(os.path.abspath(place)) for place in places]
     root = Path(os.path.commonpath([one if one.is_dir() else one.parent for one in places]))
     files: dict[Path, bool] = {}  # whether the file itself was named

@@ -14,8 +14,9 @@ from PIL import Image
 
 from wsss_jax.data.formats.coco_polygons import Region, regions, write_polygons
 from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.known_classes import multi_hot
 from wsss_jax.data.photographs import Photographs, open_photographs
-from wsss_jax.errors import UserError, first, nearest
+from wsss_jax.errors import UserError, first
 from wsss_jax.files import atomic_write, remove_unfinished, with_tuples, write_json
 from wsss_jax.pipeline.finished_run import Trained
 from wsss_jax.progress import Progress
@@ -66,7 +67,7 @@ def segment(
         )
     if (out / "masks").is_dir():
         remove_unfinished(out)
-    label = _label(labels, network.classes)
+    label = multi_hot(labels, network.classes, "correct --labels") if labels else None
     source, damaged = open_photographs(images, network.classes, out, label)
     tell_of_large(source, network.settings.max_pixels)
     weights = (network.checkpoint / "weights.npz").read_bytes()
@@ -149,18 +150,6 @@ def write_scores(source: Photographs, out: Path) -> None:
     }
     with atomic_write(out / "scores.json") as file:
         file.write(json.dumps(found, indent=1, ensure_ascii=False).encode())
-
-
-def _label(labels: Sequence[str], classes: Sequence[str]) -> Any:
-    if not labels:
-        return None
-    for name in labels:
-        if name not in classes:
-            raise UserError(
-                f"expected labels among {first(classes, 20)}, found {name!r}"
-                f"{nearest(name, classes)}: correct --labels"
-            )
-    return np.isin(classes, labels).astype(np.float32)
 
 
 def _overlays(source: Photographs, out: Path) -> ImageWork[None]:

@@ -173,9 +173,12 @@ def _assign(
         result |= {below: [] for below in unlabeled}
         problems.remarks.append(
             f"photographs without a label count as background: {len(unlabeled):,}"
+            f" ({first(unlabeled, 3)})"
         )
     else:
-        problems.remarks.append(f"photographs without a label are left out: {len(unlabeled):,}")
+        problems.remarks.append(
+            f"photographs without a label are left out: {len(unlabeled):,} ({first(unlabeled, 3)})"
+        )
     return result
 
 

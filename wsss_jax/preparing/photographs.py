@@ -74,7 +74,11 @@ def find_photographs(
         below = path.relative_to(source).as_posix()
         suffix = path.suffix.lower()
         if suffix in _UNREAD:
-            problems.add("files in formats that are not read", below, "save them as JPEG or PNG")
+            problems.add(
+                "files in formats that are not read",
+                below,
+                "save them as JPEG or PNG, or move them elsewhere",
+            )
         if suffix not in SUFFIXES:
             continue
         other = by_stem.setdefault(below.removesuffix(path.suffix), below)
