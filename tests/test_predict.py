@@ -374,6 +374,7 @@ def test_mistakes_are_told_in_a_line(
     asked = ("--stage", "network")
     refused("found masks_train, masks_val: name one of them", workdir, photos, out, *asked)
     refused("expected positive scales", workdir, photos, out, "--scales", "0")
+    refused("--polygons of 0 or more pixels, found nan", workdir, photos, out, "--polygons=nan")
     (photos / "image_1.jpg").write_bytes(b"")
     refused("found image_1.PNG and image_1.jpg", workdir, photos, out)
     (photos / "image_1.jpg").unlink()

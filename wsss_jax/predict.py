@@ -15,6 +15,7 @@ With ``--imagenet``, an ImageNet classifier takes the place of a run; see
 
 import argparse
 import glob
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -63,6 +64,10 @@ def _run(options: argparse.Namespace) -> int:
     photos = list(_paths(named))
     if not photos:
         raise UserError("PHOTOS is missing: images, folders, patterns such as 'trip/*.jpg', or -")
+    if options.polygons is not None and not 0 <= options.polygons < math.inf:
+        raise UserError(
+            f"expected --polygons of 0 or more pixels, found {options.polygons:g}: change it"
+        )
     if (options.imagenet is None) == (options.workdir is None):
         found = "neither" if options.imagenet is None else "both"
         raise UserError(f"expected --workdir DIR or --imagenet [NAMES], found {found}: give one")

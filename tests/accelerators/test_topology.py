@@ -47,7 +47,7 @@ def test_without_libtpu_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
         raise RuntimeError("JAX TPU support not installed; cannot generate TPU topology.")
 
     monkeypatch.setattr(topology.topologies, "get_topology_desc", missing)
-    with pytest.raises(UserError, match=r"found none: run pip install 'wsss-jax\[tpu\]'"):
+    with pytest.raises(UserError, match=r"found none: run pip install 'jax\[tpu\]'"):
         topology.topology_devices("v5e:2x4")
 
 

@@ -12,6 +12,7 @@ from wsss_jax.data.class_names import fold
 from wsss_jax.data.class_spelling import joined
 from wsss_jax.errors import UserError, first, nearest
 
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _SHOWN = 5  # unknown classes that a message names
 
 
@@ -25,6 +26,7 @@ class Classes:
     def __init__(self, names: Sequence[str]):
         self._names = names
         self._exact = {name: position for position, name in enumerate(names)}
+        self._numbers = any(_NUMBER.fullmatch(name.strip()) for name in names)
         folded = Counter(map(fold, names))
         self._folded = {
             fold(n): position for n, position in self._exact.items() if folded[fold(n)] == 1
@@ -35,9 +37,13 @@ class Classes:
         return self._exact.get(text, self._folded.get(fold(text)))
 
     def find(self, text: str) -> int | None:
-        """Does the same for a name or a mask index."""
+        """Does the same for a name or a mask index, which no text is if a class is called so."""
         found = self.by_name(text)
-        if found is None and re.fullmatch(r"0*[1-9][0-9]{0,8}(\.0+)?", text, re.ASCII):
+        if (
+            found is None
+            and not self._numbers
+            and re.fullmatch(r"0*[1-9][0-9]{0,8}(\.0+)?", text, re.ASCII)
+        ):
             index = int(text.partition(".")[0])
             found = index - 1 if index <= len(self._names) else None
         return found

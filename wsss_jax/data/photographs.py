@@ -109,7 +109,11 @@ def open_photographs(
     damaged: list[UserError] = []
     for path, named in files.items():
         below = path.relative_to(root).as_posix()
-        if path.suffix.lower() in _UNREAD:
+        if os.fsencode(below).decode(errors="replace") != below:
+            damaged.append(
+                UserError(f"expected a file name in UTF-8, found {os.fsencode(path)!r}: rename it")
+            )
+        elif path.suffix.lower() in _UNREAD:
             damaged.append(
                 UserError(
                     f"expected an image ({', '.join(SUFFIXES)}), found {path}: save it as JPEG or"

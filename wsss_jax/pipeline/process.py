@@ -148,11 +148,11 @@ class Barrier:
         """Checks the value.
 
         Raises:
-          UserError: it is not above 0.
+          UserError: it is no time to wait.
         """
-        if not self.minutes > 0:
+        if not 0 < self.minutes < 1e6:
             raise UserError(
-                f"expected wait_minutes above 0, found {self.minutes:g}: change --wait_minutes"
+                f"expected wait_minutes above 0 and below a million, found {self.minutes:g}: change --wait_minutes"
             )
 
     def __call__(self, place: str) -> None:
