@@ -152,7 +152,8 @@ class Barrier:
         """
         if not 0 < self.minutes < 1e6:
             raise UserError(
-                f"expected wait_minutes above 0 and below a million, found {self.minutes:g}: change --wait_minutes"
+                f"expected wait_minutes above 0 and below a million, found {self.minutes:g}: change"
+                " --wait_minutes"
             )
 
     def __call__(self, place: str) -> None:
