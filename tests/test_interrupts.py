@@ -99,6 +99,18 @@ print("saved")
     assert (status, out.splitlines()[-1], err) == (0, "saved", "")
 
 
+def test_further_requests_do_not_prolong_the_grace():
+    program = """
+interrupts.GRACE_SECONDS = 2
+# As a library loses requests.
+signal.signal(signal.SIGTERM, lambda *_: None)
+while True:
+    signal.raise_signal(signal.SIGTERM)
+    time.sleep(0.01)
+"""
+    assert ended(program) == (77, "", "interrupted; go on with X\n")
+
+
 def test_a_training_takes_the_time_that_its_step_takes():
     program = """
 interrupts.GRACE_SECONDS = 0.01

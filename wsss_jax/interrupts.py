@@ -6,11 +6,13 @@ process if the main thread has not done so after `GRACE_SECONDS`, or at a second
 no more than a kill does: files appear whole or not at all, and the same command goes on.
 """
 
+import math
 import os
 import select
 import signal
 import socket
 import threading
+import time
 from types import FrameType
 from typing import NoReturn
 
@@ -21,6 +23,7 @@ STATUS = 130
 """The exit status of a command that was interrupted."""
 
 _ASKING = (signal.SIGINT, signal.SIGTERM)
+_FINISHED = 0  # the number of no signal
 
 
 class _Watch:
@@ -29,7 +32,6 @@ class _Watch:
     def __init__(self) -> None:
         self.started = False
         self.patient = False
-        self.finished = False
         self.asked = 0
         self.ending = threading.Lock()
         self.bell: socket.socket
@@ -85,8 +87,7 @@ def finish(status: int) -> None:
         be_patient(False)
         for number in _ASKING:
             signal.signal(number, signal.SIG_IGN)
-        _watch.finished = True
-        _watch.bell.send(b"\0")
+        _watch.bell.send(bytes([_FINISHED]))
 
 
 def _raise(number: int, frame: FrameType | None) -> NoReturn:
@@ -98,15 +99,24 @@ def _raise(number: int, frame: FrameType | None) -> NoReturn:
 
 def _wait(ours: socket.socket) -> None:
     asked: list[int] = []
+    deadline = math.inf
     while True:
-        wait = GRACE_SECONDS if asked or _watch.finished else None
-        if select.select([ours], [], [], wait)[0]:
-            numbers = [number for number in ours.recv(64) if number in _ASKING]
-            again = numbers.count(signal.SIGINT) + (signal.SIGINT in asked) > 1
-            asked += numbers
-            if again:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            if not _watch.patient:
                 _end()
-        elif not _watch.patient:
+            left = GRACE_SECONDS
+            deadline = time.monotonic() + left
+        if not select.select([ours], [], [], None if left == math.inf else left)[0]:
+            continue
+        received = ours.recv(64)
+        numbers = [number for number in received if number in _ASKING]
+        again = numbers.count(signal.SIGINT) + (signal.SIGINT in asked) > 1
+        # Further requests do not prolong the grace; the shutdown has a grace of its own.
+        if (numbers and not asked) or _FINISHED in received:
+            deadline = time.monotonic() + GRACE_SECONDS
+        asked += numbers
+        if again:
             _end()
 
 

@@ -20,6 +20,7 @@ from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import target
 from wsss_jax.stages.train import Train
 from wsss_jax.training import loop
+from wsss_jax.training.checkpoints import Checkpoints
 from wsss_jax.training.metrics import read_metrics
 from wsss_jax.training.optimizer import OptimizerSettings
 
@@ -98,12 +99,13 @@ def test_bad_numbers_before_any_checkpoint(tmp_path: Path):
         train(tmp_path, 3, Toy(bad=image))
 
 
-@pytest.mark.parametrize("step", [3, 6])
-def test_a_signal_ends_the_run_after_saving_and_it_goes_on(step: int, tmp_path: Path):
+@pytest.mark.parametrize(("drawn", "step"), [(2, 3), (5, 6), (6, 6)])
+def test_a_signal_ends_the_run_after_saving_and_it_goes_on(drawn: int, step: int, tmp_path: Path):
     whole, _ = train(tmp_path / "whole", 6)
     handler = signal.getsignal(signal.SIGTERM)
-    # The signal comes while the step before is drawn on the progress bar, so `step` is the last.
-    at = {step - 1: lambda: signal.raise_signal(signal.SIGTERM)}
+    # The signal comes while the step `drawn` is drawn on the progress bar, so `step` is the last:
+    # the one after it or, if the step was the last of the run anyway, that step.
+    at = {drawn: lambda: signal.raise_signal(signal.SIGTERM)}
     with pytest.raises(Interrupted, match=f"stopped by SIGTERM after step {step}; everything is"):
         train(tmp_path / "cut", 6, at=at)
     assert signal.getsignal(signal.SIGTERM) is handler
@@ -123,6 +125,21 @@ def test_a_signal_ends_the_run_after_saving_and_it_goes_on(step: int, tmp_path: 
     lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
+
+
+def test_a_signal_while_the_last_step_is_written_ends_the_run_when_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    wait = Checkpoints.wait
+
+    def interrupted(checkpoints: Checkpoints) -> None:
+        signal.raise_signal(signal.SIGINT)
+        wait(checkpoints)
+
+    monkeypatch.setattr(Checkpoints, "wait", interrupted)
+    with pytest.raises(Interrupted, match="stopped by SIGINT after step 3; everything is saved"):
+        train(tmp_path, 3)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
 
 
 def test_a_second_interrupt_does_not_wait_for_the_step(tmp_path: Path):

@@ -100,7 +100,12 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
         ):
             under_way = _UnderWay(run, writer, stop, bar)
             state, seconds = _loop(run, state, start, step_fn, batches, under_way)
-    run.checkpoints.wait()
+            run.checkpoints.wait()
+    # A signal may have come after the last step had asked. Later ones are handled by the caller.
+    if (answer := stop.ask()) is not None:
+        stop.hear(answer)
+    if stopping := stop.agreed:
+        raise _stopped(stopping, run.schedule.steps)
     trained = (run.schedule.steps - start) * run.batch_size
     return state, {
         "steps": run.schedule.steps,
@@ -151,9 +156,13 @@ def _loop(
         under_way.bar.update(1)
         if stopping:
             run.checkpoints.wait()
-            raise Interrupted(f"stopped by {stopping} after step {step}; everything is saved")
+            raise _stopped(stopping, step)
     jax.block_until_ready(state.step)
     return state, time.monotonic() - began
+
+
+def _stopped(stopping: str, step: int) -> Interrupted:
+    return Interrupted(f"stopped by {stopping} after step {step}; everything is saved")
 
 
 def first_maps(method: Method, state: TrainState, batch: Batch) -> dict[str, Array]:
