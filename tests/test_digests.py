@@ -1,5 +1,6 @@
 """Files of a stage that were damaged or exchanged are found by the lists of what it wrote."""
 
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,6 +126,99 @@ def test_a_run_refuses_results_that_were_changed(workdir: Path, damaged: str):
     run.run(adding_config(), workdir, only=("b",), force=True)
     run.run(adding_config(), workdir)
     assert stages_run(workdir) == ["b", "c", "d"]
+
+
+@pytest.mark.parametrize("damaged", ["a", "b"])
+def test_force_removes_nothing_whose_inputs_were_changed(workdir: Path, damaged: str):
+    run.run(adding_config(), workdir)
+    if damaged == "b":  # It goes on, and c would be removed because b runs again.
+        (workdir / "b/_DONE.json").unlink()
+        change, only = adding_config(c={"add": 2.0}), ()
+    else:
+        change, only = adding_config(b={"add": 2.0}), ("b",)
+    stages_run(workdir)
+    good = {one: (workdir / one / "value").read_text() for one in "bcd"}
+    value = (workdir / "a/value").read_text()
+    (workdir / "a/value").write_text("7")
+    with pytest.raises(UserError, match=r"value has changed: .*--only a --force"):
+        run.run(change, workdir, only=only, force=True)
+    assert {one: (workdir / one / "value").read_text() for one in "bcd"} == good
+    assert (workdir / "c/_DONE.json").exists() and stages_run(workdir) == []
+    (workdir / "a/value").write_text(value)
+    run.run(change, workdir, only=only, force=True)
+    assert stages_run(workdir) == (["b", "c"] if damaged == "b" else ["b"])
+
+
+def test_a_run_refuses_files_in_folders_that_were_changed(workdir: Path):
+    run.run(adding_config(), workdir, only=("a",))
+    (workdir / "a/_DONE.json").unlink()
+    for name in ("maps/more/one", "logs/one"):
+        (workdir / "a" / name).parent.mkdir(parents=True)
+        (workdir / "a" / name).write_text("1")
+        with digests.FileList(workdir / "a") as noted:
+            noted.add([digests.found(workdir / "a", name)])
+    run.run(adding_config(), workdir, only=("a",))
+    (workdir / "a/logs/one").unlink()
+    run.run(adding_config(), workdir, only=("b",))
+    (workdir / "a/maps/more/one").write_text("2")
+    with pytest.raises(UserError, match="maps/more/one has changed: "):
+        run.run(adding_config(), workdir, only=("d",))
+
+
+def test_inputs_are_compared_once_and_again_before_later_stages(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    compared: list[str] = []
+    check = digests.check
+
+    def counted(folder: Path, *rest: Any, **more: Any) -> None:
+        compared.append(folder.name)
+        check(folder, *rest, **more)
+
+    monkeypatch.setattr(digests, "check", counted)
+    run.run(adding_config(), workdir)
+    assert compared == ["a", "b", "a"]  # b, c and d need them.
+    compared.clear()
+    run.run(adding_config(b={"add": 2.0}), workdir, only=("b",), force=True)
+    assert compared == ["a"]
+    compared.clear()
+    run.run(adding_config(b={"add": 3.0}), workdir, only=("b", "d"), force=True)
+    assert compared == ["a", "a"]  # before b and d are removed, and before d runs
+
+
+def test_files_that_no_stage_reads_make_no_difference(workdir: Path):
+    run.run(adding_config(), workdir, only=("a",))
+    (workdir / "a/_DONE.json").unlink()
+    (workdir / "a/notes.txt").write_text("see also run 7")
+    run.run(adding_config(), workdir, only=("a",))
+    lines = (workdir / "a/_FILES-0.txt").read_text().splitlines()
+    assert {"notes.txt", "half"} <= {line.split(" ", 2)[2] for line in lines if line}
+    (workdir / "a/notes.txt").unlink()
+    with open(workdir / "a/half", "a") as log:
+        log.write("more")
+    stages_run(workdir)
+    run.run(adding_config(), workdir)
+    assert stages_run(workdir) == ["b", "c", "d"]
+
+
+def test_lists_are_on_the_disk_before_the_record_and_once(
+    stage: Path, monkeypatch: pytest.MonkeyPatch
+):
+    flushed: list[tuple[int, int]] = []
+
+    def fsync(descriptor: int) -> None:
+        state = os.fstat(descriptor)
+        flushed.append((state.st_ino, state.st_size))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    (stage / "_DONE.json").unlink()
+    with digests.FileList(stage, 1) as noted:
+        for name in ("a", "b c"):
+            noted.add([digests.found(stage, f"cams/{name}.npz")])
+    assert flushed == []
+    digests.seal(stage)
+    states = [(stage / f"_FILES-{process}.txt").stat() for process in range(2)]
+    assert flushed == [(state.st_ino, state.st_size) for state in states]
 
 
 def test_the_report_says_that_a_log_was_shortened(tmp_path: Path):

@@ -96,7 +96,11 @@ class FileList:
 
 
 def seal(folder: Path) -> dict[str, str]:
-    """Notes the files of a stage's folder itself, and returns the digests of its lists by name."""
+    """Notes the files of a stage's folder itself, and returns the digests of its lists by name.
+
+    The lists are on the disk afterwards, so that a power failure leaves none that differs from the
+    record with its digest.
+    """
     own = sorted(
         one.name
         for one in os.scandir(folder)
@@ -104,6 +108,9 @@ def seal(folder: Path) -> dict[str, str]:
     )
     with FileList(folder) as noted:
         noted.add(found(folder, name) for name in own)
+    for path in _lists(folder):
+        with open(path, "ab") as file:
+            os.fsync(file.fileno())
     return {path.name: found(folder, path.name).digest for path in _lists(folder)}
 
 

@@ -16,7 +16,7 @@ from wsss_jax.stages.base import Stage
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Add(Stage):
-    outputs = ("value",)
+    outputs = ("value", "maps/")
     no_effect = frozenset({"log_every"})
 
     split: str = ""

@@ -30,6 +30,8 @@ from wsss_jax.stages.base import Context
 
 RESULTS = "results.json"
 
+_RECORDS = ("config.json", "metrics.json")  # what every stage has for others beside its outputs
+
 BEGINS = ("run", "redo", "resume")  # the actions that run a stage
 
 
@@ -70,6 +72,12 @@ def run(
     for decision in decisions:
         if decision.action in BEGINS:
             _check_data(decision.node, _context(config, workdir, decision.node.name, nodes))
+    compared: tuple[graph.Node, ...] = ()
+    if any(decision.action in ("redo", "remove") for decision in decisions):
+        # Without its inputs, what is removed could not be made again.
+        compared = _finished_inputs(decisions)
+        _compare(workdir, compared)
+        barrier("comparison of the inputs")
     if jax.process_index() == 0:
         # Stages are removed before the stages that they were made from.
         for decision in reversed(decisions):
@@ -91,7 +99,12 @@ def run(
             _say(f"{head}: {begins}{left}")
             _event("stage_started", **facts, resumes=decision.action == "resume")
             begin = time.monotonic()
-            metrics = _run_stage(_context(config, workdir, node.name, nodes), decision, barrier)
+            context = _context(config, workdir, node.name, nodes)
+            needed = [one for one in nodes if one.name in node.needs.values()]
+            # The first stage follows at once; before a later one, files may change.
+            needed = [one for one in needed if one not in compared]
+            compared = ()
+            metrics = _run_stage(context, decision, needed, barrier)
             seconds = time.monotonic() - begin
             if jax.process_index() == 0 and decision.action != "resume":
                 durations.remember(node, images[node.name], seconds)
@@ -227,7 +240,35 @@ def _context(
     )
 
 
-def _run_stage(context: Context, decision: Decision, barrier: Barrier) -> dict[str, Any]:
+def _finished_inputs(decisions: tuple[Decision, ...]) -> tuple[graph.Node, ...]:
+    """Returns the stages that others are about to read and that do not run themselves."""
+    begins = [one.node for one in decisions if one.action in BEGINS]
+    read = {n for one in begins if not one.stage.redone_freely for n in one.needs.values()}
+    names = read - {one.name for one in begins}
+    return tuple(one.node for one in decisions if one.node.name in names)
+
+
+def _compare(workdir: Path, nodes: Iterable[graph.Node]) -> None:
+    """Refuses finished stages whose results are not as they wrote them.
+
+    Each process compares a share. Logs and files of others in the folders make no difference.
+
+    Raises:
+      UserError: a result, the settings or the figures of a stage are missing or have changed.
+    """
+    for node in nodes:
+        read = {*node.stage.outputs, *_RECORDS}
+        digests.check(
+            workdir / node.name,
+            lambda name, read=read: name in read or name.partition("/")[0] + "/" in read,
+            share=(jax.process_index(), jax.process_count()),
+        )
+
+
+def _run_stage(
+    context: Context, decision: Decision, needed: Iterable[graph.Node], barrier: Barrier
+) -> dict[str, Any]:
+    """Runs a stage after a comparison of the stages `needed`, and returns its metrics."""
     node, folder = decision.node, context.stage_dir
     before = 0.0
     record = {
@@ -246,8 +287,7 @@ def _run_stage(context: Context, decision: Decision, barrier: Barrier) -> dict[s
     barrier(f"start of {node.name}")
     inputs = {name: context.workdir / upstream for name, upstream in node.needs.items()}
     if not node.stage.redone_freely:  # Such as a report, which says itself what is damaged.
-        for needed in inputs.values():
-            digests.check(needed, share=(jax.process_index(), jax.process_count()))
+        _compare(context.workdir, needed)
     begin = time.monotonic()
     try:
         metrics = node.stage.run(context, inputs)

@@ -117,6 +117,8 @@ class Stage(Settings, abc.ABC):
     - ``inputs`` are the names of its mandatory needs, each with results of which the needed stage
       must have at least one among its outputs;
     - ``outputs`` are the results in its folder for other stages, folders (``masks/``) and files;
+      they, ``config.json`` and ``metrics.json`` are compared with what it wrote before a stage that
+      needs it runs;
     - ``no_effect`` are the settings that change how it runs but not its results;
     - ``redone_freely`` states whether it runs again without being asked whenever its record
       differs, because it takes seconds and no stage needs it.
