@@ -29,6 +29,7 @@ _LIST = re.compile(r"_FILES-\d+\.txt")
 _LINE = re.compile(r"([0-9a-f]{32}) (\d+) (.+)")
 _BLOCK = 64  # lines whose files are read by threads at once
 _DIGEST_BYTES = 16
+_READ_BYTES = 1 << 18  # of a large file at once
 
 
 class Written(NamedTuple):
@@ -49,8 +50,12 @@ def found(folder: Path, name: str) -> Written:
     Raises:
       OSError: the file cannot be read.
     """
-    with open(folder / name, "rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES))
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    with open(folder / name, "rb", buffering=0) as file:
+        # Small files take little memory, however many threads read at once.
+        most = min(os.fstat(file.fileno()).st_size, _READ_BYTES) + 1
+        while block := file.read(most):
+            digest.update(block)
         return Written(name, file.tell(), digest.hexdigest())
 
 
