@@ -46,6 +46,15 @@ def ended(program: str, *signals: int) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def test_requests_are_watched_for_before_libraries_are_imported():
+    program = "import sys; before = set(sys.modules); from wsss_jax import interrupts; "
+    program += "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    environment = dict(os.environ, PYTHONPATH=str(REPOSITORY))
+    loaded = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    assert "wsss_jax" in loaded.split()
+    assert not {"typing", "re", "socket", "numpy", "jax"} & set(loaded.split())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_is_answered_at_once_where_python_runs(number: int):
     program = """

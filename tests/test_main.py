@@ -147,11 +147,14 @@ def test_runs_quietly_and_a_second_run_starts_from_the_cache(command: Callable, 
     assert (recipe.parent / "bytes").read_bytes() == value
 
 
-def test_an_interrupt_while_libraries_are_imported_is_one_line(command: Callable, recipe: Path):
-    library = recipe.parent / "ml_collections.py"  # in front of the real one
-    library.write_text(
-        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(600)\n"
-    )
+@pytest.mark.parametrize(
+    ("name", "number"), [("ml_collections", signal.SIGINT), ("filelock", signal.SIGTERM)]
+)
+def test_an_interrupt_while_libraries_are_imported_is_one_line(
+    command: Callable, recipe: Path, name: str, number: signal.Signals
+):
+    library = recipe.parent / f"{name}.py"  # in front of the real one
+    library.write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(600)\n")
     process = command()
     out, err = process.communicate(timeout=LONG)
     assert (process.returncode, out, err) == (130, "", "interrupted\n")

@@ -4,16 +4,17 @@
 `wsss_jax.api`.
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # that of `typing`, whose import would delay `interrupts.begin`
 if TYPE_CHECKING:
+    from typing import Any
+
     from wsss_jax.api import Cams, Run, Segmentation, crf, load, score
 
 __version__ = "0.2.0"
 __all__ = ["Cams", "Run", "Segmentation", "__version__", "crf", "load", "score"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     # Worker processes and command lines import this package without JAX, which the interface needs.
     if name in __all__:
         from importlib import import_module

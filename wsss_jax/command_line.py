@@ -179,8 +179,8 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
     process.quiet()
     again = f"\nto resume: {command(parser, argv)}" if parser.goes_on else ""
     options = None
-    interrupts.tell(f"{INTERRUPTED[parser.goes_on]}{again}", interrupts.STATUS)
     try:
+        interrupts.tell(f"{INTERRUPTED[parser.goes_on]}{again}", interrupts.STATUS)
         options = parser.parse(argv[1:])
         stopped = getattr(options, "status_if_stopped", None) or interrupts.STATUS
         interrupts.tell(f"{INTERRUPTED[parser.goes_on]}{again}", stopped)

@@ -4,17 +4,22 @@ Python calls handlers of signals between two of its own instructions, and so not
 being compiled, which takes minutes. A thread therefore learns of a signal at once. It ends the
 process if the main thread has not done so after `GRACE_SECONDS`, or at a second Ctrl-C. This loses
 no more than a kill does: files appear whole or not at all, and the same command goes on.
+
+The imports of this module are few and small, because signals that come before `begin` end the
+process without a line.
 """
 
 import math
 import os
 import select
 import signal
-import socket
 import threading
 import time
 from types import FrameType
-from typing import NoReturn
+
+TYPE_CHECKING = False  # that of `typing`, whose import takes as long as all others
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 GRACE_SECONDS = 15
 """How long the main thread has to end after a request. Clusters grant 30 seconds or more."""
@@ -31,10 +36,11 @@ class _Watch:
 
     def __init__(self) -> None:
         self.started = False
+        self.raising = False
         self.patient = False
         self.asked = 0
         self.ending = threading.Lock()
-        self.bell: socket.socket
+        self.bell = -1  # a file descriptor
         self.line = "interrupted"
         self.status = STATUS
 
@@ -43,20 +49,20 @@ _watch = _Watch()
 
 
 def begin() -> None:
-    """Starts to watch for SIGINT and SIGTERM, which raise KeyboardInterrupt from now on.
+    """Starts to watch for SIGINT and SIGTERM, which end the process at once until `tell` is called.
 
-    The program calls it in the main thread before it imports libraries, which takes seconds.
+    The program calls it in the main thread before it imports libraries, which takes seconds, and
+    during which there is nothing to save.
     """
     if _watch.started:
         return
     _watch.started = True
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    _watch.bell = theirs
-    signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     for number in _ASKING:
-        signal.signal(number, _raise)
-    threading.Thread(target=_wait, args=(ours,), daemon=True).start()
+        signal.signal(number, _handle)
+    heard, _watch.bell = os.pipe()
+    os.set_blocking(_watch.bell, False)
+    signal.set_wakeup_fd(_watch.bell, warn_on_full_buffer=False)
+    threading.Thread(target=_wait, args=(heard,), daemon=True).start()
 
 
 def watching() -> bool:
@@ -65,8 +71,11 @@ def watching() -> bool:
 
 
 def tell(line: str, status: int) -> None:
-    """Sets the line that is printed if the process is ended from here, and its exit status."""
-    _watch.line, _watch.status = line, status
+    """Sets the line that is printed if the process is ended from here, and its exit status.
+
+    SIGINT and SIGTERM raise KeyboardInterrupt from now on.
+    """
+    _watch.line, _watch.status, _watch.raising = line, status, True
 
 
 def be_patient(patient: bool = True) -> None:
@@ -87,17 +96,17 @@ def finish(status: int) -> None:
         be_patient(False)
         for number in _ASKING:
             signal.signal(number, signal.SIG_IGN)
-        _watch.bell.send(bytes([_FINISHED]))
+        os.write(_watch.bell, bytes([_FINISHED]))
 
 
-def _raise(number: int, frame: FrameType | None) -> NoReturn:
+def _handle(number: int, frame: FrameType | None) -> None:
     _watch.asked += 1
-    if _watch.asked > 1 and number == signal.SIGINT:
+    if not _watch.raising or (_watch.asked > 1 and number == signal.SIGINT):
         _end()
     raise KeyboardInterrupt
 
 
-def _wait(ours: socket.socket) -> None:
+def _wait(heard: int) -> None:
     asked: list[int] = []
     deadline = math.inf
     while True:
@@ -107,9 +116,9 @@ def _wait(ours: socket.socket) -> None:
                 _end()
             left = GRACE_SECONDS
             deadline = time.monotonic() + left
-        if not select.select([ours], [], [], None if left == math.inf else left)[0]:
+        if not select.select([heard], [], [], None if left == math.inf else left)[0]:
             continue
-        received = ours.recv(64)
+        received = os.read(heard, 64)
         numbers = [number for number in received if number in _ASKING]
         again = numbers.count(signal.SIGINT) + (signal.SIGINT in asked) > 1
         # Further requests do not prolong the grace; the shutdown has a grace of its own.
@@ -120,7 +129,7 @@ def _wait(ours: socket.socket) -> None:
             _end()
 
 
-def _end() -> NoReturn:
+def _end() -> "NoReturn":
     _watch.ending.acquire()  # never released: another thread that comes here waits for the end
     if _watch.line:
         # Other threads may hold the locks of Python's own streams.

@@ -131,12 +131,7 @@ def main(argv: Sequence[str]) -> int:
     It is 0 if the run finished, or stopped on request after saving; 2 for a mistake of the user,
     which is reported in one line; and 130 if the run was interrupted.
     """
-    try:
-        parser = _parser()
-    except KeyboardInterrupt:  # while libraries were imported, which takes seconds
-        print(command_line.INTERRUPTED[False], file=sys.stderr)
-        return 130
-    status = command_line.run(parser, argv, _run)
+    status = command_line.run(_parser(), argv, _run)
     interrupts.finish(status)
     return status
 

@@ -163,6 +163,25 @@ def test_a_record_that_was_edited_is_named(workdir: Path, name: str, content: st
         run.run(adding_config(), workdir)
 
 
+def test_what_is_advised_about_damaged_records_works(workdir: Path):
+    run.run(adding_config(), workdir)
+    before = (workdir / "results.json").read_text()
+    (workdir / "a" / "_DONE.json").write_text("{")
+    with pytest.raises(UserError, match=r"_DONE\.json, .*: restore .*, or delete it to finish"):
+        run.run(adding_config(), workdir)
+    (workdir / "a" / "_DONE.json").unlink()
+    stages_run(workdir)
+    run.run(adding_config(), workdir)
+    assert stages_run(workdir) == ["a"]  # What was made from its results stays valid.
+    (workdir / "a" / "_START.json").write_text("{")
+    with pytest.raises(UserError, match=r"or delete \S+/a and run .* with --force$"):
+        run.run(adding_config(), workdir)
+    shutil.rmtree(workdir / "a")
+    run.run(adding_config(), workdir, force=True)
+    assert stages_run(workdir) == ["a", "b", "d"]  # c was made from the same b
+    assert (workdir / "results.json").read_text().count("value") == before.count("value") > 0
+
+
 def test_folders_of_others_are_never_touched(workdir: Path, tmp_path: Path):
     (workdir / "b").mkdir(parents=True)
     (workdir / "b" / "thesis.tex").write_text("years of work")

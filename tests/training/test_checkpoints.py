@@ -114,6 +114,9 @@ def test_a_shortened_log_is_told_and_recorded(
         f"expected 4 rows of figures up to step 4 in {log}, found {kept}: the weights are not"
     )
     assert said[:2] == ["resuming after step 4 of 4", f"WARNING: {warning}"]
+    # Later checkpoints know the shortened log, and what it lost.
+    assert train(tmp_path, 6)[1]["warnings"] == [warning]
+    assert train(tmp_path, 6)[1]["warnings"] == [warning]
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     assert "warnings" not in train(tmp_path, 4)[1]
 

@@ -121,7 +121,7 @@ def read_start(folder: Path) -> dict[str, Any]:
 
 
 def _start_remedy(folder: Path) -> str:
-    return f"restore the file, or delete {folder} to run the stage again"
+    return f"restore the file, or delete {folder} and run the same command with --force"
 
 
 def is_done(folder: Path) -> bool:
@@ -219,7 +219,8 @@ def _action(
         return "run", "new"
     if force and only:
         return "redo", "--force"
-    again = [d.node.name for d in inputs if d.action in ("run", "resume") and done]
+    # One that was finished and only lacks the record of that ends with the same results.
+    again = [d.node.name for d in inputs if d.action == "run" and done]
     why = differences(node, old, parts) or (f"{again[0]} is run again" if again else "")
     if why and (force or node.stage.redone_freely):
         return "redo", f"--force; {why}" if force else why

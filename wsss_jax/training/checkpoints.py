@@ -127,7 +127,9 @@ class Checkpoints:
     def log_of(self, step: int) -> dict[str, Any]:
         """Returns what was recorded about the log with a checkpoint, or an empty dict."""
         path = Path(self._manager.directory) / str(step) / _LOG
-        return read_record(path, {}, "delete it") if path.exists() else {}
+        if not path.exists():
+            return {}
+        return read_record(path, {}, "delete it", optional={"lost": list[str]})
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest finished checkpoint, or None if there is none."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import grain
 import jax
@@ -84,13 +85,13 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
     main = jax.process_index() == 0
     with closing(placed_ahead(run.batches, run.mesh)) as batches:
         restored = run.checkpoints.restore(state, batches, run.log)
-        start, lost = 0, ""
+        start, lost = 0, list[str]()
         if restored is not None:
             state, start = restored, int(restored.step)
             run.log(f"resuming after step {start} of {run.schedule.steps}")
-            lost = lost_rows(run.folder, start, run.checkpoints.log_of(start)) if main else ""
-            if lost:
-                run.log(f"WARNING: {lost}")
+            lost = lost_rows(run.folder, start, run.checkpoints.log_of(start)) if main else []
+            for sentence in lost:
+                run.log(f"WARNING: {sentence}")
         run.evaluations.resume(start)
         step_fn = make_train_step(run.method, optimizer, params, run.mesh)
         with (
@@ -98,7 +99,7 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
             stop_requests(run.mesh) as stop,
             run.progress(run.schedule.steps, "training", unit="steps", initial=start) as bar,
         ):
-            under_way = _UnderWay(run, writer, stop, bar)
+            under_way = _UnderWay(run, writer, stop, bar, lost)
             state, seconds = _loop(run, state, start, step_fn, batches, under_way)
             run.checkpoints.wait()
     # A signal may have come after the last step had asked. Later ones are handled by the caller.
@@ -115,7 +116,7 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
         "compilations": run.compilations.compiled,
         "compilations_from_cache": run.compilations.from_cache,
         **run.evaluations.figures(),
-        **({"warnings": [lost]} if lost else {}),
+        **({"warnings": lost} if lost else {}),
     }
 
 
@@ -152,7 +153,7 @@ def _loop(
         if evaluators:
             run.evaluations.run(evaluators, step, state, under_way.writer)
         if saving or stopping:
-            run.checkpoints.save(state, batches, log_digest(run.folder, step))
+            run.checkpoints.save(state, batches, under_way.about_the_log(step))
         under_way.bar.update(1)
         if stopping:
             run.checkpoints.wait()
@@ -189,8 +190,10 @@ class _UnderWay:
     have been dispatched, so that the devices always have work.
     """
 
-    def __init__(self, run: Run, writer: MetricWriter, stop: StopRequests, bar: Progress):
-        self._run, self.writer, self.stop, self.bar = run, writer, stop, bar
+    def __init__(
+        self, run: Run, writer: MetricWriter, stop: StopRequests, bar: Progress, lost: list[str]
+    ):
+        self._run, self.writer, self.stop, self.bar, self._lost = run, writer, stop, bar, lost
         # All rates at once and beforehand: a program for one of them would wait for the steps.
         steps = jnp.arange(run.schedule.steps)
         self._rates = np.asarray(jax.jit(jax.vmap(run.optimizer.rate(run.schedule.steps)))(steps))
@@ -198,6 +201,11 @@ class _UnderWay:
         self._window: list[dict[str, float]] = []
         self._since = time.monotonic()
         self.seconds_to_first_step: float | None = None
+
+    def about_the_log(self, step: int) -> dict[str, Any]:
+        """Returns what a checkpoint notes about the log; what was lost stays known."""
+        found = log_digest(self._run.folder, step)
+        return {**found, "lost": self._lost} if self._lost else found
 
     def add(self, dispatched: _Dispatched) -> None:
         """Adds a step that was dispatched."""

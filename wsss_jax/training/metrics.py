@@ -145,24 +145,27 @@ def log_digest(folder: Path | str, last_step: int) -> dict[str, Any]:
     return {"rows": len(rows), "digest": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
 
-def lost_rows(folder: Path | str, last_step: int, log: Mapping[str, Any]) -> str:
-    """Returns a sentence if ``metrics.jsonl`` is not what it was after `last_step`, or "".
+def lost_rows(folder: Path | str, last_step: int, log: Mapping[str, Any]) -> list[str]:
+    """Returns sentences on rows that ``metrics.jsonl`` had after `last_step` or earlier, and lost.
 
     Args:
       folder: the folder of the log.
       last_step: the step.
-      log: what `log_digest` returned after this step, or an empty mapping if that is unknown.
+      log: what `log_digest` returned after this step, or an empty mapping if that is unknown. Its
+        ``lost`` are the sentences on what was lost before, if there are any.
     """
     found = log_digest(folder, last_step)
-    if not log or log == found:
-        return ""
+    before = list(log.get("lost", ()))
+    if not log or all(log.get(name) == value for name, value in found.items()):
+        return before
     path = Path(folder) / "metrics.jsonl"
-    return (
+    return [
+        *before,
         f"expected {log.get('rows')} rows of figures up to step {last_step} in {path}, found"
         f" {found['rows']}{'' if found['rows'] != log.get('rows') else ' others'}: the weights are"
         f" not affected, but charts of this training are; restore the file, or delete"
-        f" {path.parent} to train again"
-    )
+        f" {path.parent} to train again",
+    ]
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
