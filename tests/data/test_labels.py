@@ -10,7 +10,7 @@ import pytest
 
 from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import decode_mask
-from wsss_jax.data.labels import mask_label, read_annotations, read_label_file, select
+from wsss_jax.data.labels import mask_label, match, read_annotations, read_label_file, select
 from wsss_jax.errors import UserError
 
 CLASSES = ("cat", "dog", "potted plant")
@@ -184,3 +184,31 @@ def test_labels_of_the_field_agree_with_the_masks(shared: Path) -> None:
     for path in paths:
         mask = decode_mask(path.read_bytes(), str(path), 20)
         np.testing.assert_array_equal(labels[path.stem], mask_label(mask, 20))
+
+
+def test_a_label_means_the_same_whatever_else_is_there() -> None:
+    """Neither the split nor the other labels change which image a spelling means."""
+    cat, dog = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
+    both = {"IMG1": cat, "img1": dog, "a/2": cat}
+    for ids in (["img1"], ["img1", "x"], ["a/2", "img1"]):
+        np.testing.assert_array_equal(match(both, ids, Path("f"))["img1"], [1, 1])
+        # Where each is an image, each label is its own, also of an image of another split.
+        np.testing.assert_array_equal(match(both, ids, Path("f"), lambda: ["IMG1"])["img1"], dog)
+    unknown: list[str] = []
+    found = match(
+        {"b/1": dog, "a/1": cat, "img 2": cat}, ["b/1", "img_2"], Path("f"), unknown=unknown
+    )
+    assert list(found) == ["b/1"] and found["b/1"] is dog, "a/1 is no image here"
+    assert unknown == ["a/1", "img 2"]
+    assert match({"home/b/1": cat}, ["b/1"], Path("f"))["b/1"] is cat
+    for ids in (["a/1", "b/1"], ["a/1"]):
+        with pytest.raises(UserError, match="found '1', which may be a/1 or b/1: write its path"):
+            match({"a/1": cat, "1": dog}, ids, Path("f"), lambda: ["a/1", "b/1"])
+
+
+def test_rows_of_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = _save_text(tmp_path / "a.csv", "file,class\nx,cat\nX.jpg,dog\nx.jpg,dog\n")
+    assert read_label_file(path, CLASSES)["x"].tolist() == [1, 1, 0]
+    path = _save_text(tmp_path / "b.csv", "file,class\nx,cat\nx.jpg,dog\nx.png,cat\n")
+    with pytest.raises(UserError, match=r"of the name x in .*, found 'x.jpg' and 'x.png': rename"):
+        read_label_file(path, CLASSES)

@@ -259,6 +259,18 @@ def test_a_name_of_several_photographs(prepare: Prepare, tmp_path: Path):
     )
 
 
+def test_labels_of_photographs_that_are_gone(prepare: Prepare, tmp_path: Path):
+    """They are not merged with those of a photograph of the same name."""
+    folder = photographs(tmp_path / "photos", "x/0.jpg", "y/1.jpg")
+    (folder / "labels.csv").write_text("file,label\nx/0.jpg,Dog\nold/0.jpg,Cat\n1.png,Cat\n")
+    told = prepare(status=2)
+    assert "labels of different files that fit one photograph: 1 ('x/0.jpg' and" in told
+    assert "'old/0.jpg', row 3 of labels.csv: x/0.jpg): add the other photograph" in told
+    (folder / "labels.csv").write_text("file,label\nold/0.jpg,Dog\n1.png,Cat\n")
+    told = prepare("--val=0", "--dry_run")
+    assert "of other folders or formats: old/0.jpg as x/0.jpg, 1.png as y/1.jpg" in told
+
+
 def test_misspellings_are_refused_merged_or_kept(prepare: Prepare, tmp_path: Path):
     folder = photographs(tmp_path / "photos", *(f"{n}.jpg" for n in range(15)))
     names = ["Dog"] * 6 + ["Dgo"] + ["Type 1"] * 6 + ["Type 2", "Car"]

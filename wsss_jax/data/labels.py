@@ -30,7 +30,7 @@ from wsss_jax.data.formats.npz import NUMBERS_AND_TEXT, open_arrays
 from wsss_jax.data.formats.safe_pickle import load_numpy_pickle
 from wsss_jax.data.formats.table_rows import TABLES
 from wsss_jax.data.known_classes import Classes
-from wsss_jax.data.matching import Matcher
+from wsss_jax.data.matching import Matcher, same_file
 from wsss_jax.errors import UserError, first, nearest
 from wsss_jax.files import read_bytes
 
@@ -85,33 +85,68 @@ def names_an_image(ids: Sequence[str]) -> Callable[[str], bool]:
     return names
 
 
-def match(labels: Mapping[str, Label], ids: Sequence[str]) -> dict[str, Label]:
+def match(
+    labels: Mapping[str, Label],
+    ids: Sequence[str],
+    source: Path,
+    every: Callable[[], Iterable[str]] | None = None,
+    unknown: list[str] | None = None,
+) -> dict[str, Label]:
     """Returns the labels of those of `ids` that have one, also under another spelling.
 
-    A label may name its image in another case, by its name without folders, or by number, unless
-    several images could be meant.
+    A label may name its image in another case, by its name without folders, or by number. What it
+    means depends on neither the split nor the other labels: the name of an image is that image.
+
+    Args:
+      labels: the labels by what names their images.
+      ids: the ids of a split.
+      source: the file of the labels.
+      every: returns the ids of all images that there are; None if these are `ids`.
+      unknown: gets the labels that name no image.
+
+    Raises:
+      UserError: a label that is not the name of an image fits several.
     """
     found = {name: labels[name] for name in ids if name in labels}
     others = [key for key in labels if key not in found]
-    there = {name.casefold() for name in found}
-    if len(found) < len(ids) or any(key.casefold() in there for key in others):
-        matcher = Matcher(ids)
-        for key in others:
-            if len(meant := matcher.find(key)) == 1:
-                old = found.get(meant[0])
-                found[meant[0]] = labels[key] if old is None else np.maximum(old, labels[key])
+    if not others:
+        return found
+    mine = set(ids)
+    there = mine if every is None else mine.union(every())
+    others = [key for key in others if key not in there]
+    matcher = Matcher(sorted(there)) if others else None
+    for key in others:
+        assert matcher is not None
+        meant = [one for one in matcher.find(key) if same_file(key, one)]
+        if not meant and unknown is not None:
+            unknown.append(key)
+        if len(meant) > 1 and not mine.isdisjoint(meant):
+            raise UserError(
+                f"expected labels of one image each in {source}, found {key!r}, which may be"
+                f" {' or '.join(meant[:3])}: write its path below the folder of images"
+            )
+        if len(meant) == 1 and meant[0] in mine:
+            old = found.get(meant[0])
+            found[meant[0]] = labels[key] if old is None else np.maximum(old, labels[key])
     return found
 
 
 def select(
-    labels: Mapping[str, Label], ids: Sequence[str], source: Path
+    labels: Mapping[str, Label],
+    ids: Sequence[str],
+    source: Path,
+    every: Callable[[], Iterable[str]] | None = None,
 ) -> Float[np.ndarray, "n c"]:
     """Returns the labels of `ids`, in their order; see `match`.
 
+    Rows of a table that name no image are told.
+
     Raises:
-      UserError: some ids have no label in `source`, where `labels` come from.
+      UserError: some ids have no label in `source`, where `labels` come from, or a label fits
+        several images.
     """
-    found = match(labels, ids)
+    unknown: list[str] = []
+    found = match(labels, ids, source, every, unknown)
     lacking = [name for name in ids if name not in found]
     if lacking:
         unlisted = sorted(set(labels).difference(ids))
@@ -121,6 +156,9 @@ def select(
             f" {len(lacking)} of them in {source} ({first(lacking)}{has}): complete the labels or"
             " shorten the list"
         )
+    if unknown and every is not None and source.suffix.lower() in TABLES:
+        shown = first([repr(key) for key in unknown])
+        print(f"note: {len(unknown)} labels in {source} name no image: {shown}", file=sys.stderr)
     return np.stack([found[name] for name in ids])
 
 
@@ -205,12 +243,20 @@ def _read_table(
     if table.columns:
         _check_columns(path, table.columns, known, classes)
     labels: dict[str, Label] = {}
+    files: dict[str, str] = {}
     wrong: list[tuple[str, str]] = []
     for row in table.rows:
         try:
             name = image_id(row.image)
         except ValueError as error:
             raise UserError(f"row {row.number} of {path}: {error}") from error
+        other = files.get(name, row.image)
+        files[name] = max(other, row.image, key=len)
+        if not same_file(other, row.image):
+            raise UserError(
+                f"expected one image of the name {name} in {path}, found {other!r} and"
+                f" {row.image!r}: rename one of them, or delete its rows"
+            )
         label = labels.setdefault(name, np.zeros(len(classes), np.float32))
         for text in row.classes:
             positions = known.find_all(text)

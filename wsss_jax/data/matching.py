@@ -89,6 +89,20 @@ class Matcher:
         return []
 
 
+def same_file(one: str, other: str) -> bool:
+    """Returns whether two paths or names can be those of the same file.
+
+    They cannot if both have folders that differ (``x/1`` and ``y/1``, but not ``x/1`` and
+    ``photos/x/1``), or suffixes of different kinds of images.
+    """
+    paths = [PurePosixPath(text.strip().replace("\\", "/").casefold()) for text in (one, other)]
+    kinds = {path.suffix for path in paths if path.suffix in SUFFIXES}
+    folders = [[part for part in path.parts[:-1] if part not in ("/", ".")] for path in paths]
+    common = min(map(len, folders))
+    ends = [parts[len(parts) - common :] for parts in folders]
+    return ends[0] == ends[1] and len(kinds) < 2
+
+
 def looks_like_a_photograph(text: str) -> bool:
     """Returns whether a text ends with a suffix of photographs."""
     return text.strip().lower().endswith(SUFFIXES)

@@ -38,19 +38,25 @@ _BLOCK = 4096  # names of files that are looked up together
 class Listing:
     """The files of a split, all of which exist.
 
-    `masks` is None if the split has none. `labels` is a label file, the folder of XML annotations,
-    or None if labels come from the masks. The labels and masks of VOC's test images are secret, so
-    both may be None for the split `test`. `fingerprint` (hexadecimal) covers the ids, the classes,
-    the label file, and the name, size and time of every other file.
+    `folder` has the images of all splits. `masks` is None if the split has none. `labels` is a
+    label file, the folder of XML annotations, or None if labels come from the masks. The labels and
+    masks of VOC's test images are secret, so both may be None for the split `test`. `fingerprint`
+    (hexadecimal) covers the ids, the classes, the label file, and the name, size and time of every
+    other file.
     """
 
     split: str
     classes: tuple[str, ...]
+    folder: Path
     ids: Sequence[str]
     images: Sequence[Path]
     masks: Sequence[Path] | None
     labels: Path | None
     fingerprint: str
+
+    def every(self) -> list[str]:
+        """Returns the ids of all images of the folder, whatever lists they are in."""
+        return ids_below(self.folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +136,16 @@ def list_split(
         raise _lacking("an image", split, ids, lacking, place, "add them or shorten the list")
     mask_files = None if masks == "none" else _find_masks(folder, split, masks, named)
     source = _choose_labels(folder, split, labels, mask_files is not None)
-    return Listing(split, names, ids, _Files(images), mask_files, source, digest.hexdigest())
+    return Listing(
+        split=split,
+        classes=names,
+        folder=devkit / images_in,
+        ids=ids,
+        images=_Files(images),
+        masks=mask_files,
+        labels=source,
+        fingerprint=digest.hexdigest(),
+    )
 
 
 def _classes(classes: str, labels: Path | None, ids: Sequence[str]) -> tuple[str, ...]:

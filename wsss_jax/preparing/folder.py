@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from wsss_jax.data.class_names import fold, read_classes
 from wsss_jax.data.formats.text import read_text
-from wsss_jax.data.matching import Matcher
+from wsss_jax.data.matching import Matcher, same_file
 from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError, first
 from wsss_jax.preparing.chosen_classes import class_names, without_unknown
@@ -134,6 +134,8 @@ def _assign(
 ) -> dict[str, list[Mention]]:
     """Returns what is said of each photograph that is used."""
     result: dict[str, list[Mention]] = {}
+    spelled: dict[str, str] = {}
+    elsewhere: list[str] = []
     for mention in found.mentions:
         if not mention.image:
             problems.add("rows that name no photograph", mention.where, "complete or delete them")
@@ -142,6 +144,16 @@ def _assign(
         if len(there) != 1 and mention.other:
             there = matcher.find(mention.other, mention.folder) or there
         if len(there) == 1:
+            other = spelled.get(there[0], mention.image)
+            spelled[there[0]] = max(other, mention.image, key=len)
+            if not same_file(other, mention.image):
+                problems.add(
+                    "labels of different files that fit one photograph",
+                    f"{other!r} and {mention.image!r}, {mention.where}: {there[0]}",
+                    "add the other photograph, or correct or delete its labels",
+                )
+            elif there[0] not in result and not same_file(there[0], mention.image):
+                elsewhere.append(f"{mention.image} as {there[0]}")
             result.setdefault(there[0], []).append(mention)
         elif there:
             problems.add(
@@ -158,6 +170,10 @@ def _assign(
     if matcher.by_number:
         numbers = first(sorted(matcher.by_number), 3)
         problems.remarks.append(f"labels name photographs by number ({numbers})")
+    if elsewhere:
+        problems.remarks.append(
+            f"labels name photographs of other folders or formats: {first(elsewhere, 3)}"
+        )
     unlabeled = [below for below in paths if below not in result]
     if not unlabeled:
         return result

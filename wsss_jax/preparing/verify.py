@@ -89,7 +89,7 @@ def _listed(listings: Mapping[str, Listing], findings: list[Finding]) -> list[Im
                     if source not in labels:
                         is_image = names_an_image(listing.ids)
                         labels[source] = read_label_file(source, listing.classes, is_image)
-                    rows = match(labels[source], listing.ids)
+                    rows = match(labels[source], listing.ids, source, listing.every)
             except UserError as error:
                 findings.append(Finding(f"labels of {name}", [str(source)], str(error), True))
         for position, one in enumerate(listing.ids):

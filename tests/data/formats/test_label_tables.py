@@ -177,7 +177,7 @@ def test_numbers_are_ids(tmp_path: Path):
     label = np.array([1, 0, 0], np.float32)
     for name in ("000000000009", "COCO_train2014_000000000009", "0009"):
         assert select({"9": label}, [name], Path("f")).tolist() == [[1, 0, 0]]
-    with pytest.raises(UserError, match="found none for 2"):
+    with pytest.raises(UserError, match="found '9', which may be 0009 or 09"):
         select({"9": label}, ["0009", "09"], Path("f"))
     with pytest.raises(UserError, match="found none for 1"):
         select({"9": label}, ["000000000010"], Path("f"))
@@ -190,7 +190,7 @@ def test_ids_of_another_case(tmp_path: Path):
     # Names that differ in case alone are two images.
     found = select({"A": cat, "a": dog}, ["A", "a"], Path("f"))
     assert found.tolist() == [[1, 0], [0, 1]]
-    with pytest.raises(UserError, match=r"found none for 2 of them"):
+    with pytest.raises(UserError, match="which may be Img_1 or img_1"):
         select({"IMG_1": cat}, ["img_1", "Img_1"], Path("f"))
 
 

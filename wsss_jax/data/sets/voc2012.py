@@ -293,8 +293,9 @@ def _read_labels(listing: Listing) -> Float[np.ndarray, "n c"] | None:
         labels = read_label_file(listing.labels, listing.classes, is_image)
     if listing.split == "test":
         nothing = np.zeros(len(listing.classes), np.float32)
-        labels = dict.fromkeys(listing.ids, nothing) | match(labels, listing.ids)
-    selected = select(labels, listing.ids, listing.labels)
+        found = match(labels, listing.ids, listing.labels, listing.every)
+        labels = dict.fromkeys(listing.ids, nothing) | found
+    selected = select(labels, listing.ids, listing.labels, listing.every)
     empty = [name for name, label in zip(listing.ids, selected, strict=True) if not label.any()]
     if len(empty) == len(listing.ids) and listing.split != "test":
         raise _no_class(listing)
