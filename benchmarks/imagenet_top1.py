@@ -29,8 +29,9 @@ from wsss_jax.models.efficientnet_lite import EfficientNetLite
 from wsss_jax.settings import read
 from wsss_jax.weights import catalogue
 from wsss_jax.weights.imagenet import load_classifier
+from wsss_jax.weights.imagenet_names import GROUPS
 
-KINDS = {"dog": range(151, 269), "cat": range(281, 286)}
+KINDS = {kind: GROUPS[kind] for kind in ("dog", "cat")}
 BATCH = 16
 
 

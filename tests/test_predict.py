@@ -189,6 +189,57 @@ def test_a_single_photograph(workdir: Path, photos: Path, tmp_path: Path):
     assert list(content(tmp_path / "out")) == ["masks/image_1.png", "overlays/image_1.jpg"]
 
 
+def listed(data: bytes) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(data), encoding="ascii")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_lists_in_any_form(
+    encoding: str, workdir: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Encodings, ends of lines, and blanks, which may belong to a name."""
+    monkeypatch.chdir(photos)
+    (photos / "image_0.PNG").rename("Süd 1.png")
+    (photos / "image_1.PNG").rename(" b ")
+    text = "\tSüd 1.png  \r\n\r\n b \r"
+    monkeypatch.setattr("sys.stdin", listed(text.encode(encoding)))
+    assert call(workdir, Path("-"), tmp_path / "out") == 0
+    assert {p.name for p in (tmp_path / "out/masks").iterdir()} == {"Süd 1.png", " b .png"}
+
+
+def test_results_of_other_photographs_are_kept(
+    workdir: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """A name can come again in another folder or with another suffix."""
+    (photos / "b").mkdir()
+    Image.open(photos / "image_1.PNG").save(photos / "b/image_0.png")
+    Image.open(photos / "image_1.PNG").save(photos / "image_0.jpg")
+    out = tmp_path / "out"
+    more = ("--scores", "--polygons")
+    assert call(workdir, photos / "image_0.PNG", out, *more) == 0
+    whole = content(out)
+    for other in ("b/image_0.png", "image_0.jpg"):
+        assert call(workdir, photos / other, out) == 2
+        told = capsys.readouterr().err
+        assert (
+            f"found {photos / other}, and image_0 is the name of {photos / 'image_0.PNG'}" in told
+        )
+        assert f"such as {tmp_path / 'out_2'}, or name all" in told
+        assert content(out) == whole
+    # Joint files keep the photographs of earlier commands.
+    assert call(workdir, photos / "image_1.PNG", out, *more) == 0
+    scores = json.loads((out / "scores.json").read_text())
+    assert {n: Path(s["file"]).name for n, s in scores.items()} == {
+        "image_0": "image_0.PNG",
+        "image_1": "image_1.PNG",
+    }
+    polygons = json.loads((out / "polygons.json").read_text())
+    assert [one["file_name"] for one in polygons["images"]] == ["image_0.PNG", "image_1.PNG"]
+    # A photograph that has moved is the same one.
+    (photos / "image_1.PNG").rename(photos / "b/image_1.PNG")
+    assert call(workdir, photos / "b/image_1.PNG", out) == 0
+
+
 def test_photographs_from_everywhere(
     workdir: Path,
     photos: Path,
@@ -204,7 +255,7 @@ def test_photographs_from_everywhere(
     assert predict.main([*command, "photos/**/image_1.*", "--out=a"]) == 0
     assert sorted(p.name for p in (tmp_path / "a/masks").iterdir()) == ["image_1.png", "more"]
     assert (tmp_path / "a/masks/more/image_1.png").is_file()
-    monkeypatch.setattr("sys.stdin", io.StringIO("photos/image_0.PNG\n\nphotos/more\n"))
+    monkeypatch.setattr("sys.stdin", listed(b"photos/image_0.PNG\n\nphotos/more\n"))
     assert predict.main([*command, "-", "--images=photos/image_0.PNG"]) == 0
     assert "2 masks in predictions/masks" in capsys.readouterr().out
     assert (tmp_path / "predictions/masks/image_0.png").is_file()
@@ -298,6 +349,10 @@ def test_huge_photographs_take_bounded_memory(
         (["--imagenet", "a.jpg", "b.JPG"], "", ["a.jpg", "b.JPG"]),
         (["--imagenet", "trip"], "", ["trip"]),
         (["--imagenet", "trip", "trip"], "trip", ["trip"]),
+        (["--imagenet", "t*"], "", ["trip"]),
+        (["--imagenet", "./trip", "trip"], "", ["trip", "trip"]),
+        (["--imagenet", "-"], "", ["c.jpg"]),
+        (["--imagenet", "a.heic"], "", ["a.heic"]),
     ],
 )
 def test_a_photograph_is_no_class(
@@ -316,8 +371,17 @@ def test_a_photograph_is_no_class(
         return 0, []
 
     monkeypatch.setattr("wsss_jax.pipeline.imagenet_photos.segment_imagenet", segment_imagenet)
+    monkeypatch.setattr("sys.stdin", listed(b"c.jpg"))
     assert predict.main(["predict.py", *arguments]) == 0
     assert seen == [(classes, photographs)]
+
+
+def test_the_classes_of_imagenet_are_listed(capsys: pytest.CaptureFixture[str]):
+    assert predict.main(["predict.py", "--imagenet", "list"]) == 0
+    told = capsys.readouterr().out
+    assert "dog: 118 classes as one (Chihuahua, " in told and "281 tabby, tabby cat\n" in told
+    assert predict.main(["predict.py", "--imagenet", "nowhere"]) == 2
+    assert "PHOTOS is missing, and 'nowhere' is taken for classes: " in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -374,6 +438,7 @@ def test_mistakes_are_told_in_a_line(
     asked = ("--stage", "network")
     refused("found masks_train, masks_val: name one of them", workdir, photos, out, *asked)
     refused("expected positive scales", workdir, photos, out, "--scales", "0")
+    refused("--labels: expected names, which commas sep", workdir, photos, out, "--labels", " , ")
     refused("--polygons of 0 or more pixels, found nan", workdir, photos, out, "--polygons=nan")
     (photos / "image_1.jpg").write_bytes(b"")
     refused("found image_1.PNG and image_1.jpg", workdir, photos, out)

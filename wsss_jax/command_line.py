@@ -315,8 +315,11 @@ def numbers(text: str) -> tuple[float, ...]:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Converts the value of an option to names, which commas separate."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    """Converts the value of an option to names, which commas separate; there is at least one."""
+    found = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise _expected("names, which commas separate", text)
+    return found
 
 
 def one_of(*choices: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ With ``--imagenet``, an ImageNet classifier takes the place of a run; see
 import argparse
 import glob
 import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any
 
 from wsss_jax import command_line
 from wsss_jax.command_line import Parser
-from wsss_jax.data.images import SUFFIXES
+from wsss_jax.data.formats.text import decoded
+from wsss_jax.data.images import SUFFIXES, UNREAD
 from wsss_jax.errors import UserError
 from wsss_jax.host.host_memory import share_one_heap
 from wsss_jax.pipeline import process
@@ -43,9 +45,12 @@ _EXAMPLES = (
     ),
     (
         "two classes of ImageNet, without any training",
-        '--imagenet "tabby, tiger cat" photo.jpg',
+        '--imagenet "tabby, dog" photo.jpg',
     ),
+    ("the classes of ImageNet, and groups of them such as dog", "--imagenet list"),
 )
+
+_LIST = "list"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -57,13 +62,21 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.imagenet == _LIST:
+        from wsss_jax.weights.imagenet_names import listed
+
+        print("\n".join(listed()))
+        return 0
     named = [*options.photos, *options.images]
     if options.imagenet and _is_photograph(options.imagenet, bool(named)):
         # --imagenet without a value takes the photograph behind it for one.
         named, options.imagenet = [options.imagenet, *named], ""
     photos = list(_paths(named))
     if not photos:
-        raise UserError("PHOTOS is missing: images, folders, patterns such as 'trip/*.jpg', or -")
+        told = f", and {options.imagenet!r} is taken for classes" if options.imagenet else ""
+        raise UserError(
+            f"PHOTOS is missing{told}: images, folders, patterns such as 'trip/*.jpg', or -"
+        )
     if options.polygons is not None and not 0 <= options.polygons < math.inf:
         raise UserError(
             f"expected --polygons of 0 or more pixels, found {options.polygons:g}: change it"
@@ -119,7 +132,7 @@ def _paths(named: Sequence[str]) -> Iterator[Path]:
     """Yields the files and folders that arguments name."""
     for text in named:
         if text == "-":
-            yield from (Path(line.strip()) for line in sys.stdin if line.strip())
+            yield from _listed()
             continue
         path = Path(text).expanduser()
         if path.exists() or not glob.has_magic(text):
@@ -131,12 +144,22 @@ def _paths(named: Sequence[str]) -> Iterator[Path]:
         yield from map(Path, found)
 
 
+def _listed() -> Iterator[Path]:
+    """Yields the paths of a list on standard input, in any encoding, with any ends of lines."""
+    text = decoded(sys.stdin.buffer.read(), "a list of photographs", "on standard input")
+    for line in filter(str.strip, re.split(r"[\r\n]+", text)):
+        # A name may end with a blank, but mostly blanks are the list's.
+        yield Path(line) if Path(line).exists() else Path(line.strip())
+
+
 def _is_photograph(text: str, others: bool) -> bool:
     """Returns whether the value of --imagenet names photographs; `others` says if there are more.
 
-    A folder may be called like a class.
+    A folder may be called like a class, but no class has a slash or is like a pattern.
     """
-    return text.lower().endswith(SUFFIXES) or (not others and Path(text).exists())
+    if text == "-" or "/" in text or glob.has_magic(text):
+        return True
+    return text.lower().endswith((*SUFFIXES, *UNREAD)) or (not others and Path(text).exists())
 
 
 def _parser() -> Parser:
@@ -181,7 +204,8 @@ def _parser() -> Parser:
         nargs="?",
         const="",
         metavar="NAMES",
-        help="classes of ImageNet in place of a run's (the best three of each photograph)",
+        help="classes of ImageNet in place of a run's (the best three of each photograph); list"
+        " shows them",
     )
     add = parser.add_argument_group("how masks are made").add_argument
     add(

@@ -35,9 +35,14 @@ def _parser() -> Parser:
 def _places(parser: Parser, source: str) -> None:
     add = parser.add_argument
     add("source", type=Path, metavar="SOURCE", help=source)
-    add("--out", type=Path, required=True, metavar="DIR", help="where the data set goes")
+    add("--out", type=Path, metavar="DIR", help="where the data set goes; --dry_run needs none")
     add("--dry_run", action="store_true", help="show the summary and write nothing")
     add("--copy", action="store_true", help="copy photographs instead of linking them")
+
+
+def _check_place(options: argparse.Namespace) -> None:
+    if options.out is None and not options.dry_run:
+        raise UserError("--out is missing: where the data set goes; only --dry_run needs none")
 
 
 def _folder_parser() -> Parser:
@@ -48,7 +53,8 @@ def _folder_parser() -> Parser:
         "labelme, CVAT, Label Studio, Roboflow; or of the names of folders and files.",
         usage="SOURCE --out DIR [options]",
         examples=[
-            ("labels are found in the folder", "PHOTOS --out mine"),
+            ("what would be done with labels that are found in the folder", "PHOTOS --dry_run"),
+            ("a data set of them", "PHOTOS --out mine"),
             ("labels of a spreadsheet elsewhere", "PHOTOS --out mine --labels labels.xlsx"),
             ("names such as Cat_001.jpg", "PHOTOS --out mine --pattern '{class}_{}.jpg'"),
             (
@@ -120,6 +126,7 @@ def _folder(options: argparse.Namespace) -> int:
     from wsss_jax.preparing.folder import Options, read_folder
     from wsss_jax.preparing.summary import summary
 
+    _check_place(options)
     chosen = Options(
         labels=options.labels,
         pattern=options.pattern,
@@ -140,7 +147,7 @@ def _folder(options: argparse.Namespace) -> int:
     problems.check("photographs and labels that fit together")
     if not data.splits.get("train"):
         raise UserError("expected photographs for train, found none: make --val smaller")
-    if options.dry_run:
+    if options.out is None or options.dry_run:
         print("nothing is written because of --dry_run")
         return 0
     done = write(data, options.out, options.copy)
@@ -179,6 +186,7 @@ def _voc_parser() -> Parser:
 def _voc(options: argparse.Namespace) -> int:
     from wsss_jax.preparing.voc import read_voc, write_voc
 
+    _check_place(options)
     chosen = {name: getattr(options, name) for name in ("sbd", "year", "labels", "partial")}
     data, problems = read_voc(options.source, **chosen)
     print(f"VOC{data.year} of {data.source}")
@@ -188,7 +196,7 @@ def _voc(options: argparse.Namespace) -> int:
     for line in problems.lines():
         print(f"! {line}", flush=True)
     problems.check(f"all files of VOC{data.year}")
-    if options.dry_run:
+    if options.out is None or options.dry_run:
         print("nothing is written because of --dry_run")
         return 0
     done = write_voc(data, options.out, options.copy, chosen)
@@ -226,11 +234,12 @@ def _coco14(options: argparse.Namespace) -> int:
     from wsss_jax.preparing.data_set import write
     from wsss_jax.preparing.summary import summary
 
+    _check_place(options)
     data, problems = read_coco14(options.source, options.crowds, options.partial)
     what = f"objects of COCO, crowds as {options.crowds}"
     print(summary(data, what, problems.lines()), flush=True)
     problems.check("images and annotations of COCO 2014")
-    if options.dry_run:
+    if options.out is None or options.dry_run:
         print("nothing is written because of --dry_run")
         return 0
     done = write(data, options.out, options.copy)

@@ -62,7 +62,7 @@ def test_names_in_other_encodings(tmp_path: Path):
         (b"background\ncrack\nvoid\n", "found 'void', which is none"),
         (b"background\n__ignore__\ncrack\n", "found '__ignore__', which is none"),
         (b"0: crack\n1: rust\n", r"found '0: crack' in the first line"),
-        ("裂缝\n".encode("gb18030"), "found another encoding: save the file as UTF-8"),
+        ("裂缝\n".encode("gb18030"), "found another encoding: save the text as UTF-8"),
         (b"", "found 0 names"),
         (b"background\n", "found 0 names"),
         (b"crack\nrust\ncrack\n", "found 'crack' more than once"),

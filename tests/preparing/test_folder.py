@@ -17,6 +17,8 @@ from PIL import Image
 
 from tests.preparing.sources import photographs, picture, save
 from wsss_jax.data.images import VOC_PALETTE, decode_image, decode_photograph
+from wsss_jax.data.photographs import open_photographs
+from wsss_jax.data.plain_folder import ids_below
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.pipeline.config import load_config
 from wsss_jax.prepare import _COMMANDS, BATCH, EPOCHS, _fitting, main
@@ -271,6 +273,52 @@ def test_labels_of_photographs_that_are_gone(prepare: Prepare, tmp_path: Path):
     assert "of other folders or formats: old/0.jpg as x/0.jpg, 1.png as y/1.jpg" in told
 
 
+def test_photographs_of_a_phone(prepare: Prepare, tmp_path: Path):
+    """HEIC is not read: left out like damaged files, or not needed beside a JPEG of its name."""
+    folder = photographs(tmp_path / "photos", "a.jpg", "b.jpg", "c.jpg")
+    for name in ("a.HEIC", "d.heic"):
+        (folder / name).write_bytes(b"")
+    (folder / "labels.csv").write_text("file,label\na.HEIC,Cat\nb,Dog\nc,Dog\nd.heic,Cat\n")
+    told = prepare(status=2)
+    assert "files in formats that are not read: 1 (d.heic): save it as JPEG or PNG (with" in told
+    assert "magick mogrify -format jpg FILE), or leave them out with --skip_damaged" in told
+    told = prepare("--skip_damaged", "--val=0")
+    assert "files in formats that are not read are left out: 1 (d.heic)" in told
+    assert "files beside photographs of the same name are not used: 1 (a.HEIC)" in told
+    assert labels(tmp_path / "out") == {"a": {"Cat"}, "b": {"Dog"}, "c": {"Dog"}}
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (folder / name).write_bytes(b"")
+    assert "found none among 4: replace them" in prepare("--skip_damaged", status=2)
+
+
+def test_results_are_no_photographs(prepare: Prepare, tmp_path: Path):
+    """Those of any command that were written below the photographs."""
+    folder = photographs(tmp_path / "photos", "Cat/a.jpg", "Dog/b.jpg", "Dog/masks/c.jpg")
+    photographs(
+        folder,
+        *("runs/mine/walk/masks/Cat/a.png", "runs/mine/report.png"),
+        *("Dog/result/masks/b.png", "Dog/result/overlays/b.jpg", "old/JPEGImages/Cat/a.jpg"),
+    )
+    records = ("runs/mine/walk/_START.json", "runs/mine/report.html", "old/prepared.json")
+    for name in (*records, "Dog/result/predict.json", "Dog/result/scores.json"):
+        (folder / name).write_text("{}")
+    told = prepare("--val=0")
+    assert "results of this program are no photographs and are left out: old, Dog/result/" in told
+    assert set(labels(tmp_path / "out")) == {"Cat/a", "Dog/b", "Dog/masks/c"}
+    source, _ = open_photographs(folder, ("Cat",))
+    assert source.ids == ["Cat/a", "Dog/b", "Dog/masks/c"] == ids_below(folder)
+
+
+def test_a_dry_run_needs_no_folder(
+    prepare: Prepare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    command = ["prepare.py", "folder", str(photographs(tmp_path / "x", "Cat/a.jpg", "Dog/b.jpg"))]
+    assert main([*command, "--dry_run", "--val=0"]) == 0
+    assert "nothing is written because of --dry_run" in capsys.readouterr().out
+    assert main(command) == 2
+    assert "--out is missing: where the data set goes; only --dry" in capsys.readouterr().err
+
+
 def test_misspellings_are_refused_merged_or_kept(prepare: Prepare, tmp_path: Path):
     folder = photographs(tmp_path / "photos", *(f"{n}.jpg" for n in range(15)))
     names = ["Dog"] * 6 + ["Dgo"] + ["Type 1"] * 6 + ["Type 2", "Car"]
@@ -522,7 +570,7 @@ def test_help_of_the_command(capsys: pytest.CaptureFixture[str]):
     assert main(["prepare.py", "folder", "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("usage: python -m wsss_jax.prepare folder SOURCE --out DIR [options]")
-    assert len(re.findall("\n    python -m wsss_jax.prepare folder ", text)) == 4
+    assert len(re.findall("\n    python -m wsss_jax.prepare folder ", text)) == 5
     assert all(len(line) <= 100 for line in text.splitlines())
     assert main(["prepare.py", "foldr"]) == 2
     assert "did you mean folder?" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import tensorflow_datasets
 
 from wsss_jax.errors import UserError
 from wsss_jax.weights import imagenet_names
-from wsss_jax.weights.imagenet_names import distinct_names, find_classes, names
+from wsss_jax.weights.imagenet_names import GROUPS, distinct_names, find_classes, listed, names
 
 
 def test_the_names_are_in_the_order_of_the_challenge():
@@ -47,7 +47,31 @@ def test_the_names_are_in_the_order_of_the_challenge():
     ],
 )
 def test_words_find_classes(text: str, found: list[int]):
-    assert list(find_classes(text)) == found
+    assert [one.classes for one in find_classes(text)] == [(index,) for index in found]
+
+
+def test_words_for_several_classes_as_one():
+    dog, tabby = find_classes("Dog; tabby")
+    assert dog == ("dog", tuple(range(151, 269))) and tabby == (names()[281], (281,))
+    synonyms = {one.strip().casefold() for name in names() for one in name.split(",")}
+    assert synonyms.isdisjoint(GROUPS), "a class comes before a group"
+    members = [index for classes in GROUPS.values() for index in classes]
+    assert len(members) == len(set(members))
+    ends = {  # the first and the last of each, in the order of the challenge
+        **{"bear": "brown bear, sloth bear", "beetle": "tiger beetle, weevil"},
+        **{"bird": "cock, albatross", "butterfly": "admiral, lycaenid", "fox": "red fox, grey fox"},
+        **{"car": "ambulance, sports car", "cat": "tabby, Egyptian cat", "fish": "tench, puffer"},
+        **{"dog": "Chihuahua, Mexican hairless", "frog": "bullfrog, tailed frog"},
+        **{"lizard": "banded gecko, Komodo dragon", "monkey": "guenon, squirrel monkey"},
+        **{"snake": "thunder snake, sidewinder", "turtle": "loggerhead, box turtle"},
+        **{"spider": "black and gold garden spider, wolf spider", "wolf": "timber wolf, red wolf"},
+    }
+    assert ends == {
+        word: ", ".join(names()[end(classes)].partition(",")[0] for end in (min, max))
+        for word, classes in GROUPS.items()
+    }
+    lines = list(listed())
+    assert len(lines) == len(GROUPS) + 1000 and "tabby, tabby cat" in lines[len(GROUPS) + 281]
 
 
 @pytest.mark.parametrize(
@@ -55,8 +79,8 @@ def test_words_find_classes(text: str, found: list[int]):
     [
         ("crane", r"found 2 like 'crane', 134 \(crane\), 517 \(crane\): write one of these"),
         ("terrier", r"found \d\d like 'terrier', .*, \.\.\.: write one"),
-        ("tabbi", r"found 'tabbi'; did you mean tabby\?: leave the value out"),
-        ("tabby, qqq", "found 'qqq': leave"),
+        ("tabbi", r"found 'tabbi'; did you mean tabby\?: --imagenet list shows"),
+        ("tabby, qqq", "found 'qqq': --imagenet list"),
         (" , ", "found none"),
     ],
 )

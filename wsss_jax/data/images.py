@@ -23,6 +23,15 @@ IGNORE = 255
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """The suffixes of photographs, in lower case; files may have them in any case."""
 
+UNREAD = (
+    *(".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".ppm", ".pgm"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".psd"),
+)
+"""The suffixes of photographs that are not read, and named instead of passed over."""
+
+CONVERT = "save it as JPEG or PNG (with ImageMagick: magick mogrify -format jpg FILE)"
+"""What to do with a file of them."""
+
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 """The formats that are read. PIL knows more, some of which start other programs (EPS: Ghostscript).
 """

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
-from wsss_jax.data.images import SUFFIXES
+from wsss_jax.data.images import SUFFIXES, UNREAD
 
 # Label Studio puts eight hexadecimal digits before the names of uploaded files.
 _UPLOADED = re.compile(r"(?:.*/)?[0-9a-f]{8}-(.+)")
@@ -105,10 +105,10 @@ def same_file(one: str, other: str) -> bool:
 
 def looks_like_a_photograph(text: str) -> bool:
     """Returns whether a text ends with a suffix of photographs."""
-    return text.strip().lower().endswith(SUFFIXES)
+    return text.strip().lower().endswith((*SUFFIXES, *UNREAD))
 
 
 def _stem(path: str) -> str:
-    """Returns a path without a suffix of photographs."""
+    """Returns a path without a suffix of photographs, which may have been converted since."""
     suffix = PurePosixPath(path).suffix
-    return path.removesuffix(suffix) if suffix.lower() in SUFFIXES else path
+    return path.removesuffix(suffix) if suffix.lower() in (*SUFFIXES, *UNREAD) else path

@@ -2,26 +2,22 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
-from wsss_jax.data.images import SUFFIXES, decode_image
+from wsss_jax import console
+from wsss_jax.data.images import CONVERT, SUFFIXES, UNREAD, decode_image
+from wsss_jax.data.plain_folder import told_results, walk
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError, first
 from wsss_jax.files import read_bytes
 from wsss_jax.progress import Progress
 
-# Suffixes of images that cannot be read, which are named instead of passed over.
-_UNREAD = frozenset(
-    (
-        *(".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".svg", ".eps", ".pdf", ".ppm"),
-        *(".pgm", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".psd"),
-    )
-)
+_DRAWINGS = (".svg", ".eps", ".pdf")
 
 
 class Photographs:
@@ -74,8 +70,8 @@ def open_photographs(
     """Opens images and the images of folders and their subfolders, sorted by id.
 
     The id of an image is its path without suffix, below the folder or, of several folders and
-    images, below the folder that all of them have in common. Hidden files and files without a
-    suffix of images are skipped in folders.
+    images, below the folder that all of them have in common. Hidden files, files without a suffix
+    of images, and results of this program are skipped in folders, the last ones with a note.
 
     Args:
       where: a folder, an image, or several of these.
@@ -101,7 +97,11 @@ def open_photographs(
     files: dict[Path, bool] = {}  # whether the file itself was named
     for place in places:
         if place.is_dir():
-            files |= {one: files.get(one, False) for one in _files(place, leave_out)}
+            results: list[Path] = []
+            found = walk(place, [leave_out] if leave_out else [], results)
+            files |= {one: files.get(one, False) for one in found}
+            if told := told_results(results, place):
+                console.note(told)
         else:
             files[place] = True
     names = first([str(place) for place in places], 3)
@@ -113,12 +113,9 @@ def open_photographs(
             damaged.append(
                 UserError(f"expected a file name in UTF-8, found {os.fsencode(path)!r}: rename it")
             )
-        elif path.suffix.lower() in _UNREAD:
+        elif path.suffix.lower() in (*UNREAD, *_DRAWINGS):
             damaged.append(
-                UserError(
-                    f"expected an image ({', '.join(SUFFIXES)}), found {path}: save it as JPEG or"
-                    " PNG"
-                )
+                UserError(f"expected an image ({', '.join(SUFFIXES)}), found {path}: {CONVERT}")
             )
         elif path.suffix.lower() in SUFFIXES or named:
             other = paths.setdefault(below.removesuffix(path.suffix), path)
@@ -144,18 +141,6 @@ def open_photographs(
             " replace them"
         )
     return Photographs(dict(sorted(good.items())), classes, label), damaged
-
-
-def _files(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    """Yields the files in a folder and below, except for hidden ones."""
-    for parent, folders, names in os.walk(folder):
-        left_out = leave_out.resolve() if leave_out else None
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and (Path(parent) / name).resolve() != left_out
-        )
-        yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
 
 
 def _check(path: Path) -> tuple[str, tuple[int, int]] | UserError:

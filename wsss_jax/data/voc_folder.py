@@ -20,15 +20,14 @@ from wsss_jax.data.formats.label_tables import table_classes
 from wsss_jax.data.formats.table_rows import TABLES
 from wsss_jax.data.images import SUFFIXES, check_foreground
 from wsss_jax.data.labels import names_an_image
-from wsss_jax.data.plain_folder import has_images, ids_below
+from wsss_jax.data.plain_folder import PREPARED, has_images, ids_below
 from wsss_jax.errors import UserError, first
 from wsss_jax.files import read_bytes
 
 # SBD's masks include those of VOC's own images, so often only the first folder exists.
 _MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 
-PREPARED, _LABELS, _CLASSES = "prepared.json", "labels.csv", "classes.txt"
-"""The files of a folder that ``wsss_jax.prepare`` has written."""
+_LABELS, _CLASSES = "labels.csv", "classes.txt"  # beside the record of ``wsss_jax.prepare``
 
 _NONE = -1  # stands for an id without a file
 _BLOCK = 4096  # names of files that are looked up together

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 from wsss_jax.data.images import decode_image, encode_mask
@@ -22,6 +24,18 @@ from wsss_jax.viz.overlay import cam_overlay
 THRESHOLD = 0.3
 """The normalized response that counts as much as the background."""
 _EPSILON = 1e-5
+
+
+class Wanted(NamedTuple):
+    """A class of a mask: one of the classifier's, or several as one, such as all dogs.
+
+    Attributes:
+      name: what it is called.
+      classes: the classifier's classes.
+    """
+
+    name: str
+    classes: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +57,7 @@ class ClassifierTask:
     image: bytes
     responses: ViewMaps
     bias: Float32[np.ndarray, " c"]
-    wanted: tuple[int, ...]
+    wanted: tuple[Wanted, ...]
     best: int
     names: tuple[str, ...]
     crf: CrfSettings | None
@@ -51,17 +65,34 @@ class ClassifierTask:
 
 def class_probabilities(task: ClassifierTask) -> Float32[np.ndarray, " c"]:
     """Returns the probability of each class, from its mean response over the image."""
+    return softmax(_logits(task)[:, None, None])[:, 0, 0]
+
+
+def _logits(task: ClassifierTask) -> Float32[np.ndarray, " c"]:
     means = [maps.mean((1, 2), dtype=np.float32) for maps, _, _ in task.responses.views]
-    logits = np.mean(means, axis=0) + task.bias
-    return softmax(logits[:, None, None].astype(np.float32))[:, 0, 0]
+    return (np.mean(means, axis=0) + task.bias).astype(np.float32)
 
 
 def class_maps(
-    task: ClassifierTask, chosen: np.ndarray, size: tuple[int, int]
+    task: ClassifierTask, chosen: Sequence[Wanted], size: tuple[int, int]
 ) -> Float32[np.ndarray, "k h w"]:
-    """Returns the responses of the `chosen` classes at a size, each normalized to 0…1."""
-    views = tuple(view._replace(maps=view.maps[chosen]) for view in task.responses.views)
-    maps = dataclasses.replace(task.responses, size=size, channels=chosen, views=views)
+    """Returns the responses of the `chosen` classes at a size, each normalized to 0…1.
+
+    The logit of several classes as one is the logarithm of the sum of their exponentials, whose
+    softmax gives the sum of their probabilities. Its derivative weights their responses by their
+    shares of this sum.
+    """
+    logits = _logits(task)
+    members = [np.array(one.classes) for one in chosen]
+    weights = [softmax(logits[classes][:, None, None])[:, 0, 0] for classes in members]
+
+    def joined(maps: Float[np.ndarray, "c h w"]) -> Float[np.ndarray, "k h w"]:
+        ways = zip(weights, members, strict=True)
+        return np.stack([np.tensordot(w, maps[classes], 1) for w, classes in ways])
+
+    views = tuple(view._replace(maps=joined(view.maps)) for view in task.responses.views)
+    channels = np.arange(len(chosen))
+    maps = dataclasses.replace(task.responses, size=size, channels=channels, views=views)
     cams = np.maximum(maps.summed(), 0)
     low = cams.min((1, 2), keepdims=True)
     high = cams.max((1, 2), keepdims=True)
@@ -85,12 +116,13 @@ def write_classifier_masks(task: ClassifierTask, paths: tuple[Path, ...]) -> Non
     """
     image = decode_image(task.image, task.image_id)
     probabilities = class_probabilities(task)
-    wanted = task.wanted or tuple(np.argsort(-probabilities)[: task.best].tolist())
+    order = np.argsort(-probabilities).tolist()
+    wanted = task.wanted or [Wanted(task.names[index], (index,)) for index in order[: task.best]]
     size = bounded_size((image.shape[0], image.shape[1]))
     small = image
     if size != image.shape[:2]:
         small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-    cams = class_maps(task, np.array(wanted, np.int64), size)
+    cams = class_maps(task, wanted, size)
     scores = with_background(cams, alpha_of_threshold(THRESHOLD))
     if task.crf is not None:
         scale = (size[0] / image.shape[0] * size[1] / image.shape[1]) ** 0.5
@@ -102,21 +134,20 @@ def write_classifier_masks(task: ClassifierTask, paths: tuple[Path, ...]) -> Non
     mask = small_mask
     if size != image.shape[:2]:
         mask = upsampled_labels(scores.astype(np.float32), image).astype(np.uint8)
-    names = [task.names[index].partition(",")[0] for index in wanted]
+    names = [one.name.partition(",")[0] for one in wanted]
     found = {
-        task.names[index]: {
+        one.name: {
             "index": position,
-            "probability": float(probabilities[index]),
+            "probability": float(probabilities[list(one.classes)].sum()),
             "share": float((mask == position).mean()),
         }
-        for position, index in enumerate(wanted, 1)
+        for position, one in enumerate(wanted, 1)
     }
-    best = [int(index) for index in np.argsort(-probabilities)[:5]]
     content = {
         "height": image.shape[0],
         "width": image.shape[1],
         "classes": found,
-        "most_probable": {task.names[index]: float(probabilities[index]) for index in best},
+        "most_probable": {task.names[index]: float(probabilities[index]) for index in order[:5]},
     }
     with atomic_write(paths[3]) as file:
         file.write(json.dumps(content, ensure_ascii=False).encode())

@@ -18,7 +18,12 @@ import numpy as np
 from wsss_jax.data.photographs import Photographs, open_photographs
 from wsss_jax.files import remove_unfinished
 from wsss_jax.host.dense_crf import PSA, memory
-from wsss_jax.host.imagenet_masks import THRESHOLD, ClassifierTask, write_classifier_masks
+from wsss_jax.host.imagenet_masks import (
+    THRESHOLD,
+    ClassifierTask,
+    Wanted,
+    write_classifier_masks,
+)
 from wsss_jax.host.upsampling import ViewMaps
 from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps
 from wsss_jax.inference.network import network_of
@@ -70,13 +75,13 @@ def segment_imagenet(
     made_with = {
         "network": hashlib.sha256(weights.read_bytes()).hexdigest()[:16],
         "settings": {"crf": crf, "threshold": THRESHOLD, "stride": _STRIDE, "pixels": _PIXELS},
-        "classes": ("background", *(names[index] for index in wanted)),
+        "classes": ("background", *(one.name for one in wanted)),
     }
-    take_up(out, made_with, source)
+    files = take_up(out, made_with, source)
     tell_of_large(source, _PIXELS)
     classifier = load_classifier(weights, EfficientNetLite(variant=0, output_stride=_STRIDE))
     run_all(source, out, _work(source, classifier, wanted, crf, workers), "masks")
-    write_scores(source, out)
+    write_scores(files, out)
     for line in _told(source, out, bool(text)):
         print(line)
     return len(source), [str(error) for error in damaged]
@@ -85,7 +90,7 @@ def segment_imagenet(
 def _work(
     source: Photographs,
     classifier: ImageNetClassifier,
-    wanted: tuple[int, ...],
+    wanted: tuple[Wanted, ...],
     crf: bool,
     workers: int,
 ) -> ImageWork[None]:

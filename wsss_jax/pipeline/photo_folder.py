@@ -2,9 +2,10 @@
 
 import functools
 import hashlib
+import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from wsss_jax.data.formats.coco_polygons import Region, regions, write_polygons
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.known_classes import multi_hot
 from wsss_jax.data.photographs import Photographs, open_photographs
+from wsss_jax.data.plain_folder import PREDICTED
 from wsss_jax.errors import UserError, first
 from wsss_jax.files import atomic_write, remove_unfinished, with_tuples, write_json
 from wsss_jax.pipeline.finished_run import Trained
@@ -26,7 +28,7 @@ from wsss_jax.stages.per_image import ImageWork, run_on_images
 from wsss_jax.stages.predict import Predict
 from wsss_jax.viz.labeled import labeled_mask
 
-RECORD = "predict.json"
+RECORD = PREDICTED[0]
 _FIELDS = {"network": str, "settings": dict, "classes": list[str], "images": dict}
 _RESULTS = (("masks", ".png"), ("overlays", ".jpg"), ("maps", ".jpg"), ("scores", ".json"))
 _OVERLAY_PIXELS = 12_000_000
@@ -80,13 +82,13 @@ def segment(
     }
     if labels:
         made_with["settings"]["labels"] = tuple(sorted(labels))
-    take_up(out, made_with, source)
+    files = take_up(out, made_with, source)
     run_all(source, out, network.settings.work(source, network.checkpoint, scores), "masks")
     run_all(source, out, _overlays(source, out), "overlays")
     if scores:
-        write_scores(source, out)
+        write_scores(files, out)
     if polygons is not None:
-        _write_polygons(source, out, polygons)
+        _write_polygons(files, network.classes, out, polygons)
     return len(source), [str(error) for error in damaged]
 
 
@@ -112,17 +114,26 @@ def tell_of_large(source: Photographs, most: int) -> None:
         )
 
 
-def take_up(out: Path, made_with: dict[str, Any], source: Photographs) -> None:
+def take_up(out: Path, made_with: dict[str, Any], source: Photographs) -> dict[str, str]:
     """Records in `out` what its masks are made with, and removes results of changed images.
 
+    Returns:
+      The file of each image that has results in `out`, or will have, by name; "" if an earlier
+      version has not recorded it.
+
     Raises:
-      UserError: the masks in `out` were made with something else, or have no record.
+      UserError: the masks in `out` were made with something else, have no record, or are those of
+        another photograph of the same name.
     """
-    record = made_with | {"images": dict(zip(source.ids, source.digests, strict=True))}
+    record = made_with | {
+        "images": dict(zip(source.ids, source.digests, strict=True)),
+        "files": dict(zip(source.ids, map(str, source.paths), strict=True)),
+    }
     before: dict[str, Any] = {}
     if (out / RECORD).exists():
         remedy = "choose another --out, or delete it"
-        before = with_tuples(read_record(out / RECORD, _FIELDS, remedy))
+        found = read_record(out / RECORD, _FIELDS, remedy, {"files": dict})
+        before = with_tuples(found)
     if not before and any((out / "masks").rglob("*.png")):
         raise UserError(
             f"expected an empty folder or results of this program in {out}, found masks of"
@@ -132,21 +143,46 @@ def take_up(out: Path, made_with: dict[str, Any], source: Photographs) -> None:
         if before and before[name] != record[name]:
             raise UserError(
                 f"{out} contains masks that were made with other {name}"
-                f"{_difference(before[name], record[name])}: choose another --out, or delete it"
+                f"{_difference(before[name], record[name])}: choose another --out, such as"
+                f" {_new_folder(out)}, or delete it"
             )
-    old = before.get("images", {})
-    for name, digest in old.items():
-        if record["images"].get(name, digest) != digest:
-            for folder, suffix in _RESULTS:
-                (out / folder / f"{name}{suffix}").unlink(missing_ok=True)
-    write_json(out / RECORD, record | {"images": old | record["images"]})
+    old, files = before.get("images", {}), before.get("files", {})
+    changed = [n for n, digest in old.items() if record["images"].get(n, digest) != digest]
+    others = [name for name in changed if files.get(name) != record["files"][name]]
+    if others:
+        name = others[0]
+        raise UserError(
+            f"expected photographs of other names than those of earlier ones in {out}, found"
+            f" {record['files'][name]}, and {name} is the name of"
+            f" {files.get(name, 'another one')}: choose another --out, such as"
+            f" {_new_folder(out)}, or name all photographs in one command"
+        )
+    for name in changed:
+        for folder, suffix in _RESULTS:
+            (out / folder / f"{name}{suffix}").unlink(missing_ok=True)
+    record["images"] = old | record["images"]
+    record["files"] = dict.fromkeys(old, "") | files | record["files"]
+    write_json(out / RECORD, record)
+    return record["files"]
 
 
-def write_scores(source: Photographs, out: Path) -> None:
-    """Joins the files ``scores/<id>.json`` to ``scores.json``, which names every photograph."""
+def _new_folder(out: Path) -> Path:
+    """Returns the name of a folder beside `out` that does not exist."""
+    names = (out.with_name(f"{out.resolve().name}_{number}") for number in itertools.count(2))
+    return next(path for path in names if not path.exists())
+
+
+def write_scores(files: Mapping[str, str], out: Path) -> None:
+    """Joins the files ``scores/<id>.json`` to ``scores.json``, which names every photograph.
+
+    Args:
+      files: the photographs by name; those without a file of scores are left out.
+      out: the folder of the results.
+    """
     found = {
-        name: {"file": str(path), **json.loads((out / "scores" / f"{name}.json").read_text())}
-        for name, path in zip(source.ids, source.paths, strict=True)
+        name: {"file": file, **json.loads(path.read_text())}
+        for name, file in files.items()
+        if (path := out / "scores" / f"{name}.json").exists()
     }
     with atomic_write(out / "scores.json") as file:
         file.write(json.dumps(found, indent=1, ensure_ascii=False).encode())
@@ -182,25 +218,35 @@ def _write_overlay(picture: Image.Image, paths: tuple[Path, ...]) -> None:
         picture.save(file, "JPEG", quality=90, subsampling=0)
 
 
-def _write_polygons(source: Photographs, out: Path, tolerance: float) -> None:
-    def image(position: int) -> tuple[str, tuple[int, int], list[Region]]:
-        path, size = source.paths[position], source.sizes[position]
-        name = source.ids[position] + path.suffix
-        return name, size, [*regions(_mask(source, out, position), tolerance)]
+def _write_polygons(
+    files: Mapping[str, str], classes: Sequence[str], out: Path, tolerance: float
+) -> None:
+    def image(name: str) -> tuple[str, tuple[int, int], list[Region]]:
+        path = out / "masks" / f"{name}.png"
+        mask = decode_mask(path.read_bytes(), str(path), len(classes))
+        size = mask.shape[0], mask.shape[1]
+        return name + Path(files[name]).suffix, size, [*regions(mask, tolerance)]
 
     about = {"description": "masks made by wsss_jax.predict", "tolerance": tolerance}
-    with Progress(len(source), "polygons") as progress:
+    names = [name for name in files if (out / "masks" / f"{name}.png").exists()]
+    with Progress(len(names), "polygons") as progress:
 
         def images() -> Any:
-            for position in range(len(source)):
-                yield image(position)
+            for name in names:
+                yield image(name)
                 progress.update()
 
-        write_polygons(out / "polygons.json", images(), source.classes, about)
+        write_polygons(out / "polygons.json", images(), classes, about)
 
 
 def _difference(old: Any, new: Any) -> str:
-    """Returns the first setting that differs, in brackets, or an empty string for other values."""
+    """Returns what differs, in brackets, or an empty string if that says nothing."""
+    if isinstance(old, tuple):
+        there, here = (
+            first([one.partition(",")[0] for one in names if one != "background"], 3) or "the best"
+            for names in (old, new)
+        )
+        return f" ({there}, now {here})"
     if not isinstance(old, dict):
         return ""
     key = next(k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k))

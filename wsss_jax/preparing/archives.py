@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from wsss_jax.data.plain_folder import walk
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, read_bytes
 from wsss_jax.preparing.data_set import place
-from wsss_jax.preparing.photographs import walk
 
 _MOST = 1 << 30
 

@@ -30,8 +30,8 @@ from jaxtyping import UInt8
 from wsss_jax import __version__
 from wsss_jax.data.formats.id_lists import IMAGE_FOLDER
 from wsss_jax.data.images import decode_image, encode_mask
+from wsss_jax.data.plain_folder import PREPARED, PREPARING
 from wsss_jax.data.threads import thread_pool
-from wsss_jax.data.voc_folder import PREPARED
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, dump_json, read_bytes, write_json
 from wsss_jax.preparing.photographs import UNTURNED, Photograph
@@ -40,7 +40,6 @@ from wsss_jax.records import read_record
 
 MASK_FOLDER, LIST_FOLDER = "SegmentationClass", "ImageSets/Segmentation"
 LABELS, CLASSES, SOURCES = "labels.csv", "classes.txt", "sources.csv"
-_STARTED = ".preparing.json"
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
 
 Mask = UInt8[np.ndarray, "h w"]
@@ -136,7 +135,7 @@ def begin(out: Path, plan: str) -> bool:
     Raises:
       UserError: the folder has something else.
     """
-    for name in (PREPARED, _STARTED):
+    for name in (PREPARED, PREPARING):
         if not (out / name).exists():
             continue
         remedy = "choose another --out, or delete this folder"
@@ -147,18 +146,18 @@ def begin(out: Path, plan: str) -> bool:
             )
         if name == PREPARED:
             return False
-    if out.is_dir() and not (out / _STARTED).is_file() and any(out.iterdir()):
+    if out.is_dir() and not (out / PREPARING).is_file() and any(out.iterdir()):
         raise UserError(
             f"expected a new or empty folder at {out}, found files in it: choose another --out"
         )
-    write_json(out / _STARTED, {"plan": plan})
+    write_json(out / PREPARING, {"plan": plan})
     return True
 
 
 def finish(out: Path, plan: str, told: Mapping[str, Any]) -> None:
     """Closes a folder with its record."""
     write_json(out / PREPARED, {"plan": plan, "wsss_jax": __version__, **told})
-    (out / _STARTED).unlink(missing_ok=True)
+    (out / PREPARING).unlink(missing_ok=True)
 
 
 def run_all(tasks: Sequence[Callable[[], None]], what: str) -> None:

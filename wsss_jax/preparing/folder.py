@@ -63,13 +63,13 @@ class Options:
     skip_damaged: bool = False
 
 
-def read_folder(source: Path, options: Options, out: Path) -> tuple[DataSet, Problems, str]:
+def read_folder(source: Path, options: Options, out: Path | None) -> tuple[DataSet, Problems, str]:
     """Reads a folder of photographs and its labels, and decides on everything.
 
     Args:
       source: the folder.
       options: what the user says about it.
-      out: the folder of the result, which may be inside and is not searched.
+      out: the folder of the result, which may be inside and is not searched; None for no result.
 
     Returns:
       The data set, everything that is wrong with the source, and where the labels come from.
@@ -78,7 +78,7 @@ def read_folder(source: Path, options: Options, out: Path) -> tuple[DataSet, Pro
       UserError: there are no photographs or labels to begin with.
     """
     problems = Problems()
-    leave_out = [out] if options.masks is None else [out, options.masks]
+    leave_out = [path for path in (out, options.masks) if path is not None]
     given = read_classes(options.classes) if options.classes else ()
     paths = find_photographs(source, leave_out, problems)
     matcher = Matcher(paths)

@@ -12,9 +12,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from wsss_jax.data.images import IGNORE, decode_mask
+from wsss_jax.data.plain_folder import walk
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_bytes
-from wsss_jax.preparing.photographs import walk
 
 _ENDINGS = re.compile(r"[_. -]?(mask|masks|seg|segmentation|label|labels|gt|groundtruth)$", re.I)
 _FORMATS = ("PNG", "BMP", "TIFF")

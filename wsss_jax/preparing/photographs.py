@@ -2,18 +2,18 @@
 
 import hashlib
 import io
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
 from wsss_jax.data.formats.id_lists import image_id
-from wsss_jax.data.images import FORMATS, SUFFIXES, decode_photograph
+from wsss_jax.data.images import CONVERT, FORMATS, SUFFIXES, UNREAD, decode_photograph
+from wsss_jax.data.plain_folder import told_results, walk
 from wsss_jax.data.threads import thread_pool
-from wsss_jax.errors import UserError
+from wsss_jax.errors import UserError, first
 from wsss_jax.files import read_bytes
 from wsss_jax.preparing.problems import Problems
 from wsss_jax.progress import Progress
@@ -21,7 +21,6 @@ from wsss_jax.progress import Progress
 UNTURNED = "stored without their EXIF orientation, which their masks ignore"
 """The change of photographs whose masks belong to the pixels as they are stored."""
 
-_UNREAD = (".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".cr2", ".nef", ".arw")
 _KEPT = ((b"\xff\xd8\xff", ".jpg"), (b"\x89PNG\r\n", ".png"))
 # An id with a folder on both sides of a blank would read like an image and its mask in a list.
 _LIKE_A_PAIR = re.compile(r"\S*/\S+\s+\S*/\S+")
@@ -54,10 +53,12 @@ def find_photographs(
 ) -> dict[str, Path]:
     """Finds the photographs in a folder and below, in any case of suffix.
 
+    Files in formats that are not read are among them, unless a photograph has the same name.
+
     Args:
       source: the folder.
       leave_out: folders that are not searched.
-      problems: gets files in formats that are not read, and names that occur twice.
+      problems: gets names that occur twice, and remarks on what is not used.
 
     Returns:
       The files, sorted, by their paths below the source.
@@ -70,49 +71,38 @@ def find_photographs(
         raise UserError(f"expected a folder of photographs at {source}, found {found}")
     paths: dict[str, Path] = {}
     by_stem: dict[str, str] = {}
-    for path in walk(source, leave_out):
-        below = path.relative_to(source).as_posix()
-        suffix = path.suffix.lower()
-        if suffix in _UNREAD:
-            problems.add(
-                "files in formats that are not read",
-                below,
-                "save them as JPEG or PNG, or move them elsewhere",
-            )
-        if suffix not in SUFFIXES:
-            continue
-        other = by_stem.setdefault(below.removesuffix(path.suffix), below)
-        if other != below:
-            problems.add(
-                "photographs that differ only in their suffix",
-                f"{other} and {path.name}",
-                "rename one of them, or give a folder of masks with --masks",
-            )
-            continue
-        paths[below] = path
+    results: list[Path] = []
+    for path in walk(source, leave_out, results):
+        below, suffix = path.relative_to(source).as_posix(), path.suffix.lower()
+        if suffix in SUFFIXES:
+            other = by_stem.setdefault(below.removesuffix(path.suffix), below)
+            if other != below:
+                problems.add(
+                    "photographs that differ only in their suffix",
+                    f"{other} and {path.name}",
+                    "rename one of them, or give a folder of masks with --masks",
+                )
+                continue
+        if suffix in (*SUFFIXES, *UNREAD):
+            paths[below] = path
+    if told := told_results(results, source):
+        problems.remarks.append(told)
+    beside = [
+        below
+        for below, path in paths.items()
+        if path.suffix.lower() in UNREAD and below.removesuffix(path.suffix) in by_stem
+    ]
+    if beside:
+        paths = {below: path for below, path in paths.items() if below not in beside}
+        problems.remarks.append(
+            f"files beside photographs of the same name are not used: {len(beside):,}"
+            f" ({first(beside)})"
+        )
     if not paths:
         raise UserError(
             f"expected photographs ({', '.join(SUFFIXES)}) in {source} or below, found none"
         )
     return paths
-
-
-def walk(folder: Path, leave_out: Iterable[Path] = ()) -> Iterator[Path]:
-    """Yields the files of a folder and below in order, except for hidden ones.
-
-    Links to folders are followed, but no folder is searched twice.
-    """
-    seen = {path.resolve() for path in leave_out} | {(folder / "__MACOSX").resolve()}
-    seen.add(folder.resolve())
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        new: list[str] = []
-        for name in sorted(folders):
-            place = (Path(parent) / name).resolve()
-            if not name.startswith(".") and place not in seen:
-                seen.add(place)
-                new.append(name)
-        folders[:] = new
-        yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
 
 
 def safe_ids(below: Iterable[str]) -> dict[str, str]:
@@ -155,38 +145,47 @@ def look_at(
 
     Args:
       paths: the files by their paths below the source.
-      skip_damaged: leave out files that cannot be read, with a remark.
-      problems: gets the files that cannot be read.
+      skip_damaged: leave out files that cannot be read, or in formats that are not read, with a
+        remark.
+      problems: gets these files.
 
     Returns:
       The readable photographs by their paths below the source.
     """
     ids = safe_ids(paths)
     found: dict[str, Photograph] = {}
-    damaged: list[str] = []
+    kinds = {
+        False: ("photographs that cannot be read", "replace them"),
+        True: ("files in formats that are not read", CONVERT),
+    }
+    damaged: dict[str, list[str]] = {}
     with Progress(len(paths), "reading photographs") as progress, thread_pool() as pool:
         for below, one in zip(paths, pool.map(_look_at, ids.values(), paths.values()), strict=True):
             if isinstance(one, Photograph):
                 found[below] = one
             else:
-                damaged.append(below)
+                kind, advice = kinds[paths[below].suffix.lower() in UNREAD]
+                damaged.setdefault(kind, []).append(below)
                 if not skip_damaged:
-                    problems.add(
-                        "photographs that cannot be read",
-                        below,
-                        "replace them, or leave them out with --skip_damaged",
-                    )
+                    problems.add(kind, below, f"{advice}, or leave them out with --skip_damaged")
             progress.update()
-    if damaged and skip_damaged:
-        shown = ", ".join(damaged[:5]) + (", ..." if len(damaged) > 5 else "")
-        problems.remarks.append(
-            f"photographs that cannot be read are left out: {len(damaged):,} ({shown})"
-        )
+    if skip_damaged:
+        if not found:
+            raise UserError(
+                f"expected photographs that can be read, found none among {len(paths)}: replace"
+                " them, or save them as JPEG or PNG"
+            )
+        problems.remarks += [
+            f"{kind} are left out: {len(names):,} ({first(names)})"
+            for kind, names in damaged.items()
+        ]
     return found
 
 
 def _look_at(name: str, path: Path) -> Photograph | UserError:
     try:
+        if path.suffix.lower() in UNREAD:
+            raise UserError(f"expected a photograph, found {path}: {CONVERT}")
         data = read_bytes(path)
         image = decode_photograph(data, str(path))
     except UserError as error:

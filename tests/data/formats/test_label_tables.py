@@ -255,3 +255,12 @@ def test_undecodable_annotations_are_named(tmp_path: Path, encoding: str):
     (tmp_path / "a.xml").write_bytes(head + b"<annotation>\xff\xff\xff</annotation>")
     with pytest.raises(UserError, match=r"a\.xml, found no XML"):
         read_annotations(tmp_path, ["a"], CLASSES)
+
+
+def test_advice_fits_the_command(tmp_path: Path):
+    """A recipe has no option for the column of classes."""
+    (tmp_path / "t.csv").write_text("photo,place,animal\na.jpg,north,Cat\nb.jpg,south,Dog\n")
+    with pytest.raises(
+        UserError, match=r"NAME of `python -m wsss_jax.prepare folder`, which makes"
+    ):
+        table_classes(tmp_path / "t.csv", names_an_image(["a", "b"]))

@@ -25,7 +25,7 @@ def test_encodings(tmp_path: Path, encoding: str, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ("裂缝\n".encode("gb18030"), "found another encoding: save the file as UTF-8"),
+        ("裂缝\n".encode("gb18030"), "found another encoding: save the text as UTF-8"),
         ("ひび\n".encode("shift-jis"), "found another encoding"),
         (b"\xff\xfe\x80", "found no text"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "found no text"),

@@ -89,9 +89,11 @@ def has_header(
 
 
 def columns_without_header(
-    path: Path, rows: Rows, key: int, classes: Sequence[str], columns: Sequence[str]
+    path: Path, rows: Rows, key: int, classes: Sequence[str], columns: Sequence[str], option: str
 ) -> list[int]:
     """Returns the columns of classes: all but that of images, if they can be classes.
+
+    The user can choose them with `option`, which has {} for their names.
 
     Raises:
       UserError: a column may have something else, such as remarks.
@@ -120,7 +122,7 @@ def columns_without_header(
                 f"expected classes in all columns of {path}, which has no header, found"
                 f" {(prose or cells)[0]!r} in column {column + 1}, whose texts are in no other"
                 " column: write a row of names above, such as image, class, remark, or name the"
-                f" column of classes with --label_column {chosen[0] + 1}"
+                f" column of classes with {option.format(chosen[0] + 1)}"
             )
     return chosen
 
@@ -132,8 +134,11 @@ def class_columns(
     key: int,
     classes: Sequence[str],
     columns: Sequence[str],
+    option: str,
 ) -> tuple[list[int], bool]:
     """Returns the columns of classes, and whether each is a class above 0 and 1.
+
+    The user can choose them with `option`, which has {} for their names.
 
     Raises:
       UserError: it is not clear which these are, or a cell among zeros and ones is neither.
@@ -162,11 +167,11 @@ def class_columns(
         if all(_all_flags(body, c) for c in mine):
             return [c for c in others if c in mine or c in flags], True
         if not texts:
-            _refuse_odd_cells(path, header, body, key, mine, most=len(body))
+            _refuse_odd_cells(path, header, body, key, mine, len(body), option)
     if named and (texts or not _are_flags(body, others)):
         return texts or named, False
     if any(_all_flags(body, c) and _cells(body, c) for c in others):
-        _refuse_odd_cells(path, header, body, key, others, most=len(body) // 2)
+        _refuse_odd_cells(path, header, body, key, others, len(body) // 2, option)
     if _are_flags(body, flags) and (len(flags) > 1 or not named):
         return flags, True
     lists = named or [c for c in others if letters(header[c]) not in _NO_CLASSES]
@@ -176,7 +181,7 @@ def class_columns(
         return full, False
     raise UserError(
         f"expected a column of classes in {path}, found {first(header, 20)}: call it class, or name"
-        " it with --label_column (several with commas)"
+        f" it with {option.format('NAME')}"
     )
 
 
@@ -194,7 +199,13 @@ def _has_classes(cells: Sequence[str], known: set[str]) -> bool:
 
 
 def _refuse_odd_cells(
-    path: Path, header: list[str], body: Rows, key: int, columns: list[int], most: int
+    path: Path,
+    header: list[str],
+    body: Rows,
+    key: int,
+    columns: list[int],
+    most: int,
+    option: str,
 ) -> None:
     """Refuses a cell such as 2 or ? among zeros and ones, which would cost its whole column.
 
@@ -210,7 +221,7 @@ def _refuse_odd_cells(
         raise UserError(
             f"expected 0 or 1 (or yes or no) in the column {header[column]!r} of {path}, found"
             f" {odd[0]!r} in row {number} ({row[key] if key < len(row) else ''}): correct it, or"
-            " name the columns of classes with --label_column"
+            f" name the columns of classes with {option.format('NAME,NAME')}"
         )
 
 

@@ -28,6 +28,8 @@ from wsss_jax.data.formats.label_columns import (
 from wsss_jax.data.formats.table_rows import Rows, read_rows
 from wsss_jax.errors import UserError, first
 
+_OPTION = "--label_column {} of `python -m wsss_jax.prepare folder`, which makes a data set"
+
 
 class LabelRow(NamedTuple):
     """What a row says.
@@ -64,6 +66,7 @@ def read_label_table(
     classes: Sequence[str] = (),
     is_image: Callable[[str], bool] | None = None,
     columns: Sequence[str] = (),
+    option: str = _OPTION,
 ) -> LabelTable:
     """Reads the labels of a table.
 
@@ -73,6 +76,7 @@ def read_label_table(
       is_image: tells whether a cell names an image; None goes by names of columns and suffixes.
       columns: the columns of classes by name or, in a table without header, by number from 1 on;
         none finds them.
+      option: how the user can choose `columns`, for messages, with {} for their names.
 
     Raises:
       UserError: the file cannot be read, or it is not clear what its columns are.
@@ -83,12 +87,12 @@ def read_label_table(
         raise UserError(f"expected a table of labels in {path}, found no rows: save it again")
     key = image_column(path, rows, is_image)
     if not has_header(rows, key, is_image, classes):
-        chosen = columns_without_header(path, rows, key, classes, columns)
+        chosen = columns_without_header(path, rows, key, classes, columns, option)
         return LabelTable(
             _lists(rows, 1, key, chosen, max(map(len, rows)), classes), (), remarks, ignored
         )
     header, body = rows[0], rows[1:]
-    chosen, one_hot = class_columns(path, header, body, key, classes, columns)
+    chosen, one_hot = class_columns(path, header, body, key, classes, columns, option)
     unused = [name for c, name in enumerate(header) if c not in (key, *chosen) and name]
     ignored += tuple(f"column {name!r}" for name in unused)
     remarks.append(

@@ -35,30 +35,34 @@ def read_text(path: Path, what: str) -> str:
     Raises:
       UserError: the file cannot be read, or is not text in one of these encodings.
     """
-    data = read_bytes(path, _MOST)
+    return decoded(read_bytes(path, _MOST), what, f"in {path}")
+
+
+def decoded(data: bytes, what: str, where: str) -> str:
+    """Decodes text as `read_text` does; `where`, such as ``in FILE``, is for messages."""
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         if encoding != "utf-8" or b"\0" in data:
-            raise _no_text(path, what) from error
+            raise _no_text(what, where) from error
         if _PAIRS.search(data):
-            raise _unknown(path, what) from error
+            raise _unknown(what, where) from error
         try:
             text = data.decode("cp1252")
         except UnicodeDecodeError:
-            raise _unknown(path, what) from error
-        print(f"note: {path} is not UTF-8 and is read as Windows-1252", file=sys.stderr)
+            raise _unknown(what, where) from error
+        print(f"note: the text {where} is not UTF-8 and is read as Windows-1252", file=sys.stderr)
     if _NO_TEXT.search(text):
-        raise _no_text(path, what)
+        raise _no_text(what, where)
     return text
 
 
-def _no_text(path: Path, what: str) -> UserError:
-    return UserError(f"expected {what} in {path}, found no text: replace the file")
+def _no_text(what: str, where: str) -> UserError:
+    return UserError(f"expected {what} {where}, found no text: replace it")
 
 
-def _unknown(path: Path, what: str) -> UserError:
+def _unknown(what: str, where: str) -> UserError:
     return UserError(
-        f"expected {what} in {path} as UTF-8, found another encoding: save the file as UTF-8"
+        f"expected {what} {where} as UTF-8, found another encoding: save the text as UTF-8"
     )

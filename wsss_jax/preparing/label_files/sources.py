@@ -9,12 +9,12 @@ from typing import Any
 
 from wsss_jax.data.class_spelling import split_cell
 from wsss_jax.data.formats.table_rows import TABLES
+from wsss_jax.data.plain_folder import walk
 from wsss_jax.errors import UserError, first
 from wsss_jax.preparing.label_files import Mention
 from wsss_jax.preparing.label_files.json_files import json_kind, read_json_file, read_json_labels
 from wsss_jax.preparing.label_files.tables import read_mentions
 from wsss_jax.preparing.label_files.xml_files import read_xml_file, read_xml_labels, xml_kind
-from wsss_jax.preparing.photographs import walk
 
 FOLDERS = "folders"
 """The value of ``--labels`` that takes the names of folders."""
@@ -144,7 +144,7 @@ def split_folder(below: str) -> str:
 
 
 def _label_files(folder: Path, leave_out: Sequence[Path] = ()) -> Iterator[Path]:
-    return (path for path in walk(folder, leave_out) if path.suffix.lower() in _SUFFIXES)
+    return (path for path in walk(folder, leave_out, []) if path.suffix.lower() in _SUFFIXES)
 
 
 def _by_kind(files: Sequence[Path]) -> dict[str, list[tuple[Path, Any]]]:

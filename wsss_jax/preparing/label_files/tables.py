@@ -37,7 +37,7 @@ def read_mentions(
     Raises:
       UserError: the file cannot be read, or it is not clear which column has the classes.
     """
-    table = read_label_table(path, classes, is_photograph, columns)
+    table = read_label_table(path, classes, is_photograph, columns, "--label_column {}")
     known = set(map(fold, classes))
     mentions = []
     for row in table.rows:
