@@ -44,10 +44,9 @@ _EXAMPLES = (
         "--workdir runs/light 'trip/*.jpg' \\\n        --out RESULT --scores --polygons",
     ),
     (
-        "two classes of ImageNet, without any training",
+        "two classes of ImageNet, without any training (--imagenet list shows them)",
         '--imagenet "tabby, dog" photo.jpg',
     ),
-    ("the classes of ImageNet, and groups of them such as dog", "--imagenet list"),
 )
 
 _LIST = "list"
