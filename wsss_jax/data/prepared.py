@@ -251,8 +251,7 @@ def check_left_out(left_out: Mapping[str, str], listed: int, damaged_share: floa
 class PreparedSource:
     """A `Source` of the records in a prepared folder.
 
-    Reading is thread-safe. A pickle only contains the name of the folder, so that worker processes
-    open the files themselves.
+    Reading is thread-safe.
 
     Attributes:
       left_out: the ids of damaged images that have no record, with what is wrong with them.
@@ -308,9 +307,6 @@ class PreparedSource:
             label=found["label"],
             segmentation=found.get("segmentation"),
         )
-
-    def __reduce__(self) -> tuple[type["PreparedSource"], tuple[Path]]:
-        return PreparedSource, (self.folder,)
 
 
 def _damaged(folder: Path, what: object) -> UserError:

@@ -27,7 +27,7 @@ class Record(TypedDict):
 
 @runtime_checkable
 class Source(Protocol):
-    """The records of a split in the order of its list; threads can share it, and it can be pickled.
+    """The records of a split in the order of its list; threads can share it.
 
     Attributes:
       classes: the names of the foreground classes.

@@ -1,4 +1,4 @@
-"""Writes the metrics of a training run as JSON lines, TensorBoard events and console lines."""
+"""Writes the metrics of a training run as JSON lines and TensorBoard events."""
 
 import contextlib
 import hashlib
@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,19 +35,10 @@ class MetricWriter:
       resume_step: the last step that is kept. Later lines, and a last line that is incomplete
         because the run was killed, are removed, so that a resumed run has each step once. None
         starts over.
-      log: a function, such as ``ctx.log``, that also gets every line of figures as text.
     """
 
-    def __init__(
-        self,
-        folder: Path | str,
-        enabled: bool = True,
-        *,
-        resume_step: int | None = None,
-        log: Callable[[str], None] | None = None,
-    ):
+    def __init__(self, folder: Path | str, enabled: bool = True, *, resume_step: int | None = None):
         self._enabled = enabled
-        self._log = log
         if not enabled:
             return
         folder = Path(folder)
@@ -88,8 +79,6 @@ class MetricWriter:
             self._lines.write(_json_line({"step": int(step), **numbers}))
             self._lines.flush()
             self._events.scalars(int(step), {_tag(name): one for name, one in numbers.items()})
-        if self._log is not None:
-            self._log(console_line(step, numbers))
 
     def images(
         self,
@@ -176,11 +165,6 @@ def _row(line: bytes) -> dict[str, Any] | None:
     if not isinstance(row, dict) or type(row.get("step")) is not int:
         return None
     return row if all(type(one) in (int, float, type(None)) for one in row.values()) else None
-
-
-def console_line(step: int, values: Mapping[str, float]) -> str:
-    """Returns a line such as ``step 120  loss 0.3121  lr 0.0094``."""
-    return "  ".join([f"step {step}", *(f"{name} {value:.4g}" for name, value in values.items())])
 
 
 def _json_line(row: Mapping[str, Any]) -> bytes:

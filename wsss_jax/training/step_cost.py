@@ -11,6 +11,7 @@ from jax.extend.core import Var
 from jaxtyping import PyTree
 
 from wsss_jax.methods.base import Method, Step
+from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.training.optimizer import (
     OptimizerSettings,
     assign_rules,
@@ -73,7 +74,7 @@ def step_cost(
       optimizer: the settings of the optimizer.
       batch: the shapes of the arrays of a batch; see `BatchSpec.shapes`.
     """
-    params, variables = _shapes(method, batch)
+    params, variables = variable_shapes(method)
     rules = assign_rules(params, method.param_rules())
     trainable, frozen = jax.eval_shape(lambda p: split_frozen(p, rules), params)
     extra = jax.eval_shape(method.init_extra, params)
@@ -124,15 +125,13 @@ def describe_step(
     return [
         f"optimizer    {optimizer.name}, lr {optimizer.lr:g}, schedule {optimizer.schedule},"
         f" momentum {optimizer.momentum:g}, weight decay {optimizer.weight_decay:g}",
-        *_parameter_groups(method, optimizer.lr, batch),
+        *_parameter_groups(method, optimizer.lr),
         *step_cost(method, optimizer, batch).lines(),
     ]
 
 
-def _parameter_groups(
-    method: Method, lr: float, batch: Mapping[str, jax.ShapeDtypeStruct]
-) -> list[str]:
-    params, _ = _shapes(method, batch)
+def _parameter_groups(method: Method, lr: float) -> list[str]:
+    params, _ = variable_shapes(method)
     rules = assign_rules(params, method.param_rules())
     flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
     groups: dict[str, int] = {}
@@ -141,13 +140,6 @@ def _parameter_groups(
         name = "frozen" if rule.frozen else f"lr {lr * rule.lr:g} (x{rule.lr:g}){decay}"
         groups[name] = groups.get(name, 0) + int(flat[path].size)
     return [f"  {name}: {count:,} parameters" for name, count in groups.items()]
-
-
-def _shapes(method: Method, batch: Mapping[str, jax.ShapeDtypeStruct]) -> tuple[PyTree, PyTree]:
-    image = jax.ShapeDtypeStruct((1, *batch["image"].shape[1:]), jnp.float32)
-    key = jax.eval_shape(jax.random.key, 0)
-    variables = dict(jax.eval_shape(method.model().init, key, image))
-    return variables.pop("params"), variables
 
 
 def _bytes(tree: PyTree) -> int:
