@@ -83,7 +83,8 @@ def main() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported
 
     from wsss_jax.host.host_memory import keep_freed_memory
-    from wsss_jax.ops.conv import conv, xla_conv
+    from wsss_jax.ops.conv import conv
+    from wsss_jax.ops.xla_conv import xla_conv
 
     keep_freed_memory()
     print(tables.machine(options.threads, "jax", "numpy"))

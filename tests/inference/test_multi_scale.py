@@ -23,10 +23,11 @@ from tests.reference.drawn_networks import (
 )
 from tests.toys.sections import run_section
 from wsss_jax.errors import UserError
+from wsss_jax.host.normalization import normalized
 from wsss_jax.inference.device_sum import wanted
 from wsss_jax.inference.multi_scale import MultiScale, PaddedShapes
 from wsss_jax.inference.network import load_network
-from wsss_jax.stages.infer_cam import InferCam, normalized
+from wsss_jax.stages.infer_cam import InferCam
 
 
 @pytest.fixture(scope="module")
@@ -165,5 +166,5 @@ def test_mistakes_are_the_users(trained: Callable, tmp_path: Path):
 @pytest.mark.parametrize("name", ["max_pixels", "max_buckets", "batch_pixels"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_limits_that_leave_nothing_are_refused(name: str, value: int):
-    with pytest.raises(UserError, match=f"expected {name} of at least 1, found {value}"):
+    with pytest.raises(UserError, match=f"expected {name} of 1 or more, found {value}"):
         MultiScale.from_config({name: value})

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from wsss_jax.ops import conv as module
-from wsss_jax.ops.conv import conv, xla_conv
+from wsss_jax.ops.conv import conv
+from wsss_jax.ops.xla_conv import xla_conv
 
 CASES = [
     (3, 1, 1, ((1, 1), (1, 1))),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsss_jax.ops import conv_gradients
-from wsss_jax.ops.conv import xla_conv
+from wsss_jax.ops.xla_conv import xla_conv
 
 CASES = [
     (3, 1, 1, ((1, 1), (1, 1))),

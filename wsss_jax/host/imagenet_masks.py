@@ -17,13 +17,13 @@ from wsss_jax.host.background import alpha_of_threshold, with_background
 from wsss_jax.host.dense_crf import CrfSettings, bounded_size, crf_of, score_unary
 from wsss_jax.host.guided import upsampled_labels
 from wsss_jax.host.logit_masks import softmax
+from wsss_jax.host.normalization import normalized
 from wsss_jax.host.upsampling import ViewMaps
 from wsss_jax.viz.labeled import labeled_mask
 from wsss_jax.viz.overlay import cam_overlay
 
 THRESHOLD = 0.3
 """The normalized response that counts as much as the background."""
-_EPSILON = 1e-5
 
 
 class Wanted(NamedTuple):
@@ -93,10 +93,7 @@ def class_maps(
     views = tuple(view._replace(maps=joined(view.maps)) for view in task.responses.views)
     channels = np.arange(len(chosen))
     maps = dataclasses.replace(task.responses, size=size, channels=channels, views=views)
-    cams = np.maximum(maps.summed(), 0)
-    low = cams.min((1, 2), keepdims=True)
-    high = cams.max((1, 2), keepdims=True)
-    return (np.maximum(cams - low - _EPSILON, 0) / (high - low + _EPSILON)).astype(np.float32)
+    return normalized(maps.summed(), "min_max")
 
 
 def write_classifier_masks(task: ClassifierTask, paths: tuple[Path, ...]) -> None:

@@ -26,8 +26,9 @@ from wsss_jax.models.layers import (
     Dtype,
     downsample_valid,
     mask_features,
+    same_padding,
 )
-from wsss_jax.ops.depthwise import Padding
+from wsss_jax.ops.xla_conv import Padding
 
 _LAST = 1280
 
@@ -202,7 +203,6 @@ class InvertedResidualNetwork(Backbone):
 def _padding(x: Array, size: int, stride: int, dilation: int, before: int) -> Padding:
     """Returns the padding of a layer whose kernel has `size`² taps; see the module."""
     if stride == 1:
-        reach = dilation * (size - 1) // 2
-        return ((reach, reach), (reach, reach))
+        return same_padding(size, dilation)
     rows, columns = (size - 2 + n % 2 - before for n in x.shape[1:3])
     return ((before, rows), (before, columns))

@@ -12,9 +12,15 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from wsss_jax.ops.conv import conv
-from wsss_jax.ops.depthwise import Padding, depthwise_conv
+from wsss_jax.ops.depthwise import depthwise_conv
+from wsss_jax.ops.xla_conv import Padding
 
 Dtype = Any
+
+HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+"""The initial values of the layers f8 of AffinityNet's and SEAM's programs (He et al., 2015)."""
+XAVIER_4 = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")
+"""Those of their layers f9: Xavier with a gain of 4."""
 
 
 def downsample_valid(valid: Bool[Array, "b h w"] | None, stride: int) -> Array | None:
@@ -40,10 +46,16 @@ def max_pool(x: Float[Array, "b h w c"], size: int, stride: int) -> Float[Array,
     return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, ((0, 0), *ends, (0, 0)))
 
 
+def same_padding(kernel_size: int, dilation: int = 1) -> Padding:
+    """Returns the zeros around features that keep their size where there is no stride."""
+    reach = dilation * (kernel_size - 1) // 2
+    return ((reach, reach), (reach, reach))
+
+
 class Conv(nn.Module):
     """A convolution with a square kernel, in NHWC layout.
 
-    Unless `padding` is given, each side gets `dilation * (kernel_size - 1) / 2` zeros. The caller
+    Unless `padding` is given, it is `same_padding`. The caller
     masks padded features with `mask_features`; a 1×1 kernel needs no mask.
     """
 
@@ -62,8 +74,7 @@ class Conv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
-        reach = self.dilation * (self.kernel_size - 1) // 2
-        padding = self.padding or ((reach, reach), (reach, reach))
+        padding = self.padding or same_padding(self.kernel_size, self.dilation)
         y = conv(x, kernel, self.stride, self.dilation, padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
@@ -87,8 +98,7 @@ class DepthwiseConv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
         # The fan-in is the taps of one channel, as the second-last axis of the kernel is 1.
         kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
-        reach = self.dilation * (self.kernel_size - 1) // 2
-        padding = self.padding or ((reach, reach), (reach, reach))
+        padding = self.padding or same_padding(self.kernel_size, self.dilation)
         y = depthwise_conv(
             x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation, padding
         )

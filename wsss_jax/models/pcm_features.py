@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from wsss_jax.models.layers import Conv, Dtype
+from wsss_jax.models.layers import HE, XAVIER_4, Conv, Dtype
 from wsss_jax.models.taps import map_size, to_stride
 
 
@@ -33,14 +33,12 @@ def correlation_features(
       dims: the channels of the 1×1 layers f8_3 and f8_4, on one tap each, and of f9, on all.
       dtype: the type of the layers.
     """
-    he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-    wide = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")  # xavier with gain 4
     size = map_size((x.shape[1], x.shape[2]), stride)
     parts = [to_stride(x, 1, stride, size, valid).astype(dtype)]
     for name, tap, width in (("f8_3", "conv4", dims[0]), ("f8_4", "conv5", dims[1])):
         inner = jax.lax.stop_gradient(taps[tap])
         side = to_stride(inner, strides[tap], stride, size, valid)
-        parts.append(nn.relu(Conv(width, 1, kernel_init=he, dtype=dtype, name=name)(side)))
-    return Conv(dims[2], 1, kernel_init=wide, dtype=dtype, name="f9")(
+        parts.append(nn.relu(Conv(width, 1, kernel_init=HE, dtype=dtype, name=name)(side)))
+    return Conv(dims[2], 1, kernel_init=XAVIER_4, dtype=dtype, name="f9")(
         jnp.concatenate(parts, axis=-1)
     )

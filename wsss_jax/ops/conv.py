@@ -21,9 +21,9 @@ from wsss_jax.ops.conv_gradients import (
     product_per_rows,
     product_per_tap,
 )
-from wsss_jax.ops.depthwise import Padding
 from wsss_jax.ops.row_conv import FEW, row_conv
 from wsss_jax.ops.sharding import target
+from wsss_jax.ops.xla_conv import Padding, xla_conv
 
 WIDE = 128
 """The kernel gradient is a sum of products from this many input and output channels on."""
@@ -60,18 +60,6 @@ def conv(
     if min(kernel.shape[2:]) < WIDE:
         return xla_conv(x, kernel, stride, dilation, padding)
     return _wide(x, kernel, stride, dilation, padding)
-
-
-def xla_conv(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
-    """Convolves like `conv`, with XLA's own gradients."""
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        padding,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from wsss_jax.ops.depthwise import Padding
+from wsss_jax.ops.xla_conv import Padding
 
 BLOCK_PIXELS = 1600
 """Pixels of the output in a product for one tap; 400 to 3136 made little difference on an EPYC."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
+from wsss_jax.ops.xla_conv import Padding, xla_conv
 
 
 def depthwise_conv(
@@ -41,15 +41,7 @@ def depthwise_conv(
 
 
 def _grouped(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        padding,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
+    return xla_conv(x, kernel, stride, dilation, padding, groups=x.shape[-1])
 
 
 def _shifted(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:

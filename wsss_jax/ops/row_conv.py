@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from wsss_jax.ops.depthwise import Padding
+from wsss_jax.ops.xla_conv import Padding
 
 FEW = 2
 """Up to this many images per device, rows win; the programs grow with the number of images."""

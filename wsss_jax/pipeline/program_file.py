@@ -21,11 +21,12 @@ from wsss_jax.data.class_names import check_mask_classes
 from wsss_jax.data.images import IGNORE, VOC_PALETTE
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, dump_json
+from wsss_jax.host.normalization import normalized
 from wsss_jax.host.provenance import git_revision, versions
 from wsss_jax.inference.any_size import SumOfViews, sum_of_views
 from wsss_jax.inference.network import read_network
 from wsss_jax.pipeline.finished_run import Trained
-from wsss_jax.stages.infer_cam import InferCam, normalized
+from wsss_jax.stages.infer_cam import InferCam
 from wsss_jax.stages.predict import Predict
 
 _WEIGHTS = "weights/"

@@ -13,6 +13,7 @@ from jaxtyping import Array, Shaped
 from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.source import Source
+from wsss_jax.host.normalization import normalized
 from wsss_jax.host.upsampling import Reduced, ViewMaps
 from wsss_jax.inference.multi_scale import MultiScale, NetworkMaps
 from wsss_jax.inference.network import Network, load_network
@@ -23,8 +24,6 @@ from wsss_jax.stages.network_programs import (
     trained_method,
 )
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
-
-_EPSILON = 1e-5  # as in the published programs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,22 +115,3 @@ class InferCam(MultiScale, PerImageStage):
             sizes=source.sizes,
             finish=finish,
         )
-
-
-def normalized(total: Any, kind: str, inside: Any = True, xp: Any = np) -> Any:
-    """Normalizes summed maps [..., k, h, w] to 0…1; a class without response stays 0.
-
-    ``max`` is v/(max + ε). ``min_max`` is (v − min − ε)/(max − min + ε), or 0 below min + ε.
-
-    Args:
-      total: the maps, whose last two axes are those of the pixels.
-      kind: ``max`` or ``min_max``.
-      inside: the pixels that belong to the image.
-      xp: the array library, NumPy or ``jax.numpy``.
-    """
-    cam = xp.maximum(total, 0)
-    high = cam.max((-2, -1), keepdims=True, where=inside, initial=0)
-    if kind == "max":
-        return cam / (high + _EPSILON)
-    low = cam.min((-2, -1), keepdims=True, where=inside, initial=np.inf)
-    return xp.maximum(cam - low - _EPSILON, 0) / (high - low + _EPSILON)

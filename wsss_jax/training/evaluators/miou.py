@@ -14,10 +14,10 @@ from jaxtyping import Float, Int64, PyTree
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.source import Record, Source
 from wsss_jax.errors import UserError
+from wsss_jax.host.normalization import normalized
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.prediction import prediction
 from wsss_jax.ops.buckets import Batch, Plan, Sizes, choose_buckets, place
-from wsss_jax.ops.max_norm import EPSILON
 from wsss_jax.ops.resize import interpolation_matrix
 from wsss_jax.ops.sharding import data_mesh, replicated
 from wsss_jax.scoring.confusion import (
@@ -124,8 +124,7 @@ class Miou(Evaluator):
             prediction = logits.argmax(0).astype(np.uint8)
             return class_counts(prediction, truth, classes)[None]
         keys = np.flatnonzero(record["label"] > 0)
-        planes = np.maximum(rows @ np.moveaxis(low, -1, 0)[keys] @ columns.T, 0)
-        planes /= planes.max((1, 2), keepdims=True) + EPSILON
+        planes = normalized(rows @ np.moveaxis(low, -1, 0)[keys] @ columns.T, "max")
         return threshold_counts(planes, keys, truth, THRESHOLDS, classes)
 
 
