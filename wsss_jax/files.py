@@ -185,6 +185,12 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
+def check_files(what: str, folder: Path, ids: Sequence[str], suffix: str) -> None:
+    """Raises UserError naming the first ids that have no file ``<id><suffix>`` in `folder`."""
+    missing = [name for name in ids if not (folder / f"{name}{suffix}").is_file()]
+    check_all_found(what, missing, len(ids), folder)
+
+
 def check_all_found(what: str, missing: Sequence[str], total: int, where: Path) -> None:
     """Raises UserError naming the first ids that have no file."""
     if missing:

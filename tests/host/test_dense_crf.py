@@ -222,7 +222,7 @@ def test_wrong_arguments_are_refused():
             CrfSettings(**changed)
         with pytest.raises(UserError, match=r"expected (CRF widths above 0|bilateral .*nan)"):
             CrfSettings.from_config(changed)
-    with pytest.raises(UserError, match="iterations of at least 0, found -1"):
+    with pytest.raises(UserError, match="iterations of 0 or more, found -1"):
         CrfSettings(iterations=-1)
 
 

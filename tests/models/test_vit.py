@@ -252,7 +252,7 @@ def test_ten_blocks_are_not_confused_with_one():
         (dict(taps=(1, 2)), r"taps to be three blocks from 0 to 11, found \(1, 2\)"),
         (dict(taps=(1, 2, 12)), "taps to be three blocks from 0 to 11"),
         (dict(frozen_blocks=13), r"frozen_blocks from 0 to the depth \(12\), found 13"),
-        (dict(drop_path=1.0), "drop_path of 0 or more and below 1, found 1"),
+        (dict(drop_path=1.0), "drop_path from 0 to below 1, found 1"),
         (dict(patch=0), "patch of 1 or more, found 0"),
         (dict(registers=-1), "registers of 0 or more, found -1"),
     ],

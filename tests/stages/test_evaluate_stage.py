@@ -55,8 +55,8 @@ class FolderContext(Context):
         return FolderSource(self.workdir / "gt", list(IDS))
 
 
-def run_stage(folders: Path, pred: str, process_index: int = 0, **settings: Any) -> dict[str, Any]:
-    ctx = FolderContext(
+def _context(folders: Path, process_index: int = 0) -> FolderContext:
+    return FolderContext(
         config=ConfigDict({"seed": 3}),
         workdir=folders,
         stage="eval",
@@ -64,6 +64,10 @@ def run_stage(folders: Path, pred: str, process_index: int = 0, **settings: Any)
         process_index=process_index,
         process_count=process_index + 1,
     )
+
+
+def run_stage(folders: Path, pred: str, process_index: int = 0, **settings: Any) -> dict[str, Any]:
+    ctx = _context(folders, process_index)
     config = ConfigDict({"type": "evaluate", "split": "val", **settings})
     inputs = {"pred": folders / pred, "scores": folders / "scores"}
     return run_section(Evaluate, ctx, config, inputs)
@@ -119,8 +123,12 @@ def test_held_out_images_choose_and_the_others_are_scored(folders: Path):
     assert metrics["miou"] == pytest.approx(expected["miou"], abs=1e-12)
     again = run_stage(folders, "maps", threshold="held_out", held_out_images=2)
     assert again == metrics
-    with pytest.raises(UserError, match="from 1 to 5"):
+    with pytest.raises(UserError, match="above 0 and below the 6 images of the split, found 6"):
         run_stage(folders, "maps", threshold="held_out", held_out_images=6)
+    for count in (0, 6):  # before any stage runs
+        stage = Evaluate(split="val", threshold="held_out", held_out_images=count)
+        with pytest.raises(UserError, match=f"below the 6 images of the split, found {count}"):
+            stage.check_data(_context(folders))
 
 
 def test_threshold_of_another_evaluation(folders: Path):

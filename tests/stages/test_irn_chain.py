@@ -94,7 +94,7 @@ def test_an_image_without_classes_is_background():
         ({"background": 0.4}, "expected thresholds 0 <= background <= foreground"),
         ({"foreground": 1.5}, "foreground 1.5"),
         ({"confidence": 1.0}, "confidence inside 0…1, found 1"),
-        ({"iterations": -1}, "iterations of at least 0"),
+        ({"iterations": -1}, "iterations of 0 or more"),
     ],
 )
 def test_wrong_settings_are_refused(setting: dict, message: str, tmp_path: Path):

@@ -279,7 +279,7 @@ def test_mistakes_are_the_users(inputs: dict[str, Path], tmp_path: Path):
 
     refused("alpha above 0, found 0", inputs, alpha=0)
     refused("beta above 0, found -1", inputs, beta=-1)
-    refused("steps in 0…65536, found -2", inputs, steps=-2)
+    refused("steps from 0 to 65536, found -2", inputs, steps=-2)
     refused("expected CRF widths above 0", inputs, crf=True, bilateral=(0, 13, 10))
     cams = tmp_path / "cam" / "cams"
     cams.mkdir(parents=True)

@@ -15,7 +15,7 @@ from wsss_jax.data.images import encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
-from wsss_jax.ops.contrast import color_separation
+from wsss_jax.host.contrast import color_separation
 from wsss_jax.scoring import score_files
 from wsss_jax.stages.base import Context
 from wsss_jax.stages.evaluate import Evaluate
@@ -147,10 +147,14 @@ def test_empty_maps_are_told(tmp_path: Path, cams: Path, capsys: pytest.CaptureF
         write_cams(cams / f"cams/{name}.npz", np.array([0]), empty)
     with pytest.raises(UserError, match=r"found all 5 of 6 images empty"):
         choose(tmp_path, cams)
+    for name in Images.ids:
+        write_cams(cams / f"cams/{name}.npz", np.zeros(0, int), empty[:0])
+    with pytest.raises(UserError, match=r"images with classes .* found none among the 6 that"):
+        choose(tmp_path, cams)
 
 
 def test_mistakes_are_the_users(tmp_path: Path, cams: Path):
-    with pytest.raises(UserError, match="at least 1"):
+    with pytest.raises(UserError, match="images of 1 or more, found 0"):
         choose(tmp_path, cams, images=0)
     config = ConfigDict(dict(type="evaluate", split="train", compare=dict(best="oracle")))
     with pytest.raises(UserError, match="'oracle'"):

@@ -5,6 +5,7 @@ import collections
 import hashlib
 import importlib.util
 import json
+import os
 import subprocess
 import tracemalloc
 import zipfile
@@ -30,7 +31,7 @@ from tests.reference.torch_files import (
 )
 from tests.toys.interpreters import other_python
 from wsss_jax.errors import UserError
-from wsss_jax.weights.checkpoint import read_checkpoint
+from wsss_jax.weights.checkpoint import digest, read_checkpoint
 
 WRITER = Path(__file__).parents[1] / "reference" / "write_checkpoints.py"
 RNG = np.random.default_rng(0)
@@ -493,3 +494,16 @@ def test_weights_in_wheels(size: int):
     assert all(np.isfinite(array).all() and array.dtype == np.float32 for array in weights.values())
     trained = sum(a.size for n, a in weights.items() if not n.endswith(("_mean", "_var")))
     assert trained == (4_652_008, 5_416_680, 6_092_072)[size]
+
+
+def test_a_large_file_is_read_again_only_if_it_has_changed(tmp_path, monkeypatch):
+    path, size = tmp_path / "large.pth", 1 << 26
+    path.touch()
+    os.truncate(path, size)  # It takes no room on the disk.
+    first, read, plain = digest(path), [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *a: read.append(a) or plain(*a))
+    assert digest(path) == first and not read
+    with path.open("r+b") as file:
+        file.write(b"1")
+    assert digest(path) == hashlib.sha256(path.read_bytes()).hexdigest() != first
+    assert len(read) == 1

@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 
-from wsss_jax.data.color import hsv_shift, random_colors
+from wsss_jax.data.color import LIMITS, hsv_shift, random_colors
 from wsss_jax.data.images import IGNORE
-from wsss_jax.data.limits import COLORS, check_limits, check_range
 from wsss_jax.errors import UserError
 from wsss_jax.settings import Settings
+from wsss_jax.settings.limits import check_limits, check_range
 
 # The threads of the loader already use all cores, and OpenCV's own threads would compete with them.
 cv2.setNumThreads(1)
@@ -179,7 +179,7 @@ class Augment(Settings):
         for name in ("long_side", "scale"):
             if getattr(self, name):
                 check_range(self, name)
-        check_limits(self, **COLORS, flip=(0, 1), hsv=(0, 127), crop=(1, math.inf))
+        check_limits(self, **LIMITS, flip=(0, 1), hsv=(0, 127), crop=(1, math.inf))
 
     def place(self, size: tuple[int, int], rng: np.random.Generator) -> Placement:
         """Draws the part of an image of `size` that the crop shows.
@@ -202,8 +202,7 @@ class Augment(Settings):
 
     def recolor(self, part: _Image, sample: _NewImage, rng: np.random.Generator) -> _Image:
         """Changes the colors of a part of an image; `sample` is `sampled` of the whole image."""
-        colors = {name: getattr(self, name) for name in COLORS}
-        part = random_colors(part, sample, rng, **colors)
+        part = random_colors(part, sample, rng, **{name: getattr(self, name) for name in LIMITS})
         if self.hsv:
             part = hsv_shift(part, rng, self.hsv)
         return part

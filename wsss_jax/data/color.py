@@ -14,6 +14,13 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+LIMITS = {
+    **dict.fromkeys(("brightness", "contrast", "saturation"), (0, math.inf)),
+    "hue": (0, 0.5),
+    **dict.fromkeys(("jitter_p", "grayscale_p"), (0, 1)),
+}
+"""The limits of the settings of `random_colors`, by name."""
+
 _Image = UInt8[np.ndarray, "h w 3"]
 
 # ITU-R 601 luma, in PIL's 16-bit fixed point.

@@ -13,7 +13,6 @@ label files:
 import functools
 import os
 import re
-import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from wsss_jax import console
 from wsss_jax.data.columns import Positions
 from wsss_jax.data.formats.id_lists import image_id
 from wsss_jax.data.formats.label_columns import ID_NAMES, letters
@@ -158,7 +158,7 @@ def select(
         )
     if unknown and every is not None and source.suffix.lower() in TABLES:
         shown = first([repr(key) for key in unknown])
-        print(f"note: {len(unknown)} labels in {source} name no image: {shown}", file=sys.stderr)
+        console.note(f"{len(unknown)} labels in {source} name no image: {shown}")
     return np.stack([found[name] for name in ids])
 
 
@@ -239,7 +239,7 @@ def _read_table(
     known = Classes(classes)
     table = read_label_table(path, classes, is_image)
     if table.ignored:
-        print(f"note: not read of {path}: {first(table.ignored)}", file=sys.stderr)
+        console.note(f"not read of {path}: {first(table.ignored)}")
     if table.columns:
         _check_columns(path, table.columns, known, classes)
     labels: dict[str, Label] = {}

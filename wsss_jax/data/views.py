@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
 from wsss_jax.data.augment import resize_image, resize_mask
-from wsss_jax.data.color import random_colors
-from wsss_jax.data.limits import COLORS, check_limits, check_range
+from wsss_jax.data.color import LIMITS, random_colors
 from wsss_jax.settings import Settings
+from wsss_jax.settings.limits import check_limits, check_range
 
 _Image = UInt8[np.ndarray, "h w 3"]
 
@@ -50,15 +50,14 @@ class StrongView(Settings):
         Raises:
           UserError: a value is out of its range.
         """
-        check_limits(self, **COLORS, blur_p=(0.0, 1.0))
+        check_limits(self, **LIMITS, blur_p=(0, 1))
         check_range(self, "blur_sigma")
 
     def __call__(
         self, part: _Image, sample: UInt8[np.ndarray, "hh ww 3"], rng: np.random.Generator
     ) -> _Image:
         """Returns a view of a part of an image; `sample` is `augment.sampled` of the image."""
-        colors = {name: getattr(self, name) for name in COLORS}
-        part = random_colors(part, sample, rng, **colors)
+        part = random_colors(part, sample, rng, **{name: getattr(self, name) for name in LIMITS})
         if rng.random() < self.blur_p:
             sigma = rng.uniform(*self.blur_sigma)
             part = cv2.GaussianBlur(part, (0, 0), sigma)  # pyright: ignore[reportAssignmentType]

@@ -8,6 +8,7 @@ between processes. Only the mean-field updates can also run elsewhere, see `Mean
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import cv2
@@ -17,6 +18,7 @@ from jaxtyping import Float32, Integer, UInt8
 from wsss_jax.errors import UserError
 from wsss_jax.host.lattice import NormalizedKernel
 from wsss_jax.settings import Settings
+from wsss_jax.settings.limits import check_limits
 
 Number = float | int
 Gaussian = tuple[Number, Number]
@@ -65,8 +67,7 @@ class CrfSettings(Settings):
                 "expected CRF widths above 0 and weights of at least 0, found gaussian"
                 f" {self.gaussian} and bilateral {self.bilateral}: change them"
             )
-        if self.iterations < 0:
-            raise UserError(f"expected iterations of at least 0, found {self.iterations}: raise it")
+        check_limits(self, iterations=(0, math.inf))
 
     def resized(self, scale: float) -> "CrfSettings":
         """Returns the settings for an image that is resized by `scale`."""

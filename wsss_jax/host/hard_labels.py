@@ -17,6 +17,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
 from wsss_jax.host.cam_crf import CamTask
 from wsss_jax.host.dense_crf import (
+    IRN,
     CrfSettings,
     HostMeanField,
     MakeMeanField,
@@ -38,7 +39,7 @@ class HardLabels(CrfSettings):
     foreground: float = 0.3
     background: float = 0.05
     confidence: float = 0.7
-    bilateral: tuple[float, float, float] = (50.0, 5.0, 10.0)
+    bilateral: tuple[float, float, float] = IRN.bilateral
 
     def __post_init__(self) -> None:
         """Checks the values.

@@ -27,6 +27,7 @@ from wsss_jax.models.base import Backbone
 from wsss_jax.ops.buckets import Batch, Plan, Size, Sizes, choose_buckets, place
 from wsss_jax.ops.sharding import sharded
 from wsss_jax.settings import Settings
+from wsss_jax.settings.limits import check_limits
 
 _PROGRAM_PIXELS = 2_000_000
 """The pixels that a network runs through while one of its programs is compiled.
@@ -62,11 +63,8 @@ class PaddedShapes(Settings):
           UserError: one of them leaves nothing.
         """
         super().__post_init__()
-        for name in ("max_pixels", "max_buckets", "batch_pixels"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"expected {name} of at least 1, found {getattr(self, name)}: raise it"
-                )
+        names = ("max_pixels", "max_buckets", "batch_pixels")
+        check_limits(self, **dict.fromkeys(names, (1, math.inf)))
 
     def scaled(self, size: Size, scale: float = 1.0) -> Size:
         """Returns (height, width) at a scale: rounded, at least 1, and at most `max_pixels`."""

@@ -4,7 +4,6 @@ Images are run in a few padded shapes, as in `wsss_jax.inference.multi_scale`.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -29,6 +28,7 @@ from wsss_jax.ops.pair_affinity import boundary_affinity
 from wsss_jax.ops.path_index import pair_offsets, paths
 from wsss_jax.ops.random_walk import random_walk
 from wsss_jax.ops.sharding import sharded
+from wsss_jax.settings.limits import check_limits, check_positive
 
 ASSUMED_LABELS = 4
 """The labels of most batches: the background and up to three classes."""
@@ -63,10 +63,7 @@ class WalkSettings(PaddedShapes):
           UserError: a value is out of its range.
         """
         super().__post_init__()
-        for name in ("beta", "threshold"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise UserError(f"expected {name} above 0, found {value}: change it")
+        check_positive(self, "beta", "threshold")
         if self.network == "boundary" and self.threshold >= 1:
             raise UserError(
                 f"expected threshold below 1, the strongest score, found {self.threshold}: lower it"
@@ -76,8 +73,7 @@ class WalkSettings(PaddedShapes):
                 "expected background from 0 to below 1, and 0 for a walk with boundaries (it has"
                 f" threshold), found {self.background}: change it"
             )
-        if not 0 <= self.steps <= 1 << 16:
-            raise UserError(f"expected steps in 0…65536, found {self.steps}: change it")
+        check_limits(self, steps=(0, 1 << 16))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ class activation maps along the affinities.
 """
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import flax.linen as nn
@@ -16,10 +17,11 @@ from wsss_jax.errors import UserError
 from wsss_jax.losses.pair_affinity import pair_losses
 from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
-from wsss_jax.models.layers import Conv, GroupNorm, downsample_valid
+from wsss_jax.models.layers import HE, XAVIER_4, Conv, GroupNorm, downsample_valid
 from wsss_jax.models.taps import map_size, to_stride
 from wsss_jax.ops.pair_affinity import feature_affinity, pair_mask
 from wsss_jax.ops.resize import valid_size
+from wsss_jax.settings.limits import check_limits
 
 
 class AffinityNetwork(nn.Module):
@@ -52,19 +54,17 @@ class AffinityNetwork(nn.Module):
         taps = self.backbone(x, valid, train=train)
         strides = self.backbone.tap_strides
         size = map_size((x.shape[1], x.shape[2]), self.map_stride)
-        he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-        wide = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")  # xavier with gain 4
         names = ("f8_3", "conv4"), ("f8_4", "conv5"), ("f8_5", "conv6")
         parts = []
         for number, ((name, tap), width) in enumerate(zip(names, self.dims[:3], strict=True)):
-            side = Conv(width, 1, kernel_init=he, dtype=dtype, name=name)(taps[tap])
+            side = Conv(width, 1, kernel_init=HE, dtype=dtype, name=name)(taps[tap])
             if self.groups:
                 norm = GroupNorm(self.groups[number], name=name.replace("f8", "gn8"))
                 side = norm(side, downsample_valid(valid, strides[tap]))
             # Resizing comes after the 1×1 layer, which commutes with it and has fewer channels.
             side = to_stride(side, strides[tap], self.map_stride, size, valid)
             parts.append(nn.elu(side))
-        joint = Conv(self.dims[3], 1, kernel_init=wide, dtype=dtype, name="f9")
+        joint = Conv(self.dims[3], 1, kernel_init=XAVIER_4, dtype=dtype, name="f9")
         return nn.elu(joint(jnp.concatenate(parts, axis=-1)).astype(jnp.float32))
 
 
@@ -103,8 +103,7 @@ class Affinity(Method):
                 f"expected no groups or three that divide dims ({self.dims}), found"
                 f" {tuple(self.groups)}: change them"
             )
-        if self.map_stride < 1:
-            raise UserError(f"expected map_stride of at least 1, found {self.map_stride}: raise it")
+        check_limits(self, map_stride=(1, math.inf))
 
     def batch_spec(self) -> BatchSpec:
         """Asks for the classes of the features' pixels, where they are known."""

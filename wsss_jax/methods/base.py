@@ -6,6 +6,7 @@ subclass of `Method`, whose fields are its settings.
 
 import abc
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
@@ -19,7 +20,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 from wsss_jax.data.batch_spec import BatchSpec
 from wsss_jax.errors import UserError
 from wsss_jax.models.base import Backbone
-from wsss_jax.settings import Settings, supplied
+from wsss_jax.settings import Settings, name_of, supplied
+from wsss_jax.settings.limits import check_limits, check_shares
 from wsss_jax.types import Batch, ParamRule
 
 
@@ -89,27 +91,35 @@ class Method(Settings, abc.ABC):
     outputs: ClassVar[tuple[str, ...]] = ("cam",)
     """The names of the arrays that `predict` returns."""
 
+    trains_batch_norm: ClassVar[bool] = False
+    """Whether `loss` updates the statistics of the backbone's batch norm, which the setting
+    ``bn_momentum`` of a backbone asks for."""
+
     num_classes: int = supplied(default=0)
     backbone: Backbone
     head_lr: float = 10.0
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        """Checks the rates, including those of dropout in the backbone and the head.
+        """Checks the rates, including those of dropout and batch norm in the backbone and the head.
 
         Raises:
-          UserError: one of them is out of its range.
+          UserError: one of them is out of its range, or the batch norm of the backbone should be
+            trained but the method keeps it frozen.
         """
         super().__post_init__()
-        if self.head_lr < 0:
-            raise UserError(f"expected head_lr of 0 or more, found {self.head_lr:g}: change it")
+        check_limits(self, head_lr=(0, math.inf))
         for part in (self, *(getattr(self, field.name) for field in dataclasses.fields(self))):
-            rates = getattr(part, "dropout", ())
-            for rate in rates if isinstance(rates, tuple) else (rates,):
-                if not 0 <= rate < 1:
-                    raise UserError(
-                        f"expected dropout of 0 or more and below 1, found {rate:g}: change it"
-                    )
+            if hasattr(part, "dropout"):
+                check_shares(part, "dropout")
+            if hasattr(part, "bn_momentum"):
+                check_limits(part, bn_momentum=(0, 1))
+        momentum = getattr(self.backbone, "bn_momentum", 0)
+        if momentum and not self.trains_batch_norm:
+            raise UserError(
+                f"expected bn_momentum of 0 in the backbone, whose batch norm {name_of(type(self))}"
+                f" keeps frozen, found {momentum}: change it"
+            )
 
     def batch_spec(self) -> BatchSpec:
         """Returns what a batch has besides images and image-level labels, by default nothing."""

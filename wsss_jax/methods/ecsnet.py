@@ -7,6 +7,7 @@ field here.
 """
 
 import dataclasses
+import math
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -26,6 +27,7 @@ from wsss_jax.ops import erasing
 from wsss_jax.ops.max_norm import max_norm, min_max_norm, with_background
 from wsss_jax.ops.pixel_correlation import pixel_correlation
 from wsss_jax.ops.reliable_labels import reliable_labels
+from wsss_jax.settings.limits import check_limits, check_positive
 
 _ABSENT = -1e4
 """The logit of a class that the image does not show, which makes its probability exactly zero."""
@@ -178,9 +180,9 @@ class EcsNet(Method):
           UserError: a value is out of its range.
         """
         super().__post_init__()
-        for name in ("fill_sigma", "erase_threshold", "temperature"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"expected {name} above 0, found {getattr(self, name)}: raise it")
+        check_positive(self, "fill_sigma", "erase_threshold", "temperature", "dims", "dilations")
+        none_or_more = dict.fromkeys(("label_weight", "erased_weight", "map_stride"), (0, math.inf))
+        check_limits(self, **none_or_more)
         if self.tau_bg > self.tau_fg:
             raise UserError(
                 f"expected tau_bg <= tau_fg, found {self.tau_bg} and {self.tau_fg}: lower tau_bg"

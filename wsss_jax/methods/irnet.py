@@ -5,6 +5,7 @@ boundaries then spreads class activation maps over whole objects.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from wsss_jax.models.base import Backbone
 from wsss_jax.models.boundary_heads import TAPS, BoundaryHead, DisplacementHead
 from wsss_jax.models.taps import map_size
 from wsss_jax.ops.resize import valid_size
+from wsss_jax.settings.limits import check_limits
 from wsss_jax.types import ParamRule
 
 _IGNORE = 255
@@ -88,11 +90,11 @@ class IrNet(Method):
         """Checks the values.
 
         Raises:
-          UserError: the radius leaves no pair, or the backbone's strides do not fit together.
+          UserError: a value is out of its range (a radius of 1 leaves no pair), or the backbone's
+            strides do not fit together.
         """
         super().__post_init__()
-        if self.radius < 2:
-            raise UserError(f"expected a radius of at least 2, found {self.radius}: raise it")
+        check_limits(self, radius=(2, math.inf), canvas=(0, math.inf), edge_lr=(0, math.inf))
         strides = self.backbone.tap_strides
         if any(strides[tap] % strides["conv3"] for tap in TAPS if tap in strides):
             raise UserError(

@@ -6,6 +6,7 @@ and its maps at several scales toward the teacher's maps (multi-scale attention,
 """
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv
 from wsss_jax.ops import prototypes as proto
 from wsss_jax.ops.resize import resize_bilinear, resize_planes, scaled_size
+from wsss_jax.settings.limits import check_limits, check_positive, check_shares
 
 
 class PssNetwork(nn.Module):
@@ -99,12 +101,19 @@ class Pss(Method):
     head_lr: float = 1.0
 
     def __post_init__(self) -> None:
-        """Checks the scales.
+        """Checks the values.
 
         Raises:
-          UserError: there is no scale 1.
+          UserError: a value is out of its range, or the teacher has no scale 1 or one twice.
         """
         super().__post_init__()
+        check_limits(self, **dict.fromkeys(("features", "region_stride"), (1, math.inf)))
+        weights = ("rcm_weight", "mam_weight", "memory")
+        check_limits(self, **dict.fromkeys(weights, (0, math.inf)))
+        check_positive(self, "temperature", "mask_scales", "map_scales")
+        check_shares(self, "decay")
+        if len(set(self.mask_scales)) < len(self.mask_scales):
+            raise UserError(f"expected mask_scales, each once, found {self.mask_scales}: change it")
         if 1.0 not in self.mask_scales:
             raise UserError(f"expected 1.0 in mask_scales, found {self.mask_scales}: add it")
 

@@ -7,6 +7,7 @@ other. The copy may also be flipped, rotated or translated.
 
 import dataclasses
 import functools
+import math
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -26,6 +27,7 @@ from wsss_jax.ops import transforms
 from wsss_jax.ops.max_norm import min_max_norm, winner_only, with_background
 from wsss_jax.ops.pixel_correlation import pixel_correlation, pixel_correlation_input
 from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, scaled_size
+from wsss_jax.settings.limits import check_limits, check_positive
 
 
 class SeamNetwork(nn.Module):
@@ -128,12 +130,15 @@ class Seam(Method):
     map_stride: int = 0
 
     def __post_init__(self) -> None:
-        """Checks the transform.
+        """Checks the values.
 
         Raises:
-          UserError: a transform is unknown or named twice.
+          UserError: a value is out of its range, or a transform is unknown or named twice.
         """
         super().__post_init__()
+        check_positive(self, "small_scale", "topk", "dims")
+        numbers = ("max_rotation", "max_translation", "er_weight", "ecr_weight", "map_stride")
+        check_limits(self, topk=(0, 1), **dict.fromkeys(numbers, (0, math.inf)))
         kinds = self.transform.split("_")
         known = ("rescale", *transforms.KINDS)
         if len(set(kinds)) < len(kinds) or not set(kinds) <= set(known):

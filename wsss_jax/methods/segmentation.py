@@ -7,6 +7,7 @@ labels, which are right.
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -19,13 +20,13 @@ from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
 from wsss_jax import losses
 from wsss_jax.data.batch_spec import BatchSpec
-from wsss_jax.errors import UserError
 from wsss_jax.methods.base import Aux, Method, Step, ema_update
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.heads.base import Head
 from wsss_jax.models.heads.large_fov import LargeFov
 from wsss_jax.models.heads.presence import Presence
 from wsss_jax.ops.resize import resize_bilinear, scaled_size
+from wsss_jax.settings.limits import check_limits, check_positive, check_shares
 
 _DEEPLAB_V1 = {
     "conv_fov": "head.layer_0.conv.",
@@ -93,6 +94,7 @@ class Segmentation(Method):
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    trains_batch_norm: ClassVar[bool] = True
 
     head: Head = dataclasses.field(default_factory=LargeFov)
     loss_scales: tuple[float, ...] = ()
@@ -104,15 +106,12 @@ class Segmentation(Method):
         """Checks the values.
 
         Raises:
-          UserError: a weight is negative, or `ema` is not a share.
+          UserError: a weight is negative, a scale is not above 0, or `ema` is not a share.
         """
         super().__post_init__()
-        if self.presence_weight < 0:
-            raise UserError(
-                f"expected presence_weight of 0 or more, found {self.presence_weight}: change it"
-            )
-        if not 0 <= self.ema < 1:
-            raise UserError(f"expected ema from 0 to below 1, found {self.ema}: change it")
+        check_limits(self, presence_weight=(0, math.inf))
+        check_positive(self, "loss_scales")
+        check_shares(self, "ema")
 
     def batch_spec(self) -> BatchSpec:
         """Asks for masks."""

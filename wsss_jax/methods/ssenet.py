@@ -6,6 +6,7 @@ of the image at the smaller size.
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from wsss_jax.losses.present_classes import on_present_classes
 from wsss_jax.methods.cam import Cam
 from wsss_jax.ops.max_norm import max_norm
 from wsss_jax.ops.resize import resize_bilinear, resize_planes, resized_mean, scaled_size
+from wsss_jax.settings.limits import check_limits, check_positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,16 @@ class SseNet(Cam):
 
     small_scale: float = 0.3
     ser_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+          UserError: a value is out of its range.
+        """
+        super().__post_init__()
+        check_positive(self, "small_scale")
+        check_limits(self, ser_weight=(0, math.inf))
 
     def objective(
         self,

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from wsss_jax.errors import UserError
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import Conv, Dtype, GroupNorm, downsample_valid, mask_features
 
@@ -42,6 +43,19 @@ class Tiny(Backbone):
 
     pixel_mean: ClassVar[tuple[float, float, float]] = (127.5, 127.5, 127.5)
     pixel_std: ClassVar[tuple[float, float, float]] = (64.0, 64.0, 64.0)
+
+    def __post_init__(self) -> None:
+        """Checks the width.
+
+        Raises:
+          UserError: the groups of the group norms do not divide it.
+        """
+        if self.width < 1 or self.width % GroupNorm.groups:
+            raise UserError(
+                f"expected a width of {GroupNorm.groups}, {2 * GroupNorm.groups}, ..., found"
+                f" {self.width}: change it"
+            )
+        super().__post_init__()
 
     @property
     def tap_strides(self) -> Mapping[str, int]:

@@ -25,6 +25,7 @@ from wsss_jax.models.torch_names import torch_name
 from wsss_jax.models.transformer import Activation, Block, layer_norm
 from wsss_jax.models.transformer_names import timm_arrays
 from wsss_jax.ops.resize import resize_bilinear, valid_size
+from wsss_jax.settings.limits import check_limits, check_positive, check_shares
 from wsss_jax.types import ParamRule
 
 _EMBEDDINGS = "(cls_token|dist_token|reg_token|pos_embed|patch_embed_proj|norm_pre)"
@@ -95,12 +96,11 @@ class Vit(Backbone):
         Raises:
           UserError: the network cannot have them.
         """
-        least = dict(patch=1, width=1, depth=1, head_width=1, pretrain_size=1)
-        for name, smallest in {**least, "registers": 0, "embedding": 0}.items():
-            if getattr(self, name) < smallest:
-                raise UserError(
-                    f"expected {name} of {smallest} or more, found {getattr(self, name)}: change it"
-                )
+        sizes = ("patch", "width", "depth", "head_width", "pretrain_size")
+        check_limits(self, **dict.fromkeys(sizes, (1, math.inf)))
+        check_limits(self, **dict.fromkeys(("registers", "embedding"), (0, math.inf)))
+        check_positive(self, "layer_decay")
+        check_shares(self, "drop_path")
         if self.width % self.head_width:
             raise UserError(
                 f"expected width to be a multiple of head_width ({self.head_width}), found"
@@ -119,10 +119,6 @@ class Vit(Backbone):
             raise UserError(
                 f"expected frozen_blocks from 0 to the depth ({self.depth}), found"
                 f" {self.frozen_blocks}: change it"
-            )
-        if not 0 <= self.drop_path < 1:
-            raise UserError(
-                f"expected drop_path of 0 or more and below 1, found {self.drop_path:g}: change it"
             )
         super().__post_init__()
 

@@ -1,11 +1,11 @@
 """Lets the learning rates of a recipe follow the batch sizes of the command line."""
 
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from wsss_jax import console
 from wsss_jax.pipeline.overrides import overridden
 
 _POWERS = {"sgd": 1.0, "adamw": 0.5}
@@ -51,9 +51,8 @@ def follow_batches(config: ConfigDict, before: Mapping[str, int], overrides: Ite
             optimizer.lr = rate * factor
             optimizer.end_value = optimizer.end_value * factor
         root = "" if power == 1 else " (by the root)"
-        print(
-            f"note: {key}.lr is {optimizer.lr:g} in place of the recipe's {rate:g}, because it"
+        console.note(
+            f"{key}.lr is {optimizer.lr:g} in place of the recipe's {rate:g}, because it"
             f" follows {name}.batch_size, which is {size} in place of {old}{root}:"
-            f" --config.{key}.lr sets another rate",
-            file=sys.stderr,
+            f" --config.{key}.lr sets another rate"
         )

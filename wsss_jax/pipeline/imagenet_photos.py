@@ -6,15 +6,14 @@ is trained, so masks cover the telling parts of objects rather than all of them.
 """
 
 import functools
-import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wsss_jax import console
 from wsss_jax.data.photographs import Photographs, open_photographs
 from wsss_jax.files import remove_unfinished
 from wsss_jax.host.dense_crf import PSA, memory
@@ -31,7 +30,7 @@ from wsss_jax.models.efficientnet_lite import EfficientNetLite
 from wsss_jax.ops.buckets import Batch
 from wsss_jax.pipeline.photo_folder import run_all, take_up, tell_of_large, write_scores
 from wsss_jax.stages.per_image import ImageWork
-from wsss_jax.weights import imagenet_names
+from wsss_jax.weights import checkpoint, imagenet_names
 from wsss_jax.weights.catalogue import resolve
 from wsss_jax.weights.imagenet import CLASSES, ImageNetClassifier, load_classifier
 
@@ -73,7 +72,7 @@ def segment_imagenet(
         remove_unfinished(out)
     source, damaged = open_photographs(images, names, out)
     made_with = {
-        "network": hashlib.sha256(weights.read_bytes()).hexdigest()[:16],
+        "network": checkpoint.digest(weights)[:16],
         "settings": {"crf": crf, "threshold": THRESHOLD, "stride": _STRIDE, "pixels": _PIXELS},
         "classes": ("background", *(one.name for one in wanted)),
     }
@@ -139,10 +138,9 @@ def _told(source: Photographs, out: Path, asked: bool) -> Iterator[str]:
         chosen = {c: one["probability"] for c, one in scores["classes"].items()}
         yield f"{name}: {_listed(chosen)}"
         if asked and max(chosen.values()) < _UNLIKELY:
-            print(
-                f"note: {name} hardly shows what was asked for; most probable are"
-                f" {_listed(scores['most_probable'])}",
-                file=sys.stderr,
+            console.note(
+                f"{name} hardly shows what was asked for; most probable are"
+                f" {_listed(scores['most_probable'])}"
             )
 
 

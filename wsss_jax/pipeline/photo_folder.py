@@ -1,10 +1,8 @@
 """Segments photographs with the network that a run has trained."""
 
 import functools
-import hashlib
 import itertools
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from wsss_jax import console
 from wsss_jax.data.formats.coco_polygons import Region, regions, write_polygons
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.known_classes import multi_hot
@@ -27,6 +26,7 @@ from wsss_jax.settings import to_config
 from wsss_jax.stages.per_image import ImageWork, run_on_images
 from wsss_jax.stages.predict import Predict
 from wsss_jax.viz.labeled import labeled_mask
+from wsss_jax.weights import checkpoint
 
 RECORD = PREDICTED[0]
 _FIELDS = {"network": str, "settings": dict, "classes": list[str], "images": dict}
@@ -72,11 +72,10 @@ def segment(
     label = multi_hot(labels, network.classes, "correct --labels") if labels else None
     source, damaged = open_photographs(images, network.classes, out, label)
     tell_of_large(source, network.settings.max_pixels)
-    weights = (network.checkpoint / "weights.npz").read_bytes()
     not_of_masks = {Predict.key, "needs", "split", *Predict.no_effect}
     settings = to_config(network.settings).to_dict()
     made_with = {
-        "network": hashlib.sha256(weights).hexdigest()[:16],
+        "network": checkpoint.digest(network.checkpoint / "weights.npz")[:16],
         "settings": {k: v for k, v in settings.items() if k not in not_of_masks},
         "classes": ("background", *network.classes),
     }
@@ -106,11 +105,10 @@ def tell_of_large(source: Photographs, most: int) -> None:
         if height * width > most
     ]
     if large:
-        print(
-            f"note: {len(large)} photographs have more than {most / 1e6:g} megapixels"
+        console.note(
+            f"{len(large)} photographs have more than {most / 1e6:g} megapixels"
             f" ({first(large, 3)}): the network sees smaller copies of them, which bounds the"
-            " memory; their masks have full size",
-            file=sys.stderr,
+            " memory; their masks have full size"
         )
 
 

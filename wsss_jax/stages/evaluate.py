@@ -15,7 +15,7 @@ from wsss_jax.data.formats.crf_files import read_crf_mask
 from wsss_jax.data.images import decode_mask
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
-from wsss_jax.files import check_all_found
+from wsss_jax.files import check_files
 from wsss_jax.scoring import score_files
 from wsss_jax.scoring.confusion import Protocol, class_scores, image_miou
 from wsss_jax.scoring.image_scores import ImageScores, image_scores
@@ -85,12 +85,17 @@ class Evaluate(Stage):
             chosen_alpha(self.alpha, pred.name)
             expect_alpha(needs, "pred", self.alpha)
         if "cams/" in pred.stage.outputs:
-            for setting in (self.threshold, *self.compare.values()):
+            _need_of(self.threshold, needs)
+            for setting in self.compare.values():
+                _refuse_choice(setting)
                 _need_of(setting, needs)
 
     def check_data(self, ctx: Context) -> None:
-        """Refuses more classes than masks can hold; see `Stage`."""
-        check_mask_classes(len(ctx.source(self.split).classes))
+        """Refuses more classes than masks can hold, and to hold all images out; see `Stage`."""
+        source = ctx.source(self.split)
+        check_mask_classes(len(source.classes))
+        if self.threshold == "held_out":
+            _check_held_out(self.held_out_images, len(source))
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.
@@ -217,8 +222,7 @@ def _score(
 
 def _mask_scorer(folder: Path, source: Source, lenient: bool) -> ScoreOne:
     masks, sure = folder / "masks", folder / CONFIDENCE_FOLDER
-    missing = [name for name in source.ids if not (masks / f"{name}.png").is_file()]
-    check_all_found("mask (.png)", missing, len(source.ids), masks)
+    check_files("mask (.png)", masks, source.ids, ".png")
     known = sure.is_dir()
 
     def score_one(position: int, thresholds: Sequence[float]) -> score_files.Counts:
@@ -230,8 +234,7 @@ def _mask_scorer(folder: Path, source: Source, lenient: bool) -> ScoreOne:
 
 
 def _crf_scorer(folder: Path, source: Source, alpha: float) -> ScoreOne:
-    missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
-    check_all_found("CRF result", missing, len(source.ids), folder)
+    check_files("CRF result", folder, source.ids, ".npz")
 
     def score_one(position: int, thresholds: Sequence[float]) -> score_files.Counts:
         path, true = folder / f"{source.ids[position]}.npz", _truth(source, position)
@@ -262,10 +265,16 @@ def _truth(source: Source, position: int) -> UInt8[np.ndarray, "h w"]:
 
 
 def _fixed(setting: float | str, inputs: Mapping[str, Path]) -> float:
+    _refuse_choice(setting)
     value = _parse_choice(setting, inputs).value
-    if value is None:
-        raise UserError(f"expected numbers or from:NEED in compare, found {setting!r}: change it")
+    assert value is not None
     return value
+
+
+def _refuse_choice(setting: float | str) -> None:
+    """Refuses a threshold of `compare` that would be chosen on the scored images."""
+    if setting in ("oracle", "held_out"):
+        raise UserError(f"expected numbers or from:NEED in compare, found {setting!r}: change it")
 
 
 def _parse_choice(setting: float | str, inputs: Mapping[str, Path]) -> _Choice:
@@ -290,13 +299,20 @@ def _need_of(setting: float | str, needs: Collection[str]) -> str | None:
     return need
 
 
+def _check_held_out(count: int, images: int) -> None:
+    if not 0 < count < images:
+        raise UserError(
+            f"expected held_out_images above 0 and below the {images} images of the split, found"
+            f" {count}: change it"
+        )
+
+
 def _split_off(
     positions: Int[np.ndarray, " n"], count: int, seed: int
 ) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]:
     """Returns `count` positions drawn with `seed`, and the others, both in the given order."""
     total = len(positions)
-    if not 0 < count < total:
-        raise UserError(f"expected held_out_images from 1 to {total - 1} of {total}, found {count}")
+    _check_held_out(count, total)
     drawn = np.zeros(total, bool)
     drawn[np.random.default_rng(seed).choice(total, count, replace=False)] = True
     return positions[drawn], positions[~drawn]

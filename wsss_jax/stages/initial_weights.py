@@ -1,16 +1,22 @@
-"""Refuses initial weights of another network before any stage runs."""
+"""The weights with which a training starts: those of another network are refused beforehand."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import traverse_util
+from jaxtyping import PyTree
 
 from wsss_jax.errors import UserError
 from wsss_jax.methods.base import Method
-from wsss_jax.methods.variables import variable_shapes
+from wsss_jax.methods.variables import init_variables, variable_shapes
 from wsss_jax.settings import key_of, name_of, settings_of
-from wsss_jax.weights.npz import matched
+from wsss_jax.stages.base import Context
+from wsss_jax.weights import catalogue, checkpoint
+from wsss_jax.weights.import_weights import import_backbone
+from wsss_jax.weights.npz import load_weights, matched
 
 
 def expect_same_network(need: str, found: str, theirs: Method, mine: Method) -> None:
@@ -46,6 +52,41 @@ def expect_same_network(need: str, found: str, theirs: Method, mine: Method) -> 
         f" {here}, found {found}, with {there}: change {' or '.join(changed)} in one of the two, or"
         " name another stage"
     )
+
+
+def initial_variables(
+    method: Method, ctx: Context, init_weights: str, inputs: Mapping[str, Path]
+) -> tuple[PyTree, PyTree, list[dict[str, Any]]]:
+    """Returns parameters, other variables, and what is recorded about the files they are from.
+
+    What is not in these files is drawn by chance.
+
+    Args:
+      method: the method that is trained.
+      ctx: the context of the run.
+      init_weights: the file of the backbone's weights as a path or a name of the catalogue, or "".
+      inputs: the folders of the needed stages, of which ``init`` and ``backbone`` have weights.
+
+    Raises:
+      UserError: a file is missing, damaged or of another network.
+    """
+    params, variables = init_variables(method, ctx.seed)
+    starts: list[dict[str, Any]] = []
+    if init_weights:
+        path = catalogue.resolve(init_weights)
+        params, variables = import_backbone(
+            path, method.backbone, params, variables, ctx.log, starts.append
+        )
+        published = catalogue.find(init_weights)
+        starts[0]["catalogue"] = published.name if published else ""
+    for need, part in (("init", ""), ("backbone", "backbone")):
+        if need in inputs:
+            path = inputs[need] / "weights.npz"
+            params, variables = load_weights(path, params, variables, part, method.backbone)
+            sha256 = checkpoint.digest(path)
+            ctx.log(f"{part or 'all'} weights from stage {inputs[need].name}, sha256 {sha256[:16]}")
+            starts.append({"stage": inputs[need].name, "part": part, "sha256": sha256})
+    return params, variables, starts
 
 
 def _changed(theirs: Any, mine: Any, where: str) -> dict[str, tuple[Any, Any]]:

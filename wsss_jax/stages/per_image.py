@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -164,7 +163,7 @@ def run_on_images(
     else:
         workers = worker_count(work.processes, count)
         if count and (fitting := fitting_workers(workers, work.process_bytes)) < workers:
-            print(f"note: {fitting_note(fitting, workers, work.process_bytes)}", file=sys.stderr)
+            console.note(fitting_note(fitting, workers, work.process_bytes))
             workers = fitting
         finishers = process_pool(workers)
     made = 0

@@ -18,7 +18,7 @@ from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.data.source import Source
 from wsss_jax.data.threads import ahead, thread_count, thread_pool
 from wsss_jax.errors import UserError
-from wsss_jax.files import atomic_write, check_all_found, read_bytes
+from wsss_jax.files import atomic_write, check_files, read_bytes
 from wsss_jax.host.background import power_background
 from wsss_jax.scoring.confusion import IGNORE, strongest
 from wsss_jax.stages.base import Context, Needs, expect, refuse_unknown
@@ -266,8 +266,7 @@ def _cam_reader(folder: Path, source: Source, background: Background) -> _Reader
 
 def _crf_reader(folder: Path, source: Source, alpha: float) -> _Reader:
     """Does the same as `_cam_reader` for CRF results."""
-    missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
-    check_all_found("CRF result", missing, len(source.ids), folder)
+    check_files("CRF result", folder, source.ids, ".npz")
 
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         keys, q = read_crf(folder / f"{image_id}.npz", alpha, len(source.classes))

@@ -12,7 +12,7 @@ from wsss_jax.data.formats.voc_submission import (
 )
 from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.errors import UserError
-from wsss_jax.files import check_all_found, read_bytes
+from wsss_jax.files import check_files, read_bytes
 from wsss_jax.stages.base import Context, Stage
 
 
@@ -48,8 +48,7 @@ class Submit(Stage):
             return {}
         source = ctx.source(self.split)
         folder = inputs["pred"] / "masks"
-        missing = [name for name in source.ids if not (folder / f"{name}.png").is_file()]
-        check_all_found("mask (.png)", missing, len(source.ids), folder)
+        check_files("mask (.png)", folder, source.ids, ".png")
         num_classes = len(source.classes)
         sizes = dict(zip(source.ids, source.sizes, strict=True))
 

@@ -1,6 +1,7 @@
 """The stage that chooses the background threshold of activation maps without ground truth."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,8 +11,9 @@ import numpy as np
 from wsss_jax.data.formats.cam_files import CamFolder, image_and_cams
 from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError
-from wsss_jax.ops.contrast import color_separation
+from wsss_jax.host.contrast import color_separation
 from wsss_jax.scoring import score_files
+from wsss_jax.settings.limits import check_limits
 from wsss_jax.stages.base import Context, Stage
 
 _MANY_EMPTY = 0.1
@@ -43,8 +45,7 @@ class Threshold(Stage):
           UserError: there are none.
         """
         super().__post_init__()
-        if self.images < 1:
-            raise UserError(f"expected images of at least 1, found {self.images}: change it")
+        check_limits(self, images=(1, math.inf))
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
         """Runs the stage; see `Stage`.
@@ -85,6 +86,11 @@ class Threshold(Stage):
                 total += one
                 maps, empty = maps + count_one, empty + empty_one
                 progress.update()
+        if not maps:
+            raise UserError(
+                f"expected images with classes in the split {self.split}, found none among the"
+                f" {count} that were drawn: check the labels"
+            )
         if empty == maps:
             raise UserError(
                 f"expected maps with responses in {folder}, found all {maps} of {count} images"

@@ -1,7 +1,7 @@
 """Trains a method: ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and ``weights.npz``."""
 
 import dataclasses
-import hashlib
+import math
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import jax
 from jax.sharding import Mesh
-from jaxtyping import PyTree
 
 from wsss_jax.accelerators.programs import DeviceProgram
 from wsss_jax.data.affinity_labels import AffinityLabels
@@ -17,14 +16,13 @@ from wsss_jax.data.augment import Augment
 from wsss_jax.data.loader import check_batch_size, training_batches
 from wsss_jax.errors import UserError, nearest
 from wsss_jax.host.host_memory import keep_freed_memory
-from wsss_jax.methods.base import Method
 from wsss_jax.methods.checks import check_method
-from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import check_divisible, data_mesh, shardable
 from wsss_jax.settings import name_of
+from wsss_jax.settings.limits import check_limits
 from wsss_jax.stages.base import Context, Need, Needs, SplitSize, expect
 from wsss_jax.stages.crf import expect_alpha
-from wsss_jax.stages.initial_weights import expect_same_network
+from wsss_jax.stages.initial_weights import expect_same_network, initial_variables
 from wsss_jax.stages.network import ASSUMED_CLASSES, NetworkStage
 from wsss_jax.training.checkpoints import Checkpoints
 from wsss_jax.training.compilations import Compilations, compilations
@@ -44,8 +42,8 @@ from wsss_jax.training.step import lower_train_step
 from wsss_jax.training.step_cost import describe_step
 from wsss_jax.training.targets import TargetSettings
 from wsss_jax.weights import catalogue
-from wsss_jax.weights.import_weights import check_backbone, import_backbone
-from wsss_jax.weights.npz import load_weights, save_weights
+from wsss_jax.weights.import_weights import check_backbone
+from wsss_jax.weights.npz import save_weights
 
 _NEEDS = ("init", "backbone", "masks", "labels")
 _FEW_STEPS, _ENOUGH_STEPS = 100, 500
@@ -118,10 +116,8 @@ class Train(TargetSettings, NetworkStage):
           UserError: one of them makes no sense.
         """
         super().__post_init__()
-        for name in (*_POSITIVE, *_NOT_NEGATIVE):
-            least, found = int(name in _POSITIVE), getattr(self, name)
-            if found < least:
-                raise UserError(f"expected {name} of {least} or more, found {found}: change it")
+        check_limits(self, **dict.fromkeys(_POSITIVE, (1, math.inf)))
+        check_limits(self, **dict.fromkeys(_NOT_NEGATIVE, (0, math.inf)))
         keeping = [name for name, one in self.evaluators.items() if one.keep_best]
         if len(keeping) > 1:
             raise UserError(
@@ -300,7 +296,7 @@ class Train(TargetSettings, NetworkStage):
         mesh = data_mesh()
         check_divisible(self.batch_size, mesh)
         method = self.method_for(len(source.classes))
-        params, variables, starts = self._initial(method, ctx, inputs)
+        params, variables, starts = initial_variables(method, ctx, self.init_weights, inputs)
         trainable, frozen = split_frozen(params, assign_rules(params, method.param_rules()))
         counts = parameter_counts(trainable, frozen)
         parts = ", ".join(f"{part} {sum(both.values()):,}" for part, both in counts.items())
@@ -370,34 +366,6 @@ class Train(TargetSettings, NetworkStage):
             "images": len(source),
             "classes": list(source.classes),
         }
-
-    def _initial(
-        self, method: Method, ctx: Context, inputs: Mapping[str, Path]
-    ) -> tuple[PyTree, PyTree, list[dict[str, Any]]]:
-        """Returns parameters, other variables, and what is recorded about the files they are from.
-
-        What is not in these files is drawn by chance.
-        """
-        params, variables = init_variables(method, ctx.seed)
-        starts: list[dict[str, Any]] = []
-        if self.init_weights:
-            path = self.locate("init_weights")
-            params, variables = import_backbone(
-                path, method.backbone, params, variables, ctx.log, starts.append
-            )
-            published = catalogue.find(self.init_weights)
-            starts[0]["catalogue"] = published.name if published else ""
-        for need, part in (("init", ""), ("backbone", "backbone")):
-            if need in inputs:
-                path = inputs[need] / "weights.npz"
-                params, variables = load_weights(path, params, variables, part, method.backbone)
-                with path.open("rb") as file:
-                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                ctx.log(
-                    f"{part or 'all'} weights from stage {inputs[need].name}, sha256 {sha256[:16]}"
-                )
-                starts.append({"stage": inputs[need].name, "part": part, "sha256": sha256})
-        return params, variables, starts
 
     def _warn_of_few(self, ctx: Context, steps: int, images: int) -> list[str]:
         """Warns of a training that is too short to learn from ImageNet weights."""

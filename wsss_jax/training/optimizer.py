@@ -1,6 +1,7 @@
 """The optimizer with settings in optax's terms, parameter groups and frozen parameters."""
 
 import dataclasses
+import math
 import re
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from jaxtyping import PyTree
 
 from wsss_jax.errors import UserError
 from wsss_jax.settings import Settings
+from wsss_jax.settings.limits import check_limits, check_shares
 from wsss_jax.types import ParamRule
 
 FlatParams = dict[str, Any]
@@ -62,16 +64,10 @@ class OptimizerSettings(Settings):
         Raises:
           UserError: a value is out of its range, or has no effect on this optimizer.
         """
-        for name in ("lr", "weight_decay", "clip_norm", "power", "end_value", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise UserError(
-                    f"expected {name} of 0 or more, found {getattr(self, name):g}: change it"
-                )
-        for name in ("momentum", "b1", "b2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(
-                    f"expected {name} from 0 to below 1, found {getattr(self, name):g}: change it"
-                )
+        super().__post_init__()
+        numbers = ("lr", "eps", "weight_decay", "clip_norm", "power", "end_value", "warmup_steps")
+        check_limits(self, **dict.fromkeys(numbers, (0, math.inf)))
+        check_shares(self, "momentum", "b1", "b2")
         if self.name == "adamw" and (self.momentum or self.nesterov):
             raise UserError(
                 f"expected no momentum with adamw, found {self.momentum:g}: set momentum to 0, and"

@@ -11,7 +11,7 @@ from wsss_jax.data.loader import CropTarget
 from wsss_jax.data.mask_labels import GroundTruth, MaskLabels
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
-from wsss_jax.files import check_all_found
+from wsss_jax.files import check_files
 from wsss_jax.settings import Settings
 
 
@@ -89,20 +89,14 @@ class TargetSettings(Settings):
             targets["affinity_label"] = AffinityLabels(
                 folder, self.affinity_alphas, len(source.classes), spec.affinity_stride
             )
-            missing = [name for name in source.ids if not (folder / f"{name}.npz").is_file()]
-            check_all_found("CRF result", missing, len(source.ids), folder)
+            check_files("CRF result", folder, source.ids, ".npz")
         return targets
 
     def _stage_masks(self, source: Source, made: Path) -> MaskLabels:
         folder = made / "masks"
-        _check_pngs("mask", folder, source)
+        check_files("mask (.png)", folder, source.ids, ".png")
         if not self.least_confidence:
             return MaskLabels(folder, len(source.classes))
         sure = made / CONFIDENCE_FOLDER
-        _check_pngs("confidence", sure, source)
+        check_files("confidence (.png)", sure, source.ids, ".png")
         return MaskLabels(folder, len(source.classes), self.least_confidence, sure)
-
-
-def _check_pngs(what: str, folder: Path, source: Source) -> None:
-    missing = [name for name in source.ids if not (folder / f"{name}.png").is_file()]
-    check_all_found(f"{what} (.png)", missing, len(source.ids), folder)

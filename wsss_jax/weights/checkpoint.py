@@ -10,6 +10,7 @@ they are unwrapped, and `Checkpoint.notes` says how. Where there are several, `p
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ HEAD = re.compile(r"(head\w*|\w+_head|classifier\w*|fc\w*|f8_\d|f9|predictor|pro
 _WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".params")
 _INDEX = "model.safetensors.index.json"
 _LONGEST_NAME = 500
+_LARGE = 1 << 26
+"""Bytes of a file whose digest is kept. Reading them takes longer than a tick of a file's clock."""
+_DIGESTS: dict[tuple[int, ...], str] = {}
 _MOST_WRAPPERS = 8
 
 
@@ -207,8 +211,17 @@ def _sharded_sha256(index: Path, names: list[str]) -> str:
 
 
 def _sha256(path: Path) -> str:
+    """Returns the digest of a file; a large one is only read again when it has changed."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        state = os.fstat(file.fileno())
+        times = state.st_mtime_ns, state.st_ctime_ns
+        key = state.st_dev, state.st_ino, state.st_size, *times
+        if key in _DIGESTS:
+            return _DIGESTS[key]
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if state.st_size >= _LARGE:
+        _DIGESTS[key] = found
+    return found
 
 
 def _unwrapped(tree: Mapping[Any, Any], part: str) -> tuple[dict[str, Any], list[str]]:

@@ -1,9 +1,9 @@
 """Reads text files as spreadsheets and editors save them, whatever their encoding."""
 
 import re
-import sys
 from pathlib import Path
 
+from wsss_jax import console
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_bytes
 
@@ -52,7 +52,7 @@ def decoded(data: bytes, what: str, where: str) -> str:
             text = data.decode("cp1252")
         except UnicodeDecodeError:
             raise _unknown(what, where) from error
-        print(f"note: the text {where} is not UTF-8 and is read as Windows-1252", file=sys.stderr)
+        console.note(f"the text {where} is not UTF-8 and is read as Windows-1252")
     if _NO_TEXT.search(text):
         raise _no_text(what, where)
     return text

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 
 from wsss_jax.data.columns import Names
-from wsss_jax.data.limits import check_limits
 from wsss_jax.data.prepared import RecordBuilder
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.shapes import CLASSES, EDITION, SPLITS, render
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
+from wsss_jax.settings.limits import check_limits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

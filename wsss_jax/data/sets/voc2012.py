@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from wsss_jax import console
 from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import Photograph, decode_mask, decode_photograph, encode_mask
 from wsss_jax.data.labels import (
@@ -22,13 +22,13 @@ from wsss_jax.data.labels import (
     read_label_file,
     select,
 )
-from wsss_jax.data.limits import check_limits
 from wsss_jax.data.prepared import RecordBuilder, check_left_out
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.source import Record
 from wsss_jax.data.voc_folder import Listing, list_split
 from wsss_jax.errors import UserError, first
 from wsss_jax.files import read_bytes
+from wsss_jax.settings.limits import check_limits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class Voc2012(DataSettings):
         Raises:
           UserError: it is not from 0 to 1.
         """
-        check_limits(self, damaged_share=(0.0, 1.0))
+        check_limits(self, damaged_share=(0, 1))
 
     def builder(self, split: str) -> "Voc2012Wsss":
         """Returns the builder of `split` from the folder's lists alone; see `DataSettings`."""
@@ -222,9 +222,9 @@ class _Found:
             name for name, there in zip(listing.classes, self._in_labels, strict=True) if not there
         ]
         if absent:
-            _note(f"no image of {listing.split} has {first(absent)}")
+            console.note(f"no image of {listing.split} has {first(absent)}")
         if self._same and len(listing.ids) > 1:
-            _note(
+            console.note(
                 f"all images of {listing.split} have the same classes, so a classifier has nothing"
                 " to tell apart: add images without these classes"
             )
@@ -233,12 +233,12 @@ class _Found:
     def _tell_changes(self) -> None:
         split = self._listing.split
         if self._turned:
-            _note(
+            console.note(
                 f"{len(self._turned)} images of {split} are turned as their EXIF orientation says"
                 f" ({first(self._turned)}), so their masks must show them turned"
             )
         for bits, names in sorted(self._by_bits.items()):
-            _note(
+            console.note(
                 f"{len(names)} images of {split} have values of 16 bits and use {bits} of them"
                 f" ({first(names)}); they are divided by {1 << (bits - 8)}"
             )
@@ -273,11 +273,7 @@ def _tell_classes(listing: Listing, labels: Float[np.ndarray, "n c"]) -> None:
         return
     counts = zip(listing.classes, labels.sum(0).astype(int), strict=True)
     shown = first([f"{name} ({count})" for name, count in counts], 20)
-    _note(f"{len(listing.ids)} images of {listing.split} by class: {shown}")
-
-
-def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)
+    console.note(f"{len(listing.ids)} images of {listing.split} by class: {shown}")
 
 
 def _read_labels(listing: Listing) -> Float[np.ndarray, "n c"] | None:
@@ -300,7 +296,7 @@ def _read_labels(listing: Listing) -> Float[np.ndarray, "n c"] | None:
     if len(empty) == len(listing.ids) and listing.split != "test":
         raise _no_class(listing)
     if empty and listing.split != "test":
-        _note(
+        console.note(
             f"{len(empty)} of {len(listing.ids)} images of {listing.split} have no class in"
             f" {listing.labels} ({first(empty)}), so they count as background only"
         )

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.methods.base import Method
 from wsss_jax.settings import Settings
+from wsss_jax.settings.limits import check_limits
 
 Evaluate = Callable[[PyTree], dict[str, float]]
 """A function from the variables of a network (``params`` and the others) to figures by name."""
@@ -48,11 +50,8 @@ class Evaluator(Settings, abc.ABC):
         Raises:
           UserError: a number is negative, or the best weights are kept without evaluations.
         """
-        for name in ("every", "images"):
-            if getattr(self, name) < 0:
-                raise UserError(
-                    f"expected {name} of 0 or more, found {getattr(self, name)}: change it"
-                )
+        super().__post_init__()
+        check_limits(self, every=(0, math.inf), images=(0, math.inf))
         if self.keep_best and not self.every:
             raise UserError("expected every above 0 with keep_best, found 0: set every")
 
