@@ -189,6 +189,15 @@ def test_convert(stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert call("convert", stage.folder / "weights.npz", *of_run) == 0
     for name, array in load_file(tmp_path / "c.safetensors").items():
         np.testing.assert_array_equal(array, backbone[name])
+    # One of several networks in a file.
+    both = {f"student.{name}": -array for name, array in backbone.items()}
+    both |= {f"teacher.module.{name}": array for name, array in backbone.items()}
+    np.savez(source, **both)
+    of_part = ("--arch", "tiny,width=8", "--out", tmp_path / "d.safetensors")
+    assert "student.layer_2" in mistake(capsys, "convert", source, *of_part)
+    assert call("convert", source, *of_part, "--part", "teacher") == 0
+    for name, array in load_file(tmp_path / "d.safetensors").items():
+        np.testing.assert_array_equal(array, backbone[name])
     params, _ = variable_shapes(stage.method)
     loaded, _ = import_backbone(tmp_path / "b.npz", stage.method.backbone, params, {})
     kernel = loaded["backbone"]["layer_0"]["conv"]["kernel"]

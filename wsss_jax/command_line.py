@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from wsss_jax import __version__, console, interrupts
@@ -288,6 +289,20 @@ def _explained(error: OSError | RuntimeError) -> str:
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"cannot open {where or 'a file'}: {error.strerror}: raise the limit with ulimit -n"
     return f"cannot use {where}: {error.strerror}" if error.errno in _PLACE and where else ""
+
+
+def add_run_options(group: Any, required: bool = False) -> None:
+    """Adds the options that choose a network of a run and the settings with which it is applied."""
+    add = group.add_argument
+    add("--workdir", type=Path, required=required, metavar="DIR", help="the run that trained it")
+    add("--stage", default="", metavar="NAME", help="the stage that applies it (the last one)")
+    add(
+        "--scales",
+        type=numbers,
+        metavar="S,S",
+        help="factors of the image's size instead of those of the stage: 0.75,1,1.5",
+    )
+    add("--classes", default="", metavar="FILE", help="class names, for a run without them")
 
 
 def whole_number(text: str) -> int:

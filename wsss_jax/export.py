@@ -79,28 +79,19 @@ def _parser() -> Parser:
         examples=_EXAMPLES,
         goes_on=False,
     )
-    add = parser.add_argument_group("files").add_argument
-    add("--workdir", type=Path, required=True, metavar="DIR", help="the run that trained it")
-    add("--out", type=Path, required=True, metavar="FILE", help="the file to write, a zip archive")
+    command_line.add_run_options(parser.add_argument_group("network"), required=True)
     add = parser.add_argument_group("what the program does").add_argument
+    add("--out", type=Path, required=True, metavar="FILE", help="the file to write, a zip archive")
     add(
         "--maps",
         action="store_true",
         help="activation maps of given labels, by a stage of type infer_cam instead of predict",
-    )
-    add("--stage", default="", metavar="NAME", help="a stage of this type (the last one)")
-    add(
-        "--scales",
-        type=command_line.numbers,
-        metavar="S,S",
-        help="factors of the image's size instead of those of the stage: 0.75,1,1.5",
     )
     add(
         "--flip",
         action=argparse.BooleanOptionalAction,
         help="with or without flipped images, regardless of the stage",
     )
-    add("--classes", default="", metavar="FILE", help="class names, for a run without them")
     add(
         "--platforms",
         type=_platforms,

@@ -194,11 +194,9 @@ def _parser() -> Parser:
         metavar="PIXELS",
         help="write polygons.json (COCO), exact, or within so many pixels of the masks",
     )
-    add = parser.add_argument_group("network").add_argument
-    add("--workdir", type=Path, metavar="DIR", help="the run that trained it")
-    add("--stage", default="", metavar="NAME", help="a stage of type predict (the last one)")
-    add("--classes", default="", metavar="FILE", help="class names, for a run without them")
-    add(
+    network = parser.add_argument_group("network")
+    command_line.add_run_options(network)
+    network.add_argument(
         "--imagenet",
         nargs="?",
         const="",
@@ -213,12 +211,6 @@ def _parser() -> Parser:
         default=(),
         metavar="NAME,NAME",
         help="the only classes that masks may show",
-    )
-    add(
-        "--scales",
-        type=command_line.numbers,
-        metavar="S,S",
-        help="factors of the image's size instead of those of the stage: 0.75,1,1.5",
     )
     add(
         "--crf",

@@ -100,12 +100,18 @@ def _inspect_parser() -> Parser:
         goes_on=False,
     )
     add = parser.add_argument
-    add("file", metavar="FILE", help="a file of weights, a folder with one, or a published name")
+    _file(parser)
     add(
         "--arch", default="", metavar="NAME", help="a backbone to compare it with: resnet,depth=101"
     )
-    add("--part", default="", metavar="NAME", help="one of several networks in it, such as teacher")
     return parser
+
+
+def _file(parser: Parser) -> None:
+    """Adds the options that name weights."""
+    add = parser.add_argument
+    add("file", metavar="FILE", help="a file of weights, a folder with one, or a published name")
+    add("--part", default="", metavar="NAME", help="one of several networks in it, such as teacher")
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -168,8 +174,8 @@ def _convert_parser() -> Parser:
         examples=[_short("convert"), ("for JAX", "a.pth --arch tiny --names ours --out a.npz")],
         goes_on=False,
     )
+    _file(parser)
     add = parser.add_argument
-    add("file", metavar="FILE", help="a file of weights, a folder with one, or a published name")
     add("--arch", required=True, metavar="NAME", help="the backbone: resnet,depth=101")
     add("--out", type=Path, required=True, metavar="FILE", help="the file: .safetensors or .npz")
     add(
@@ -202,6 +208,7 @@ def _convert(options: argparse.Namespace) -> int:
         shapes,
         print,
         records.append,
+        options.part,
     )
     flat: dict[str, Any] = traverse_util.flatten_dict({"params": params, **others}, sep="/")
     arrays = {name: np.asarray(array) for name, array in flat.items()}

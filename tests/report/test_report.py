@@ -34,6 +34,7 @@ from wsss_jax.report.gallery import make_gallery, map_folders, shown_evaluation
 from wsss_jax.report.page import build_page
 from wsss_jax.report.picture import draw_picture
 from wsss_jax.stages.report import Report
+from wsss_jax.viz.sheet import Sheet
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +191,53 @@ def test_warnings_stand_on_top(tmp_path, monkeypatch):
     page = Page((tmp_path / "report.html").read_text())
     assert page.open == []
     assert f"Warning of train: {warnings[0]}." in " ".join("".join(page.text).split())
+
+
+def test_warnings_are_in_the_picture(made, monkeypatch):
+    """In lines that fit, below the figures."""
+    ctx, _, _ = made
+    found = collect(ctx.stages, ctx.config, ctx.workdir, "report")
+    before = Image.open(io.BytesIO(draw_picture(found, [], CLASSES)))
+    train, *others = found.stages
+    told: list[str] = []
+    text = Sheet.text
+
+    def drawn(
+        sheet: Sheet, left: float, base: float, words: str, *more: Any, **named: Any
+    ) -> float:
+        told.append(words)
+        return text(sheet, left, base, words, *more, **named)
+
+    monkeypatch.setattr(Sheet, "text", drawn)
+    for count, last in ((1, "word"), (9, "… The page has all warnings.")):
+        train = dataclasses.replace(train, metrics={"warnings": ["word " * 60] * count})
+        one = dataclasses.replace(found, stages=(train, *others))
+        told.clear()
+        after = Image.open(io.BytesIO(draw_picture(one, [], CLASSES)))
+        assert after.height > before.height
+        assert any(words.startswith("Warning of train: word") for words in told)
+        assert max(map(len, told)) <= 190 and any(words.endswith(last) for words in told)
+
+
+def test_classes_of_masks_without_scores(tmp_path):
+    ctx = make_run(tmp_path)
+    for name in ("eval_cam", "eval_masks"):
+        (tmp_path / name / "metrics.json").unlink()
+    shares = {"background": 0.7, CLASSES[0]: 0.25, CLASSES[1]: 0.05, "ignore": 0.0}
+    images = {"background": 8, CLASSES[0]: 1234, CLASSES[1]: 3, "ignore": 0}
+    metrics = {"images": 8, "class_shares": shares, "class_images": images}
+    write_json(tmp_path / "masks/metrics.json", metrics)
+    run_section(Report, ctx, ctx.config.report, {})
+    page = Page((tmp_path / "report.html").read_text())
+    assert page.open == []
+    texts = page.text
+    start = texts.index("Labeled")
+    rows = [text for text in texts[start:] if text.strip()]
+    first = rows.index(CLASSES[0])
+    assert rows[first : first + 4] == [CLASSES[0], "8", "1,234", "25.0"], "labeled, masks, pixels"
+    second = rows.index(CLASSES[1])
+    assert rows[second : second + 4] == [CLASSES[1], "4", "3", "5.0"]
+    assert "ignore" not in rows[first : second + 5]
 
 
 @pytest.mark.parametrize("lost", ["masks", "cam", "eval_cam", "eval_masks", "train"])

@@ -12,7 +12,9 @@ from ml_collections import ConfigDict
 from tests.reference.drawn_networks import CLASSES, Images, Trained, context
 from tests.reference.golden_weights import drawn_arrays
 from tests.toys.sections import run_section
+from wsss_jax.errors import UserError
 from wsss_jax.methods.variables import variable_shapes
+from wsss_jax.pipeline.record import _file_digest
 from wsss_jax.stages.train import Train
 from wsss_jax.training.optimizer import parameter_count
 
@@ -39,16 +41,31 @@ def test_results_say_what_matched(tmp_path: Path, capsys: pytest.CaptureFixture[
         augment=dict(augment, hue=0.0),
         num_threads=1,
     )
+    # A file of several networks is refused before the run, unless the setting names one.
+    both = {f"teacher.{name}": array for name, array in wrapped.items()}
+    both |= {f"student.{name}": -array for name, array in of_backbone.items()}
+    np.savez(tmp_path / "both.npz", **both)
+    recorded = [_file_digest(Train.from_config(section), "init_weights")]
+    for name in ("both.npz,part=student", "both.npz,part=teacher", "both.npz"):
+        start = Train.from_config(section | {"init_weights": str(tmp_path / name)})
+        recorded.append(_file_digest(start, "init_weights"))
+        if "part" in name:
+            start.check_files(CLASSES)
+        else:
+            with pytest.raises(UserError, match="unexpected"):
+                start.check_files(CLASSES)
+    assert len(set(recorded)) == 4, "another part is another start"
+    section["init_weights"] = f"{tmp_path / 'both.npz'},part=teacher"
     stage = context(tmp_path / "train", Images((40, 40), (33, 47), (48, 30)))
     metrics = run_section(Train, stage, ConfigDict(section), {"backbone": tmp_path / "before"})
 
     published, other = metrics["initial_weights"]
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = hashlib.sha256((tmp_path / "both.npz").read_bytes()).hexdigest()
     assert published == {
-        "file": "published.npz",
+        "file": "both.npz",
         "format": "npz",
         "sha256": digest,
-        "notes": ["removed the prefix module."],
+        "notes": ["removed the prefix teacher.", "removed the prefix module."],
         "matched": len(of_backbone),
         "resized": [],
         "missing": [],

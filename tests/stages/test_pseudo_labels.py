@@ -116,7 +116,7 @@ def test_flipping_the_maps_flips_the_mask(seed, kind):
 
 @dataclasses.dataclass(frozen=True)
 class NoImages:
-    """A source of which only ids and classes are asked."""
+    """A source of which only ids, classes and labels are asked."""
 
     ids: list[str]
     sizes: tuple[()] = ()
@@ -127,7 +127,8 @@ class NoImages:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        raise AssertionError("masks are made from the maps alone")
+        # Masks are made from the maps alone; labels tell whether one value is wrong.
+        return {"label": np.arange(3) < index % 3}
 
 
 class FakeContext(Context):
@@ -187,6 +188,10 @@ def test_masks_are_palette_pngs_of_every_image(workdir: Path):
     assert list(metrics["class_shares"]) == ["cat", "dog", "cow", "background", "ignore"]
     assert metrics["class_shares"]["dog"] == pytest.approx((pixels == 2).mean())
     assert sum(metrics["class_shares"].values()) == pytest.approx(1)
+    found = {name: sum(int((m == k).any()) for m in masks.values()) for k, name in
+             enumerate(("background", "cat", "dog", "cow"))}  # fmt: skip
+    assert metrics["class_images"] == {"ignore": 0, **found} and found["cat"] == 3
+    assert "warnings" not in metrics, "two images have no class"
     assert not (masks["image0"] > 0).any()  # no label, no maps: all background
 
 
@@ -220,7 +225,10 @@ def test_masks_of_one_color_are_told(workdir: Path, capsys: pytest.CaptureFixtur
     for path in (workdir / "labels/masks").iterdir():
         path.unlink()
     (warning,) = run_stage(workdir, threshold=1.0)["warnings"]
-    assert warning.startswith("5 of 5 masks have one value only, and background covers 100.0 %")
+    assert warning.startswith(
+        "3 of 5 masks have one value only although their images have a class (image1, image2,"
+        " image4), and background covers 100.0 % of all pixels: look at the masks; maps, or"
+    )
     assert f"[labels] WARNING: {warning}" in capsys.readouterr().out
     assert run_stage(workdir, threshold=1.0)["warnings"] == [warning], "also of finished masks"
 

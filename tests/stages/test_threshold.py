@@ -140,9 +140,9 @@ def test_empty_maps_are_told(tmp_path: Path, cams: Path, capsys: pytest.CaptureF
     empty = np.zeros((1, SIZE, SIZE), np.float32)
     write_cams(cams / "cams/image0.npz", np.array([0]), empty)
     assert choose(tmp_path, cams)["warnings"] == [
-        "1 of 5 maps are empty; the classifier may have learned little"
+        "1 of 5 maps are empty (image0); the classifier may have learned little"
     ]
-    assert "[threshold] WARNING: 1 of 5 maps are empty" in capsys.readouterr().out
+    assert "[threshold] WARNING: 1 of 5 maps are empty (image0)" in capsys.readouterr().out
     for name in Images.ids[:5]:
         write_cams(cams / f"cams/{name}.npz", np.array([0]), empty)
     with pytest.raises(UserError, match=r"found all 5 of 6 images empty"):

@@ -414,7 +414,7 @@ def test_heads_may_lack_the_prefix_of_a_backbone(tmp_path: Path):
         (
             {"student": state_dict(WEIGHT), "teacher": state_dict(WEIGHT)},
             "",
-            "found student, teacher: choose one with part",
+            "found student, teacher: choose one, with --part student or in a recipe with init_",
         ),
         ({"a": state_dict(WEIGHT), "b": state_dict(WEIGHT)}, "", "found a, b: choose one"),
         (

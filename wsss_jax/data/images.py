@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Shaped, UInt8, UInt16
+from jaxtyping import Int, Shaped, UInt8, UInt16
 from PIL import Image
 
 from wsss_jax.errors import UserError
@@ -232,6 +232,11 @@ def encode_mask(mask: UInt8[np.ndarray, "h w"], *, palette: bool = True) -> byte
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=_COMPRESSION)
     return file.getvalue()
+
+
+def value_counts(mask: UInt8[np.ndarray, "h w"]) -> Int[np.ndarray, "256"]:
+    """Counts the pixels of each value of a mask."""
+    return np.bincount(mask.ravel(), minlength=256)
 
 
 def _check_indices(mask: np.ndarray, name: str, num_classes: int) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, Integer, Shaped, UInt8
+from jaxtyping import Float, Float32, Int, Integer, Shaped, UInt8
 
-from wsss_jax.data.images import decode_image, encode_mask
+from wsss_jax.data.images import decode_image, encode_mask, value_counts
 from wsss_jax.files import atomic_write
 from wsss_jax.host.dense_crf import (
     CrfSettings,
@@ -70,14 +70,19 @@ def softmax(logits: Float32[np.ndarray, "k h w"]) -> Float32[np.ndarray, "k h w"
 
 def write_logit_mask(
     task: LogitTask, paths: tuple[Path, ...], mean_field: MakeMeanField = HostMeanField
-) -> None:
+) -> Int[np.ndarray, "256"]:
     """Writes the mask of the best channels in `class_scores`.
+
+    Returns:
+      The pixels of each value of the mask.
 
     Raises:
       UserError: the settings of the CRF do not fit the image.
     """
+    mask = task.logits.channels.astype(np.uint8)[_best(task, mean_field)]
     with atomic_write(paths[0]) as file:
-        file.write(encode_mask(task.logits.channels.astype(np.uint8)[_best(task, mean_field)]))
+        file.write(encode_mask(mask))
+    return value_counts(mask)
 
 
 def write_logit_mask_and_scores(
@@ -85,7 +90,7 @@ def write_logit_mask_and_scores(
     task: LogitTask,
     paths: tuple[Path, ...],
     mean_field: MakeMeanField = HostMeanField,
-) -> None:
+) -> Int[np.ndarray, "256"]:
     """Writes the mask, and what the network says of each class, as JSON.
 
     These are ``share``, the class's share of the mask, ``highest``, its highest probability in the
@@ -97,6 +102,9 @@ def write_logit_mask_and_scores(
       task: the logits, which the device has not reduced to the best class.
       paths: the files of the mask and of the scores.
       mean_field: where the updates of the CRF run.
+
+    Returns:
+      The pixels of each value of the mask.
 
     Raises:
       UserError: the settings of the CRF do not fit the image.
@@ -119,8 +127,10 @@ def write_logit_mask_and_scores(
     with atomic_write(paths[1]) as file:
         content = {"height": height, "width": width, "classes": found}
         file.write(json.dumps(content, ensure_ascii=False).encode())
+    mask = channels[best]
     with atomic_write(paths[0]) as file:
-        file.write(encode_mask(channels[best]))
+        file.write(encode_mask(mask))
+    return value_counts(mask)
 
 
 def probabilities_and_best(

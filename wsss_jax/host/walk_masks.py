@@ -4,10 +4,11 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from wsss_jax.data.confidence import confidence, write_confidence
 from wsss_jax.data.formats.walk_files import Walk, write_walk
-from wsss_jax.data.images import decode_image, encode_mask
+from wsss_jax.data.images import decode_image, encode_mask, value_counts
 from wsss_jax.files import atomic_write
 from wsss_jax.host.dense_crf import (
     CrfSettings,
@@ -37,7 +38,7 @@ class WalkTask:
 
 def write_walk_and_mask(
     task: WalkTask, paths: tuple[Path, ...], mean_field: MakeMeanField = HostMeanField
-) -> None:
+) -> Int[np.ndarray, "256"]:
     """Writes the walk, the strongest class of each pixel after the CRF, and its confidence.
 
     Among equal scores, the background wins.
@@ -46,6 +47,9 @@ def write_walk_and_mask(
       task: the image.
       paths: the paths of its walk, of its mask and of its confidence.
       mean_field: what makes the CRF's mean-field updates.
+
+    Returns:
+      The pixels of each value of the mask.
 
     Raises:
       UserError: the settings of the CRF do not fit the image.
@@ -67,5 +71,7 @@ def write_walk_and_mask(
         chosen = q.argmax(2)
     write_confidence(paths[2], confidence(scores, chosen))
     classes = np.concatenate([[0], walk.keys + 1]).astype(np.uint8)
+    mask = classes[chosen]
     with atomic_write(paths[1]) as file:
-        file.write(encode_mask(classes[chosen]))
+        file.write(encode_mask(mask))
+    return value_counts(mask)

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from wsss_jax.data.class_names import read_classes
 from wsss_jax.errors import UserError
-from wsss_jax.files import with_tuples
+from wsss_jax.files import START, with_tuples
 from wsss_jax.pipeline.record import is_done
 from wsss_jax.records import check_fields, read_record
 from wsss_jax.settings import name_of
@@ -48,6 +48,11 @@ def find_network(
     """
     path = workdir / "results.json"
     if not path.exists():
+        if any((one / START).is_file() for one in workdir.glob("*")):
+            raise UserError(
+                f"expected a finished run in {workdir}, found one that is not: run its command"
+                " again, which goes on with it"
+            )
         raise UserError(
             f"expected the folder of a run, with results.json, at {workdir}, found none: check the"
             " path"

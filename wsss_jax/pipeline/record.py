@@ -19,7 +19,7 @@ from wsss_jax.pipeline.graph import Node, downstream
 from wsss_jax.records import check_fields, read_record
 from wsss_jax.settings import to_config
 from wsss_jax.stages.base import Stage
-from wsss_jax.weights import checkpoint
+from wsss_jax.weights import catalogue, checkpoint
 
 FORMAT = 2
 """The format of the records. Records of version 0.1, which had other settings, have no format."""
@@ -183,8 +183,9 @@ def _data(section: dict[str, Any]) -> dict[str, Any]:
 def _file_digest(stage: Stage, setting: str) -> str | None:
     if not stage.files()[setting]:
         return ""
+    _, part = catalogue.divided(stage.files()[setting])
     try:
-        return checkpoint.digest(stage.locate(setting))
+        return checkpoint.digest(stage.locate(setting)) + (f",part={part}" if part else "")
     except (UserError, OSError, ValueError):  # If the stage has to run, the run is refused.
         return None
 

@@ -8,7 +8,7 @@ from wsss_jax.files import flatten
 from wsss_jax.report import wording
 from wsss_jax.report.best_masks import best_masks
 from wsss_jax.report.charts import threshold_chart, training_charts
-from wsss_jax.report.collect import Evaluation, Run
+from wsss_jax.report.collect import Evaluation, Run, StageResult
 from wsss_jax.report.explorer import Explorer
 from wsss_jax.report.gallery import GROUPS, Sample, View
 from wsss_jax.report.render import Figure, line_figure, render
@@ -45,6 +45,32 @@ class ClassTable:
 
 
 @dataclasses.dataclass(frozen=True)
+class MaskRow:
+    """A class in the table of a run without scores.
+
+    Attributes:
+      name: the class, the background or ``ignore``.
+      color: its color on the page.
+      labeled: the number of images whose label has it, or None if that is unknown.
+      found: for each stage, the number of masks that show it and its share of all pixels.
+    """
+
+    name: str
+    color: str
+    labeled: int | None
+    found: tuple[tuple[int | None, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskTable:
+    """What the masks of a run without scores show; `split` is that of the labels."""
+
+    split: str
+    stages: tuple[StageResult, ...]
+    rows: tuple[MaskRow, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Fold:
     """The values of a section, folded away under its name; `note` says what they are."""
 
@@ -63,6 +89,7 @@ def build_page(
     explorer: Explorer | None = None,
     no_explorer: str = "",
     next_command: str = "",
+    labeled: Mapping[str, int] = {},
 ) -> str:
     """Returns the whole page as text, below 4 MB without the explorer.
 
@@ -76,6 +103,8 @@ def build_page(
       explorer: the data of the explorer, if there is one.
       no_explorer: a sentence that says why there is none although there could be.
       next_command: the command that masks other photographs, if there is one.
+      labeled: the number of images that have each class in the split of `evaluation`, for a run
+        without scores.
     """
     colors = page_colors(classes)
     named = dict(zip(("background", *classes), colors, strict=True))
@@ -107,7 +136,8 @@ def build_page(
         colors=colors,
         protocols=wording.protocol_sentences(run.evaluations),
         thresholds=[line_figure(chart, f"threshold{n}") for n, chart in enumerate(charts)],
-        classes=_class_table(run, named),
+        classes=(table := _class_table(run, named)),
+        masks=None if table else _mask_table(run, named, labeled, evaluation),
         trainings=trainings,
         folds=[
             fold("data and seed", "", {"seed": run.seed, "data": run.data}),
@@ -170,6 +200,28 @@ def _class_table(run: Run, colors: Mapping[str, str]) -> ClassTable | None:
         tuple(row(name, colors.get(name, "#888"), values[name]) for name in names),
         row("Mean", "", means),
     )
+
+
+def _mask_table(
+    run: Run, colors: Mapping[str, str], labeled: Mapping[str, int], evaluation: Evaluation | None
+) -> MaskTable | None:
+    """Returns the table of all stages that recorded what their masks show, if there are any."""
+    stages = [s for s in run.stages if isinstance(s.metrics.get("class_shares"), dict)]
+    if not stages:
+        return None
+    shares = [stage.metrics["class_shares"] for stage in stages]
+    images = [stage.metrics.get("class_images", {}) for stage in stages]
+    some = [name for name in ("ignore",) if any(found.get(name) for found in shares)]
+    rows = [
+        MaskRow(
+            name,
+            colors.get(name, "#888"),
+            labeled.get(name),
+            tuple((i.get(name), s.get(name, 0.0)) for i, s in zip(images, shares, strict=True)),
+        )
+        for name in (*colors, *some)
+    ]
+    return MaskTable(evaluation.split if evaluation else "", tuple(stages), tuple(rows))
 
 
 def _measured(metrics: Mapping[str, Any], name: str, measure: str) -> float | None:

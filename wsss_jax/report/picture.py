@@ -1,5 +1,6 @@
 """Draws the run as a single picture, for a README or a slide."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from wsss_jax.viz.style import CARD, INK, LINE, NIGHT, PALE, PALER, PAPER, SOFT
 WIDTH, MARGIN = 1600, 48  # pixels, as all lengths here
 _GAP, _HEADER = 40, 300
 _LEAST_BODY, _MOST_BODY = 600, 1100
+_LINE, _LETTERS, _MOST_LINES = 24, 175, 8  # of warnings
 _CHARTS, _WORDS, _TILE_GAP = 460, 150, 12  # widths: column of charts, words beside pictures
 
 
@@ -35,10 +37,13 @@ def draw_picture(run: Run, samples: Sequence[Sample], classes: Sequence[str]) ->
     left = MARGIN + (_CHARTS + _GAP if charts else 0)
     heights = _row_heights(rows, left)
     wanted = sum(heights) + _TILE_GAP * (len(heights) - 1) + 30
+    warnings = _warnings(run)
+    top = _HEADER + _GAP + (_LINE * len(warnings) + _GAP // 2 if warnings else 0)
     body = round(min(max(wanted, _LEAST_BODY), _MOST_BODY)) if charts or rows else 120
-    sheet = Sheet(WIDTH, _HEADER + 2 * _GAP + body, PAPER)
+    sheet = Sheet(WIDTH, top + _GAP + body, PAPER)
     _draw_figures(sheet, run)
-    top = _HEADER + _GAP
+    for number, line in enumerate(warnings, 1):
+        sheet.text(MARGIN, _HEADER + _GAP // 2 + _LINE * number, line, 15, INK)
     width = _CHARTS if rows else WIDTH - 2 * MARGIN
     height = (body - _GAP / 2 * (len(charts) - 1)) / max(len(charts), 1)
     for place, chart in enumerate(charts):
@@ -46,9 +51,9 @@ def draw_picture(run: Run, samples: Sequence[Sample], classes: Sequence[str]) ->
     if rows:
         room = body - 30 - _TILE_GAP * (len(rows) - 1)
         heights = [height * room / sum(heights) for height in heights]
-        _draw_gallery(sheet, rows, heights, left, class_colors(len(classes)))
+        _draw_gallery(sheet, rows, heights, left, top, class_colors(len(classes)))
     if not rows and not charts:
-        sheet.text(MARGIN, _HEADER + 100, "No curves or pictures to show yet.", 24, SOFT)
+        sheet.text(MARGIN, top + 60, "No curves or pictures to show yet.", 24, SOFT)
     return sheet.png()
 
 
@@ -111,16 +116,27 @@ def _draw_figures(sheet: Sheet, run: Run) -> None:
             sheet.text(left, 252 + 20 * number, shown, 13, PALE)
 
 
+def _warnings(run: Run) -> list[str]:
+    """Returns the warnings of the stages in lines that fit; the page has all of them."""
+    every = [
+        line
+        for stage, warning in run.warnings
+        for line in textwrap.wrap(f"Warning of {stage}: {warning}", _LETTERS)
+    ]
+    more = ["… The page has all warnings."] if len(every) > _MOST_LINES else []
+    return every[: _MOST_LINES - len(more)] + more
+
+
 def _draw_gallery(
     sheet: Sheet,
     rows: Sequence[Sample],
     heights: Sequence[Pixels],
     left: Pixels,
+    top: Pixels,
     colors: np.ndarray,
 ) -> None:
     width = _tile_width(rows, left)
     places = [left + _WORDS + _TILE_GAP + n * (width + _TILE_GAP) for n in range(8)]
-    top = _HEADER + _GAP
     for view, place in zip(max((s.views for s in rows), key=len), places, strict=False):
         sheet.text(place, top + 12, view.title, 15, SOFT)
     top += 30

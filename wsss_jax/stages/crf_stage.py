@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -66,7 +66,12 @@ class CrfStage(PerImageStage):
         return [f"CRF          {workers} processes of up to {each / 2**30:.1f} GiB each"]
 
     def on_images_with_crf(
-        self, ctx: Context, source: Source, work: ImageWork[None], label: str
+        self,
+        ctx: Context,
+        source: Source,
+        work: ImageWork[Any],
+        label: str,
+        gather: Callable[[int, Any], object] = lambda position, result: None,
     ) -> tuple[Done, dict[str, Any]]:
         """Does this process's share, as `on_images` does, where the CRF is computed faster.
 
@@ -76,19 +81,21 @@ class CrfStage(PerImageStage):
           work: the work on the host, whose `finish` takes the argument `mean_field` of `DenseCrf`.
             Without `processes`, it has no CRF.
           label: the label of the progress bar.
+          gather: gets the results of images as in `on_images`, but not of those that were measured,
+            which are among the kept ones of the outcome.
 
         Returns:
           The outcome, and metrics: ``crf_device``, and if both ways were measured, the images that
           all workers finish per second, ``crf_images_per_second``. Without a CRF there are none.
         """
         if work.processes is None:
-            return self.on_images(ctx, source, work, label), {}
+            return self.on_images(ctx, source, work, label, gather), {}
         finish: Any = work.finish
         finish = functools.partial(finish, mean_field=DeviceMeanField)
         ways = {"host": work, "device": dataclasses.replace(work, finish=finish, processes=None)}
         if self.crf_device != "auto" or jax.default_backend() != "gpu":
             way = "host" if self.crf_device == "auto" else self.crf_device
-            return self.on_images(ctx, source, ways[way], label), {"crf_device": way}
+            return self.on_images(ctx, source, ways[way], label, gather), {"crf_device": way}
         count = _TRIAL * worker_count(self.workers, len(source))
         trials = {
             way: self._trial(ctx, source, one, f"{label} ({way})", count)
@@ -101,7 +108,7 @@ class CrfStage(PerImageStage):
             measured = {"crf_images_per_second": speeds}
             rates = ", ".join(f"{speed:.1f} on the {way}" for way, speed in speeds.items())
             ctx.log(f"images per second with CRF: {rates}; the rest runs on the {way}")
-        done = self.on_images(ctx, source, ways[way], label)
+        done = self.on_images(ctx, source, ways[way], label, gather)
         done = dataclasses.replace(
             done,
             made=done.made + sum(trial.made for trial, _ in trials.values()),
@@ -110,7 +117,7 @@ class CrfStage(PerImageStage):
         return done, {"crf_device": way, **measured}
 
     def _trial(
-        self, ctx: Context, source: Source, work: ImageWork[None], label: str, count: int
+        self, ctx: Context, source: Source, work: ImageWork[Any], label: str, count: int
     ) -> tuple[Done, float]:
         """Finishes `count` images and returns how many all workers finish per second.
 

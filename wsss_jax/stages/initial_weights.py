@@ -64,7 +64,8 @@ def initial_variables(
     Args:
       method: the method that is trained.
       ctx: the context of the run.
-      init_weights: the file of the backbone's weights as a path or a name of the catalogue, or "".
+      init_weights: the file of the backbone's weights as a path or a name of the catalogue, also
+        with a part (see `catalogue.divided`), or "".
       inputs: the folders of the needed stages, of which ``init`` and ``backbone`` have weights.
 
     Raises:
@@ -73,11 +74,12 @@ def initial_variables(
     params, variables = init_variables(method, ctx.seed)
     starts: list[dict[str, Any]] = []
     if init_weights:
-        path = catalogue.resolve(init_weights)
+        name, part = catalogue.divided(init_weights)
+        path = catalogue.resolve(name)
         params, variables = import_backbone(
-            path, method.backbone, params, variables, ctx.log, starts.append
+            path, method.backbone, params, variables, ctx.log, starts.append, part
         )
-        published = catalogue.find(init_weights)
+        published = catalogue.find(name)
         starts[0]["catalogue"] = published.name if published else ""
     for need, part in (("init", ""), ("backbone", "backbone")):
         if need in inputs:

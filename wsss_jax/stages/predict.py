@@ -22,12 +22,15 @@ from wsss_jax.inference.network import load_network
 from wsss_jax.settings import part
 from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
 from wsss_jax.stages.crf_stage import CrfStage
+from wsss_jax.stages.mask_counts import MaskCounts
 from wsss_jax.stages.network_programs import (
     MOST_LABELS,
     multi_scale_programs,
     trained_method,
 )
 from wsss_jax.stages.per_image import ImageWork
+
+_PLAIN = 0.25  # a network that does not know the labels misses small objects
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,23 +83,28 @@ class Predict(MultiScale, CrfSettings, CrfStage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          ``images``, settings, and with a CRF the metrics of `CrfStage.on_images_with_crf`.
+          ``images``, settings, with a CRF the metrics of `CrfStage.on_images_with_crf`, and what
+          this process's masks show (see `MaskCounts.metrics`).
 
         Raises:
           UserError: for the same reasons as `work`.
         """
         source = ctx.source(self.split)
         work = self.work(source, inputs["checkpoint"])
-        _, crf = self.on_images_with_crf(ctx, source, work, "masks")
+        counts = MaskCounts(source)
+        done, crf = self.on_images_with_crf(ctx, source, work, "masks", counts.add)
+        counts.add_kept(ctx, done)
+        known = {} if self.known_labels else {"plausible": _PLAIN}
         return {
             "images": len(source),
             "scales": list(self.scales),
             "flip": self.flip,
             "crf": self.crf,
             **crf,
+            **counts.metrics(ctx, "the network may have learned little", **known),
         }
 
-    def work(self, source: Source, checkpoint: Path, scores: bool = False) -> ImageWork[None]:
+    def work(self, source: Source, checkpoint: Path, scores: bool = False) -> ImageWork[np.ndarray]:
         """Returns the work that makes the masks of `source` with a training stage's network.
 
         Args:

@@ -14,19 +14,17 @@ from jaxtyping import Float, Int, UInt8
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER, confidence, write_confidence
 from wsss_jax.data.formats.cam_files import CamFolder, read_cams
 from wsss_jax.data.formats.crf_files import read_crf
-from wsss_jax.data.images import decode_mask, encode_mask
+from wsss_jax.data.images import encode_mask, value_counts
 from wsss_jax.data.source import Source
-from wsss_jax.data.threads import ahead, thread_count, thread_pool
 from wsss_jax.errors import UserError
-from wsss_jax.files import atomic_write, check_files, read_bytes
+from wsss_jax.files import atomic_write, check_files
 from wsss_jax.host.background import power_background
 from wsss_jax.scoring.confusion import IGNORE, strongest
 from wsss_jax.stages.base import Context, Needs, expect, refuse_unknown
 from wsss_jax.stages.crf import chosen_alpha, expect_alpha
+from wsss_jax.stages.mask_counts import MaskCounts
 from wsss_jax.stages.per_image import ImageWork, PerImageStage
 from wsss_jax.stages.references import best_threshold, fraction, named_need
-
-_MANY_PLAIN = 0.5  # images without a class have plain masks too
 
 # A function from an image's id to its mask and its confidence.
 _Reader = Callable[[str], tuple[np.ndarray, np.ndarray]]
@@ -139,16 +137,14 @@ class PseudoLabels(PerImageStage):
         """Runs the stage; see `Stage`.
 
         Returns:
-          ``images``, ``class_shares`` (class name → share of this process's pixels, with
-          ``ignore``), and ``threshold`` with ``threshold_choice`` (``fixed``, ``contrast``,
-          ``held_out``, ``oracle``), or ``alpha``, or ``ignore_band``, and ``warnings`` if there are
-          any.
+          ``images``, ``threshold`` with ``threshold_choice`` (``fixed``, ``contrast``,
+          ``held_out``, ``oracle``), or ``alpha``, or ``ignore_band``, and what this process's masks
+          show (see `MaskCounts.metrics`).
 
         Raises:
           UserError: a CAM file or CRF result is missing or damaged.
         """
         source = ctx.source(self.split)
-        num_classes = len(source.classes)
         if "crf" in inputs:
             alpha = chosen_alpha(self.alpha, inputs["crf"].name)
             read = _crf_reader(inputs["crf"] / "crf", source, alpha)
@@ -162,54 +158,23 @@ class PseudoLabels(PerImageStage):
             write_confidence(paths[1], sure)
             with atomic_write(paths[0]) as file:
                 file.write(encode_mask(mask))
-            return _pixels(mask)
-
-        def kept(position: int) -> np.ndarray:
-            path = ctx.stage_dir / "masks" / f"{source.ids[position]}.png"
-            return _pixels(decode_mask(read_bytes(path), str(path), num_classes))
+            return value_counts(mask)
 
         work = ImageWork(
             files=("masks/{id}.png", CONFIDENCE_FOLDER + "/{id}.png"),
             prepare=lambda position: source.ids[position],
             finish=finish,
         )
-        counts = np.zeros(IGNORE + 1, np.int64)
-        plain = masks = 0
-
-        def count(_: int, pixels: np.ndarray) -> None:
-            nonlocal plain, masks
-            counts[:] += pixels
-            plain += np.count_nonzero(pixels) == 1
-            masks += 1
-
-        done = self.on_images(ctx, source, work, "masks", count)
-        with thread_pool() as pool:
-            positions = ([int(position)] for position in done.kept)
-            for (pixels,) in ahead(pool, kept, positions, 2 * thread_count()):
-                count(0, pixels)
-        shares = counts / max(counts.sum(), 1)
-        names = {index + 1: name for index, name in enumerate(source.classes)}
-        names |= {0: "background", IGNORE: "ignore"}
-        result = {
-            "images": len(source.ids),
-            "class_shares": {name: float(shares[index]) for index, name in names.items()},
-            **how,
-        }
+        counts = MaskCounts(source)
+        counts.add_kept(ctx, self.on_images(ctx, source, work, "masks", counts.add))
         described = ", ".join(f"{key} {value}" for key, value in how.items())
+        ground, ignored = counts.background_and_ignore
         ctx.log(
             f"{len(source.ids)} masks, {described}; pixels:"
-            f" {100 * shares[0]:.1f} % background, {100 * shares[IGNORE]:.1f} % ignored"
+            f" {100 * ground:.1f} % background, {100 * ignored:.1f} % ignored"
         )
-        if plain > _MANY_PLAIN * masks:
-            largest = max(names, key=lambda index: counts[index])
-            result["warnings"] = [
-                ctx.warn(
-                    f"{plain} of {masks} masks have one value only, and {names[largest]} covers"
-                    f" {100 * shares[largest]:.1f} % of all pixels: look at the masks; maps, or"
-                    " their threshold, may be worthless"
-                )
-            ]
-        return result
+        advice = "maps, or their threshold, may be worthless"
+        return {"images": len(source.ids), **how, **counts.metrics(ctx, advice)}
 
     def _background(self, inputs: Mapping[str, Path]) -> tuple[Background, dict[str, Any]]:
         """Returns the background and how it was chosen, for the metrics."""
@@ -246,11 +211,6 @@ class PseudoLabels(PerImageStage):
             raise UserError(
                 f"expected a number or from:NEED as threshold, found {setting!r}: change it"
             ) from error
-
-
-def _pixels(mask: UInt8[np.ndarray, "h w"]) -> Int[np.ndarray, " values"]:
-    """Counts the pixels of each value."""
-    return np.bincount(mask.ravel(), minlength=IGNORE + 1)
 
 
 def _cam_reader(folder: Path, source: Source, background: Background) -> _Reader:

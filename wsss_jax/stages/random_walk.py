@@ -30,6 +30,7 @@ from wsss_jax.ops.sharding import shardable
 from wsss_jax.settings import part
 from wsss_jax.stages.base import Context, Needs, SplitSize, expect_prediction
 from wsss_jax.stages.crf_stage import CrfStage
+from wsss_jax.stages.mask_counts import MaskCounts
 from wsss_jax.stages.network_programs import (
     image_sizes,
     local_mesh,
@@ -110,7 +111,8 @@ class RandomWalk(WalkSettings, CrfSettings, CrfStage):
 
         Returns:
           ``images``, ``walked`` (the number that this run did), ``images_per_second``, the
-          settings, and with a CRF the metrics of `CrfStage.on_images_with_crf`.
+          settings, with a CRF the metrics of `CrfStage.on_images_with_crf`, and what this process's
+          masks show (see `MaskCounts.metrics`).
 
         Raises:
           UserError: a CAM file is missing, damaged or of another size than its image.
@@ -143,7 +145,9 @@ class RandomWalk(WalkSettings, CrfSettings, CrfStage):
             processes=self.workers if self.crf else None,
             process_bytes=self.crf_bytes(source.sizes, len(source.classes)),
         )
-        done, crf_metrics = self.on_images_with_crf(ctx, source, work, "random walk")
+        counts = MaskCounts(source)
+        done, crf_metrics = self.on_images_with_crf(ctx, source, work, "random walk", counts.add)
+        counts.add_kept(ctx, done)
         return {
             "images": len(source),
             "walked": done.made,
@@ -154,4 +158,5 @@ class RandomWalk(WalkSettings, CrfSettings, CrfStage):
             "steps": self.steps,
             "crf": self.crf,
             **crf_metrics,
+            **counts.metrics(ctx, "the maps, or the background, may be worthless"),
         }

@@ -37,7 +37,7 @@ class Released(NetworkStage):
 
     def locate(self, setting: str) -> Path:
         """Finds weights that are named by a path or as in the catalogue; see `Stage`."""
-        return catalogue.resolve(self.files()[setting])
+        return catalogue.resolve(catalogue.divided(self.files()[setting])[0])
 
     def check(self, needs: Needs) -> None:
         """Refuses needs, and no or unknown weights; see `Stage`."""
@@ -53,7 +53,8 @@ class Released(NetworkStage):
     def check_files(self, classes: int | None) -> None:
         """Refuses weights of another network; see `Stage`."""
         if classes is not None:
-            check_network(self.locate("weights"), self.method_for(classes))
+            _, part = catalogue.divided(self.weights)
+            check_network(self.locate("weights"), self.method_for(classes), part)
 
     def describe(self, sizes: Mapping[str, SplitSize], asked: bool) -> list[str]:
         """The method and its weights; see `Stage`."""
@@ -78,7 +79,8 @@ class Released(NetworkStage):
         classes = ctx.source(self.split).classes
         method, path = self.method_for(len(classes)), self.locate("weights")
         starts: list[dict[str, Any]] = []
-        params, variables = import_network(path, method, ctx.log, starts.append)
+        _, part = catalogue.divided(self.weights)
+        params, variables = import_network(path, method, ctx.log, starts.append, part)
         if ctx.process_index == 0:
             save_weights(ctx.stage_dir / "weights.npz", params, variables)
         return {

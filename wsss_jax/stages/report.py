@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
 from wsss_jax.host.provenance import git_revision, versions
@@ -61,8 +63,19 @@ class Report(Stage):
             classes = _named_classes(found)
         explorer, lost = (None, "") if reason else self._explorer(ctx, found, evaluation)
         provenance, command = _provenance(found), next_command(found, ctx.workdir)
+        scored = any(one.stage.metrics.get("iou") for one in found.evaluations)
+        labeled = {} if scored or reason else _labeled(ctx, evaluation)
         page = build_page(
-            found, samples, evaluation, classes, provenance, reason, explorer, lost, command
+            found,
+            samples,
+            evaluation,
+            classes,
+            provenance,
+            reason,
+            explorer,
+            lost,
+            command,
+            labeled,
         )
         files = {
             "report.html": page.encode(),
@@ -109,6 +122,17 @@ def _pictures(
     except UserError as error:
         # The scores are worth a report even when the photographs have been moved away.
         return [], (), f"The images are left out: {error}"
+
+
+def _labeled(ctx: Context, evaluation: Evaluation | None) -> dict[str, int]:
+    """Returns the number of images of the split that have each class."""
+    if evaluation is None:
+        return {}
+    source = ctx.source(evaluation.split)
+    counts = np.zeros(len(source.classes), np.int64)
+    for position in range(len(source)):
+        counts += source[position]["label"] > 0
+    return dict(zip(source.classes, counts.tolist(), strict=True))
 
 
 def _named_classes(found: Run) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from wsss_jax.data.formats.cam_files import CamFolder, image_and_cams
 from wsss_jax.data.threads import thread_pool
-from wsss_jax.errors import UserError
+from wsss_jax.errors import UserError, first
 from wsss_jax.host.contrast import color_separation
 from wsss_jax.scoring import score_files
 from wsss_jax.settings.limits import check_limits
@@ -81,10 +81,13 @@ class Threshold(Stage):
 
         total = np.zeros(len(score_files.THRESHOLDS))
         maps = empty = 0
+        names: list[str] = []
         with ctx.progress(count, ctx.stage) as progress, thread_pool() as pool:
-            for one, count_one, empty_one in pool.map(separation, indices):
+            results = zip(indices, pool.map(separation, indices), strict=True)
+            for index, (one, count_one, empty_one) in results:
                 total += one
                 maps, empty = maps + count_one, empty + empty_one
+                names += [source.ids[index]] if empty_one else []
                 progress.update()
         if not maps:
             raise UserError(
@@ -101,7 +104,8 @@ class Threshold(Stage):
         if empty > _MANY_EMPTY * maps:
             warnings.append(
                 ctx.warn(
-                    f"{empty} of {maps} maps are empty; the classifier may have learned little"
+                    f"{empty} of {maps} maps are empty ({first(names)}); the classifier may have"
+                    " learned little"
                 )
             )
         best = score_files.THRESHOLDS[int(total.argmax())]

@@ -80,7 +80,8 @@ class Train(TargetSettings, NetworkStage):
       epochs: the number of passes over the images, in whole batches.
       steps: if above 0, the length of the run in steps, regardless of `epochs`.
       init_weights: the checkpoint from which the backbone starts, as a file, a folder or a name of
-        the catalogue (``efficientnet_lite0``); "" for none.
+        the catalogue (``efficientnet_lite0``), of several networks in a file with the one to take
+        (``dino.pth,part=teacher``); "" for none.
       evaluators: the evaluators that measure during training, by name.
       log_every: the number of steps between two rows of metrics.
       image_every: the number of steps between two images of maps for TensorBoard; 0 for none.
@@ -140,7 +141,7 @@ class Train(TargetSettings, NetworkStage):
 
     def locate(self, setting: str) -> Path:
         """Finds weights that are named by a path or as in the catalogue; see `Stage`."""
-        return catalogue.resolve(self.files()[setting])
+        return catalogue.resolve(catalogue.divided(self.files()[setting])[0])
 
     def steps_for(self, images: int) -> int:
         """Steps of the run: whole batches per epoch times epochs, unless `steps` is set."""
@@ -199,7 +200,8 @@ class Train(TargetSettings, NetworkStage):
         """Refuses weights of another backbone; see `Stage`."""
         if self.init_weights:
             method = self.method_for(ASSUMED_CLASSES if classes is None else classes)
-            check_backbone(self.locate("init_weights"), method)
+            _, part = catalogue.divided(self.init_weights)
+            check_backbone(self.locate("init_weights"), method, part)
 
     def describe(self, sizes: Mapping[str, SplitSize], asked: bool) -> list[str]:
         """The method, the length of the run and the cost of its steps; see `Stage`."""

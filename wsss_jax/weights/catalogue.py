@@ -20,7 +20,14 @@ FOLDER = "WSSS_JAX_WEIGHTS"
 """The environment variable that names a folder with weights."""
 
 _SUFFIXES = ("", ".safetensors", ".npz", ".pth", ".params")
+_PART = ",part="
 _LIST = "python -m wsss_jax.weights list shows them"
+
+
+def divided(weights: str) -> tuple[str, str]:
+    """Returns the path or name of weights, and the part of the file that ``,part=NAME`` names."""
+    file, mark, part = weights.rpartition(_PART)
+    return (file, part) if mark else (weights, "")
 
 
 def find(weights: str) -> Published | None:
@@ -69,7 +76,7 @@ def resolve(weights: str) -> Path:
 def whereabouts(weights: str) -> str:
     """Returns a text of where weights are, or that they are not here."""
     try:
-        path = str(resolve(weights))
+        path = str(resolve(divided(weights)[0]))
     except UserError as error:
         return f"{weights}, not here: {error}"
     return path if path == weights else f"{weights}: {path}"
@@ -83,6 +90,7 @@ def check(weights: str, backbone: Backbone) -> None:
     Raises:
       UserError: with the nearest name, or with the settings of the backbone.
     """
+    weights, _ = divided(weights)
     published = find(weights)
     if published is None:
         path = Path(weights).expanduser()

@@ -280,9 +280,11 @@ def _wrapper(tree: Mapping[Any, Any], holding: set[int], wanted: str) -> Any | N
     if not choices:
         return None
     if len(choices) > 1 or weights:
+        shown = [*map(_shown, choices)]
         raise UserError(
-            f"expected one network in the checkpoint, found {', '.join(map(_shown, choices))}"
-            f"{' beside arrays' if weights else ''}: choose one with part"
+            f"expected one network in the checkpoint, found {', '.join(shown)}"
+            f"{' beside arrays' if weights else ''}: choose one, with --part {shown[0]} or in a"
+            f" recipe with init_weights=FILE,part={shown[0]}"
         )
     return choices[0]
 

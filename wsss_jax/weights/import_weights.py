@@ -210,25 +210,25 @@ def _fitting(
     return compared
 
 
-def check_backbone(path: Path, method: Method) -> None:
+def check_backbone(path: Path, method: Method, part: str = "") -> None:
     """Refuses a file that does not hold exactly the weights of a method's backbone.
 
     Raises:
       UserError: for the same reasons as `import_backbone`.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, part=part)
     params, variables = variable_shapes(method)
-    part, arrays = _backbone_of({"params": params, **variables}, checkpoint.arrays)
-    _fitting(part, arrays, method.backbone, HEADS, _source(checkpoint))
+    mine, arrays = _backbone_of({"params": params, **variables}, checkpoint.arrays)
+    _fitting(mine, arrays, method.backbone, HEADS, _source(checkpoint))
 
 
-def check_network(path: Path, method: Method) -> None:
+def check_network(path: Path, method: Method, part: str = "") -> None:
     """Refuses a file that does not hold exactly the variables of a method's network.
 
     Raises:
       UserError: for the same reasons as `import_network`.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, part=part)
     params, variables = variable_shapes(method)
     arrays = method.foreign_arrays(checkpoint.arrays)
     everything = {"params": params, **variables}
@@ -241,12 +241,12 @@ def _backbone_of(
     """Returns the backbone's variables of a network, and those of `arrays` that may be theirs."""
     if has_our_names(arrays):  # as in the weights.npz of a run
         arrays = {name: a for name, a in arrays.items() if name.split("/")[1] == "backbone"}
-    part = {
+    mine = {
         collection: {"backbone": tree["backbone"]}
         for collection, tree in everything.items()
         if "backbone" in tree
     }
-    return part, arrays
+    return mine, arrays
 
 
 def import_backbone(
@@ -256,6 +256,7 @@ def import_backbone(
     variables: PyTree,
     log: Callable[[str], None] = lambda _: None,
     record: Callable[[dict[str, Any]], None] = lambda _: None,
+    part: str = "",
 ) -> tuple[PyTree, PyTree]:
     """Returns a network's (params, other variables) with the backbone's weights from a file.
 
@@ -269,15 +270,16 @@ def import_backbone(
         ``notes`` on what was unwrapped, the number of arrays that ``matched``, and the names of
         those that were ``resized``, ``missing`` or ``unexpected``. Arrays of other shapes are
         refused.
+      part: which of several networks in the file to take; see `read_checkpoint`.
 
     Raises:
       UserError: the file does not hold exactly the weights of this backbone.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, part=part)
     everything = {"params": params, **variables}
-    part, arrays = _backbone_of(everything, checkpoint.arrays)
-    part = import_arrays(
-        part,
+    mine, arrays = _backbone_of(everything, checkpoint.arrays)
+    mine = import_arrays(
+        mine,
         arrays,
         backbone=backbone,
         ignore=HEADS,
@@ -285,7 +287,7 @@ def import_backbone(
         log=log,
         record=lambda found: record(_recorded(checkpoint, found)),
     )
-    for collection, tree in part.items():
+    for collection, tree in mine.items():
         everything[collection] = {**everything[collection], **tree}
     return everything.pop("params"), everything
 
@@ -295,6 +297,7 @@ def import_network(
     method: Method,
     log: Callable[[str], None] = lambda _: None,
     record: Callable[[dict[str, Any]], None] = lambda _: None,
+    part: str = "",
 ) -> tuple[PyTree, PyTree]:
     """Returns the (parameters, other variables) of a method's whole network from a file.
 
@@ -302,12 +305,12 @@ def import_network(
       path: a checkpoint of a network that was trained with this method, by this program or by the
         authors', whose names `Method.foreign_arrays` and `Backbone.foreign_arrays` know.
       method: the method for the classes of the network.
-      log, record: as in `import_backbone`.
+      log, record, part: as in `import_backbone`.
 
     Raises:
       UserError: the file does not hold exactly the variables of this network.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, part=part)
     params, variables = variable_shapes(method)
     found = import_arrays(
         {"params": params, **variables},

@@ -28,6 +28,15 @@ _NO_CLASSES = frozenset(
         *("width", "height", "xmin", "ymin", "xmax", "ymax", "x", "y", "w", "h", "area", "size"),
         *("split", "set", "subset", "fold", "date", "time", "index", "confidence", "score"),
         *("comment", "comments", "note", "notes", "remark", "remarks", "id", "url", "source"),
+        *(
+            "bemerkung",
+            "bemerkungen",
+            "kommentar",
+            "notiz",
+            "commentaire",
+            "remarque",
+            "comentario",
+        ),
         *("difficult", "truncated", "occluded", "iscrowd", "crowd", "pose", "verified", "checked"),
     )
 )
