@@ -1,5 +1,6 @@
 """Shared fixtures: array shapes are checked while testing; the CPU is the device."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -29,6 +30,16 @@ from jaxtyping import install_import_hook  # noqa: E402
 install_import_hook("wsss_jax", "beartype.beartype")
 
 import pytest  # noqa: E402
+
+# Most of what tracing allocates stays for long, and there is much of it to look through.
+gc.set_threshold(20_000, 10, 10)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end."""
+    gc.collect()
+    gc.freeze()
+
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -181,8 +181,9 @@ def test_an_interrupt_ends_the_run_and_waits_for_it(
         """The interrupt comes soon after the first line, while the next one is waited for."""
 
         def write(self, text: str) -> int:
+            written = super().write(text)
             signal.setitimer(signal.ITIMER_REAL, 0.1)
-            return super().write(text)
+            return written
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt

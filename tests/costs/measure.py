@@ -1,6 +1,7 @@
 """Measures what programs cost each of four devices, and prints it as JSON.
 
-`tests.costs.record` runs it in a process of its own, with ``cpu`` or ``tpu``. TPUs need not be at
+`tests.costs.record` runs it in a process of its own, with ``cpu`` or ``tpu`` and the names of
+methods, by default of all. TPUs need not be at
 hand, because their programs are only compiled.
 """
 
@@ -38,12 +39,12 @@ Figures = dict[str, dict[str, float]]
 """Figures by name, for programs and runs by name."""
 
 
-def programs(devices: list[Any], dtype: str) -> Figures:
-    """The costs of every method's training step and first prediction."""
+def programs(devices: list[Any], dtype: str, methods: list[str]) -> Figures:
+    """The costs of the training step and the first prediction of methods."""
     mesh = data_mesh(devices)
     found: Figures = {}
     assert mesh.devices.size == DEVICES
-    for name in light_methods.names():
+    for name in methods:
         method = light_methods.make(name, dtype=dtype)
         batch = method.batch_spec().shapes(BATCH, light_methods.CROP, light_methods.CLASSES)
         params, variables = variable_shapes(method)
@@ -147,11 +148,13 @@ def inference(folder: Path) -> Figures:
 
 
 def main() -> None:
-    if sys.argv[1] == "tpu":
+    target, *methods = sys.argv[1:]
+    methods = methods or light_methods.names()
+    if target == "tpu":
         without_devices()
-        found = programs(topology_devices(TOPOLOGY), "bfloat16")
+        found = programs(topology_devices(TOPOLOGY), "bfloat16", methods)
     else:
-        found = programs(jax.devices(), "float32")
+        found = programs(jax.devices(), "float32", methods)
         with tempfile.TemporaryDirectory() as name:
             cache = Path(name) / "cache"
             jax.config.update("jax_compilation_cache_dir", str(cache))

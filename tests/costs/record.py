@@ -39,8 +39,8 @@ Figures = Mapping[str, Mapping[str, float]]
 """Figures by name, for programs and runs by name."""
 
 
-def measured(target: str) -> dict[str, dict[str, float]]:
-    """Runs `tests.costs.measure` in a process of its own."""
+def measured(target: str, *methods: str) -> dict[str, dict[str, float]]:
+    """Runs `tests.costs.measure` in a process of its own, for some methods or for all."""
     environment = dict(
         os.environ, XLA_FLAGS=" ".join(_FLAGS), JAX_PLATFORMS="cpu", PYTHONPATH=str(REPOSITORY)
     )
@@ -49,7 +49,7 @@ def measured(target: str) -> dict[str, dict[str, float]]:
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"):
         environment.pop(name, None)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.costs.measure", target],
+        [sys.executable, "-m", "tests.costs.measure", target, *methods],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +71,24 @@ def step_of(method: Method, params: Any, batch: Any, step: int = 0) -> Any:
 # The method
 
 
-def test_it_passes_the_checks_of_every_method(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(
+            check, marks=pytest.mark.slow if check is test_methods.test_jit_equals_eager else ()
+        )
+        for check in test_methods.CHECKS
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_it_passes_the_checks_of_every_method(
+    check: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+):
     """On its own transformer, and one check on a convolutional network of the package."""
-    checks = [check for check in vars(test_methods).values() if hasattr(check, "pytestmark")]
-    assert len(checks) == 7
-    test_methods.initial.cache_clear()
-    for check in checks:
-        own = "frozen" not in check.__name__  # that one names a backbone with frozen parameters
-        fields = LIGHT | dict(backbone=VIT) if own else LIGHT
-        monkeypatch.setitem(light_methods.FIELDS, NAME, fields)
-        check(NAME)
-    test_methods.initial.cache_clear()
+    own = "frozen" not in check.__name__  # that one names a backbone with frozen parameters
+    fields = LIGHT | dict(backbone=VIT) if own else LIGHT
+    monkeypatch.setitem(light_methods.FIELDS, NAME, fields)
+    check(NAME)
 
 
 def test_terms_count_from_their_first_step():
@@ -97,10 +105,10 @@ def test_terms_count_from_their_first_step():
 def test_the_ema_teacher_moves_and_is_the_network_in_use():
     method, params = make(decay=0.75), initial()
     step = step_of(method, params, batch_of(method))
-    new = jax.tree.map(lambda p: p + 1, params)
-    extra = method.after_step(step, new)
+    new = jax.tree.map(lambda p: np.asarray(p) + 1, params)
+    extra = jax.jit(method.after_step)(step, new)
     for old, moved in zip(jax.tree.leaves(params), jax.tree.leaves(extra["teacher"]), strict=True):
-        np.testing.assert_allclose(moved, old + 0.25, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(moved, np.asarray(old) + 0.25, rtol=1e-5, atol=1e-6)
     assert method.inference_params(new, extra) is extra["teacher"]
 
 

@@ -40,14 +40,19 @@ ODD = Images((40, 40), (45, 61), (1, 1), (5, 64))
 SMALL = Images((24, 31), (45, 61))
 
 
-@pytest.mark.parametrize("name", ["cam", "seam"])
+TINY = "tiny", ODD, dict(scales=(0.5, 1.3), max_buckets=1)
+MOBILENET = "mobilenet_v2", SMALL, dict(scales=(1.0,), max_buckets=1)
+
+
 @pytest.mark.parametrize(
-    ("backbone", "images", "settings"),
+    ("name", "backbone", "images", "settings"),
     [
-        ("tiny", ODD, dict(scales=(0.5, 1.3), max_buckets=1)),
-        ("mobilenet_v2", SMALL, dict(scales=(1.0,), max_buckets=1)),
+        pytest.param("cam", *TINY, marks=pytest.mark.slow),
+        ("seam", *TINY),
+        ("cam", *MOBILENET),
+        pytest.param("seam", *MOBILENET, marks=pytest.mark.slow),
     ],
-    ids=["tiny", "mobilenet_v2"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_padded_batches_equal_single_images_at_exact_sizes(
     name: str, backbone: str, images: Images, settings: dict, trained: Callable

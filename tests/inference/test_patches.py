@@ -68,7 +68,7 @@ def differences(network: Network, alone: Trained, how: MultiScale) -> list[float
     return found
 
 
-@pytest.mark.parametrize("name", ["cam", "seam"])
+@pytest.mark.parametrize("name", ["cam", pytest.param("seam", marks=pytest.mark.slow)])
 def test_padded_transformers_equal_those_at_exact_sizes(name: str, trained: Callable):
     alone = trained(name, "small_vit")
     network = load_network(alone.folder, CLASSES, "cam")

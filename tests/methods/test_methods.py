@@ -27,28 +27,45 @@ def make_batch(seed=0):
 
 
 @functools.cache
-def initial(name):
-    return init_variables(make(name), 0)
+def initial(method):
+    return init_variables(method, 0)
 
 
-def loss_and_grad(method, params, variables, batch):
-    rules = assign_rules(params, method.param_rules())
-    trainable, frozen = split_frozen(params, rules)
-    extra = method.init_extra(params)
+class Learning:
+    """The loss of a method and its gradient in one compiled program, and how often it is traced."""
 
-    def loss(trainable):
-        return loss_function(method)(
-            join(trainable, frozen), variables, batch, jax.random.key(1), jnp.int32(0), extra
+    def __init__(self, method):
+        self.params, self.variables = initial(method)
+        self.trainable, frozen = split_frozen(
+            self.params, assign_rules(self.params, method.param_rules())
         )
+        extra = method.init_extra(self.params)
+        self.traces = 0
 
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))(trainable)
+        def loss(trainable, batch, step):
+            self.traces += 1
+            params = join(trainable, frozen)
+            key = jax.random.key(1)
+            return loss_function(method)(params, self.variables, batch, key, step, extra)
+
+        self.loss = loss
+        self.with_gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+    def __call__(self, batch, step=0):
+        """((loss, aux), gradients by path)"""
+        return self.with_gradient(self.trainable, batch, jnp.int32(step))
+
+
+@functools.cache
+def learning(method):
+    return Learning(method)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_loss_is_finite_and_reaches_every_trainable_parameter(name):
-    method = make(name)
-    params, variables = initial(name)
-    (loss, aux), grads = loss_and_grad(method, params, variables, make_batch())
+    learn = learning(make(name))
+    variables = learn.variables
+    (loss, aux), grads = learn(make_batch())
     assert np.isfinite(loss) and loss > 0
     assert all(np.isfinite(v) for v in aux.terms.values()) and aux.terms
     still = [path for path, grad in grads.items() if not np.any(np.asarray(grad))]
@@ -73,48 +90,44 @@ def test_frozen_parameters_get_no_gradient_and_all_are_covered(name):
     assert set(rest) == frozen and not set(trainable) & frozen
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Every single operation is compiled. In the quick tests, programs that are traced anew must agree:
+# in bfloat16 below, and on eight devices.
+OF_MANY_OPERATIONS = ("affinity", "ecsnet", "irnet", "pss", "seam")
+EAGER = [
+    pytest.param(name, marks=pytest.mark.slow) if name in OF_MANY_OPERATIONS else name
+    for name in NAMES
+]
+
+
+@pytest.mark.parametrize("name", EAGER)
 def test_jit_equals_eager(name):
-    method = make(name)
-    params, variables = initial(name)
-    extra = method.init_extra(params)
-
-    def loss(params):
-        return loss_function(method)(
-            params, variables, make_batch(), jax.random.key(1), jnp.int32(0), extra
-        )[0]
-
-    np.testing.assert_allclose(jax.jit(loss)(params), loss(params), rtol=1e-5)
+    learn = learning(make(name))
+    eager, _ = learn.loss(learn.trainable, make_batch(), jnp.int32(0))
+    np.testing.assert_allclose(learn(make_batch())[0][0], eager, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_trace_per_shape(name):
-    method = make(name)
-    params, variables = initial(name)
-    traces = []
-
-    def loss(params, batch, step):
-        traces.append(step)
-        extra = method.init_extra(params)
-        return loss_function(method)(params, variables, batch, jax.random.key(0), step, extra)[0]
-
-    jitted = jax.jit(loss)
+    learn = learning(make(name))
+    learn(make_batch())
+    traces = learn.traces
     for step in range(3):
-        jitted(params, make_batch(step), jnp.int32(step))
-    assert len(traces) == 1
+        learn(make_batch(step), step)
+    assert learn.traces == traces > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_prediction_ignores_padding(name):
     method = make(name)
-    params, variables = initial(name)
+    params, variables = initial(method)
+    predict = jax.jit(method.predict)
     image = make_batch()["image"][:1, :21, :27]
-    exact = method.predict({"params": params, **variables}, image, jnp.ones((1, 21, 27), bool))
+    exact = predict({"params": params, **variables}, image, jnp.ones((1, 21, 27), bool))
     canvas = jnp.zeros((1, 64, 32, 3), jnp.uint8).at[:, :21, :27].set(image)
     # Whatever lies in the padding must not matter.
     canvas = canvas.at[:, 21:].set(200)
     valid = jnp.zeros((1, 64, 32), bool).at[:, :21, :27].set(True)
-    padded = method.predict({"params": params, **variables}, canvas, valid)
+    padded = predict({"params": params, **variables}, canvas, valid)
     assert exact.keys() == padded.keys() == set(method.outputs)
     for key, value in exact.items():
         _, height, width, _ = value.shape
@@ -125,10 +138,11 @@ def test_prediction_ignores_padding(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_is_close_to_float32(name):
-    method, half = make(name), make(name, dtype="bfloat16")
-    params, variables = initial(name)
-    (loss, _), _ = loss_and_grad(method, params, variables, make_batch())
-    (rough, _), grads = loss_and_grad(half, params, variables, make_batch())
+    (loss, _), _ = learning(make(name))(make_batch())
+    half = Learning(make(name, dtype="bfloat16"))
+    arguments = half.trainable, make_batch(), jnp.int32(0)
+    rough, _ = jax.jit(half.loss)(*arguments)
+    grads = jax.eval_shape(lambda *given: half.with_gradient(*given)[1], *arguments)
     np.testing.assert_allclose(rough, loss, rtol=0.05)
     assert all(grad.dtype == jnp.float32 for grad in grads.values())
 
@@ -179,3 +193,7 @@ def test_what_an_ema_teacher_keeps_is_not_rounded_twice():
     for decay in (0.9, 0.99, 0.996, 0.999, 0.9999):
         expected = jnp.float32(decay) * old + jnp.float32(1 - decay) * new
         np.testing.assert_array_equal(ema_update(old, new, decay), expected)
+
+
+CHECKS = [check for check in list(globals().values()) if hasattr(check, "pytestmark")]
+"""The checks of every method, for methods outside the package."""

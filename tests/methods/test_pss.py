@@ -75,6 +75,12 @@ def network(params: Any, images: jax.Array) -> dict[str, jax.Array]:
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "published": {},
+    "memory, plain mean, shared weights": dict(memory=2, attention=False, decay=0.0),
+    "RCM alone of the batch, no background": dict(
+        mam_weight=0.0, prototypes="batch_mean", foreground_only=True
+    ),
+}
+SINGLE: dict[str, dict[str, Any]] = {
     "RCM alone": dict(mam_weight=0.0),
     "MAM alone": dict(rcm_weight=0.0),
     "plain mean": dict(attention=False),
@@ -85,9 +91,13 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize(
+    "ablation", [*ABLATIONS, *(pytest.param(name, marks=pytest.mark.slow) for name in SINGLE)]
+)
 def test_the_whole_loss_from_the_networks_outputs(ablation: str, rng: np.random.Generator):
-    method = make(**{**dict(mask_scales=(0.5, 1.0, 1.5), mam_weight=2.0), **ABLATIONS[ablation]})
+    method = make(
+        **{**dict(mask_scales=(0.5, 1.0, 1.5), mam_weight=2.0), **(ABLATIONS | SINGLE)[ablation]}
+    )
     params, batch = params_of(), batch_of()
     extra = method.init_extra(params_of(seed=1))
     queue = normal(rng.normal(0, 1, (CLASSES + 1, 2, 6)))
@@ -114,12 +124,12 @@ def test_the_whole_loss_from_the_networks_outputs(ablation: str, rng: np.random.
     own = summed(seen[1.0][1], assigned(seen[1.0][0], 0.3), CLASSES + 1)
     contrast = np.zeros(own.shape)
     for b, k in np.ndindex(BATCH, CLASSES + 1):
-        others = [j for j in range(BATCH) if j != b or ablation == "batch mean"]
-        contrast[b, k] = normal((queue[k] if ablation == "memory" else own[others, k]).sum(0))
+        others = [j for j in range(BATCH) if j != b or method.prototypes == "batch_mean"]
+        contrast[b, k] = normal((queue[k] if method.memory else own[others, k]).sum(0))
     similar = np.einsum("bhwd,bnd->bhwn", normal(look(params, 1.0)[1]), contrast) / 0.5
     rcm = []
     for index in np.ndindex(*regions.shape):
-        first = int(ablation == "no background")
+        first = int(method.foreground_only)
         if regions[index] >= first:
             logits = similar[index][first:]
             rcm.append(np.log(np.exp(logits).sum()) - logits[regions[index] - first])
@@ -127,7 +137,7 @@ def test_the_whole_loss_from_the_networks_outputs(ablation: str, rng: np.random.
     mam = 0.0
     for scale in method.map_scales:
         maps = look(params, scale)[0][: BATCH // 2]
-        mam += np.abs(maps - attended(maps, everywhere, ablation != "plain mean")).mean()
+        mam += np.abs(maps - attended(maps, everywhere, method.attention)).mean()
 
     scores = np.asarray(network(params, scaled_images(1.0))["cam"], np.float64).mean((1, 2))
     cls = np.mean(np.log1p(np.exp(-scores)) * labels + np.log1p(np.exp(scores)) * (1 - labels))

@@ -24,10 +24,15 @@ def test_products_per_tap_add_up(monkeypatch, size, stride, dilation, padding, p
     x = jnp.asarray(rng.standard_normal((2, 9, 12, 4), np.float32))
     kernel = jnp.asarray(rng.standard_normal((size, size, 4, outputs), np.float32))
     settings = (stride, dilation, padding)
-    y, backward = jax.vjp(lambda x, kernel: xla_conv(x, kernel, *settings), x, kernel)
-    to_x = jax.jit(lambda: conv_gradients.input_gradient(x, kernel, y, *settings))()
-    to_kernel = jax.jit(lambda: conv_gradients.product_per_tap(x, y, (size, size), *settings))()
-    for found, expected in zip((to_x, to_kernel), backward(y), strict=True):
+
+    @jax.jit
+    def gradients(x, kernel):
+        y, backward = jax.vjp(lambda x, kernel: xla_conv(x, kernel, *settings), x, kernel)
+        to_x = conv_gradients.input_gradient(x, kernel, y, *settings)
+        to_kernel = conv_gradients.product_per_tap(x, y, (size, size), *settings)
+        return (to_x, to_kernel), backward(y)
+
+    for found, expected in zip(*gradients(x, kernel), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
@@ -38,8 +43,15 @@ def test_blocks_of_rows_add_up(monkeypatch, size, stride, dilation, padding, row
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, 9, 12, 4), np.float32))
     kernel = jnp.asarray(rng.standard_normal((size, size, 4, outputs), np.float32))
-    y, backward = jax.vjp(lambda k: xla_conv(x, k, stride, dilation, padding), kernel)
-    row_bytes = 4 * 2 * y.shape[2] * size * size * 4
+    width = jax.eval_shape(lambda: xla_conv(x, kernel, stride, dilation, padding)).shape[2]
+    row_bytes = 4 * 2 * width * size * size * 4
     monkeypatch.setattr(conv_gradients, "BLOCK_BYTES", rows * row_bytes)
-    found = conv_gradients.product_per_rows(x, y, (size, size), stride, dilation, padding)
-    np.testing.assert_allclose(found, backward(y)[0], rtol=1e-4, atol=1e-4)
+
+    @jax.jit
+    def gradients(x, kernel):
+        y, backward = jax.vjp(lambda k: xla_conv(x, k, stride, dilation, padding), kernel)
+        found = conv_gradients.product_per_rows(x, y, (size, size), stride, dilation, padding)
+        return found, backward(y)[0]
+
+    found, expected = gradients(x, kernel)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

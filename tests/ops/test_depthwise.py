@@ -30,18 +30,26 @@ WIDE_CASES = [
     [(3, *case) for case in CASES] + [(5, *case) for case in WIDE_CASES],
 )
 def test_equals_grouped_convolution(size, stride, dilation, padding):
-    keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (2, 11, 14, 5))
-    kernel = jax.random.normal(keys[1], (size, size, 1, 5))
-    expected, backward = jax.vjp(lambda x, k: _grouped(x, k, stride, dilation, padding), x, kernel)
-    found, own_backward = jax.vjp(
-        lambda x, k: depthwise_conv(x, k, stride, dilation, padding), x, kernel
-    )
-    assert found.shape == expected.shape
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 11, 14, 5), np.float32)
+    kernel = rng.standard_normal((size, size, 1, 5), np.float32)
+    how = stride, dilation, padding
+    shape = jax.eval_shape(lambda x, k: _grouped(x, k, *how), x, kernel).shape
+    g = rng.standard_normal(shape, np.float32)
+
+    def with_gradients(conv):
+        def both(x, kernel, g):
+            y, backward = jax.vjp(lambda x, k: conv(x, k, *how), x, kernel)
+            return y, *backward(g)
+
+        return jax.jit(both)(x, kernel, g)
+
+    found, *own = with_gradients(depthwise_conv)
+    expected, *reference = with_gradients(_grouped)
+    assert found.shape == expected.shape == shape
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    g = jax.random.normal(keys[2], expected.shape)
-    for own, reference in zip(own_backward(g), backward(g), strict=True):
-        np.testing.assert_allclose(own, reference, atol=1e-4)
+    for one, other in zip(own, reference, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def test_keeps_the_dtype():

@@ -94,7 +94,16 @@ def test_some_class_stays_when_the_maps_are_computed_on_the_way(options):
     assert (np.count_nonzero(maps[:, 1:], axis=1) == 1).all()
 
 
-@pytest.mark.parametrize("options", COMPILERS)
+# The first is that of most tests, the last that of users.
+ENDS = [
+    options
+    if options in (COMPILERS[0], COMPILERS[-1])
+    else pytest.param(options, marks=pytest.mark.slow)
+    for options in COMPILERS
+]
+
+
+@pytest.mark.parametrize("options", ENDS)
 def test_some_class_stays_in_the_compiled_loss(options, monkeypatch):
     """In the loss with its gradient, for the correlation's input and for the supervision."""
     seen: list[tuple[int, int]] = []

@@ -1,5 +1,7 @@
 """Pixel correlation agrees with a loop over pixel pairs, in blocks and under padding."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +28,7 @@ def loop(features: np.ndarray, cam: np.ndarray) -> np.ndarray:
 
 def test_equals_loop():
     features, cam = random_maps(2, 3, 4, 5), random_maps(2, 3, 4, 3, seed=1)
-    result = pixel_correlation(features, cam)
+    result = jax.jit(pixel_correlation)(features, cam)
     for i in range(2):
         expected = loop(np.asarray(features[i]).reshape(12, 5), np.asarray(cam[i]).reshape(12, 3))
         np.testing.assert_allclose(np.asarray(result[i]).reshape(12, 3), expected, atol=1e-5)
@@ -39,8 +41,9 @@ def test_blocks_change_nothing(block):
     def total(features, cam, block):
         return (pixel_correlation(features, cam, block=block) ** 2).sum()
 
-    value, gradients = jax.value_and_grad(total, (0, 1))(features, cam, block)
-    expected, expected_gradients = jax.value_and_grad(total, (0, 1))(features, cam, 35)
+    derived = jax.jit(jax.value_and_grad(total, (0, 1)), static_argnums=2)
+    value, gradients = derived(features, cam, block)
+    expected, expected_gradients = derived(features, cam, 35)
     assert value == pytest.approx(float(expected), rel=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), gradients, expected_gradients
@@ -53,6 +56,7 @@ def test_padding_changes_nothing(block):
     valid = np.zeros((1, 6, 7), bool)
     valid[:, :4, :5] = True
 
+    @functools.partial(jax.jit, static_argnums=3)
     def revise(features, cam, valid, block):
         return pixel_correlation(features, pixel_correlation_input(cam, valid), valid, block)
 
@@ -64,21 +68,22 @@ def test_padding_changes_nothing(block):
 
 def test_zero_features_have_finite_gradients():
     features = jnp.zeros((1, 3, 3, 4)).at[0, 0, 0].set(1.0)
-    gradient = jax.grad(lambda f: pixel_correlation(f, jnp.ones((1, 3, 3, 2))).sum())(features)
+    total = jax.jit(jax.grad(lambda f: pixel_correlation(f, jnp.ones((1, 3, 3, 2))).sum()))
+    gradient = total(features)
     assert jnp.isfinite(gradient).all()
 
 
 def test_input_by_hand():
     cam = jnp.asarray([[9.0, 4, 1], [9, 2, 2], [9, -1, -2], [9, 0, 1]]).reshape(1, 2, 2, 3)
-    result = np.asarray(pixel_correlation_input(cam)).reshape(4, 3)
+    result = np.asarray(jax.jit(pixel_correlation_input)(cam)).reshape(4, 3)
     # Foreground over its maxima, 4 and 2; only the larger of the two stays.
     expected = [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0.5, 0, 0.5]]
     np.testing.assert_allclose(result, expected, atol=2e-5)
 
 
 def test_input_carries_no_gradient():
-    gradient = jax.grad(lambda c: pixel_correlation_input(c).sum())(random_maps(1, 4, 4, 3))
-    assert not gradient.any()
+    gradient = jax.jit(jax.grad(lambda c: pixel_correlation_input(c).sum()))
+    assert not gradient(random_maps(1, 4, 4, 3)).any()
 
 
 @pytest.mark.parametrize("derivative", [False, True])

@@ -14,8 +14,11 @@ from wsss_jax.pipeline.config import read_recipe
 
 
 def last_lines(workdir: Path, *only: str) -> list[str]:
-    overrides = ("--config.data.root=/nowhere", "--config.train.batch_size=4")
-    config = read_recipe("seam_own_light", overrides)
+    overrides = ["--config.data.root=/nowhere", "--config.train.batch_size=4"]
+    for stage in ("train", "train_affinity", "train_segmentation"):  # are described in no time
+        overrides += [f"--config.{stage}.method.backbone.name=tiny"]
+        overrides += [f"--config.{stage}.init_weights="]
+    config = read_recipe("seam_own_light", tuple(overrides))
     plan = dry_run.describe(config, workdir, only, force=False)
     lines = plan.text.partition("this run would be refused\n")[2].splitlines()
     assert [line.strip() for line in lines] == list(plan.refused)

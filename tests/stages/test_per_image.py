@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.toys.waiting import LONG
+from tests.toys.waiting import LONG, until
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
 from wsss_jax.ops.buckets import Batch
@@ -257,6 +257,7 @@ def test_few_tasks_are_in_memory_without_a_device(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(per_image, "thread_count", lambda: 2)
 
     def finish(task: Task, paths: tuple[Path, ...]) -> int:
+        until(lambda: Task.most >= 3)  # others are prepared meanwhile
         time.sleep(0.005)
         return write(task, paths)
 

@@ -105,7 +105,7 @@ def test_heads_are_small_parts(compositions):
 
 
 def test_bodies_and_coats_are_shared_by_the_classes():
-    drawn = [shapes.composition(index, "train", 0, 48) for index in range(400)]
+    drawn = [shapes.composition(index, "train", 0, 48) for index in range(200)]
     creatures = [creature for one in drawn for creature in one.creatures]
     for name in CLASSES:
         coats = [creature.coat for creature in creatures if creature.name == name]
