@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.toys import light_methods
-from tests.toys.light_methods import CLASSES, CROP, TINY, make
+from tests.toys.light_methods import CLASSES, TINY, make
 from tests.toys.steps import loss_function
 from wsss_jax.errors import UserError
 from wsss_jax.methods.base import Method, ema_update
@@ -81,7 +81,7 @@ def test_loss_is_finite_and_reaches_every_trainable_parameter(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_frozen_parameters_get_no_gradient_and_all_are_covered(name):
     method = make(name, dict(name="mobilenet_v2", output_stride=16))
-    shapes, _ = variable_shapes(method, CROP)
+    shapes, _ = variable_shapes(method)
     rules = assign_rules(shapes, method.param_rules())
     frozen = {path for path, rule in rules.items() if rule.frozen}
     assert any("features_0_0" in path for path in frozen)
