@@ -125,7 +125,7 @@ wait_for_slice() {
   install+=' .venv/bin/python -m pip install -q -c constraints.txt -e ".[tpu]"'
   mount='set -e; mkdir -p wsss_jax/data; mountpoint -q wsss_jax/data || {'
   mount+=' command -v gcsfuse > /dev/null || sudo apt-get install -y -q gcsfuse;'
-  mount+=' gcsfuse --implicit-dirs'
+  mount+=' gcsfuse --implicit-dirs --rename-dir-limit 10000'
 }
 
 install() {

@@ -9,11 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 
 from wsss_jax import command_line
+from wsss_jax.api import Segmentation
 from wsss_jax.command_line import Parser
+from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.pipeline.config import read_recipe
 
@@ -52,6 +56,45 @@ def parser() -> Parser:
     parser.add_argument("--rates", type=command_line.numbers, metavar="R,R", help="rates")
     parser.add_argument("--kind", **command_line.one_of("strict", "present"), help="which")
     return parser
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--out", "gs://bucket/run"],
+        ["--out=s3://bucket/run"],
+        ["--out=x", "--config.data.root=gs://bucket/VOC2012"],
+        ["--out=x", "--config.train.init_weights", "https://host/weights.npz"],
+    ],
+)
+def test_addresses_of_buckets_are_refused(arguments: list[str], parser: Parser):
+    with pytest.raises(UserError, match=r"found the address (gs|s3|https)://\w+/[\w.]+.*: mount"):
+        parser.parse(arguments)
+
+
+def test_addresses_of_buckets_are_refused_wherever_they_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(
+        "from configs import cam_shapes\n"
+        "def get_config():\n"
+        "    config = cam_shapes.get_config()\n"
+        "    config.train.init_weights = 'gs://bucket/weights.npz'\n"
+        "    return config\n"
+    )
+    with pytest.raises(UserError, match=r"in init_weights, found the address gs://"):
+        read_recipe(str(recipe))
+    monkeypatch.setenv("WSSS_JAX_DATA", "s3://bucket/records")
+    data: Any = read_recipe("cam_shapes").data
+    with pytest.raises(UserError, match="WSSS_JAX_DATA, found the address s3://bucket/records"):
+        DataSettings.from_config(data, "data").open("train")
+    monkeypatch.chdir(tmp_path)
+    nothing = np.zeros((2, 2), np.uint8)
+    mask = Segmentation(np.zeros((2, 2, 3), np.uint8), nothing, np.zeros((1, 2, 2), np.float32), ())
+    with pytest.raises(UserError, match=r"in save, found the address gs://bucket/mask\.png"):
+        mask.save("gs://bucket/mask.png")
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] in ([], ["__pycache__"])
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -211,6 +254,9 @@ def test_how_a_run_ends(
         (RuntimeError("Symlink loop from '/d'"), "cannot use a path: Symlink loop from '/d'"),
         (OSError(errno.EMFILE, "Too many open files", "/d"), "cannot open /d: Too many open files"),
         (OSError(errno.ENFILE, "Too many open files"), "cannot open a file: Too many open files"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory", "/d"), "memory has run out: use a"),
+        (MemoryError(), "memory has run out: use a smaller batch"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "memory has run out: use a smaller"),
     ],
 )
 def test_errors_of_the_system_are_one_line(
@@ -220,6 +266,31 @@ def test_errors_of_the_system_are_one_line(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith(f"error: {said}")
     assert len(lines) == 1 or lines[1:] == [_GO_ON.strip()]
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "status", "told"),
+    [
+        (32, 32, 2, "error: expected a limit of 64 or more open files, found 32: raise it"),
+        (32, 500, 0, "500"),
+        (64, 64, 0, "64"),
+    ],
+)
+def test_few_open_files_are_raised_or_refused(soft: int, hard: int, status: int, told: str):
+    program = (
+        "import argparse, resource, sys; from wsss_jax import command_line\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
+        "parser = command_line.Parser('toy', 'A toy.', usage='', examples=[])\n"
+        "def body(options):\n"
+        "    print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+        "    return 0\n"
+        "sys.exit(command_line.run(parser, ['toy.py'], body))"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == status
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert line.startswith(told)
 
 
 def test_a_folder_of_links_that_lead_to_each_other_is_one_line(tmp_path: Path):

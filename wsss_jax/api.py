@@ -25,7 +25,7 @@ from jaxtyping import Float, Float32, UInt8
 from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import IGNORE, decode_mask, encode_mask
 from wsss_jax.data.known_classes import multi_hot
-from wsss_jax.errors import UserError, nearest
+from wsss_jax.errors import UserError, nearest, refuse_addresses
 from wsss_jax.files import atomic_write, read_bytes
 from wsss_jax.host.dense_crf import CrfSettings, crf_of, score_unary
 from wsss_jax.host.logit_masks import LogitTask, fitting_size, probabilities_and_best
@@ -73,6 +73,7 @@ class Segmentation:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the mask as a PNG of class indices with VOC's palette."""
+        refuse_addresses(os.fspath(path), "save")
         with atomic_write(Path(path)) as file:
             file.write(encode_mask(self.mask))
 

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from wsss_jax import __version__, console, interrupts
-from wsss_jax.errors import MAKE_SPACE, Interrupted, UserError, nearest, no_space
+from wsss_jax.errors import (
+    MAKE_SPACE,
+    Interrupted,
+    UserError,
+    nearest,
+    no_space,
+    refuse_addresses,
+    used_up,
+)
 from wsss_jax.pipeline import process
 
 INTERRUPTED = {True: "interrupted; finished work is kept", False: "interrupted"}
@@ -96,9 +104,11 @@ class Parser(argparse.ArgumentParser):
           ``--config.KEY`` or ``--noconfig.KEY``.
 
         Raises:
-          UserError: an option is unknown (the nearest one is named), a value does not fit, or a
-            required option is missing.
+          UserError: an option is unknown (the nearest one is named), a value does not fit or is the
+            address of a bucket, or a required option is missing.
         """
+        for argument in arguments:
+            refuse_addresses(argument, "the command")
         needed = [action for action in self._actions if action.required]
         for action in needed:
             action.required = False  # The message below says what is missing, and what it means.
@@ -182,6 +192,7 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
     options = None
     try:
         interrupts.tell(f"{INTERRUPTED[parser.goes_on]}{again}", interrupts.STATUS)
+        process.check_limits()
         options = parser.parse(argv[1:])
         stopped = getattr(options, "status_if_stopped", None) or interrupts.STATUS
         interrupts.tell(f"{INTERRUPTED[parser.goes_on]}{again}", stopped)
@@ -208,7 +219,7 @@ def run(parser: Parser, argv: Sequence[str], body: Callable[[argparse.Namespace]
     except BrokenPipeError:  # The reader of a pipe (head, less) has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, MemoryError) as error:
         if text := _explained(error):
             console.event("error", text=text)
             print(f"error: {text}{again if no_space(error) else ''}", file=sys.stderr)
@@ -278,16 +289,17 @@ def command(parser: Parser, argv: Sequence[str]) -> str:
     return shlex.join([*program, *(a for a in argv[1:] if a not in ("--force", "-force"))])
 
 
-def _explained(error: OSError | RuntimeError) -> str:
+def _explained(error: OSError | RuntimeError | MemoryError) -> str:
     """Returns what an error of the system means for the user, or "" if it is a defect."""
-    if isinstance(error, RuntimeError):
+    where = os.fspath(getattr(error, "filename", None) or "")
+    if what := used_up(error):
+        of_files = isinstance(error, OSError) and error.errno != errno.ENOMEM
+        return f"cannot open {where or 'a file'}: {what}" if of_files else what
+    if not isinstance(error, OSError):
         # What `pathlib` raises for links that lead to each other.
         return f"cannot use a path: {error}" if str(error).startswith("Symlink loop") else ""
-    where = os.fspath(error.filename) if error.filename else ""
     if what := no_space(error):
         return f"{what}{f' while writing {where}' if where else ''}: {MAKE_SPACE}"
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"cannot open {where or 'a file'}: {error.strerror}: raise the limit with ulimit -n"
     return f"cannot use {where}: {error.strerror}" if error.errno in _PLACE and where else ""
 
 

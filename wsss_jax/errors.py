@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 MAKE_SPACE = (
@@ -11,6 +12,7 @@ MAKE_SPACE = (
 )
 """What to do if `no_space` tells a reason."""
 
+_ADDRESS = re.compile(r"(?:^|[\s=,'\"(])([A-Za-z][\w+.-]+://\S*)")
 _NO_SPACE = {
     errno.ENOSPC: "no space left on the device",
     errno.EDQUOT: "no space left in the quota",
@@ -51,6 +53,23 @@ def first(names: Sequence[str], count: int = 5) -> str:
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
+def refuse_addresses(text: str, where: str) -> None:
+    """Refuses the address of a bucket or server, which would otherwise become a local folder.
+
+    Args:
+      text: a value that may name files.
+      where: what the value belongs to, for the message.
+
+    Raises:
+      UserError: the text has an address.
+    """
+    if found := _ADDRESS.search(text):
+        raise UserError(
+            f"expected files and folders of this machine in {where}, found the address {found[1]}:"
+            " mount the bucket (docs/launch.md#buckets) or copy the files, and give their path"
+        )
+
+
 def no_space(error: BaseException) -> str:
     """Returns in words why there is no space for a file, or "" if this was not the problem.
 
@@ -60,6 +79,27 @@ def no_space(error: BaseException) -> str:
         return _NO_SPACE.get(error.errno, "")
     text = str(error)
     return next((what for code, what in _NO_SPACE.items() if os.strerror(code) in text), "")
+
+
+def used_up(error: BaseException) -> str:
+    """Returns what to do if an error says that files or memory have run out, or "".
+
+    Libraries that are not written in Python raise errors of their own, which quote the system's.
+    """
+    number, text = getattr(error, "errno", None), str(error)
+    if number in (errno.EMFILE, errno.ENFILE) or os.strerror(errno.EMFILE) in text:
+        return f"{os.strerror(errno.EMFILE)}: raise the limit with ulimit -n"
+    signs = ("RESOURCE_EXHAUSTED", "can't start new thread", "failed to map segment")
+    if (
+        isinstance(error, MemoryError)
+        or number == errno.ENOMEM
+        or any(sign in text for sign in (*signs, os.strerror(errno.ENOMEM)))
+    ):
+        return (
+            "memory has run out: use a smaller batch, fewer workers or threads, or raise the limit,"
+            " and run the same command again; finished work is kept"
+        )
+    return ""
 
 
 @contextlib.contextmanager

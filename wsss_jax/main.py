@@ -12,17 +12,15 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 from wsss_jax import command_line, console
 from wsss_jax.command_line import Parser
-from wsss_jax.errors import UserError
+from wsss_jax.errors import UserError, used_up
 from wsss_jax.host.host_memory import share_one_heap
 from wsss_jax.pipeline import guardian, process
 
@@ -117,7 +115,7 @@ def _parser() -> Parser:
         type=command_line.number,
         default=process.WAIT_MINUTES,
         metavar="M",
-        help="how long processes wait for one that is late between stages",
+        help="how long processes wait for one that is late, or makes no progress",
     )
     number = command_line.whole_number
     add("--num_processes", type=number, default=0, metavar="N", help="with --coordinator")
@@ -131,7 +129,14 @@ def main(argv: Sequence[str]) -> int:
     It is 0 if the run finished, or stopped on request after saving; 2 for a mistake of the user,
     which is reported in one line; and 130 if the run was interrupted.
     """
-    status = command_line.run(_parser(), argv, _run)
+    try:
+        parser = _parser()
+    except (ImportError, MemoryError) as error:  # It imports JAX, which takes a gigabyte.
+        if not (what := used_up(error)):
+            raise
+        print(f"error: {what}", file=sys.stderr)
+        return 2
+    status = command_line.run(parser, argv, _run)
     interrupts.finish(status)
     return status
 
@@ -188,20 +193,14 @@ def _run(options: argparse.Namespace) -> int:
             if first:
                 memory.record(workdir, anew=options.force and not options.only)
     except process.Missing as error:
-        _leave(f"error: {error}")
+        guardian.leave(f"error: {error}")
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         if jax.process_count() == 1 or not guardian.tells_of_lost_process(str(error)):
             raise
-        _leave(guardian.LOST_MESSAGE)
+        guardian.leave(guardian.lost_message())
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0
-
-
-def _leave(message: str) -> NoReturn:
-    """Ends this process; doing so in good order would wait for the one that is lost."""
-    print(message, file=sys.stderr, flush=True)
-    os._exit(guardian.LOST)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

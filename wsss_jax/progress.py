@@ -11,6 +11,29 @@ from wsss_jax import console
 _LINE_EVERY = 10.0  # seconds between plain lines
 
 
+_place, _since = 0, time.monotonic()
+
+
+def come_further(steps: int = 1) -> None:
+    """Notes that this process lives and has come further, in whatever it does.
+
+    Args:
+      steps: by how much; 0 for work that other processes may have less of.
+    """
+    global _place, _since
+    _place, _since = _place + steps, time.monotonic()
+
+
+def place() -> int:
+    """Returns how far this process has come."""
+    return _place
+
+
+def since() -> float:
+    """Returns when this process has last come further, in seconds of `time.monotonic`."""
+    return _since
+
+
 class Progress:
     """Counts up to `total` units and shows the rate and the remaining time.
 
@@ -42,6 +65,7 @@ class Progress:
 
     def update(self, count: int = 1, **figures: float | str) -> None:
         """Counts `count` more units as done and shows `figures` beside the bar."""
+        come_further(count)
         if count and self._done == self._initial:
             # The first unit mostly waits for compilation, so it does not count for the rate.
             self._start, self._start_count = time.monotonic(), self._done + count

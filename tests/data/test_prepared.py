@@ -372,6 +372,25 @@ def test_a_bit_that_flips_while_records_are_read_is_one_line(
         _check(again, index)
 
 
+class _WithoutFiles:
+    """Records that cannot be read, because the process has too many open files."""
+
+    def __getitem__(self, index: int) -> None:
+        raise RuntimeError("open() failed: Too many open files; opening train.array_record-00001")
+
+
+def test_too_many_open_files_are_no_damage(tmp_path: Path) -> None:
+    source = prepare(_builder(tmp_path, ids=IDS[:3]))
+    records, source._records = source._records, _WithoutFiles()
+    with pytest.raises(UserError, match=r"^cannot read .*Too many open files: raise the limit"):
+        source[0]
+    source._records = records
+    _check(source, 0)
+    _check(prepare(_builder(tmp_path, ids=IDS[:3])), 0)
+    assert {path.name for path in source.folder.iterdir()} >= {"sums.json"}
+    assert not (source.folder / "unreadable").exists()
+
+
 def test_a_home_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WSSS_JAX_DATA", raising=False)
     monkeypatch.setenv("HOME", "/proc")

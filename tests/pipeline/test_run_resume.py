@@ -281,6 +281,50 @@ def test_where_there_are_no_locks_a_run_goes_on(
     assert [path.name for path in (tmp_path / "w").iterdir()] == [".lock"]
 
 
+def test_a_second_run_where_locks_do_not_reach_stops_the_first(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As of another machine on a disk whose locks each machine has for itself."""
+    with process.lock(workdir):
+        check = run.check_alone
+
+        def begin_another(folder: Path) -> None:
+            check(folder)  # at the start of the first stage
+            (folder / ".lock").write_text("process 7 on another\n")
+            monkeypatch.setattr(run, "check_alone", check)
+
+        monkeypatch.setattr(run, "check_alone", begin_another)
+        with pytest.raises(UserError, match=r"another run \(process 7 on another\) has begun in"):
+            run.run(adding_config(), workdir)
+    assert stages_run(workdir) == ["a"] and not (workdir / "a" / "_DONE.json").exists()
+    with process.lock(workdir):
+        run.run(adding_config(), workdir)
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_a_disk_that_does_not_rename_is_refused_at_once(
+    folders: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Some mounted buckets rename no folders, and others no files."""
+    rename = os.rename
+
+    def renames_files(source: Path, target: Path) -> None:
+        if folders != Path(source).is_dir():
+            return rename(source, target)
+        raise OSError(errno.EMFILE if folders else errno.ENOSYS, "not here")
+
+    monkeypatch.setattr(os, "rename" if folders else "replace", renames_files)
+    with (
+        pytest.raises(UserError, match=r"renames files and folders .*\(not here\)"),
+        process.lock(tmp_path / "w"),
+    ):
+        pass
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "w").iterdir()] == [".lock"]
+    with process.lock(tmp_path / "w"):
+        pass
+
+
 def test_a_lock_ends_with_its_block(tmp_path: Path):
     with pytest.raises(ZeroDivisionError), process.lock(tmp_path):
         _ = 1 / 0

@@ -38,7 +38,7 @@ from wsss_jax.data.class_names import check_mask_classes
 from wsss_jax.data.columns import Names, Size, Sizes
 from wsss_jax.data.images import how_decoded
 from wsss_jax.data.source import Record
-from wsss_jax.errors import UserError, first, no_space
+from wsss_jax.errors import UserError, first, no_space, used_up
 from wsss_jax.files import files_below, write_json
 from wsss_jax.progress import Progress
 from wsss_jax.records import read_record
@@ -297,8 +297,9 @@ class PreparedSource:
             if found["id"].decode() != self.ids[index]:
                 raise ValueError(f"record {index} is not {self.ids[index]}")
         except Exception as error:  # Libraries of TFDS raise errors of their own.
-            with contextlib.suppress(OSError):
-                (self.folder / _UNREADABLE).touch()
+            if not used_up(error):
+                with contextlib.suppress(OSError):
+                    (self.folder / _UNREADABLE).touch()
             raise _damaged(self.folder, error) from error
         return Record(
             id=self.ids[index],
@@ -309,7 +310,9 @@ class PreparedSource:
         )
 
 
-def _damaged(folder: Path, what: object) -> UserError:
+def _damaged(folder: Path, what: Exception | str) -> UserError:
+    if isinstance(what, Exception) and (lacking := used_up(what)):
+        return UserError(f"cannot read the prepared records in {folder}: {lacking}")
     what = " ".join(str(what).split())
     return UserError(
         f"expected prepared records in {folder}, found damaged ones ({what}): run the same command"

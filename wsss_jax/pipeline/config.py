@@ -15,7 +15,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from wsss_jax.errors import UserError, nearest
+from wsss_jax.errors import UserError, nearest, refuse_addresses
+from wsss_jax.files import flatten
 from wsss_jax.pipeline.batch_rates import batch_sizes, follow_batches
 from wsss_jax.pipeline.overrides import replace
 from wsss_jax.pipeline.recipe import Recipe
@@ -143,4 +144,6 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     before = batch_sizes(config)
     replace(config, overrides, readers(config))
     follow_batches(config, before, overrides)
+    for key, value in flatten(config):
+        refuse_addresses(str(value), key)
     return config

@@ -7,6 +7,8 @@ import logging
 import os
 import platform
 import re
+import secrets
+import shutil
 import socket
 import sys
 import tempfile
@@ -15,14 +17,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+try:
+    import resource
+except ImportError:  # This is not Unix.
+    resource = None
+
 from filelock import FileLock, Timeout
 
 from wsss_jax import interrupts
 from wsss_jax.errors import UserError
-from wsss_jax.pipeline.guardian import HEARTBEAT_SECONDS
+from wsss_jax.pipeline.guardian import HEARTBEAT_SECONDS, START_AGAIN
 
 WAIT_MINUTES = 120.0
 """How long processes wait for each other; the first one alone computes scores and thresholds."""
+
+_owned: dict[Path, str] = {}
+"""Who this process is in the folders that it has locked."""
+
+_FILES, _LEAST_FILES = 4096, 64  # at once; every shard of prepared records stays open
 
 
 def quiet() -> None:
@@ -38,6 +50,26 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     if not isinstance(sys.unraisablehook, _WithoutLateCallbacks):
         sys.unraisablehook = _WithoutLateCallbacks(sys.unraisablehook)
+
+
+def check_limits() -> None:
+    """Raises the limit on open files as far as needed and allowed.
+
+    Raises:
+      UserError: the limit is so low that libraries fail or hang.
+    """
+    if resource is None:
+        return
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < _LEAST_FILES:
+        raise UserError(
+            f"expected a limit of {_LEAST_FILES} or more open files, found {most}: raise it with"
+            " ulimit -n"
+        )
+    if files < _FILES:
+        with contextlib.suppress(ValueError, OSError):
+            wanted = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 class _WithoutLateCallbacks:
@@ -176,8 +208,7 @@ class Barrier:
                 f"expected all {jax.process_count()} processes at the {place} within"
                 f" {self.minutes:g} minutes of the first one, found that"
                 f" {'process ' + ', '.join(map(str, numbers)) if numbers else 'some'} did not come:"
-                " see its messages, then start all processes again with the same command (finished"
-                " work is kept); --wait_minutes changes the time"
+                f" {START_AGAIN}; --wait_minutes changes the time"
             ) from error
 
 
@@ -219,8 +250,49 @@ def lock(workdir: Path) -> Iterator[None]:
         ) from error
     except OSError:
         pass  # The file system has no locks.
-    path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    owner = f"process {os.getpid()} on {socket.gethostname()}"
+    path.write_text(f"{owner}\n")
+    _owned[workdir] = owner
     try:
+        _check_renaming(workdir)
         yield
     finally:
+        del _owned[workdir]
         held.release()
+
+
+def check_alone(workdir: Path) -> None:
+    """Refuses to go on in a folder that this process has locked if another run began there since.
+
+    That happens where locks do not reach other machines.
+
+    Raises:
+      UserError: there is another run.
+    """
+    owner = _owned.get(workdir)
+    found = (workdir / ".lock").read_text().strip() if owner else None
+    if found != owner:
+        raise UserError(
+            f"another run ({found}) has begun in {workdir} while this one worked there, on a disk"
+            " whose locks do not reach other machines: this one has stopped"
+        )
+
+
+def _check_renaming(workdir: Path) -> None:
+    """Refuses a disk where files and folders cannot appear whole, as some mounted buckets are."""
+    from wsss_jax.files import atomic_write
+
+    probe, target = (workdir / f".{name}-{secrets.token_hex(4)}" for name in ("probe", "renamed"))
+    try:
+        for _ in range(2):  # The second file replaces the first one.
+            with atomic_write(probe / "file") as file:
+                file.write(b"x")
+        probe.rename(target)
+    except OSError as error:
+        raise UserError(
+            f"expected a disk that renames files and folders at --workdir {workdir}, found one that"
+            f" does not ({error.strerror}): choose another disk, or see docs/launch.md#buckets"
+        ) from error
+    finally:
+        for folder in (probe, target):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -21,8 +21,8 @@ from wsss_jax.data.prepared import PreparedSource
 from wsss_jax.errors import Interrupted, UserError, nearest
 from wsss_jax.files import DONE, START, remove_unfinished, write_json
 from wsss_jax.host.provenance import git_revision, versions
-from wsss_jax.pipeline import durations, graph
-from wsss_jax.pipeline.process import WAIT_MINUTES, Barrier
+from wsss_jax.pipeline import durations, graph, stalls
+from wsss_jax.pipeline.process import WAIT_MINUTES, Barrier, check_alone
 from wsss_jax.pipeline.record import Decision, decide, is_done, read_done, read_start, remove
 from wsss_jax.report.best_masks import best_masks, next_command
 from wsss_jax.report.collect import collect
@@ -278,6 +278,7 @@ def _run_stage(
         "revision": git_revision(),
     }
     if jax.process_index() == 0:
+        check_alone(context.workdir)
         folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(folder)
         if decision.action == "resume":
@@ -290,7 +291,8 @@ def _run_stage(
         _compare(context.workdir, needed)
     begin = time.monotonic()
     try:
-        metrics = node.stage.run(context, inputs)
+        with stalls.watched(node.name, barrier.minutes):
+            metrics = node.stage.run(context, inputs)
     except (Interrupted, KeyboardInterrupt):
         if jax.process_index() == 0:
             seconds = before + time.monotonic() - begin
@@ -298,6 +300,7 @@ def _run_stage(
         raise
     barrier(f"end of {node.name}")
     if jax.process_index() == 0:
+        check_alone(context.workdir)
         if left_out := _left_out(context, node):
             metrics["warnings"] = [*metrics.get("warnings", ()), *left_out]
         write_json(folder / "metrics.json", metrics)

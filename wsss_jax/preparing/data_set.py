@@ -40,7 +40,10 @@ from wsss_jax.records import read_record
 
 MASK_FOLDER, LIST_FOLDER = "SegmentationClass", "ImageSets/Segmentation"
 LABELS, CLASSES, SOURCES = "labels.csv", "classes.txt", "sources.csv"
-_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
+_NO_LINKS = (
+    *(errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EACCES),
+    *(errno.EOPNOTSUPP, errno.ENOSYS),
+)
 
 Mask = UInt8[np.ndarray, "h w"]
 

@@ -22,7 +22,7 @@ from wsss_jax import interrupts
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.methods.base import Method
 from wsss_jax.ops.sharding import traced_for
-from wsss_jax.progress import Progress
+from wsss_jax.progress import Progress, come_further
 from wsss_jax.training.checkpoints import Checkpoints
 from wsss_jax.training.compilations import Compilations
 from wsss_jax.training.evaluation import Evaluations
@@ -209,6 +209,7 @@ class _UnderWay:
 
     def add(self, dispatched: _Dispatched) -> None:
         """Adds a step that was dispatched."""
+        come_further()  # Processes that wait for the step of another one have dispatched theirs.
         self._steps.append(dispatched)
 
     def fetch(self, leave: int) -> None:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from wsss_jax.data.prepared import RecordBuilder, prepare
 from wsss_jax.data.source import Source
-from wsss_jax.errors import UserError
+from wsss_jax.errors import UserError, refuse_addresses
 from wsss_jax.settings import Settings
 
 
@@ -43,6 +43,7 @@ class DataSettings(Settings, abc.ABC):
     def prepared_root(self) -> Path:
         """The folder of prepared records; see `data_dir`."""
         chosen = self.data_dir or os.environ.get("WSSS_JAX_DATA") or "~/.cache/wsss_jax"
+        refuse_addresses(chosen, "data.data_dir or WSSS_JAX_DATA")
         try:
             return Path(chosen).expanduser()
         except RuntimeError as error:  # This user has no home.

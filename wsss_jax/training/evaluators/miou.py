@@ -20,6 +20,7 @@ from wsss_jax.methods.prediction import prediction
 from wsss_jax.ops.buckets import Batch, Plan, Sizes, choose_buckets, place
 from wsss_jax.ops.resize import interpolation_matrix
 from wsss_jax.ops.sharding import data_mesh, replicated
+from wsss_jax.progress import come_further
 from wsss_jax.scoring.confusion import (
     Protocol,
     class_counts,
@@ -99,6 +100,8 @@ class Miou(Evaluator):
             maps = np.asarray(predict(weights, *placed))
             for row, record in enumerate(records):
                 total += self._counts(method, record, maps[row])
+            come_further(0)
+        come_further()
         if jax.process_count() > 1:
             total = _over_processes(total)
         scores = class_scores(total, self.protocol)["miou"]
