@@ -291,10 +291,16 @@ def _tell_next(out: Path, done: bool, recipe: str, *options: str) -> None:
     print(f"\n{out} {'is ready' if done else 'was ready before'}. Next:")
     workdir = shlex.quote(f"runs/{out.resolve().name}")
     print(f"  python -m wsss_jax.prepare verify {shlex.quote(str(out))}")
-    print(f"  python -m wsss_jax.main --config {recipe} --workdir {workdir} \\")
-    print(f"      {shlex.join([f'--config.data.root={out}', *options])}")
+    lines = [f"  python -m wsss_jax.main --config {recipe} --workdir {workdir}"]
+    for option in map(shlex.quote, (f"--config.data.root={out}", *options)):
+        if len(lines) == 1 or len(lines[-1]) + len(option) > _WIDTH:
+            lines.append(f"      {option}")
+        else:
+            lines[-1] += f" {option}"
+    print(" \\\n".join(lines))
 
 
+_WIDTH = 96
 BATCH = 16
 """The images of a step of `seam_own_light`."""
 EPOCHS = {"train": 5, "train_affinity": 4, "train_segmentation": 15}
