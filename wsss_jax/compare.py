@@ -168,7 +168,7 @@ def _seeds(options: argparse.Namespace) -> tuple[int, ...]:
 
 def _seed_list(text: str) -> tuple[int, ...]:
     named = command_line.names(text)
-    if not named or not all(name.isdecimal() for name in named):
+    if not all(name.isdecimal() for name in named):
         raise argparse.ArgumentTypeError(f"expected numbers such as 0,4, found {text!r}")
     if len(set(map(int, named))) < len(named):
         raise argparse.ArgumentTypeError(f"expected every seed once, found one twice: {text}")

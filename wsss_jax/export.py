@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _platforms(text: str) -> tuple[str, ...]:
     found = command_line.names(text)
-    if not found or not set(found) <= set(_PLATFORMS):
+    if not set(found) <= set(_PLATFORMS):
         raise argparse.ArgumentTypeError(
             f"expected some of {', '.join(_PLATFORMS)}, found {text!r}"
         )
