@@ -36,7 +36,8 @@ def read_record(
       path: the file.
       fields: the types of the fields that the record must have. A name with dots, such as
         ``parts.seed``, stands for a field of an inner object. Types are those that Python has for
-        JSON, such as ``dict``, ``list[str]`` and ``int | None``; ``float`` allows whole numbers.
+        JSON, such as ``dict[str, int]``, ``list[str]`` and ``int | None``; ``float`` allows
+        whole numbers.
       remedy: what to do about a damaged file, which ends the message.
       optional: the types of fields that may also be missing.
 
@@ -90,6 +91,9 @@ def _fits(value: Any, kind: Any) -> bool:
     if typing.get_origin(kind) is list:
         (inner,) = typing.get_args(kind)
         return isinstance(value, list) and all(_fits(one, inner) for one in value)
+    if typing.get_origin(kind) is dict:  # whose names are text in JSON
+        inner = typing.get_args(kind)[1]
+        return isinstance(value, dict) and all(_fits(one, inner) for one in value.values())
     if kind in (int, float) and isinstance(value, bool):  # which Python counts as a whole number
         return False
     return isinstance(value, int | float if kind is float else kind)
@@ -100,4 +104,6 @@ def _name(kind: Any) -> str:
         return " or ".join(map(_name, typing.get_args(kind)))
     if typing.get_origin(kind) is list:
         return f"a list, each element {_name(typing.get_args(kind)[0])},"
+    if typing.get_origin(kind) is dict:
+        return f"an object, each value {_name(typing.get_args(kind)[1])},"
     return _WORDS[kind]

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from wsss_jax.files import files_below, read_json
+from wsss_jax.training.metrics import read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROUNDS = int(os.environ.get("WSSS_JAX_SOAK_ROUNDS", "20"))
@@ -132,11 +133,14 @@ def results(workdir: Path) -> dict[str, Any]:
         name = path.relative_to(workdir).as_posix()
         if path.name.startswith((".", "_FILES-")) or path.name in TIMED or "/report" in f"/{name}":
             continue
-        if "checkpoints/" in name or "tensorboard/" in name or path.suffix == ".jsonl":
+        if "checkpoints/" in name or "tensorboard/" in name:
             continue
         if path.name.startswith("weights") and path.suffix == ".npz":
             with np.load(path) as arrays:
                 found[name] = {key: arrays[key].tobytes() for key in arrays.files}
+        elif path.name == "metrics.jsonl":
+            rows = read_metrics(path.parent)
+            found[name] = [{**row, "images_per_second": None} for row in rows]
         elif path.name == "metrics.json":
             scores = ("miou", "iou", "best_threshold", "precision", "recall", "classification_loss")
             found[name] = {key: value for key, value in read_json(path).items() if key in scores}
@@ -169,10 +173,11 @@ def test_nothing_is_lost_or_different_after_many_interruptions(tmp_path: Path):
             finally:
                 process.kill()
             said = machine.lines()
-            told = f"{event}: {said[-4:]}"
+            told = f"{happened}, then {event}: {said[-4:]}"
             assert not any("Traceback" in line or "leaked" in line for line in said), said
             if process.returncode == 2:
-                assert event == "no space" and "no space left" in said[-2], told
+                errors = [line for line in said[-2:] if line.startswith("error: no space left")]
+                assert event == "no space" and errors, told
             else:
                 assert process.returncode in (0, 130, -signal.SIGKILL), told
             if process.returncode == 0 and said[-1].startswith("masks of "):

@@ -161,6 +161,7 @@ def train(
     log: Callable[[str], None] = lambda _: None,
     image_every: int = 0,
     checkpoint_every: int = 2,
+    log_every: int = 1,
 ) -> tuple[TrainState, dict]:
     """A run as the stage has it; of the checkpoints two are kept."""
     method = method or Toy()
@@ -172,7 +173,7 @@ def train(
             method=method,
             optimizer=optimizer,
             mesh=data_mesh(),
-            schedule=Schedule(steps, 1, image_every, checkpoint_every),
+            schedule=Schedule(steps, log_every, image_every, checkpoint_every),
             batch_size=BATCH,
             batches=batches(steps),
             compilations=compiled,

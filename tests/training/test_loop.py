@@ -127,6 +127,31 @@ def test_a_signal_ends_the_run_after_saving_and_it_goes_on(drawn: int, step: int
     assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
 
 
+def test_rows_of_the_log_do_not_depend_on_interruptions(tmp_path: Path):
+    train(tmp_path / "whole", 8, log_every=3)
+
+    def lost() -> None:
+        raise KeyboardInterrupt
+
+    for at, ending in (
+        ({1: lambda: signal.raise_signal(signal.SIGTERM)}, Interrupted),
+        ({5: lost}, KeyboardInterrupt),
+        ({7: lambda: signal.raise_signal(signal.SIGTERM)}, Interrupted),
+    ):
+        with pytest.raises(ending):
+            train(tmp_path / "cut", 8, at=at, log_every=3)
+    train(tmp_path / "cut", 8, log_every=3)
+    whole, cut = (
+        [
+            {name: value for name, value in row.items() if name != "images_per_second"}
+            for row in read_metrics(tmp_path / name)
+        ]
+        for name in ("whole", "cut")
+    )
+    assert [row["step"] for row in whole] == [3, 6, 8]
+    assert cut == whole
+
+
 def test_a_signal_while_the_last_step_is_written_ends_the_run_when_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -129,7 +129,9 @@ class Checkpoints:
         path = Path(self._manager.directory) / str(step) / _LOG
         if not path.exists():
             return {}
-        return read_record(path, {}, "delete it", optional={"lost": list[str]})
+        return read_record(
+            path, {}, "delete it", optional={"lost": list[str], "since_row": list[dict[str, float]]}
+        )
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest finished checkpoint, or None if there is none."""

@@ -85,11 +85,12 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
     main = jax.process_index() == 0
     with closing(placed_ahead(run.batches, run.mesh)) as batches:
         restored = run.checkpoints.restore(state, batches, run.log)
-        start, lost = 0, list[str]()
+        start, noted, lost = 0, dict[str, Any](), list[str]()
         if restored is not None:
             state, start = restored, int(restored.step)
             run.log(f"resuming after step {start} of {run.schedule.steps}")
-            lost = lost_rows(run.folder, start, run.checkpoints.log_of(start)) if main else []
+            noted = run.checkpoints.log_of(start)
+            lost = lost_rows(run.folder, start, noted) if main else []
             for sentence in lost:
                 run.log(f"WARNING: {sentence}")
         run.evaluations.resume(start)
@@ -99,7 +100,7 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
             stop_requests(run.mesh) as stop,
             run.progress(run.schedule.steps, "training", unit="steps", initial=start) as bar,
         ):
-            under_way = _UnderWay(run, writer, stop, bar, lost)
+            under_way = _UnderWay(run, writer, stop, bar, lost, noted.get("since_row", ()))
             state, seconds = _loop(run, state, start, step_fn, batches, under_way)
             run.checkpoints.wait()
     # A signal may have come after the last step had asked. Later ones are handled by the caller.
@@ -148,7 +149,7 @@ def _loop(
         under_way.fetch(0 if saving or evaluators else STEPS_AHEAD)
         if stopping := stop.agreed:
             under_way.fetch(0)
-        if last or stopping:
+        if last:
             under_way.write(step)
         if evaluators:
             run.evaluations.run(evaluators, step, state, under_way.writer)
@@ -188,23 +189,32 @@ class _UnderWay:
 
     Fetching the figures of a step waits for the step. They are therefore fetched after later steps
     have been dispatched, so that the devices always have work.
+
+    A row of the log has the means since the row before. A checkpoint keeps the figures since then
+    (`since_row`), so the rows of a run that was interrupted are those of one that was not.
     """
 
     def __init__(
-        self, run: Run, writer: MetricWriter, stop: StopRequests, bar: Progress, lost: list[str]
+        self,
+        run: Run,
+        writer: MetricWriter,
+        stop: StopRequests,
+        bar: Progress,
+        lost: list[str],
+        since_row: Sequence[dict[str, float]],
     ):
         self._run, self.writer, self.stop, self.bar, self._lost = run, writer, stop, bar, lost
         # All rates at once and beforehand: a program for one of them would wait for the steps.
         steps = jnp.arange(run.schedule.steps)
         self._rates = np.asarray(jax.jit(jax.vmap(run.optimizer.rate(run.schedule.steps)))(steps))
         self._steps: deque[_Dispatched] = deque()
-        self._window: list[dict[str, float]] = []
-        self._since = time.monotonic()
+        self._window = list(since_row)
+        self._since, self._timed = time.monotonic(), 0
         self.seconds_to_first_step: float | None = None
 
     def about_the_log(self, step: int) -> dict[str, Any]:
         """Returns what a checkpoint notes about the log; what was lost stays known."""
-        found = log_digest(self._run.folder, step)
+        found = {**log_digest(self._run.folder, step), "since_row": list(self._window)}
         return {**found, "lost": self._lost} if self._lost else found
 
     def add(self, dispatched: _Dispatched) -> None:
@@ -225,6 +235,7 @@ class _UnderWay:
                 self._tell_first_step()
             _check_finite(self._run, figures, one.step, one.batch["index"])
             self._window.append(figures)
+            self._timed += 1
             if one.maps:
                 self.writer.images(one.step, map_pictures(one.batch, one.maps))
             if one.stop is not None:
@@ -245,10 +256,13 @@ class _UnderWay:
         """Writes the means since the last row, as the row of `step`."""
         if not self._window:
             return
-        mean = {k: float(np.mean([one[k] for one in self._window])) for k in self._window[-1]}
+        mean = {  # Another version of the program may have known fewer figures.
+            name: float(np.mean([one[name] for one in self._window if name in one]))
+            for name in self._window[-1]
+        }
         now = time.monotonic()
-        speed = len(self._window) * self._run.batch_size / max(now - self._since, 1e-9)
-        self._since, self._window = now, []
+        speed = self._timed * self._run.batch_size / max(now - self._since, 1e-9)
+        self._since, self._timed, self._window = now, 0, []
         lr = float(self._rates[step - 1])
         self.writer.scalars(step, {**mean, "lr": lr, "images_per_second": speed})
         figures = {"loss": mean["loss"], "images/s": speed, "memory": device_memory()}
