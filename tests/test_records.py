@@ -214,9 +214,12 @@ def test_a_whole_record_is_read(name: str, tmp_path: Path):
 def test_messages_name_what_was_found(tmp_path: Path):
     path = tmp_path / "record.json"
     write_json(path, {"a": {"b": [1, "x"]}, "n": 3, "flag": True, "long": "x" * 100})
-    assert read_record(path, {"a.b": list, "n": float, "flag": bool, "long": str | None}, "go")
+    fields = {"a.b": list, "a": dict[str, list], "n": float, "flag": bool, "long": str | None}
+    assert read_record(path, fields, "go")
     for fields, said in (
-        ({"a.b": list[int]}, "a list, each element a whole number, as 'a.b'"),
+        ({"a.b": list[int]}, "a list (each element a whole number) as 'a.b'"),
+        ({"a": dict[str, int]}, "an object (each value a whole number) as 'a'"),
+        ({"a": dict[str, list[str]]}, "an object (each value a list (each element a text)) as 'a'"),
         ({"flag": int}, "found true or false (True): go"),
         ({"long": int | None}, "a whole number or null as 'long'"),
         ({"long": list}, "found a text ('" + "x" * 36 + "...): go"),

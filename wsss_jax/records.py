@@ -103,7 +103,7 @@ def _name(kind: Any) -> str:
     if isinstance(kind, types.UnionType):
         return " or ".join(map(_name, typing.get_args(kind)))
     if typing.get_origin(kind) is list:
-        return f"a list, each element {_name(typing.get_args(kind)[0])},"
+        return f"a list (each element {_name(typing.get_args(kind)[0])})"
     if typing.get_origin(kind) is dict:
-        return f"an object, each value {_name(typing.get_args(kind)[1])},"
+        return f"an object (each value {_name(typing.get_args(kind)[1])})"
     return _WORDS[kind]
