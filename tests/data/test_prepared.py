@@ -16,7 +16,8 @@ import pytest
 
 from tests.toys.waiting import until
 from wsss_jax.data import prepared
-from wsss_jax.data.prepared import PreparedSource, RecordBuilder, prepare
+from wsss_jax.data.prepared import RecordBuilder, prepare
+from wsss_jax.data.prepared_source import PreparedSource
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.sets.shapes import Shapes
 from wsss_jax.data.source import Record

@@ -3,10 +3,8 @@
 A builder is a subclass of `RecordBuilder`. `prepare` writes its records as array_record shards to
 ``<folder>/<builder>/<split>-<fingerprint>/``, unless they exist, and opens them.
 
-These folders are a cache. ``sums.json`` has the size, time and digest of every file in them, and a
-folder that is not as it was written is prepared again. Digests are only compared where the size or
-the time differ, and array_record has checksums of its own, which are compared whenever records are
-read.
+These folders are a cache, and one that is not as it was written is prepared again; see
+`wsss_jax.data.prepared_source`.
 
 A data set may allow some of its images to be damaged. They are left out, and ``skipped.json`` has
 their ids with what is wrong with them.
@@ -16,12 +14,10 @@ import abc
 import contextlib
 import errno
 import hashlib
-import io
 import math
 import os
 import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,26 +25,31 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 from filelock import FileLock
 from jaxtyping import Int32
 
-from wsss_jax import console, digests
+from wsss_jax import console
 from wsss_jax.data.class_names import check_mask_classes
-from wsss_jax.data.columns import Names, Size, Sizes
 from wsss_jax.data.images import how_decoded
+from wsss_jax.data.prepared_source import (
+    IDS,
+    SIZES,
+    SKIPPED,
+    SUMS,
+    PreparedSource,
+    damage,
+    damaged,
+    quiet,
+    write_sums,
+)
 from wsss_jax.data.source import Record
-from wsss_jax.errors import UserError, first, no_space, used_up
-from wsss_jax.files import files_below, write_json
+from wsss_jax.errors import UserError, first, no_space
+from wsss_jax.files import write_json
 from wsss_jax.progress import Progress
-from wsss_jax.records import read_record
 
 # TFDS keeps the records of a shard in memory while it writes them. Every shard that is read stays
 # open, and systems mostly allow 1,024 open files.
 _RECORDS_PER_SHARD, _MOST_SHARDS = 512, 512
-
-_IDS, _SIZES, _SUMS, SKIPPED = "ids.txt", "sizes.npy", "sums.json", "skipped.json"
-_UNREADABLE = "unreadable"  # an empty file that says that a record could not be read
 
 # They are recognized by their text, because array_record wraps system errors in RuntimeErrors.
 _FIXABLE = {
@@ -109,10 +110,10 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         before = folder / self.name / config.name / str(self.VERSION)
         _remove_if_damaged(before, split)  # It reads what was written before.
         try:
-            with _quiet():
+            with quiet():
                 super().__init__(data_dir=folder, config=config, file_format="array_record")
         except Exception as error:  # Libraries of TFDS raise errors of their own.
-            raise _damaged(before, error) from error
+            raise damaged(before, error) from error
 
     @abc.abstractmethod
     def records(self, positions: range) -> Iterator[Record]:
@@ -181,15 +182,15 @@ class _Metadata(tfds.core.MetadataDict):
     def save_metadata(self, data_dir: Any) -> None:
         """Writes the metadata; TFDS calls it."""
         super().save_metadata(data_dir)
-        with open(Path(data_dir) / _IDS, "w", encoding="utf-8", newline="") as file:
+        with open(Path(data_dir) / IDS, "w", encoding="utf-8", newline="") as file:
             file.writelines(f"{name}\n" for name in self._ids if name not in self._left_out)
         kept = np.fromiter((name not in self._left_out for name in self._ids), bool)
-        np.save(Path(data_dir) / _SIZES, self._sizes[kept])
+        np.save(Path(data_dir) / SIZES, self._sizes[kept])
         if self._left_out:
             write_json(Path(data_dir) / SKIPPED, self._left_out)
 
 
-def prepare(builder: RecordBuilder) -> "PreparedSource":
+def prepare(builder: RecordBuilder) -> PreparedSource:
     """Opens the records of `builder`, and writes them first if they do not exist.
 
     They appear whole or not at all. If there are several processes, one writes and the others wait.
@@ -217,8 +218,8 @@ def prepare(builder: RecordBuilder) -> "PreparedSource":
                 f"expected to write the prepared records to {folder}, found {found[0]}: fix this or"
                 " set data.data_dir to another folder"
             ) from error
-    if not (folder / _SUMS).exists() and os.access(folder, os.W_OK):
-        _write_sums(folder)
+    if not (folder / SUMS).exists() and os.access(folder, os.W_OK):
+        write_sums(folder)
     source = PreparedSource(folder)
     if source.left_out:
         check_left_out(source.left_out, len(builder.ids), builder.damaged_share)
@@ -248,85 +249,13 @@ def check_left_out(left_out: Mapping[str, str], listed: int, damaged_share: floa
     raise UserError(f"{error}{rest}{advice if len(left_out) < listed else ''}")
 
 
-class PreparedSource:
-    """A `Source` of the records in a prepared folder.
-
-    Reading is thread-safe.
-
-    Attributes:
-      left_out: the ids of damaged images that have no record, with what is wrong with them.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        skipped = folder / SKIPPED
-        self.left_out = read_record(skipped, {}, "delete this folder") if skipped.exists() else {}
-        try:
-            fields = {"classes": list[str], "digest": str, "masks": bool}
-            metadata = read_record(folder / "metadata.json", fields, "")
-            self.ids: Sequence[str] = Names((folder / _IDS).read_bytes())
-            self.sizes: Sequence[Size] = Sizes(np.load(folder / _SIZES))
-            self.classes: tuple[str, ...] = tuple(metadata["classes"])
-            self.digest: str = metadata["digest"]
-            encoded = ("image", "segmentation") if metadata["masks"] else ("image",)
-            # Images stay encoded, because our own decoding agrees with that of published loaders.
-            decoders: Any = dict.fromkeys(encoded, tfds.decode.SkipDecoding())
-            with _quiet():
-                builder: Any = tfds.builder_from_directory(folder)
-                (split,) = builder.info.splits
-                self._records: Any = builder.as_data_source(split=split, decoders=decoders)
-        except Exception as error:  # Libraries of TFDS raise errors of their own.
-            raise _damaged(folder, error) from error
-        if not len(self.ids) == len(self.sizes) == len(self._records):
-            raise _damaged(folder, "lists of different lengths")
-
-    def told_left_out(self) -> str:
-        """Returns the beginning of a sentence on the images that were left out."""
-        count, listed = len(self.left_out), len(self.left_out) + len(self)
-        where = self.folder / SKIPPED
-        return f"{count:,} damaged images (named in {where}) were left out of the {listed:,} images"
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> Record:
-        if not 0 <= index < len(self.ids):
-            raise IndexError(f"record {index} of {len(self.ids)}")
-        try:
-            found = self._records[index]
-            if found["id"].decode() != self.ids[index]:
-                raise ValueError(f"record {index} is not {self.ids[index]}")
-        except Exception as error:  # Libraries of TFDS raise errors of their own.
-            if not used_up(error):
-                with contextlib.suppress(OSError):
-                    (self.folder / _UNREADABLE).touch()
-            raise _damaged(self.folder, error) from error
-        return Record(
-            id=self.ids[index],
-            image=found["image"],
-            size=self.sizes[index],
-            label=found["label"],
-            segmentation=found.get("segmentation"),
-        )
-
-
-def _damaged(folder: Path, what: Exception | str) -> UserError:
-    if isinstance(what, Exception) and (lacking := used_up(what)):
-        return UserError(f"cannot read the prepared records in {folder}: {lacking}")
-    what = " ".join(str(what).split())
-    return UserError(
-        f"expected prepared records in {folder}, found damaged ones ({what}): run the same command"
-        " again, which prepares them again, or delete this folder if it does not"
-    )
-
-
 def _remove_if_damaged(folder: Path, split: str) -> None:
     """Removes a folder of prepared records that are not as they were written, and says so."""
-    if not _damage(folder):
+    if not damage(folder):
         return
     try:
         with _lock(folder.parent):
-            if what := _damage(folder):
+            if what := damage(folder):
                 console.note(
                     f"the prepared records of {split} in {folder} are damaged ({what}) and are"
                     " prepared again"
@@ -336,46 +265,7 @@ def _remove_if_damaged(folder: Path, split: str) -> None:
                 else:
                     folder.unlink()
     except OSError as error:
-        raise _damaged(folder, error) from error
-
-
-def _damage(folder: Path) -> str:
-    """Returns what is wrong with a folder of prepared records, or an empty string."""
-    if not folder.is_dir():
-        return "it is not a folder" if os.path.lexists(folder) else ""
-    if (folder / _UNREADABLE).exists():
-        return "a record could not be read"
-    if not (folder / _SUMS).exists():  # It was written by an earlier version, or just now.
-        return ""
-    name = _SUMS
-    try:
-        sums = read_record(folder / _SUMS, {"files": list[list]}, "")["files"]
-        for name, size, time, digest in sums:
-            state = (folder / name).stat()
-            if [state.st_size, state.st_mtime_ns] == [size, time] and stat.S_ISREG(state.st_mode):
-                continue
-            if state.st_size != size or digests.found(folder, name).digest != digest:
-                return f"{name} has changed"
-    except (UserError, ValueError, TypeError):
-        return f"{_SUMS} has changed"
-    except FileNotFoundError:
-        return f"{name} is missing"
-    except OSError:
-        return f"{name} cannot be read"
-    return ""
-
-
-def _write_sums(folder: Path) -> None:
-    sums: list[list[Any]] = []
-    for path in sorted(files_below(folder)):
-        name = path.relative_to(folder).as_posix()
-        if name == _SUMS or path.name.startswith("."):  # Another process does the same just now.
-            continue
-        state = path.stat()
-        sums.append([name, state.st_size, state.st_mtime_ns, digests.found(folder, name).digest])
-    # A full disk only costs the comparison.
-    with contextlib.suppress(OSError, UserError):
-        write_json(folder / _SUMS, {"files": sums})
+        raise damaged(folder, error) from error
 
 
 def _digest(digest: Any, record: Record) -> None:
@@ -408,7 +298,7 @@ def _write(builder: RecordBuilder, folder: Path, alone: bool) -> None:
     with (
         Progress(len(builder.ids), label) as progress,
         tempfile.TemporaryDirectory() as downloads,
-        _quiet(),
+        quiet(),
     ):
         builder.advance = progress.update
         builder.download_and_prepare(download_dir=downloads)
@@ -429,15 +319,3 @@ def _lock(folder: Path) -> Iterator[bool]:
         yield lock.is_locked
     finally:
         lock.release()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides the output and warnings of TFDS, because we show our own progress."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)

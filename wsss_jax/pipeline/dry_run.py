@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from ml_collections import ConfigDict
 
 from wsss_jax.accelerators.topology import chip_of_topology, topology_devices
-from wsss_jax.data.prepared import PreparedSource
+from wsss_jax.data.prepared_source import PreparedSource
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError
 from wsss_jax.files import flatten

@@ -17,7 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from wsss_jax import console, digests
-from wsss_jax.data.prepared import PreparedSource
+from wsss_jax.data.prepared_source import PreparedSource
 from wsss_jax.errors import Interrupted, UserError, nearest
 from wsss_jax.files import DONE, START, remove_unfinished, write_json
 from wsss_jax.host.provenance import git_revision, versions

@@ -14,7 +14,7 @@ from tests.toys.devkits import COW, DOG, IDS, OBJECTS, Devkit, jpeg, objects_mas
 from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.formats.label_tables import table_classes
 from wsss_jax.data.images import decode_image, decode_mask, encode_mask
-from wsss_jax.data.prepared import PreparedSource
+from wsss_jax.data.prepared_source import PreparedSource
 from wsss_jax.data.sets.voc2012 import Voc2012
 from wsss_jax.data.source import Source
 from wsss_jax.data.voc_folder import list_split
