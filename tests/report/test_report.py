@@ -391,6 +391,7 @@ def test_the_title_is_of_the_network_that_makes_the_maps(tmp_path):
     config: Any = ctx.config
     config.before = config.train.copy_and_resolve_references()
     config.before.method = {"name": "cam", "backbone": {"name": "resnet", "depth": 101}}
+    config.before.batch_size = 64
     config.train.needs = {"backbone": "before"}
     config.stages = ("before", *config.stages)
     (tmp_path / "before").mkdir()
@@ -401,6 +402,7 @@ def test_the_title_is_of_the_network_that_makes_the_maps(tmp_path):
     assert (wording.title(found), found.backbone) == ("SEAM", "tiny")
     speed = next(h for h in wording.headlines(found) if h.label == "Training speed")
     assert speed.value == "50.0"
+    assert speed.note.startswith("batch ") and "64" not in speed.note
     config.cam.needs.checkpoint = "before"
     found = collect(graph.stages(config), config, tmp_path, "report")
     assert (wording.title(found), wording.backbone_name(found.backbone)) == ("CAM", "ResNet-101")

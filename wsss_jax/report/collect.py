@@ -158,8 +158,6 @@ class Run:
             return named[-1]
         if self.data.get("classes"):  # a file of class names means that they are not VOC's
             return "own data"
-        if self.data.get("classes"):
-            return "own data"
         return _BUILDERS.get(builder, builder)
 
 

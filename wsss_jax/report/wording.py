@@ -284,10 +284,11 @@ def headlines(run: Run) -> list[Headline]:
         found.append(Headline("Training time", value, unit, _steps_note(run.trainings)))
     # If there are several trainings, this is the speed of the one that the report is named after.
     ranked = sorted(run.trainings, key=lambda t: _trained(t) != run.method)
-    rate = next((t.images_per_second for t in ranked if t.images_per_second), None)
-    if rate is not None:
-        speed = f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
-        found.append(Headline("Training speed", speed, "images/s", _batch_note(run)))
+    for training in ranked:
+        if rate := training.images_per_second:
+            speed = f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
+            found.append(Headline("Training speed", speed, "images/s", _batch_note(training)))
+            break
     return found
 
 
@@ -337,8 +338,8 @@ def _steps_note(trainings: tuple[Training, ...]) -> str:
     return ", ".join(parts)
 
 
-def _batch_note(run: Run) -> str:
-    section = run.trainings[0].stage.section
+def _batch_note(training: Training) -> str:
+    section = training.stage.section
     crop = dict(section.get("augment") or {}).get("crop")
     batch = section.get("batch_size")
     return ", ".join(
