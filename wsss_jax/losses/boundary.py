@@ -7,12 +7,12 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Int32, UInt8
 
 from wsss_jax.ops.path_index import Path, paths
+from wsss_jax.ops.reliable_labels import IGNORE
 
 RADIUS = 10
 """The published radius in pixels of the boundary map; pairs are closer than it."""
 
 _EPSILON = 1e-5  # as in the published program
-_IGNORE = 255
 _LOOPS = 4
 _SUMS = ("background", "foreground", "different", "far_background", "far_foreground")
 
@@ -63,7 +63,7 @@ def boundary_losses(
         strongest, _ = lax.scan(higher, read(boundary, points[0]), points[1:])
         origin = jnp.zeros_like(offset)
         here, there = read(labels, origin), read(labels, offset)
-        known = (here != _IGNORE) & (there != _IGNORE)
+        known = (here != IGNORE) & (there != IGNORE)
         same = known & (here == there)
         kinds = {
             "background": same & (here == 0),

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from wsss_jax.ops.pair_affinity import pair_mask, partner_values
+from wsss_jax.ops.reliable_labels import IGNORE
 
-_IGNORE = 255
 _EPSILON = 1e-5  # as in the published program
 
 
@@ -23,9 +23,9 @@ def pair_losses(
       background), ``foreground`` (both are of the same foreground class) and ``different``.
     """
     b, h, w = labels.shape
-    here, there = labels[..., None], partner_values(labels, _IGNORE)
+    here, there = labels[..., None], partner_values(labels, IGNORE)
     counted = pair_mask((h, w), jnp.broadcast_to(jnp.asarray((h, w)), (b, 2)))
-    counted &= (here != _IGNORE) & (there != _IGNORE)
+    counted &= (here != IGNORE) & (there != IGNORE)
     same = counted & (here == there)
     together, apart = -jnp.log(affinity + _EPSILON), -jnp.log(1 + _EPSILON - affinity)
     kinds = {

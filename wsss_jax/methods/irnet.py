@@ -23,11 +23,10 @@ from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.boundary_heads import TAPS, BoundaryHead, DisplacementHead
 from wsss_jax.models.taps import map_size
+from wsss_jax.ops.reliable_labels import IGNORE
 from wsss_jax.ops.resize import valid_size
 from wsss_jax.settings.limits import check_limits
 from wsss_jax.types import ParamRule
-
-_IGNORE = 255
 
 
 class IrNetwork(nn.Module):
@@ -201,7 +200,7 @@ class IrNet(Method):
 def _labels_of_blocks(labels: UInt8[Array, "b s s"], stride: int) -> UInt8[Array, "b p p"]:
     """Returns the label in the middle of each block of `stride`, or 255 beyond the crop."""
     odd = -labels.shape[1] % stride
-    wide = jnp.pad(labels, ((0, 0), (0, odd), (0, odd)), constant_values=_IGNORE)
+    wide = jnp.pad(labels, ((0, 0), (0, odd), (0, odd)), constant_values=IGNORE)
     return wide[:, stride // 2 :: stride, stride // 2 :: stride]
 
 

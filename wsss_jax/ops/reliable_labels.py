@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
 RULES = ("none", "threshold", "agree", "consistent")
+
 IGNORE = 255
+"""The label of pixels whose class is unknown, as in masks."""
 
 
 def reliable_labels(
