@@ -151,15 +151,23 @@ def test_settings_of_the_transformer_are_checked():
             read(Backbone, {**VIT, **wrong})
 
 
+@functools.cache
+def transformer() -> tuple[Any, Any, Any]:
+    """(backbone, its variables, the compiled network)"""
+    vit: Any = read(Backbone, VIT)
+    variables = jax.jit(vit.init)(jax.random.key(0), jnp.ones((1, 24, 24, 3)))
+    return vit, variables, jax.jit(vit.apply)
+
+
 @pytest.mark.parametrize("size", [(24, 24), (21, 27), (40, 9), (5, 3)])
 def test_a_padded_image_has_the_features_of_the_image(size):
-    vit: Any = read(Backbone, VIT)
-    image = jnp.asarray(np.random.default_rng(0).normal(size=(1, *size, 3)), jnp.float32)
-    variables = jax.jit(vit.init)(jax.random.key(0), image)
-    exact = jax.jit(vit.apply)(variables, image)
-    canvas = jnp.full((2, 48, 40, 3), 7.0).at[0, : size[0], : size[1]].set(image[0])
-    valid = jnp.zeros((2, 48, 40), bool).at[0, : size[0], : size[1]].set(True)
-    padded = jax.jit(vit.apply)(variables, canvas, valid)
+    vit, variables, apply = transformer()
+    image = np.random.default_rng(0).normal(size=(1, *size, 3)).astype(np.float32)
+    exact = apply(variables, image)
+    canvas, valid = np.full((2, 48, 40, 3), 7.0, np.float32), np.zeros((2, 48, 40), bool)
+    canvas[0, : size[0], : size[1]] = image[0]
+    valid[0, : size[0], : size[1]] = True
+    padded = apply(variables, canvas, valid)
     assert set(exact) == {*vit.tap_strides, "class_token"}
     for tap, stride in vit.tap_strides.items():
         h, w = (-(-side // stride) for side in size)
@@ -171,10 +179,8 @@ def test_a_padded_image_has_the_features_of_the_image(size):
 
 def test_positions_matter():
     """Without them, attention would not know where a token lies."""
-    vit: Any = read(Backbone, VIT)
-    image = jnp.ones((1, 24, 24, 3))
-    variables = jax.jit(vit.init)(jax.random.key(0), image)
-    tokens = jax.jit(vit.apply)(variables, image)["conv6"]
+    _, variables, apply = transformer()
+    tokens = apply(variables, np.ones((1, 24, 24, 3), np.float32))["conv6"]
     assert float(jnp.abs(tokens[0, 0, 0] - tokens[0, 2, 2]).max()) > 1e-3
 
 
