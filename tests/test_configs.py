@@ -248,7 +248,18 @@ def test_the_test_servers_recipe_only_adds_to_the_chain():
     assert test.masks_test.split == test.submit.split == "test"
 
 
-@pytest.mark.parametrize("name", [n for n in shipped_recipes() if n.endswith("_shapes")])
+# They have the stages of `cam_shapes` (two), of `pss_shapes` (but one), and of `seam_shapes`.
+ALIKE = ("ecsnet_shapes", "ssenet_shapes", "pss_one_stage_shapes", "cam_psa_shapes")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name
+        for name in shipped_recipes()
+        if name.endswith("_shapes")
+    ],
+)
 def test_dry_run_of_the_built_in_data(
     name: str,
     tmp_path: Path,

@@ -103,7 +103,9 @@ def test_loss_weighs_its_terms():
 
 
 @pytest.mark.parametrize(
-    "backbone", [TINY, MobileNetV2(output_stride=16)], ids=["tiny", "mobilenet_v2"]
+    "backbone",
+    [TINY, pytest.param(MobileNetV2(output_stride=16), marks=pytest.mark.slow)],
+    ids=["tiny", "mobilenet_v2"],
 )
 def test_prediction_at_stride_8_ignores_padding(backbone: Backbone):
     method = Affinity(num_classes=3, backbone=backbone, dims=DIMS)
