@@ -91,7 +91,8 @@ def _run(options: argparse.Namespace) -> int:
     for message in skipped:
         print(f"left out: {message}", file=sys.stderr)
     out = options.out
-    print(f"{count} masks in {out / 'masks'}, overlays in {out / 'overlays'}")
+    masks = "1 mask" if count == 1 else f"{count} masks"
+    print(f"{masks} in {out / 'masks'}, overlays in {out / 'overlays'}")
     for name in ("scores.json", "polygons.json"):
         if (name == "scores.json" and (options.scores or options.workdir is None)) or (
             name == "polygons.json" and options.polygons is not None

@@ -279,6 +279,7 @@ def test_photographs_of_a_phone(prepare: Prepare, tmp_path: Path):
     for name in ("a.HEIC", "d.heic"):
         (folder / name).write_bytes(b"")
     (folder / "labels.csv").write_text("file,label\na.HEIC,Cat\nb,Dog\nc,Dog\nd.heic,Cat\n")
+    (folder / "~$labels.xlsx").write_bytes(b"left by a program in which the table is open")
     told = prepare(status=2)
     assert "files in formats that are not read: 1 (d.heic): save it as JPEG or PNG (with" in told
     assert "magick mogrify -format jpg FILE), or leave them out with --skip_damaged" in told

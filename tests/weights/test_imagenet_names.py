@@ -52,6 +52,7 @@ def test_words_find_classes(text: str, found: list[int]):
 
 def test_words_for_several_classes_as_one():
     dog, tabby = find_classes("Dog; tabby")
+    assert find_classes("dogs") == (dog,)
     assert dog == ("dog", tuple(range(151, 269))) and tabby == (names()[281], (281,))
     synonyms = {one.strip().casefold() for name in names() for one in name.split(",")}
     assert synonyms.isdisjoint(GROUPS), "a class comes before a group"

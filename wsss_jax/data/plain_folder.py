@@ -18,6 +18,7 @@ PREPARING = ".preparing.json"
 PREDICTED = ("predict.json", "segment.json")
 """The records of a folder that ``wsss_jax.predict`` has written, today's and the former one."""
 
+_HIDDEN = (".", "~$")  # Excel keeps the second kind beside a table that is open
 _MASKS = ("SegmentationClass", "SegmentationClassAug")
 # Folders of VOC that hold no photographs.
 _OTHERS = ("Annotations", "ImageSets", *_MASKS)
@@ -61,12 +62,12 @@ def walk(
         new: list[str] = []
         for name in sorted(set(folders) - made):
             place = (Path(parent) / name).resolve()
-            if not name.startswith(".") and place not in seen:
+            if not name.startswith(_HIDDEN) and place not in seen:
                 seen.add(place)
                 new.append(name)
         folders[:] = new
         found = sorted(set(names) - made)
-        yield from (Path(parent) / name for name in found if not name.startswith("."))
+        yield from (Path(parent) / name for name in found if not name.startswith(_HIDDEN))
 
 
 def told_results(results: Sequence[Path], folder: Path) -> str:

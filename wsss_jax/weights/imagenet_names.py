@@ -95,7 +95,9 @@ def _find(part: str) -> Wanted:
         return _single(int(part))
     synonyms = [[one.strip() for one in name.split(",")] for name in names()]
     same = [n for n, ones in enumerate(synonyms) if fold(part) in map(fold, ones)]
-    if not same and (word := fold(part)) in GROUPS:
+    word = fold(part)
+    word = word if word in GROUPS else word.removesuffix("s")
+    if not same and word in GROUPS:
         return Wanted(word, tuple(GROUPS[word]))
     if not same:
         words = set(_words(part))
