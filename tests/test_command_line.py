@@ -4,6 +4,7 @@ import argparse
 import errno
 import importlib
 import os
+import resource
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from wsss_jax.api import Segmentation
 from wsss_jax.command_line import Parser
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import Interrupted, UserError
+from wsss_jax.pipeline import process
 from wsss_jax.pipeline.config import read_recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -255,6 +257,7 @@ def test_how_a_run_ends(
         (OSError(errno.EMFILE, "Too many open files", "/d"), "cannot open /d: Too many open files"),
         (OSError(errno.ENFILE, "Too many open files"), "cannot open a file: Too many open files"),
         (OSError(errno.ENOMEM, "Cannot allocate memory", "/d"), "memory has run out: use a"),
+        (TimeoutError("waiting for key 'k'"), "a library has waited too long (waiting for key"),
         (MemoryError(), "memory has run out: use a smaller batch"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "memory has run out: use a smaller"),
     ],
@@ -291,6 +294,15 @@ def test_few_open_files_are_raised_or_refused(soft: int, hard: int, status: int,
     assert done.returncode == status
     (line,) = (done.stdout + done.stderr).splitlines()
     assert line.startswith(told)
+
+
+def test_few_addresses_are_refused(monkeypatch: pytest.MonkeyPatch):
+    free, most = resource.RLIM_INFINITY, {}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (most.get(which, free), free))
+    process.check_addresses()
+    most[resource.RLIMIT_AS] = 1536 << 20
+    with pytest.raises(UserError, match=r"2 GiB of addresses or more, found 1\.5 GiB: raise it"):
+        process.check_addresses()
 
 
 def test_a_folder_of_links_that_lead_to_each_other_is_one_line(tmp_path: Path):

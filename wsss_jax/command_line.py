@@ -295,6 +295,11 @@ def _explained(error: OSError | RuntimeError | MemoryError) -> str:
     if what := used_up(error):
         of_files = isinstance(error, OSError) and error.errno != errno.ENOMEM
         return f"cannot open {where or 'a file'}: {what}" if of_files else what
+    if isinstance(error, TimeoutError):
+        return (
+            f"a library has waited too long ({error}), as happens on a slow disk or if the clock is"
+            " set forward: run the same command again; finished work is kept"
+        )
     if not isinstance(error, OSError):
         # What `pathlib` raises for links that lead to each other.
         return f"cannot use a path: {error}" if str(error).startswith("Symlink loop") else ""

@@ -151,6 +151,7 @@ def _run(options: argparse.Namespace) -> int:
 
     from wsss_jax.pipeline.config import read_recipe
 
+    process.check_addresses()
     share_one_heap()  # before the recipe, which imports JAX
     if options.topology is not None:
         if not options.dry_run:

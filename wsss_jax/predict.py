@@ -83,6 +83,7 @@ def _run(options: argparse.Namespace) -> int:
     if (options.imagenet is None) == (options.workdir is None):
         found = "neither" if options.imagenet is None else "both"
         raise UserError(f"expected --workdir DIR or --imagenet [NAMES], found {found}: give one")
+    process.check_addresses()
     share_one_heap()
     process.compilation_cache()
     count, skipped = (

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from tests.toys.toy_training import same, train
 from wsss_jax.errors import UserError
+from wsss_jax.training.metrics import read_metrics
 from wsss_jax.types import TrainState
 from wsss_jax.viz.map_pictures import map_pictures
 
@@ -119,6 +121,28 @@ def test_a_shortened_log_is_told_and_recorded(
     assert train(tmp_path, 6)[1]["warnings"] == [warning]
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     assert "warnings" not in train(tmp_path, 4)[1]
+
+
+@pytest.mark.parametrize("between", [-(10**6), 10**6])
+def test_a_clock_that_is_set_changes_nothing(
+    between: int, trained: tuple[Path, TrainState], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    now, ahead = time.time, [0]
+    monkeypatch.setattr(time, "time", lambda: now() + ahead[0])
+    monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * time.time()))
+
+    def set_back() -> None:
+        ahead[0] -= 10**5
+
+    train(tmp_path, 2, at={1: set_back})
+    ahead[0] += between
+    said: list[str] = []
+    state, figures = train(tmp_path, 4, at={3: set_back}, log=said.append)
+    assert said[0] == "resuming after step 2 of 4"
+    assert same(state.params, trained[1].params) and same(state.opt_state, trained[1].opt_state)
+    assert figures["seconds"] > 0 and figures["seconds_to_first_step"] > 0
+    assert all(row["images_per_second"] > 0 for row in read_metrics(tmp_path))
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
 
 
 def test_what_a_killed_save_leaves_behind_is_removed(

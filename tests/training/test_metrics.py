@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -80,6 +81,16 @@ def test_resumed_run_has_each_step_once(tmp_path):
     ]
     purged = [event.step for event in _events(tmp_path) if event.HasField("session_log")]
     assert purged[-1] == 4, "TensorBoard hides the events from here on"
+
+
+def test_event_files_are_in_order_whatever_the_clock_says(tmp_path, monkeypatch):
+    seconds = (2e9, 1e9, 3e9, 1e9, 3e9)
+    for step, second in enumerate(seconds):
+        monkeypatch.setattr(time, "time", lambda second=second: second)
+        with MetricWriter(tmp_path, resume_step=step) as writer:
+            writer.scalars(step + 1, {"loss": 1.0})
+    begun = [event.step for event in _events(tmp_path) if event.HasField("session_log")]
+    assert begun == [step + 1 for step in range(len(seconds))]
 
 
 def test_a_fresh_run_starts_over(tmp_path):

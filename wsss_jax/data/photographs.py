@@ -52,9 +52,15 @@ class Photographs:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Record:
+        data = read_bytes(self.paths[index])
+        if _digest(data) != self.digests[index]:
+            raise UserError(
+                f"expected {self.paths[index]} as it was when the command began, found that it has"
+                " changed: run the same command again"
+            )
         return Record(
             id=self.ids[index],
-            image=read_bytes(self.paths[index]),
+            image=data,
             size=self.sizes[index],
             label=self._label,
             segmentation=None,
@@ -150,4 +156,8 @@ def _check(path: Path) -> tuple[str, tuple[int, int]] | UserError:
         image = decode_image(data, str(path))
     except UserError as error:
         return error
-    return hashlib.sha256(data).hexdigest()[:16], (image.shape[0], image.shape[1])
+    return _digest(data), (image.shape[0], image.shape[1])
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

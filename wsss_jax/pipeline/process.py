@@ -35,6 +35,7 @@ _owned: dict[Path, str] = {}
 """Who this process is in the folders that it has locked."""
 
 _FILES, _LEAST_FILES = 4096, 64  # at once; every shard of prepared records stays open
+_LEAST_ADDRESSES = 2 << 30  # A small training hung with 1.4 GiB and ran with 2.4 GiB.
 
 
 def quiet() -> None:
@@ -70,6 +71,22 @@ def check_limits() -> None:
         with contextlib.suppress(ValueError, OSError):
             wanted = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def check_addresses() -> None:
+    """Refuses a limit on addresses (ulimit -v) with which JAX hangs while it compiles.
+
+    Raises:
+      UserError: there is such a limit.
+    """
+    if resource is None:
+        return
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most != resource.RLIM_INFINITY and most < _LEAST_ADDRESSES:
+        raise UserError(
+            f"expected a limit of {_LEAST_ADDRESSES >> 30} GiB of addresses or more, found"
+            f" {most / 2**30:.2g} GiB: raise it with ulimit -v; a control group limits memory"
+        )
 
 
 class _WithoutLateCallbacks:

@@ -29,8 +29,12 @@ class Events:
 
     def __init__(self, folder: Path, purge_step: int):
         folder.mkdir(parents=True, exist_ok=True)
-        # Two runs may start within one second.
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{time.time_ns()}"
+        # TensorBoard reads files in the order of their names. Two runs may start within one second,
+        # and the clock may have been set back.
+        before = (one.name.split(".")[3:4] for one in folder.glob("events.out.tfevents.*"))
+        later = [int(second[0]) + 1 for second in before if second and second[0].isdigit()]
+        second = max(round(time.time()), *later, 0)
+        name = f"events.out.tfevents.{second}.{socket.gethostname()}.{time.time_ns()}"
         self._file = RecordWriter(str(folder / name))
         try:
             self._write(file_version=_VERSION)

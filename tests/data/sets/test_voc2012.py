@@ -15,6 +15,7 @@ from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.formats.label_tables import table_classes
 from wsss_jax.data.images import decode_image, decode_mask, encode_mask
 from wsss_jax.data.prepared_source import PreparedSource
+from wsss_jax.data.sets import voc2012
 from wsss_jax.data.sets.voc2012 import Voc2012
 from wsss_jax.data.source import Source
 from wsss_jax.data.voc_folder import list_split
@@ -217,6 +218,34 @@ def test_broken_files_are_collected(devkit: Devkit) -> None:
     message = devkit.refuse()
     assert str(devkit.image(ids[2])) in message and "truncated" in message
     assert "(and 6 more: 2009_000003, 2009_000004, 2009_000005, 2009_000006, ...)" in message
+
+
+@pytest.mark.parametrize("vanishes", [True, False])
+def test_files_that_change_while_they_are_prepared_are_told(
+    devkit: Devkit, vanishes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"2009_{number:06}" for number in range(4)]
+    for number, name in enumerate(ids):
+        devkit.image(name).write_bytes(jpeg(number))
+        devkit.mask(name).write_bytes(encode_mask(objects_mask((1,))))
+    devkit.list("train", *ids)
+    tell = voc2012._Found.tell
+
+    def then_change(found: voc2012._Found) -> None:
+        tell(found)
+        if vanishes:
+            devkit.image(ids[2]).unlink()
+        else:
+            devkit.image(ids[2]).write_bytes(jpeg(7))
+            os.utime(devkit.image(ids[2]), ns=(2**62, 2**62))
+
+    monkeypatch.setattr(voc2012._Found, "tell", then_change)
+    message = devkit.refuse()
+    assert ids[2] in message
+    assert ("found none for 1" if vanishes else f"newest one is {devkit.image(ids[2])}") in message
+    monkeypatch.undo()
+    devkit.image(ids[2]).write_bytes(jpeg(8))
+    assert devkit.open()[2]["image"] == jpeg(8)
 
 
 def test_damaged_images_are_left_out_up_to_a_share(

@@ -1,8 +1,9 @@
 """PASCAL VOC 2012, or any folder laid out like it, with image-level labels."""
 
 import dataclasses
+import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
@@ -88,19 +89,24 @@ class Voc2012(DataSettings):
 
     def builder(self, split: str) -> "Voc2012Wsss":
         """Returns the builder of `split` from the folder's lists alone; see `DataSettings`."""
-        listing = list_split(
-            self.root, split, self.labels, self.masks, self.classes, self.foreground
+        relist = functools.partial(
+            list_split, self.root, split, self.labels, self.masks, self.classes, self.foreground
         )
-        return Voc2012Wsss(self.prepared_root, listing, self.foreground, self.damaged_share)
+        return Voc2012Wsss(self.prepared_root, relist, self.foreground, self.damaged_share)
 
 
 class Voc2012Wsss(RecordBuilder, skip_registration=True):
     """Stores images unchanged after decoding them as a check, and masks as PNGs of gray indices."""
 
     def __init__(
-        self, folder: Path, listing: Listing, foreground: int = 0, damaged_share: float = 0.0
+        self,
+        folder: Path,
+        relist: Callable[[], Listing],
+        foreground: int = 0,
+        damaged_share: float = 0.0,
     ):
-        self._listing, self._foreground = listing, foreground
+        listing = relist()
+        self._listing, self._relist, self._foreground = listing, relist, foreground
         self._labels: Float[np.ndarray, "n c"] | None = None
         super().__init__(
             folder=folder,
@@ -116,7 +122,8 @@ class Voc2012Wsss(RecordBuilder, skip_registration=True):
         """Yields the records at `positions`, and reports damaged files after the last one.
 
         Raises:
-          UserError: more files are damaged than may be; the first five are named.
+          UserError: more files are damaged than may be (the first five are named), or files have
+            changed since they were listed.
         """
         if positions.start == 0:
             self._labels = _read_labels(self._listing)
@@ -142,6 +149,15 @@ class Voc2012Wsss(RecordBuilder, skip_registration=True):
         if self.left_out:
             check_left_out(self.left_out, len(self._listing.ids), self.damaged_share)
         self._found.tell()
+        # The name of the records' folder stands for the files as they were listed.
+        if self._relist().fingerprint != self._listing.fingerprint:
+            files = (*self._listing.images, *(self._listing.masks or ()))
+            newest = max(files, key=lambda path: path.stat().st_mtime_ns)
+            raise UserError(
+                f"expected the files of {self._listing.split} to stay as they are while they are"
+                f" prepared, found that some have changed (the newest one is {newest}): run the"
+                " same command again"
+            )
 
     def _record(self, position: int) -> tuple[Record, Photograph, Label | None] | UserError:
         """Returns a record, its photograph without pixels, and the classes of its mask."""
