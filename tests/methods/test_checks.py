@@ -27,8 +27,17 @@ def has_own_network(name: str) -> bool:
     return "__call__" in vars(kind_of(Backbone, name))
 
 
-@pytest.mark.parametrize("backbone", [*filter(has_own_network, kind_names(Backbone)), *OUTSIDE])
-@pytest.mark.parametrize("name", [*names(), "examples.token_contrast"])
+METHODS = [*names(), "examples.token_contrast"]
+BACKBONES = [*filter(has_own_network, kind_names(Backbone)), *OUTSIDE]
+# A third of them is quick: each method with a few backbones, each backbone with a few methods.
+PAIRS = [
+    pytest.param(name, backbone, marks=pytest.mark.slow) if (i + j) % 3 else (name, backbone)
+    for i, name in enumerate(METHODS)
+    for j, backbone in enumerate(BACKBONES)
+]
+
+
+@pytest.mark.parametrize(("name", "backbone"), PAIRS)
 def test_every_method_keeps_its_contract_on_every_backbone(
     name: str, backbone: str, monkeypatch: pytest.MonkeyPatch
 ):
