@@ -18,6 +18,7 @@ from tests.toys.fake_recipe import write_recipe
 from tests.toys.waiting import LONG, until
 from wsss_jax import main as program
 from wsss_jax.errors import Interrupted, UserError
+from wsss_jax.files import read_json, write_json
 from wsss_jax.pipeline import guardian
 from wsss_jax.pipeline import process as runtime
 
@@ -248,6 +249,21 @@ def test_a_process_that_hangs_is_named_to_those_that_wait_for_it(command: Callab
     lost = (guardian.lost_message(), guardian.lost_message([0]))
     assert line in lost or "found no progress of process 1:" in line
     assert hanging.returncode == guardian.LOST
+
+
+@pytest.mark.slow
+def test_several_processes_refuse_a_folder_of_an_older_version(command: Callable, recipe: Path):
+    first = command()
+    assert first.communicate(timeout=LONG)[1] == "" and first.returncode == 0
+    start = recipe.parent / "run/work/_START.json"
+    record = read_json(start)
+    record["parts"]["format"] = 1
+    write_json(start, record)
+    both = two(command)
+    for process, (out, err) in [(one, one.communicate(timeout=LONG)) for one in both]:
+        assert process.returncode == 2 and "starts" not in out
+        (line,) = err.splitlines()
+        assert line.startswith("error: stage work: ") and "made by an older version" in line
 
 
 @pytest.mark.slow  # for the grace

@@ -286,9 +286,10 @@ def check_alone(workdir: Path) -> None:
     Raises:
       UserError: there is another run.
     """
-    owner = _owned.get(workdir)
-    found = (workdir / ".lock").read_text().strip() if owner else None
-    if found != owner:
+    path, owner = workdir / ".lock", _owned.get(workdir)
+    if owner is None or not path.exists():
+        return
+    if (found := path.read_text().strip()) != owner:
         raise UserError(
             f"another run ({found}) has begun in {workdir} while this one worked there, on a disk"
             " whose locks do not reach other machines: this one has stopped"
