@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 
 from wsss_jax.ops.xla_conv import Padding, xla_conv
 
+_UNROLLED = 64  # images, beyond which the gradient of the kernel does not add one by one
+
 
 def depthwise_conv(
     x: Float[Array, "b h w c"],
@@ -109,25 +111,30 @@ def _kernel_gradient(padded: Array, g: Array, size: int, stride: int, dilation: 
 
     It works on one row at a time, so that the row stays in the cache for all taps, and
     elementwise over (column, channel), so that the innermost loop reads memory in order. The
-    columns are summed at the end.
+    columns are summed at the end. The images of a row are added one by one, which is fastest,
+    unless there are so many that the program would become long.
     """
     batch, height, width, channels = g.shape
     span = (width - 1) * stride + 1
 
     def row(sums, y):
         g_row = lax.dynamic_slice_in_dim(g, y, 1, 1)[:, 0].astype(jnp.float32)
-        g_rows = [lax.index_in_dim(g_row, b, keepdims=False) for b in range(batch)]
+        parts = [(b, b + 1) for b in range(batch)] if batch <= _UNROLLED else [(0, batch)]
+        g_rows = [lax.slice_in_dim(g_row, *part) for part in parts]
         added = []
         for i in range(size):
             x_row = lax.dynamic_slice_in_dim(padded, y * stride + i * dilation, 1, 1)[:, 0]
             for j in range(size):
                 total = sums[size * i + j]
                 left = j * dilation
-                for b in range(batch):
+                for (first, last), part in zip(parts, g_rows, strict=True):
                     shifted = lax.slice(
-                        x_row, (b, left, 0), (b + 1, left + span, channels), (1, stride, 1)
+                        x_row, (first, left, 0), (last, left + span, channels), (1, stride, 1)
                     )
-                    total = total + shifted[0] * g_rows[b]
+                    product = shifted * part
+                    total = total + (
+                        product.sum(0) if last - first > 1 else lax.squeeze(product, (0,))
+                    )
                 added.append(total)
         return tuple(added), None
 
