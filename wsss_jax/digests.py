@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from wsss_jax.errors import UserError
-from wsss_jax.files import DONE, START, make_again
+from wsss_jax.files import DONE, START, make_again, open_regular
 from wsss_jax.records import read_record
 
 Result = TypeVar("Result")
@@ -47,10 +47,10 @@ def found(folder: Path, name: str) -> Written:
     """Reads a file, and returns what a list would note about it.
 
     Raises:
-      OSError: the file cannot be read.
+      OSError: the file cannot be read, or is a pipe or device.
     """
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    with open(folder / name, "rb", buffering=0) as file:
+    with open_regular(folder / name, buffering=0) as file:
         # Small files take little memory, however many threads read at once.
         most = min(os.fstat(file.fileno()).st_size, _READ_BYTES) + 1
         while block := file.read(most):
@@ -150,7 +150,7 @@ def damage(
     sealed = read_record(folder / DONE, {}, remedy, {"files": dict}).get("files", {})
     if not sealed:
         return ""
-    lists = {path.name: found(folder, path.name).digest for path in _lists(folder)}
+    lists = {path.name: _digest(folder, path.name) for path in _lists(folder)}
     changed = sorted(name for name in lists | sealed if lists.get(name) != sealed.get(name))
     if changed:
         return _sentence(folder, f"{changed[0]} {_word(changed[0] in lists)}", 0)
@@ -181,6 +181,14 @@ def check(
         raise UserError(text)
 
 
+def _digest(folder: Path, name: str) -> str:
+    """Returns the digest of a list, or "" if it cannot be read."""
+    try:
+        return found(folder, name).digest
+    except OSError:
+        return ""
+
+
 def _sentence(folder: Path, what: str, more: int) -> str:
     others = f" (and {more} more)" if more else ""
     return (
@@ -194,7 +202,9 @@ def _word(there: bool) -> str:
 
 
 def _lists(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if _LIST.fullmatch(path.name))
+    return sorted(
+        path for path in folder.iterdir() if _LIST.fullmatch(path.name) and not path.is_fifo()
+    )
 
 
 def _states(

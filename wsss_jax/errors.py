@@ -20,12 +20,31 @@ _NO_SPACE = {
 }
 
 
+_LONGEST = 4000  # characters of a message
+
+
 class UserError(Exception):
     """A mistake in the input, in one line: what was expected, what was found and what to do.
 
     ``wsss_jax.main`` and the other commands print the message without a traceback and exit with
     status 2. Any other exception is a defect of the program and keeps its traceback.
+
+    Args:
+      message: the line. Line breaks in it, from what a file says, become blanks, other characters
+        that cannot be shown are written as escapes, and the middle of a very long line is left out.
     """
+
+    def __init__(self, message: str):
+        super().__init__(_one_line(message))
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    if len(text) > _LONGEST:
+        end = _LONGEST // 4  # It says what to do.
+        text = f"{text[: _LONGEST - end - 5]} ... {text[-end:]}"
+    return text
 
 
 class Interrupted(Exception):

@@ -180,6 +180,19 @@ def read_bytes(path: Path, most: int = 1 << 30, remedy: str = "") -> bytes:
         raise UserError(f"expected a file at {path}, found {found}: {remedy or advice}") from error
 
 
+def open_regular(path: Path, buffering: int = -1) -> BinaryIO:
+    """Opens a file for reading.
+
+    Raises:
+      OSError: it cannot be opened, or is a pipe, a device or a folder.
+    """
+    file = open(path, "rb", buffering, opener=_open_at_once)  # noqa: SIM115 (the caller closes it)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file  # pyright: ignore[reportReturnType] (without a buffer, it is a FileIO)
+
+
 def _open_at_once(path: str, flags: int) -> int:
     # Opening a pipe would otherwise wait for somebody who writes to it.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -4,6 +4,7 @@ Every record is read here, so that a damaged one is told in one line that names 
 what was expected, what was found, and what to do.
 """
 
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ _WORDS = {
     list: "a list",
     str: "a text",
     int: "a whole number",
-    float: "a number",
+    float: "a finite number",
     bool: "true or false",
     type(None): "null",
 }
@@ -96,7 +97,9 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, dict) and all(_fits(one, inner) for one in value.values())
     if kind in (int, float) and isinstance(value, bool):  # which Python counts as a whole number
         return False
-    return isinstance(value, int | float if kind is float else kind)
+    if kind is float:
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max  # NaN is not
+    return isinstance(value, kind)
 
 
 def _name(kind: Any) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 from wsss_jax.data.formats.text import read_text
@@ -118,7 +119,7 @@ def _check_names(names: list[str], path: Path) -> None:
                 f"expected classes in {path}, found {name!r}, which is none: remove the line;"
                 " pixels of value 255 are ignored anyway"
             )
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated or not 1 <= len(names) <= _MOST:
         found = f"{repeated[0]!r} more than once" if repeated else f"{len(names)} names"
         raise UserError(

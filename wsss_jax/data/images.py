@@ -8,6 +8,7 @@ masks, whose palette indices OpenCV would turn into colors.
 import io
 import re
 import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -47,12 +48,17 @@ _GRAY = [
     *(cv2.IMWRITE_PNG_ZLIBBUFFER_SIZE, 2**20),  # compressed in one piece
 ]
 _DAMAGED = "a truncated or damaged one"
+_BYTES_IN_PIL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # others take 4 per pixel
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 _DEPTHS = (8, 10, 12, 14, 16)  # bits of the sensors of cameras, microscopes and scanners
 _EXIF_MARKS = (b"Exif\0\0", b"eXIf", b"EXIF", b"Raw profile type exif", b"tiff:Orientation")
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258  # tags of EXIF and of TIFF
 _TURNED = 5  # from this orientation on, height and width are exchanged
 _HEIF = (b"he", b"mi", b"ms")  # brands heic, heix, hevc, mif1, msf1
+_MOST_MEMORY = 960 << 20
+"""Bytes that decoding may take beyond three times the file's size, so that a small file cannot fill
+the memory; photographs of the most pixels need less."""
+_STRIP_PIXELS = 1 << 22  # pixels that are converted at once
 _UNREAD = {
     b"%!PS": "an EPS file",
     b"%PDF": "a PDF file",
@@ -115,12 +121,16 @@ def decode_photograph(data: bytes, name: str) -> Photograph:
       UserError: the data are not an image, are truncated, have too many pixels, or have a pixel
         type that cannot become 8-bit RGB.
     """
-    header = _open(data, name)
+    header = open_image(data, name)
     orientation = _orientation(header, data)
+    _check_memory(header, data, name, turned=orientation > 1)
     if _has_sixteen_bits(header, data):
         values = _sixteen_bits(header, data, name)
         bits = next(bits for bits in _DEPTHS if int(values.max(initial=0)) < 1 << bits)
-        pixels = (values >> (bits - 8)).astype(np.uint8)
+        values >>= bits - 8
+        pixels = values.astype(np.uint8)
+        if pixels.ndim == 2:
+            pixels = np.repeat(pixels[..., None], 3, axis=-1)
     else:
         bits, pixels = 8, _eight_bits(header, data, name)
     # PIL and OpenCV both turn TIFFs while they decode them.
@@ -136,7 +146,7 @@ def how_decoded(data: bytes) -> str:
       A text that enters digests of data, which is empty for nearly all images.
     """
     try:
-        header = _open(data, "")
+        header = open_image(data, "")
     except UserError:  # It is refused where it is decoded.
         return ""
     orientation = _orientation(header, data)
@@ -150,7 +160,7 @@ def image_size(data: bytes, name: str) -> tuple[int, int]:
     Raises:
       UserError: the data do not begin like an image, or it has too many pixels.
     """
-    header = _open(data, name)
+    header = open_image(data, name)
     width, height = header.size
     turned = _orientation(header, data) >= _TURNED and header.format != "TIFF"
     return (width, height) if turned else (height, width)
@@ -173,7 +183,7 @@ def decode_mask(
       UserError: the data are not a PNG, are truncated, have colors, alpha, 16 bits or an EXIF
         orientation, or hold another value.
     """
-    header = _open(data, name)
+    header = open_image(data, name)
     if header.format != "PNG":
         raise UserError(
             f"expected a PNG of class indices, found {header.format} in {name}: other formats lose"
@@ -240,9 +250,7 @@ def value_counts(mask: UInt8[np.ndarray, "h w"]) -> Int[np.ndarray, "256"]:
 
 
 def _check_indices(mask: np.ndarray, name: str, num_classes: int) -> None:
-    wrong = (mask > num_classes) & (mask != IGNORE)
-    if wrong.any():
-        found = ", ".join(map(str, np.unique(mask[wrong])[:5]))
+    if found := _other_values(mask, (*range(num_classes + 1), IGNORE)):
         raise UserError(
             f"expected class indices 0 to {num_classes} or {IGNORE}, found {found} in {name}:"
             " check the mask or the list of classes"
@@ -252,22 +260,31 @@ def _check_indices(mask: np.ndarray, name: str, num_classes: int) -> None:
 def _with_index(
     mask: UInt8[np.ndarray, "h w"], name: str, foreground: int
 ) -> UInt8[np.ndarray, "h w"]:
-    found = mask == foreground
-    wrong = ~(found | (mask == 0) | (mask == IGNORE))
-    if wrong.any():
-        values = ", ".join(map(str, np.unique(mask[wrong])[:5]))
+    if values := _other_values(mask, (0, foreground, IGNORE)):
         raise UserError(
             f"expected 0 and {foreground} (the foreground), found {values} in {name}: check the"
             " mask or the value of the foreground"
         )
-    mask[found] = 1
+    mask[mask == foreground] = 1
     return mask
 
 
-def _open(data: bytes, name: str) -> Image.Image:
-    """Reads the header of an image."""
+def _other_values(mask: UInt8[np.ndarray, "h w"], allowed: Iterable[int]) -> str:
+    """Returns a text of the first values of a mask that are not `allowed`, or ""."""
+    other = np.ones(256, np.uint8)
+    other[[value for value in allowed if value < 256]] = 0
+    wrong = cv2.LUT(mask, other).view(bool)
+    return ", ".join(map(str, np.unique(mask[wrong])[:5])) if wrong.any() else ""
+
+
+def open_image(data: bytes, name: str, formats: Sequence[str] = FORMATS) -> Image.Image:
+    """Reads the header of an image in one of `formats`; `name` is that in error messages.
+
+    Raises:
+      UserError: the data do not begin like such an image, or it has too many pixels.
+    """
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         found = f"{int(pixels[0]):,} pixels" if pixels else "more pixels"
@@ -278,6 +295,35 @@ def _open(data: bytes, name: str) -> Image.Image:
         ) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise _broken(name, _kind_of(data)) from error
+
+
+def _check_memory(image: Image.Image, data: bytes, name: str, turned: bool) -> None:
+    """Refuses an image whose decoding takes more memory than its file justifies."""
+    per_pixel = 3 * (1 + turned)
+    if _has_sixteen_bits(image, data):
+        per_pixel += 6
+    elif not _opencv_decodes(image, data):
+        per_pixel += _BYTES_IN_PIL.get(image.mode, 4) * (3 if image.format == "WEBP" else 1)
+    width, height = image.size
+    needed, most = width * height * per_pixel, _MOST_MEMORY + 3 * len(data)
+    if needed > most:
+        raise UserError(
+            f"expected an image that is decoded in {most:,} bytes of memory, found {width} x"
+            f" {height} pixels, which need {needed:,}, in {name} of {len(data):,} bytes: resize it"
+            " or cut it into parts"
+        )
+
+
+def strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Yields the rows of a loaded image in parts of a few megapixels, with their positions.
+
+    Converting or copying a whole image of PIL's takes its memory several times.
+    """
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // max(width, 1))
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        yield slice(top, bottom), image.crop((0, top, width, bottom))
 
 
 def _kind_of(data: bytes) -> str:
@@ -320,12 +366,12 @@ def _has_sixteen_bits(image: Image.Image, data: bytes) -> bool:
     return bits == 16 or (isinstance(bits, tuple) and set(bits) == {16})
 
 
-def _sixteen_bits(image: Image.Image, data: bytes, name: str) -> UInt16[np.ndarray, "h w 3"]:
+def _sixteen_bits(image: Image.Image, data: bytes, name: str) -> UInt16[np.ndarray, "h w *c"]:
+    """Returns the values of an image in gray [h, w] or RGB [h, w, 3]."""
     if image.mode in _SIXTEEN_BITS:
-        gray = np.asarray(_load(image, name)).astype(np.uint16)
-        return np.repeat(gray[..., None], 3, axis=-1)
+        return np.asarray(_load(image, name)).astype(np.uint16)
     # PIL would only keep the high byte of colors.
-    _load(image, name)  # finds truncated files
+    _load(open_image(data, name), name)  # finds truncated files
     values = _decoded(data, _FLAGS | cv2.IMREAD_ANYDEPTH)
     if values is None or values.dtype != np.uint16:
         raise _broken(name, "16-bit pixels of an unknown kind")
@@ -333,13 +379,18 @@ def _sixteen_bits(image: Image.Image, data: bytes, name: str) -> UInt16[np.ndarr
 
 
 def _eight_bits(image: Image.Image, data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    end = _ENDS.get(image.format or "")
-    if end is None or image.mode == "CMYK" or not data.endswith(end):
+    if not _opencv_decodes(image, data):
         return _decode_strictly(image, name)
     pixels = _decoded(data, _FLAGS)
     if pixels is None:
         raise _broken(name, _DAMAGED)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+
+
+def _opencv_decodes(image: Image.Image, data: bytes) -> bool:
+    """Returns whether OpenCV decodes an image of 8 bits as PIL does."""
+    end = _ENDS.get(image.format or "")
+    return end is not None and image.mode != "CMYK" and data.endswith(end)
 
 
 def _decoded(data: bytes, flags: int) -> np.ndarray | None:
@@ -364,7 +415,10 @@ def _decode_strictly(image: Image.Image, name: str) -> UInt8[np.ndarray, "h w 3"
             f"expected pixels of 8 or 16 bits in gray, RGB or CMYK, found {image.mode} pixels in"
             f" {name}: save the image as RGB"
         )
-    return np.array(image.convert("RGB"))
+    pixels = np.empty((*image.size[::-1], 3), np.uint8)
+    for rows, strip in strips(image):
+        pixels[rows] = np.asarray(strip.convert("RGB"))
+    return pixels
 
 
 def _broken(name: str, found: str) -> UserError:

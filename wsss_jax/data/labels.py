@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -228,9 +229,8 @@ def parse_xml(data: bytes) -> ElementTree.Element:
 
 def mask_label(mask: UInt8[np.ndarray, "h w"], num_classes: int) -> Label:
     """Returns the label of a mask: which of the class indices 1 to C occur in it."""
-    present = np.zeros(256, np.float32)
-    present[mask] = 1
-    return present[1 : num_classes + 1]
+    counts = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()
+    return (counts[1 : num_classes + 1] > 0).astype(np.float32)
 
 
 def _read_table(

@@ -9,6 +9,7 @@ their own.
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,7 +73,11 @@ def _read() -> dict[str, Any]:
     except Exception:  # There is none yet, or it is damaged; it is made anew.
         return {}
     good = isinstance(found, dict) and all(
-        isinstance(one, list) and len(one) == 2 and all(isinstance(v, int | float) for v in one)
+        isinstance(one, list) and len(one) == 2 and all(map(_is_count, one))
         for one in found.values()
     )
     return found if good else {}
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= sys.float_info.max

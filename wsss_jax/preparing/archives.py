@@ -84,7 +84,7 @@ def find_entries(
                     match = wanted.fullmatch(member.name)
                     if match and member.isreg() and not member.issparse():
                         yield match, Entry(where, member.offset_data, member.size)
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
             raise UserError(
                 f"expected an uncompressed .tar file at {where}, found something else ({error}):"
                 " unpack it and give the folder"

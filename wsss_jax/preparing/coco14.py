@@ -125,6 +125,12 @@ def _annotated(
         for one in content["annotations"]:
             by_image[one["image_id"]].append(one)
         categories |= {one["id"]: str(one["name"]) for one in content["categories"]}
+        if strange := [one for one in categories if type(one) is not int]:
+            raise ValueError(f"the category {strange[0]!r}")
+        if strange := [
+            one for one in content["annotations"] if one["category_id"] not in categories
+        ]:
+            raise ValueError(f"an object of the category {strange[0]['category_id']!r}")
         folder = _find(source, f"{split}2014", ("", "images"))
         for image in sorted(content["images"], key=lambda one: one["file_name"]):
             name = str(image["file_name"])
@@ -137,7 +143,7 @@ def _annotated(
                     size=(int(image["height"]), int(image["width"])),
                     annotations=sorted(own, key=lambda one: one["area"]),
                 )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(
             f"expected COCO's annotations of objects in {path}, found something else"
             f" ({type(error).__name__}: {error}): get the file again"
@@ -201,7 +207,7 @@ def _mask(image: _Annotated, index: Mapping[int, int], crowds: str) -> UInt8[np.
     for one in reversed(image.annotations):
         try:
             inside = decode_segmentation(one["segmentation"], *image.size)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise UserError(
                 f"expected polygons or runs in annotation {one.get('id')} of {image.id}, found"
                 f" something else ({error}): get the annotations again"

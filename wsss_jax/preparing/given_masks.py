@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from wsss_jax.data.images import IGNORE, decode_mask
+from wsss_jax.data.images import IGNORE, decode_mask, open_image, strips
 from wsss_jax.data.plain_folder import walk
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_bytes
@@ -140,20 +140,28 @@ def with_classes(
 
 def _single_channel(data: bytes, path: Path) -> bytes:
     """Returns a mask as PNG of one channel, where three equal channels or no alpha are one."""
+    image = open_image(data, str(path), _FORMATS)
+    if image.format == "PNG" and image.mode not in ("RGB", "RGBA", "LA"):
+        return data
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.format == "PNG" and image.mode not in ("RGB", "RGBA", "LA"):
-                return data
-            if image.mode in ("RGB", "RGBA", "LA"):
-                pixels = np.asarray(image.convert("RGB"))
-                if (pixels != pixels[..., :1]).any():
-                    raise UserError(
-                        f"expected class indices in {path}, found colors: convert each color to the"
-                        " index of its class"
-                    )
-                image = Image.fromarray(pixels[..., 0])
-            file = io.BytesIO()
-            image.save(file, "PNG")
-            return file.getvalue()
+        image.load()
+        if image.mode in ("RGB", "RGBA", "LA"):
+            image = Image.fromarray(_gray(image, path))
+        file = io.BytesIO()
+        image.save(file, "PNG")
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"expected a mask, found a damaged file in {path}: replace it") from error
+    return file.getvalue()
+
+
+def _gray(image: Image.Image, path: Path) -> UInt8[np.ndarray, "h w"]:
+    gray = np.empty(image.size[::-1], np.uint8)
+    for rows, strip in strips(image):
+        pixels = np.asarray(strip.convert("RGB"))
+        if (pixels != pixels[..., :1]).any():
+            raise UserError(
+                f"expected class indices in {path}, found colors: convert each color to the index"
+                " of its class"
+            )
+        gray[rows] = pixels[..., 0]
+    return gray

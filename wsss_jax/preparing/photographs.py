@@ -1,16 +1,20 @@
 """Finds the photographs of a source, and looks at each of them."""
 
 import hashlib
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from wsss_jax.data.formats.id_lists import image_id
-from wsss_jax.data.images import CONVERT, FORMATS, SUFFIXES, UNREAD, decode_photograph
+from wsss_jax.data.images import (
+    CONVERT,
+    SUFFIXES,
+    UNREAD,
+    decode_photograph,
+    open_image,
+    strips,
+)
 from wsss_jax.data.plain_folder import told_results, walk
 from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError, first
@@ -187,22 +191,24 @@ def _look_at(name: str, path: Path) -> Photograph | UserError:
         if path.suffix.lower() in UNREAD:
             raise UserError(f"expected a photograph, found {path}: {CONVERT}")
         data = read_bytes(path)
-        image = decode_photograph(data, str(path))
+        pixels, orientation, bits = decode_photograph(data, str(path))
     except UserError as error:
         return error
+    size = (pixels.shape[0], pixels.shape[1])
+    del pixels  # before the image is decoded again
     suffix = next((suffix for start, suffix in _KEPT if data.startswith(start)), "")
     change = ""
-    if image.orientation > 1:
+    if orientation > 1:
         change = "turned as their EXIF orientation says"
     elif not suffix:
         change = "re-encoded from other formats"
-    elif image.bits > 8:
+    elif bits > 8:
         change = "reduced to 8 bits"
     return Photograph(
         id=name,
         path=path,
         sha256=hashlib.sha256(data).hexdigest(),
-        size=(image.pixels.shape[0], image.pixels.shape[1]),
+        size=size,
         suffix="" if change else suffix,
         change=change,
         transparent=suffix != ".jpg" and _is_transparent(data),
@@ -210,7 +216,8 @@ def _look_at(name: str, path: Path) -> Photograph | UserError:
 
 
 def _is_transparent(data: bytes) -> bool:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if "A" not in image.getbands() and "transparency" not in image.info:
-            return False
-        return image.convert("RGBA").getextrema()[3][0] < 255  # pyright: ignore
+    image = open_image(data, "")
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return False
+    alphas = (strip.convert("RGBA").getchannel("A") for _, strip in strips(image))
+    return any(alpha.getextrema() != (255, 255) for alpha in alphas)

@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Int64
 Mask = Bool[np.ndarray, "h w"]
 
 _FINER = 5  # COCO draws the edges of polygons on a grid of fifths of pixels
+_MOST_BITS = 70  # of a number in compressed runs
+_LONGEST = 400  # the outline of a polygon, in heights and widths of the image
 
 
 def decode_runs(counts: Sequence[int] | str | bytes, height: int, width: int) -> Mask:
@@ -46,6 +48,8 @@ def _uncompressed(text: bytes) -> list[int]:
             raise ValueError(f"expected compressed runs, found the character {chr(character)!r}")
         value |= (group & 31) << shift
         shift += 5
+        if shift > _MOST_BITS:
+            raise ValueError("expected compressed runs, found a number of too many digits")
         if group & 32:
             continue
         if group & 16:
@@ -68,8 +72,14 @@ def fill_polygon(corners: Sequence[int | float], height: int, width: int) -> Mas
       corners: x and y of each corner in turn, in pixels.
       height: the height of the mask.
       width: the width of the mask.
+
+    Raises:
+      ValueError: a corner is not a number, or the outline is far longer than that of any object.
     """
     points = np.asarray(corners, np.float64).reshape(-1, 2)
+    outline = np.abs(np.diff(points, axis=0, append=points[:1])).max(1).sum()
+    if not outline <= _LONGEST * (height + width):  # which NaN is not, either
+        raise ValueError(f"expected corners in the image, found an outline of {outline:g} pixels")
     fine = np.trunc(_FINER * points + 0.5).astype(np.int64)
     parts = [_edge(a, b) for a, b in zip(fine, np.roll(fine, -1, axis=0), strict=True)]
     x, y = np.concatenate(parts).T
@@ -107,6 +117,7 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> Mask:
 
     Raises:
       ValueError: it is neither, or belongs to another size.
+      KeyError, TypeError, OverflowError: an entry is missing or of another type.
     """
     if isinstance(segmentation, dict):
         if list(segmentation.get("size", ())) != [height, width]:

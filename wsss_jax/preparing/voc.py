@@ -6,13 +6,11 @@ own ``.mat`` files or from a folder ``SegmentationClassAug``. VOC's own masks st
 """
 
 import dataclasses
-import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 from jaxtyping import UInt8
 
 from wsss_jax.data.class_names import VOC_CLASSES
@@ -29,6 +27,7 @@ from wsss_jax.preparing.data_set import (
     write_lists,
     write_mask,
 )
+from wsss_jax.preparing.mat_files import read_field
 from wsss_jax.preparing.problems import Problems
 
 USUAL = {
@@ -223,11 +222,10 @@ def augmented_mask(entry: Entry) -> UInt8[np.ndarray, "h w"]:
     if data.startswith(b"\x89PNG"):
         return decode_mask(data, str(entry.path), len(VOC_CLASSES))
     try:
-        content = scipy.io.loadmat(io.BytesIO(data), variable_names=["GTcls"])
-        mask = np.asarray(content["GTcls"][0, 0]["Segmentation"])
-        if mask.ndim != 2 or mask.dtype != np.uint8 or mask.max(initial=0) > len(VOC_CLASSES):
-            raise ValueError(f"an array of {mask.dtype} and shape {mask.shape}")
-    except Exception as error:  # SciPy and zlib raise exceptions of their own for damaged files
+        mask = read_field(data, "GTcls", "Segmentation")
+        if mask.size == 0 or mask.max() > len(VOC_CLASSES):
+            raise ValueError(f"an array of shape {mask.shape} with {mask.max(initial=0)}")
+    except ValueError as error:
         raise UserError(
             f"expected GTcls.Segmentation of SBD in {entry.path}, found something else ({error}):"
             " get the file again"

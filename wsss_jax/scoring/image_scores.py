@@ -7,10 +7,11 @@ it is written or read.
 import contextlib
 import json
 import math
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float64, Int
@@ -119,11 +120,15 @@ def _scores(folder: Path) -> Iterator[tuple[str, float]]:
                     f"expected sorted ids in {path}, found {name} after {last}: restore the file"
                 )
             last = name
-            if isinstance(value, int | float) and math.isfinite(value):
+            if value is None:
+                continue
+            if type(value) not in (int, float) or abs(value) > sys.float_info.max:
+                raise _damaged(path, f"another value than a number for {name}")
+            if not math.isnan(value):
                 yield name, float(value)
 
 
-def _pairs(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, object]]:
+def _pairs(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
     ended = False
     for line in lines:
         content = line.strip().removesuffix(b",")
@@ -131,13 +136,13 @@ def _pairs(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, object]]:
         if content not in (b"", b"}"):
             try:
                 yield from json.loads(b"{" + content + b"}").items()
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise _damaged(path, f"something else ({error})") from error
     if not ended:
         raise _damaged(path, "no end")
 
 
-def _pairs_of_object(path: Path) -> list[tuple[str, object]]:
+def _pairs_of_object(path: Path) -> list[tuple[str, Any]]:
     value = read_json(path)
     if not isinstance(value, dict):
         raise _damaged(path, "no object")

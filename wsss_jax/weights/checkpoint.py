@@ -121,7 +121,6 @@ def digest(path: Path) -> str:
     Raises:
       UserError: there is no such file, or a folder does not hold one checkpoint.
       OSError: a file cannot be read.
-      ValueError: an index of a sharded checkpoint is damaged.
     """
     path = _weights_file(path)
     if path.name != _INDEX:
@@ -180,10 +179,16 @@ def _reader(path: Path) -> tuple[str, Callable[[Path], Content]]:
 
 def _shards(index: Path) -> dict[str, str]:
     """Returns the file of each array that an index of Hugging Face names."""
-    check_table(index.stat().st_size, 0)
-    places = json.loads(index.read_bytes())["weight_map"]
-    if any(Path(name).name != name for name in places.values()):
-        raise ValueError("expected files beside the index")
+    try:
+        check_table(index.stat().st_size, 0)
+        places = json.loads(index.read_bytes())["weight_map"]
+        if not places or any(not name or Path(name).name != name for name in places.values()):
+            raise ValueError("expected files beside the index")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"expected the files of arrays in {index}, found something else ({_shown(error)}): get"
+            " it again"
+        ) from error
     return places
 
 

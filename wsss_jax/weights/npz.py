@@ -9,6 +9,7 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import PyTree
 
+from wsss_jax.data.formats.npz import open_arrays
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, make_again
 from wsss_jax.models.base import Backbone
@@ -46,12 +47,11 @@ def load_weights(
     everything = traverse_util.flatten_dict({"params": params, **variables}, sep="/")
     want: dict[str, Any] = {n: v for n, v in everything.items() if _belongs(n, part)}
     try:
-        # If NumPy opened the file itself, it would leave it open when the archive is damaged.
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            have = {name: file[name] for name in file.files if _belongs(name, part)}
+        with open_arrays(path) as file:
+            have = {name: file[name] for name in file if _belongs(name, part)}
     except FileNotFoundError as error:
         raise UserError(f"expected weights in {path}, found no such file: train first") from error
-    except Exception as error:  # NumPy, zipfile and zlib raise exceptions of their own
+    except (KeyError, ValueError) as error:
         raise UserError(
             f"expected weights (.npz) in {path}, found a damaged file ({error}): train again"
         ) from error
@@ -62,6 +62,7 @@ def load_weights(
             f" {make_again(path)}"
         )
     have, wrong = matched(have, want, backbone)
+    wrong += [name for name in want if name not in wrong and _differs(have[name], want[name])]
     if wrong:
         raise UserError(
             f"expected the weights of this {part or 'network'} in {path}, found those of another"
@@ -105,10 +106,15 @@ def _resized(backbone: Backbone, name: str, array: np.ndarray, like: Any) -> np.
     return backbone.resize_param((collection, *rest), array, tuple(like.shape))
 
 
+def _differs(array: np.ndarray, like: Any) -> bool:
+    """Returns whether an array has numbers of another kind, such as whole ones for fractions."""
+    return array.dtype.kind != np.dtype(like.dtype).kind
+
+
 def _is_finite(array: np.ndarray) -> bool:
     return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
 
 
 def _belongs(name: str, part: str) -> bool:
     # Names have the form collection/module/…/leaf.
-    return not part or name.split("/")[1] == part
+    return not part or name.split("/")[1:2] == [part]

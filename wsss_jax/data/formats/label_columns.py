@@ -1,6 +1,7 @@
 """Finds what the columns of a table of labels are: images, classes, or something else."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def columns_without_header(
         numbers = [str(column + 1) for column in chosen]
         if strange := [name for name in columns if name not in numbers]:
             raise UserError(
-                f"expected numbers of columns among {', '.join(numbers)} for {path}, which has no"
+                f"expected numbers of columns among {first(numbers, 20)} for {path}, which has no"
                 f" header, found {strange[0]!r}: write a row of names above, or name the column by"
                 " number"
             )
@@ -121,12 +122,13 @@ def columns_without_header(
     if classes:
         return chosen  # Names that are no classes are refused later.
     names = {c: {fold(n) for cell in _cells(rows, c) for n in split_cell(cell)} for c in chosen}
+    columns_of = Counter(name for found in names.values() for name in found)
     is_list = len({len(row) for row in rows}) > 1  # of as many cells as an image has classes
     for column in chosen[1:]:
-        elsewhere = set().union(*(names[c] for c in chosen if c != column))
+        alone = all(columns_of[name] == 1 for name in names[column])
         cells = _cells(rows, column)
         prose = [cell for cell in cells if len(cell.split()) > 2]
-        if cells and not names[column] & elsewhere and (prose or not is_list):
+        if cells and alone and (prose or not is_list):
             raise UserError(
                 f"expected classes in all columns of {path}, which has no header, found"
                 f" {(prose or cells)[0]!r} in column {column + 1}, whose texts are in no other"

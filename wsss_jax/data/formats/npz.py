@@ -16,7 +16,7 @@ from typing import cast
 
 import numpy as np
 
-from wsss_jax.files import ARRAY_READING
+from wsss_jax.files import ARRAY_READING, open_regular
 
 SPARE = 512 << 20
 """Bytes that arrays may take in memory beyond three times the file's size. Maps are mostly zeros,
@@ -90,7 +90,7 @@ def open_arrays(path: Path, kinds: str = _NUMBERS) -> Iterator[Arrays]:
         justifies.
     """
     try:
-        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             size = os.fstat(file.fileno()).st_size
             yield Arrays(archive, 3 * size + SPARE, kinds)
     except (FileNotFoundError, KeyError):
@@ -110,11 +110,14 @@ def read_array(file: io.BufferedIOBase, entry: zipfile.ZipInfo, kinds: str) -> n
     if int.from_bytes(length, "little") > _LONGEST_HEADER:
         raise ValueError(f"expected a short header in {entry.filename}")
     header = io.BytesIO(length + file.read(int.from_bytes(length, "little")))
-    with ARRAY_READING:
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(header)
-        else:
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(header)
+    try:
+        with ARRAY_READING:
+            if version == (1, 0):
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(header)
+            else:
+                shape, fortran, dtype = np.lib.format.read_array_header_2_0(header)
+    except Exception as error:  # It is parsed as Python, which raises errors of many kinds.
+        raise ValueError(f"expected the header of an array in {entry.filename}") from error
     if dtype.kind not in kinds:
         what = "numbers or text" if "U" in kinds else "numbers"
         raise ValueError(f"expected plain {what} in {entry.filename}, found {dtype}")
@@ -124,7 +127,18 @@ def read_array(file: io.BufferedIOBase, entry: zipfile.ZipInfo, kinds: str) -> n
     array = read_values(file, dtype, count)
     file.read(1)  # the end, where zipfile compares the checksum
     array = array.astype(dtype.newbyteorder("="), copy=False)
+    if dtype.kind == "U" and not _are_characters(array):
+        raise ValueError(f"expected text in {entry.filename}, found other numbers")
     return array.reshape(shape, order="F" if fortran else "C")
+
+
+def _are_characters(text: np.ndarray) -> bool:
+    """Returns whether the numbers of an array of text are characters, of which strings can be made.
+
+    Those that stand for halves of characters in UTF-16 could not be written to files.
+    """
+    codes = text.view(np.uint32) if text.itemsize else np.zeros(0, np.uint32)
+    return bool((codes <= 0x10FFFF).all()) and not ((codes >= 0xD800) & (codes < 0xE000)).any()
 
 
 def read_values(file: io.BufferedIOBase, dtype: np.dtype, count: int) -> np.ndarray:

@@ -1,19 +1,25 @@
 """Reads the cells of tables as spreadsheets write them: CSV, TSV and XLSX."""
 
 import csv
+import io
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from wsss_jax.data.formats.text import read_text
 from wsss_jax.errors import UserError, first
+from wsss_jax.files import read_bytes
 
 SPREADSHEETS = (".xlsx", ".xlsm")
 TABLES = (".csv", ".tsv", *SPREADSHEETS)
 """The suffixes of tables, in lower case; files may have them in any case."""
 
 _DELIMITERS = ",;\t|"
+_MOST_UNPACKED = 4 << 20  # bytes of a spreadsheet, beyond 40 times its size
+_SPARE_CELLS = 2_000_000  # empty ones, as many as a sheet with a cell in the last row needs
 
 Rows = list[list[str]]
 
@@ -65,14 +71,13 @@ def _of_spreadsheet(path: Path) -> tuple[Rows, list[str]]:
             " save the spreadsheet as CSV"
         ) from error
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        sheets = {
-            sheet.title: [
-                [_text(cell) for cell in row] for row in sheet.iter_rows(values_only=True)
-            ]
-            for sheet in book.worksheets
-        }
+        data = read_bytes(path)
+        most = _unpacked(data)
+        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+        sheets = {sheet.title: _cells(sheet, most) for sheet in book.worksheets}
         book.close()
+    except UserError:
+        raise
     except Exception as error:  # Its errors are those of zip files, XML and its own.
         raise UserError(
             f"expected a spreadsheet in {path}, found something else"
@@ -86,6 +91,39 @@ def _of_spreadsheet(path: Path) -> tuple[Rows, list[str]]:
     others = [name for name in full if name != title]
     told = [f"{path.name}: the sheet {title!r} is read, not {first(others)}"] if others else []
     return rows, told
+
+
+def _unpacked(data: bytes) -> int:
+    """Returns the bytes that the parts of a spreadsheet have when they are unpacked.
+
+    Raises:
+      ValueError: they are more than the file justifies.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+    most = _MOST_UNPACKED + 40 * len(data)
+    if size > most:
+        raise ValueError(f"{size:,} bytes unpacked, more than {most:,}")
+    return size
+
+
+def _cells(sheet: Any, most: int) -> Rows:
+    """Returns the rows of a sheet with text.
+
+    Raises:
+      ValueError: it has more cells than `most`, most of them empty.
+    """
+    sheet.reset_dimensions()  # What a sheet declares may be wrong.
+    rows: Rows = []
+    count = width = 0
+    for row in sheet.iter_rows(values_only=True):
+        count += 1 + len(row)
+        width = max(width, len(row))
+        if max(count, width * len(rows)) > most + _SPARE_CELLS:
+            raise ValueError(f"cells far behind the others in {sheet.title}")
+        if any(cell is not None for cell in row):
+            rows.append([_text(cell) for cell in row])
+    return [row + [""] * (width - len(row)) for row in rows]
 
 
 def _text(cell: object) -> str:

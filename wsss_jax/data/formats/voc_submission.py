@@ -109,7 +109,7 @@ def check_archive(
                     fault = mask_fault(content.read(), size, num_classes)
                     if fault:
                         faults.append(f"{image_id}: {fault}")
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error) as error:
         raise UserError(
             f"expected a whole .tar.gz at {path}, found {type(error).__name__} ({error}): make the"
             " archive again"

@@ -76,7 +76,7 @@ def read_walk(path: Path, num_classes: int | None = None) -> Walk:
             stride = int(arrays["stride"])
     except FileNotFoundError as error:
         raise UserError(f"expected the result of a walk at {path}, found no file") from error
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise UserError(
             f"{path}: expected the result of a walk (.npz), found a truncated or foreign file"
             f" ({error}): {make_again(path)}"

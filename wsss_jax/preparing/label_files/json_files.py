@@ -32,10 +32,10 @@ def read_json_file(path: Path) -> Any:
     text = read_text(path, "labels in JSON").removeprefix("\ufeff")
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         try:
             lines = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except ValueError:
+        except (ValueError, RecursionError):
             lines = []
         if len(lines) < 2:
             raise UserError(
@@ -93,7 +93,7 @@ def read_json_labels(
                 yield Mention(path.stem, tuple(names), path.name, folder, str(image))
             else:
                 yield Mention(str(image), tuple(names), where, folder)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise UserError(
             f"expected labels of {json_kind(content)} in {path}, found an entry of another form"
             f" ({type(error).__name__}: {error}): export them again"
@@ -152,7 +152,7 @@ def _plain(content: Any, classes: Sequence[str]) -> Found:
 def _are_names(value: Any) -> bool:
     try:
         _names(value)
-    except TypeError:
+    except (TypeError, RecursionError):
         return False
     return True
 

@@ -1,5 +1,6 @@
-"""Makes damaged and hostile checkpoints for `tests.weights.hostile`, each from its number."""
+"""Checkpoints of other programs: good ones, and those that attack whoever reads them."""
 
+import contextlib
 import functools
 import io
 import json
@@ -7,7 +8,7 @@ import pickle
 import struct
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,18 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
+from tests.hostile.kind import Attack, Files, Kind, single
+from tests.hostile.mutations import COUNTS
+from tests.hostile.pickles import PICKLES, some
 from tests.reference.mxnet_files import LIST_MAGIC, MAGIC, params
 from tests.reference.torch_files import state_dict, write_legacy, write_zip
-from tests.weights.hostile_pickles import PICKLES, some
+from wsss_jax.weights.checkpoint import digest, read_checkpoint
 
-KINDS = ("torch_legacy", "torch_zip", "npz", "safetensors", "mxnet")
-
-Attack = Callable[[np.random.Generator], bytes]
-
-
-def make(kind: str, number: int) -> tuple[bytes, str]:
-    """Returns the bytes of a file and what was done to it; the same for the same number."""
-    rng = np.random.default_rng([KINDS.index(kind), number])
-    attacks = ATTACKS[kind]
-    if number % 3 == 0:
-        attack = attacks[number // 3 % len(attacks)]
-        data = attack(rng)
-        if rng.random() < 0.7:
-            return data, attack.__name__
-        return _mutated(rng, data, [data]), f"{attack.__name__}, changed"
-    found = seeds(kind)
-    return _mutated(rng, found[rng.integers(len(found))], found), "a good file, changed"
+FORMS = ("torch legacy", "torch zip", "npz", "safetensors", "mxnet")
 
 
 @functools.cache
-def seeds(kind: str) -> list[bytes]:
+def seeds(form: str) -> list[bytes]:
     """Good files: small ones, and one of a megabyte."""
     rng = np.random.default_rng(0)
     small = {
@@ -59,14 +47,14 @@ def seeds(kind: str) -> list[bytes]:
         "epoch": 3,
         "numpy": np.float64(2.5),
     }
-    if kind == "npz":
+    if form == "npz":
         return [_npz(small), _npz(large), _npz(small, zipfile.ZIP_DEFLATED)]
-    if kind == "safetensors":
+    if form == "safetensors":
         return [safetensors.numpy.save(arrays) for arrays in (small, large, half)]
-    if kind == "mxnet":
+    if form == "mxnet":
         return [params(small if v == 3 else half, v) for v in range(4)] + [params(large, 2)]
     values: list[Any] = [state_dict(small), state_dict(half), training, state_dict(large)]
-    write = write_zip if kind == "torch_zip" else write_legacy
+    write = write_zip if form == "torch zip" else write_legacy
     return [_saved(write, value, protocol=2 + 2 * (i % 2)) for i, value in enumerate(values)]
 
 
@@ -91,52 +79,6 @@ def _zip(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> by
         for name, content in entries.items():
             archive.writestr(zipfile.ZipInfo(name), content, compression)  # always of one date
     return file.getvalue()
-
-
-def _mutated(rng: np.random.Generator, data: bytes, others: list[bytes]) -> bytes:
-    for _ in range(rng.integers(1, 4)):
-        data = _changed(rng, data, others[rng.integers(len(others))])
-    return data
-
-
-def _changed(rng: np.random.Generator, data: bytes, other: bytes) -> bytes:
-    """One change, mostly near the beginning or the end, where a file's structure is."""
-    size = len(data)
-    if size < 16:
-        return data + rng.bytes(16)
-    near = rng.random()
-    span = size if near < 0.3 else min(size, 2048)
-    at = int(rng.integers(span)) if near < 0.7 else size - 1 - int(rng.integers(span))
-    length = int(rng.integers(1, 1 + min(64, size - at)))
-    match rng.integers(10):
-        case 0 | 1:  # a bit
-            return data[:at] + bytes([data[at] ^ 1 << int(rng.integers(8))]) + data[at + 1 :]
-        case 2:
-            return data[:at] + rng.bytes(length) + data[at + length :]
-        case 3:
-            return data[:at]
-        case 4:
-            return data + (rng.bytes(length) if near < 0.5 else data[:at])
-        case 5:
-            return data[:at] + data[at + length :]
-        case 6:
-            return data[: at + length] + data[at:]
-        case 7:  # a splice
-            start = int(rng.integers(len(other)))
-            return data[:at] + other[start : start + length * 8] + data[at + length :]
-        case 8:  # a count
-            value = int(rng.choice(COUNTS))
-            width = int(rng.choice([1, 2, 4, 8]))
-            number = (value % 256**width).to_bytes(width, rng.choice(["little", "big"]))
-            return data[:at] + number + data[at + width :]
-        case _:  # digits in a text
-            digits = [i for i in range(at, min(size, at + 400)) if 48 <= data[i] < 58]
-            if not digits:
-                return data[:at] + b"9" * length + data[at + length :]
-            return data[: digits[0]] + b"9" * length + data[digits[0] + 1 :]
-
-
-COUNTS = (0, 1, 2, 127, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, -1)
 
 
 # Pickles in PyTorch's forms.
@@ -340,17 +282,70 @@ def strange_params(rng: np.random.Generator) -> bytes:
     return struct.pack("<QQ", LIST_MAGIC, 0) + lists
 
 
-_ARCHIVES: list[Attack] = [
+ARCHIVES: tuple[Attack, ...] = (
     overlapping_entries,
     long_table,
     deflated_zeros,
     other_compressions,
     strange_names,
-]
-ATTACKS: dict[str, list[Attack]] = {
-    "torch_legacy": [_with_pickle(_in_legacy, attack) for attack in PICKLES],
-    "torch_zip": [_with_pickle(_in_zip, attack) for attack in PICKLES] + _ARCHIVES,
-    "npz": [*_ARCHIVES, npy_header, npy_header, npy_objects, many_arrays],
-    "safetensors": [tensor_tables, tensor_tables, json_bombs, header_lengths, many_tensors],
-    "mxnet": [params_counts, params_counts, many_params, strange_params],
+    npy_header,
+    npy_header,
+    npy_objects,
+    many_arrays,
+)
+"""Attacks on readers of ``.npz``."""
+
+_ATTACKS: dict[str, tuple[Attack, ...]] = {
+    "torch legacy": tuple(_with_pickle(_in_legacy, attack) for attack in PICKLES),
+    "torch zip": (*(_with_pickle(_in_zip, attack) for attack in PICKLES), *ARCHIVES[:5]),
+    "npz": ARCHIVES,
+    "safetensors": (tensor_tables, tensor_tables, json_bombs, header_lengths, many_tensors),
+    "mxnet": (params_counts, params_counts, many_params, strange_params),
 }
+
+
+def _read(path: Path) -> object:
+    """Reads a checkpoint and touches its numbers."""
+    arrays = read_checkpoint(path).arrays.values()
+    return sum(np.count_nonzero(array) for array in arrays if array.dtype.kind != "O")
+
+
+def sharded_index(rng: np.random.Generator) -> bytes:
+    """Indices that name files elsewhere, or no files."""
+    names = ("../a.safetensors", "/etc/passwd", "", ".", "..", "a\0b", 1, None, ["a"], {}, "a\nb")
+    chosen = [names[int(i)] for i in rng.integers(len(names), size=3)]
+    places = (dict(zip("abc", chosen, strict=True)), chosen, None, {"a": {}})
+    return json.dumps({"weight_map": places[int(rng.integers(4))]}).encode()
+
+
+@functools.cache
+def _sharded() -> Sequence[Files]:
+    arrays = {name: np.ones((3, 2), np.float32) for name in ("a.weight", "b.weight")}
+    places = {name: f"model-{i}.safetensors" for i, name in enumerate(arrays)}
+    files = {places[n]: safetensors.numpy.save({n: one}) for n, one in arrays.items()}
+    index = json.dumps({"metadata": {"total_size": 48}, "weight_map": places}).encode()
+    return [{"model.safetensors.index.json": index, **files}]
+
+
+def _read_sharded(path: Path) -> object:
+    with contextlib.suppress(OSError):  # as where it is asked for
+        digest(path)
+    return _read(path)
+
+
+def _kind(form: str) -> Kind:
+    return Kind(
+        f"weights ({form})",
+        lambda: single("checkpoint", *seeds(form)),
+        _read,
+        _ATTACKS[form],
+        times=2,
+        spare=16 << 20,
+        reads_only=True,
+    )
+
+
+KINDS = (
+    *map(_kind, FORMS),
+    Kind("weights in shards", _sharded, _read_sharded, (sharded_index,), 2, 16 << 20),
+)
