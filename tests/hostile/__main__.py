@@ -7,8 +7,9 @@
 
 import argparse
 import sys
-import time
+import resource
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from tests.hostile.kinds import KINDS
@@ -27,6 +28,12 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
+def _processor() -> float:
+    """Returns the processor time of this process and those that it started, in seconds."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def main(arguments: Sequence[str] | None = None, tell: Callable[[str], None] = print) -> int:
     """Runs the program; returns 1 if there was a file that was wrong."""
     options = parser().parse_args(arguments)
@@ -37,21 +44,27 @@ def main(arguments: Sequence[str] | None = None, tell: Callable[[str], None] = p
     head = f"{'files':>7}{'read':>8}{'refused':>9}{'wrong':>7}{'slowest s':>11}{'memory':>8}"
     tell(f"{'kind':24}{head}{'seconds':>9}")
     failed = 0
+    total: Counter[str] = Counter()
     for kind in chosen:
         count = max(1, round(options.count * kind.share / shares))
         first = options.seed * 10**9
         if options.only is not None:
             first, count = options.only, 1
-        started = time.monotonic()
+        before = _processor()
         found = run(kind, first, count)
         read, refused = found.outcomes["read"], found.outcomes["refused"]
         tell(
             f"{kind.name:24}{count:7}{read:8}{refused:9}{len(found.wrong):7}{found.seconds:11.2f}"
-            f"{max(found.asked, found.had):8.2f}{time.monotonic() - started:9.1f}"
+            f"{max(found.asked, found.had):8.2f}{_processor() - before:9.1f}"
         )
         for line in found.wrong[:_SHOWN]:
             tell(f"  {line}")
         failed += len(found.wrong)
+        total += found.outcomes
+    tell(
+        f"{'in all':24}{sum(total.values()):7}{total['read']:8}{total['refused']:9}{failed:7}"
+        f"{'':19}{_processor():9.1f}"
+    )
     return int(failed > 0)
 
 

@@ -41,6 +41,9 @@ class Checkpoints:
     Args:
       folder: the folder, which is created if it does not exist.
       keep: the number of checkpoints to keep, the newest ones.
+
+    Raises:
+      UserError: the folder has a checkpoint that cannot even be listed.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -55,7 +58,14 @@ class Checkpoints:
             ),
         )
         self._log: Mapping[str, Any] = {}
-        self._manager = ocp.CheckpointManager(folder, options=options)
+        try:
+            self._manager = ocp.CheckpointManager(folder, options=options)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            # It reads what checkpoints say about themselves.
+            raise UserError(
+                f"expected readable checkpoints in {folder}, found a damaged one"
+                f" ({type(error).__name__}): delete that folder to start again"
+            ) from error
 
     def save(
         self, state: TrainState, batches: grain.DatasetIterator, log: Mapping[str, Any]
