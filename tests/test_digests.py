@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,6 +61,11 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def replaced(stage: Path, make: Callable[[Path], object], name: str = "_FILES-0.txt") -> None:
+    (stage / name).unlink()
+    make(stage / name)
+
+
 DAMAGES = {
     "cams/b c.npz has changed": exchange,
     "cams/more/ü.npz has changed": lambda stage: flip(stage / "cams/more/ü.npz"),
@@ -68,6 +74,9 @@ DAMAGES = {
     "cams/a.npz is missing (and 2 more)": lambda stage: shutil.rmtree(stage / "cams"),
     "_FILES-0.txt is missing": lambda stage: (stage / "_FILES-0.txt").unlink(),
     "_FILES-0.txt has changed": lambda stage: flip(stage / "_FILES-0.txt"),
+    "_FILES-0.txt has changed (a folder)": lambda stage: replaced(stage, Path.mkdir),
+    "_FILES-0.txt is missing (a pipe)": lambda stage: replaced(stage, os.mkfifo),
+    "cams/a.npz has changed (a pipe)": lambda stage: replaced(stage, os.mkfifo, "cams/a.npz"),
     "_FILES-1.txt has changed": lambda stage: (stage / "_FILES-1.txt").write_text(""),
 }
 
@@ -77,8 +86,9 @@ def test_damage_is_told_with_what_to_do(found: str, stage: Path):
     DAMAGES[found](stage)
     with pytest.raises(UserError) as caught:
         digests.check(stage)
+    what = found.partition(" (a ")[0]
     assert str(caught.value) == (
-        f"expected the files in {stage} as the stage wrote them, found that {found}:"
+        f"expected the files in {stage} as the stage wrote them, found that {what}:"
         " restore it, or make it again with --only cam_train --force"
     )
 

@@ -228,3 +228,11 @@ def test_messages_name_what_was_found(tmp_path: Path):
         with pytest.raises(UserError) as caught:
             read_record(path, fields, "go")
         assert said.replace(" in .*", f" in {path}") in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1" + "0" * 400, "1e999"])
+def test_numbers_are_finite(number: str, tmp_path: Path):
+    path = tmp_path / "record.json"
+    path.write_text(f'{{"seconds": {number}}}')
+    with pytest.raises(UserError, match="expected a finite number as 'seconds'"):
+        read_record(path, {"seconds": float}, "go")

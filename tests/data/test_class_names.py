@@ -78,3 +78,10 @@ def test_a_wrong_file_is_named(tmp_path: Path, content: bytes | None, found: str
     with pytest.raises(UserError) as caught:
         read_classes(str(path))
     assert str(path) in str(caught.value) and found in str(caught.value)
+
+
+def test_many_lines_are_refused_at_once(tmp_path: Path):
+    path = tmp_path / "classes.txt"
+    path.write_text("\n".join(f"name{i}" for i in range(200_000)))
+    with pytest.raises(UserError, match="found 200000 names"):
+        read_classes(str(path))

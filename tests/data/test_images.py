@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from wsss_jax.data import images
 from wsss_jax.data.images import (
     VOC_PALETTE,
     decode_image,
@@ -311,3 +312,36 @@ def test_real_photographs_equal_pil(shared: Path) -> None:
         with Image.open(path) as image:
             np.testing.assert_array_equal(decode_image(data, str(path)), np.array(image))
         _refused(decode_image, data[: len(data) * 2 // 3], str(path))
+
+
+@pytest.mark.parametrize(
+    ("mode", "file_format"),
+    [
+        ("CMYK", "TIFF"),
+        ("RGBA", "TIFF"),
+        ("P", "GIF"),
+        ("L", "TIFF"),
+        ("1", "TIFF"),
+        ("RGB", "BMP"),
+    ],
+)
+def test_strips_make_no_difference(
+    mode: str, file_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = _encode(Image.fromarray(_scene()).convert(mode), file_format)
+    expected = np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+    for pixels in (1 << 22, 37 * 5, 1):
+        monkeypatch.setattr(images, "_STRIP_PIXELS", pixels)
+        np.testing.assert_array_equal(decode_image(data, "x"), expected)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "TIFF", "WEBP"])
+def test_a_small_file_cannot_fill_the_memory(
+    file_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = {"compression": "tiff_adobe_deflate"} if file_format == "TIFF" else {}
+    data = _encode(Image.new("L", (300, 200)), file_format, **how)
+    assert decode_image(data, "x").shape == (200, 300, 3)
+    monkeypatch.setattr(images, "_MOST_MEMORY", 150_000)
+    found = _refused(decode_image, data, "x")
+    assert "300 x 200 pixels, which need" in found and "resize it or cut it" in found

@@ -6,8 +6,8 @@
 """
 
 import argparse
-import sys
 import resource
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -130,7 +130,7 @@ def far_cells(rng: np.random.Generator) -> bytes:
 
 def sheet_bomb(rng: np.random.Generator) -> bytes:
     """Cells and texts that are compressed to nearly nothing."""
-    count = some(rng, 10**4, 2 * 10**6)
+    count = some(rng, 10**3, 10**6)
     kind = int(rng.integers(4))
     if kind == 0:
         row = b'<row><c t="inlineStr"><is><t>a</t></is></c></row>'
@@ -361,7 +361,7 @@ def _vocabularies() -> Sequence[Files]:
 KINDS = (
     Kind("tables", _tables, _read_table, (long_lines, wide_rows)),
     Kind("tables to prepare", _tables, _prepare, (long_lines, wide_rows)),
-    Kind("spreadsheets", _sheets, _read_table, (far_cells, sheet_bomb, sheet_entities)),
+    Kind("spreadsheets", _sheets, _read_table, (far_cells, sheet_bomb, sheet_entities), share=0.3),
     Kind("labels (.npy)", _pickled_labels, _read_labels, (pickled, pickled, calling, many_ids)),
     Kind("labels (.npz)", _zipped_labels, _read_labels, ARCHIVES),
     Kind("exports in JSON", _json_exports, _prepare, (deep_names, long_names)),

@@ -29,13 +29,22 @@ def test_seconds_follow_the_number_of_images(nodes: tuple[graph.Node, ...]):
     assert durations.expected((train,), {train.name: 100}) == {"train": 20.0}
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"a": 3}', '{"a": [1, "x"]}', "{"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"a": 3}', '{"a": [1, "x"]}', "{", '{"a": [1e999, 1]}']
+)
 def test_a_damaged_file_is_made_anew(nodes: tuple[graph.Node, ...], content: str):
     cache_folder().mkdir(parents=True)
     (cache_folder() / "durations.json").write_text(content)
     assert durations.expected(nodes[:1], {"train": 10}) == {}
     durations.remember(nodes[0], 10, 5.0)
     assert durations.expected(nodes[:1], {"train": 10}) == {"train": 5.0}
+
+
+def test_numbers_that_are_too_large_are_made_anew(nodes: tuple[graph.Node, ...]):
+    durations.remember(nodes[0], 10, 5.0)
+    path = cache_folder() / "durations.json"
+    path.write_text(path.read_text().replace("10,", "1" + "0" * 400 + ","))
+    assert durations.expected(nodes[:1], {"train": 10}) == {}
 
 
 def test_nothing_happens_where_nothing_can_be_written(

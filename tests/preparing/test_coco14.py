@@ -118,3 +118,23 @@ def test_what_is_wrong_is_told_at_once(
     path.unlink()
     assert main(["x.py", "coco14", str(coco), f"--out={tmp_path / 'out'}"]) == 2
     assert "unpack COCO's files of 2014 there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"category_id": 90', '"category_id": 91'),
+        ('"category_id": 90', '"category": 90'),
+        ('"height": 12', '"height": 1e999'),
+        ('"id": 90', '"id": "90"'),
+        ('"images"', '"pictures"'),
+        ('"annotations"', '"a": ' + "[" * 100_000 + ', "annotations"'),
+    ],
+)
+def test_annotations_of_another_form_are_one_line(
+    old: str, new: str, coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = coco / "annotations/instances_train2014.json"
+    path.write_text(path.read_text().replace(old, new, 1))
+    assert main(["x.py", "coco14", str(coco), f"--out={tmp_path / 'out'}", "--partial"]) == 2
+    assert f"expected COCO's annotations of objects in {path}" in capsys.readouterr().err

@@ -20,8 +20,10 @@ from wsss_jax.data.images import VOC_PALETTE, decode_image, decode_photograph
 from wsss_jax.data.photographs import open_photographs
 from wsss_jax.data.plain_folder import ids_below
 from wsss_jax.data.sets.base import DataSettings
+from wsss_jax.errors import UserError
 from wsss_jax.pipeline.config import load_config
 from wsss_jax.prepare import _COMMANDS, BATCH, EPOCHS, _fitting, main
+from wsss_jax.preparing.given_masks import GivenMask
 
 Prepare = Callable[..., str]
 
@@ -633,3 +635,18 @@ def test_the_numbers_of_the_recipe_are_known():
     assert {stage: recipe[stage].epochs for stage in EPOCHS} == EPOCHS
     assert not _fitting(10_000) and not _fitting(BATCH * 50)
     assert _fitting(2)[0] == "--config.train.batch_size=2"
+
+
+def test_a_mask_of_too_many_pixels_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UserError, match="expected an image of at most 200 pixels"):
+        GivenMask(tmp_path / "a.png", 0, 0).read((64, 64), 2)
+
+
+@pytest.mark.parametrize("depth", [900, 5_000, 100_000])
+def test_names_in_lists_in_lists_are_one_line(depth: int, prepare: Prepare, tmp_path: Path):
+    photographs(tmp_path / "photos", "a.jpg", "b.jpg")
+    labels = tmp_path / "photos" / "labels.json"
+    labels.write_text('{"a.jpg": ' + "[" * depth + '"cat"' + "]" * depth + "}")
+    assert "expected labels" in prepare(status=2)

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -120,3 +121,25 @@ def test_what_is_no_mask():
     with pytest.raises(ValueError, match="polygons or runs"):
         decode_segmentation(None, 2, 3)
     assert decode_runs([0, 6], 2, 3).all() and not decode_runs("6", 2, 3).any()
+
+
+@pytest.mark.parametrize(
+    "corners",
+    [
+        [0, 0, 1e9, 1, 5, 5],
+        [0, 0, float("nan"), 1, 5, 5],
+        [0, 0, float("inf"), 1, 5, 5],
+        [0, 0, 19, 11, 5, 5] * 1000,
+    ],
+)
+def test_an_outline_that_no_object_has_is_refused(corners: list[float]):
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="an outline of"):
+        decode_segmentation([corners], 12, 20)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+def test_numbers_of_many_digits_are_no_runs():
+    with pytest.raises(ValueError, match="too many digits"):
+        decode_runs("o" * 10**5, 2, 3)

@@ -185,3 +185,18 @@ def test_a_mask_of_sbd_whose_stream_is_broken(tmp_path: Path, capsys: pytest.Cap
     arguments = ["x.py", "voc", str(root), f"--out={tmp_path / 'out'}", f"--sbd={path.parent}"]
     assert main([*arguments, "--partial"]) == 2
     assert "expected GTcls.Segmentation of SBD in" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("size", [b"\x80" + b"\xff" * 11, b"\x80" + b"\x7f" * 11, b"77777777777\0"])
+def test_an_archive_with_members_of_any_size_is_one_line(
+    size: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = archive(devkit(tmp_path / "source"), tmp_path / "VOC2012.tar")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"VOCdevkit/VOC2012/JPEGImages/2007_1.jpg")
+    data[at + 124 : at + 136] = size
+    data[at + 148 : at + 156] = b" " * 8
+    data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+    path.write_bytes(data)
+    assert main(["x.py", "voc", str(path), f"--out={tmp_path / 'out'}", "--partial"]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

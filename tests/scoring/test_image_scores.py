@@ -77,3 +77,13 @@ def test_scores_that_are_not_sorted_are_refused(tmp_path: Path):
     (tmp_path / FILE).write_text('{\n  "b": 0.5,\n  "a": 1\n}\n')
     with pytest.raises(UserError, match=r"expected sorted ids in .* found a after b"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "value", ["1" + "0" * 400, "Infinity", '"0.5"', "[1]", "true", "[" * 10**5]
+)
+def test_values_that_are_no_scores_are_refused(tmp_path: Path, value: str):
+    for text in (f'{{\n"a": {value}\n}}', f'{{"a": {value}}}'):
+        (tmp_path / FILE).write_text(text)
+        with pytest.raises(UserError, match="expected JSON in"):
+            read_image_scores(tmp_path, ["a"], sorted_positions(["a"]))

@@ -507,3 +507,24 @@ def test_a_large_file_is_read_again_only_if_it_has_changed(tmp_path, monkeypatch
         file.write(b"1")
     assert digest(path) == hashlib.sha256(path.read_bytes()).hexdigest() != first
     assert len(read) == 1
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        {"weight_map": ["a"]},
+        {"weight_map": None},
+        {"weight_map": {}},
+        {"weight_map": {"a": {}}},
+        {"weight_map": {"a": ""}},
+        {"weight_map": {"a": "../a.safetensors"}},
+        {"other": 1},
+        [],
+    ],
+)
+def test_an_index_of_another_form_is_one_line(index: Any, tmp_path: Path):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps(index))
+    for read in (digest, read_checkpoint):
+        with pytest.raises(UserError, match="expected the files of arrays in"):
+            read(tmp_path)

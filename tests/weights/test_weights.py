@@ -72,3 +72,28 @@ def test_damaged_weights_are_refused(tmp_path: Path):
         path.write_bytes(content)
         with pytest.raises(UserError, match="found a damaged file"):
             load_weights(path, params, variables)
+
+
+def with_kernel(path: Path, kernel: np.ndarray) -> tuple[Any, Any]:
+    np.savez_compressed(path, **{"params/a/kernel": kernel})
+    return load_weights(path, {"a": {"kernel": np.ones((2, 2), np.float32)}}, {})
+
+
+def test_numbers_of_another_kind_are_refused(tmp_path: Path):
+    path = tmp_path / "weights.npz"
+    for kind in (np.float16, np.float32, np.float64):
+        assert with_kernel(path, np.ones((2, 2), kind))[0]["a"]["kernel"].dtype == kind
+    for kind in (np.int32, np.bool_, np.complex64):
+        with pytest.raises(UserError, match=r"another one \(1 entries differ"):
+            with_kernel(path, np.ones((2, 2), kind))
+    for kind in ("U4", "S4", object):
+        with pytest.raises(UserError, match="found a damaged file"):
+            with_kernel(path, np.ones((2, 2), kind))
+
+
+def test_weights_that_unpack_to_more_than_the_file_justifies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("wsss_jax.data.formats.npz.SPARE", 1 << 20)
+    with pytest.raises(UserError, match="which the file does not justify"):
+        with_kernel(tmp_path / "weights.npz", np.zeros((1 << 20), np.float32))

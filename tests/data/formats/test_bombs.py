@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
 import pytest
 from PIL import Image
 
-from wsss_jax.data.formats import npz
+from wsss_jax.data.formats import npz, table_rows
 from wsss_jax.data.formats.cam_files import read_cams, write_cams
 from wsss_jax.data.formats.crf_files import read_crf, write_crf
 from wsss_jax.data.formats.voc_submission import check_archive, folder_in_archive, mask_fault
@@ -195,3 +196,75 @@ def test_a_mask_of_too_many_pixels_is_a_fault(monkeypatch: pytest.MonkeyPatch):
     Image.new("P", (64, 64)).save(file, "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert "expected a readable image" in mask_fault(file.getvalue(), None, 20)
+
+
+def test_a_walk_of_a_size_without_end(tmp_path: Path):
+    path = tmp_path / "file.npz"
+    for size in ([np.inf, 1.0], [np.nan, 1.0]):
+        np.savez(path, keys=KEYS, scores=WALK.scores, size=size, walked=[8, 8], stride=4)
+        said, _ = taken_by(lambda: read_walk(path))
+        assert said.startswith(f"{path}: expected the result of a walk")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_headers_and_texts_that_are_neither(kind: str, tmp_path: Path):
+    how, path = KINDS[kind], tmp_path / "file.npz"
+    how.write(path)
+    rewritten(path, how.large, header((1, 4, 4)).replace(b"(1, 4", b"((((("), 0)
+    said, _ = taken_by(lambda: how.read(path))
+    assert "expected" in said and "\n" not in said
+    for code in (0x110000, 0xD800):
+        ids = np.array([code], np.uint32).view("<U1")
+        np.savez(path, ids=ids, labels=np.array([[1, 0]]))
+        said, _ = taken_by(lambda: read_label_file(path, CLASSES))
+        assert "expected text in ids.npy, found other numbers" in said
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_endless_device_is_not_read(kind: str, tmp_path: Path):
+    (tmp_path / "file.npz").symlink_to("/dev/zero")
+    said, peak = taken_by(lambda: KINDS[kind].read(tmp_path / "file.npz"))
+    assert "expected" in said and peak < 4 << 20
+
+
+def spreadsheet(path: Path, sheet: str) -> None:
+    """A spreadsheet whose sheet has the given rows."""
+    openpyxl.Workbook().save(path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {one: archive.read(one) for one in archive.namelist()}
+    space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    text = f'<worksheet xmlns="{space}"><dimension ref="A1:B2"/><sheetData>{sheet}</sheetData>'
+    parts["xl/worksheets/sheet1.xml"] = f"{text}</worksheet>".encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for one, data in parts.items():
+            archive.writestr(one, data)
+
+
+def cell(place: str, text: str = "a") -> str:
+    return f'<c r="{place}" t="inlineStr"><is><t>{text}</t></is></c>'
+
+
+def test_a_spreadsheet_with_cells_far_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(table_rows, "_SPARE_CELLS", 20_000)
+    path = tmp_path / "labels.xlsx"
+    near = f'<row r="1">{cell("A1", "image")}{cell("B1", "class")}</row>'
+    spreadsheet(path, f'{near}<row r="1500">{cell("A1500")}{cell("B1500", "cat")}</row>')
+    assert [*read_label_file(path, CLASSES)] == ["a"]
+    for last in (10**9, 10**18):
+        spreadsheet(path, f'{near}<row r="{last}">{cell(f"A{last}")}</row>')
+        said, peak = taken_by(lambda: read_label_file(path, CLASSES))
+        assert "cells far behind the others" in said and peak < 8 << 20
+    rows = "".join(f'<row r="{n}">{cell(f"XFD{n}")}</row>' for n in range(2, 50))
+    spreadsheet(path, near + rows)
+    assert "cells far behind the others" in taken_by(lambda: read_label_file(path, CLASSES))[0]
+
+
+def test_a_spreadsheet_that_unpacks_to_more_than_its_file_justifies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(table_rows, "_MOST_UNPACKED", 100_000)
+    path = tmp_path / "labels.xlsx"
+    spreadsheet(path, f"<row>{cell('A1')}</row>" * 50_000)
+    said, peak = taken_by(lambda: read_label_file(path, CLASSES))
+    assert "bytes unpacked, more than" in said and peak < 8 << 20
