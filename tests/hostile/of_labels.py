@@ -57,7 +57,7 @@ def _read_table(path: Path) -> object:
     is_image = names_an_image(IDS)
     if _is_even(path):
         return table_classes(path, is_image)
-    return len(match(read_label_file(path, CLASSES, is_image), IDS))
+    return len(match(read_label_file(path, CLASSES, is_image), IDS, path))
 
 
 def _prepare(path: Path) -> object:
@@ -213,7 +213,7 @@ def _zipped_labels() -> Sequence[Files]:
 
 
 def _read_labels(path: Path) -> object:
-    return len(match(read_label_file(path, CLASSES), IDS))
+    return len(match(read_label_file(path, CLASSES), IDS, path))
 
 
 # Exports of annotation programs.

@@ -239,7 +239,7 @@ def _read_figures(path: Path) -> object:
     """Returns the figures, or tells that they have changed."""
     found = read_metrics(path.parent, 7)
     if lost := lost_rows(path.parent, 7, _log_of_figures()):
-        raise UserError(lost)
+        raise UserError(" ".join(lost))
     return found
 
 

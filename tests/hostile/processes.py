@@ -39,7 +39,7 @@ SECONDS = 5
 """Processor time that a file may take."""
 
 _WALL = 120
-"""Seconds after which a process that does nothing hangs, on a busy machine too."""
+"""Seconds without any processor time after which a process hangs, on a busy machine too."""
 
 _LONGEST = 4000  # characters of a message
 _SLACK = 256 << 20  # bytes beyond which a process is ended without waiting for it
@@ -309,7 +309,7 @@ def _in_child(kind: Kind, first: int, count: int, folder: Path, found: Found) ->
     os.close(send)
     begun: dict[str, Any] = {}
     killed, rest, last = "", b"", first - 1
-    since, used = time.monotonic(), 0.0
+    since, used, latest = time.monotonic(), 0.0, 0.0
     while True:
         if select.select([receive], [], [], 0.1)[0]:
             data = os.read(receive, 1 << 16)
@@ -319,13 +319,17 @@ def _in_child(kind: Kind, first: int, count: int, folder: Path, found: Found) ->
             for message in map(json.loads, lines):
                 if "number" in message:
                     begun, last = message, message["number"]
-                    since, used = time.monotonic(), _used(child)
+                    used = _used(child)
+                    since, latest = time.monotonic(), used
                 else:
                     found.add(kind, begun["about"], message)
                     begun = {}
         elif begun and not killed:
-            if _used(child) - used > 2 * SECONDS or time.monotonic() - since > _WALL:
-                killed = f"hung, and was ended after {_used(child) - used:.0f} s of the processor"
+            now = _used(child)
+            if now != latest:  # On a busy machine, it may take long to get the processor.
+                since, latest = time.monotonic(), now
+            if now - used > 2 * SECONDS or time.monotonic() - since > _WALL:
+                killed = f"hung, and was ended after {now - used:.0f} s of the processor"
             elif resident("VmRSS", child) > begun["most"] + _SLACK:
                 killed = f"took {resident('VmRSS', child):,} bytes of memory, and was ended"
             if killed:

@@ -22,7 +22,7 @@ from tests.hostile.processes import run
 found = {}
 for name, kind in KINDS.items():
     if kind.share >= 0.2:
-        one = run(kind, 0, 30 if kind.reads_only else 4)
+        one = run(kind, 0, 30 if kind.reads_only else 3)
         found[name] = [dict(one.outcomes), one.wrong]
 print(json.dumps(found))
 """
@@ -40,10 +40,10 @@ def test_a_few_files_of_each_kind():
     assert len(found) > 40
     for name, (outcomes, _) in found.items():
         weights = KINDS[name].reads_only
-        assert sum(outcomes.values()) == (30 if weights else 4)
+        assert sum(outcomes.values()) == (30 if weights else 3)
         assert outcomes.get("refused", 0) > (10 if weights else -1)
     for outcome in ("read", "refused"):
-        assert sum(outcomes.get(outcome, 0) for outcomes, _ in found.values()) > 40
+        assert sum(outcomes.get(outcome, 0) for outcomes, _ in found.values()) > 30
         weights = [o for name, (o, _) in found.items() if KINDS[name].reads_only]
         assert sum(outcomes.get(outcome, 0) for outcomes in weights) > 10
 
@@ -59,9 +59,10 @@ def test_many_files_of_each_kind(kind: str):
 
 def test_files_are_the_same_for_the_same_number():
     for kind in (one for one in KINDS.values() if one.share >= 0.2):
-        made = [kind.make(number) for number in range(20)]
-        assert made == [kind.make(number) for number in range(20)]
-        assert len({str(one.files) for one in made}) > 12, kind.name
+        numbers = range(20 if kind.reads_only else 6)
+        made = [kind.make(number) for number in numbers]
+        assert made == [kind.make(number) for number in numbers]
+        assert len({str(one.files) for one in made}) > len(numbers) * 0.6, kind.name
 
 
 def test_changes_inside_archives_and_pictures_fit_their_checksums():
