@@ -166,17 +166,17 @@ def growth_rows(arguments: argparse.Namespace, kept: "Kept") -> Iterator[str]:
     for recipe in arguments.recipes:
         for topology in arguments.topologies:
             base = Case(recipe, topology, arguments.dtype, each=1, crop=arguments.crop)
-            chip, one = chip_for(topology), None
+            chip = chip_for(topology)
             for axis, values in axes.items():
                 yield "\n" + tables.head((said[axis], "recipe", "topology", *COLUMNS[2:12]))
                 for value in values:
                     stages = kept.stages(dataclasses.replace(base, **{axis: value}), ("train",))
                     if "train" in stages:
-                        one = stages["train"]["programs"][0]
-                        cells = step_cells(one, chip)
+                        cells = step_cells(stages["train"]["programs"][0], chip)
                         yield tables.row([f"{value:,}", f"`{recipe}`", topology, *cells])
-            if one is not None and one["cost"] is not None:
-                yield from device_rows(recipe, cost_of(one), chip)
+            stages = kept.stages(base, ("train",))
+            if "train" in stages and stages["train"]["programs"][0]["cost"] is not None:
+                yield from device_rows(recipe, cost_of(stages["train"]["programs"][0]), chip)
 
 
 def device_rows(recipe: str, cost: ProgramCost, chip: Chip) -> Iterator[str]:

@@ -53,6 +53,7 @@ class Kind:
       sealed: checksums tell every change, so that a changed file gives what the good one gives, or
         is refused.
       share: the number of files that are made, in relation to other kinds.
+      seconds: the processor time that a file may take.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Kind:
     reads_only: bool = False
     sealed: bool = False
     share: float = 1.0
+    seconds: float = 5.0
 
     @functools.cached_property
     def seeds(self) -> Sequence[Files]:

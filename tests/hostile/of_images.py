@@ -248,10 +248,33 @@ def _read_for_server(path: Path) -> object:
 
 
 _MASK_HEADERS = (png_header, png_text, tiff_tags, bmp_header)
+_MANY = 15.0
+"""Seconds for images of as many pixels as are read, which take up to 5 on a quiet machine."""
+
 KINDS = (
-    Kind("photographs", _photographs, _decode, (*_HEADERS * 9, many_pixels), share=2),
-    Kind("photographs to prepare", _photographs, _look_at, (*_HEADERS * 9, many_pixels)),
-    Kind("masks", _indices, _read_mask, (*_MASK_HEADERS * 9, many_pixels)),
-    Kind("masks to prepare", _masks, _read_given_mask, (*_MASK_HEADERS * 9, many_pixels)),
-    Kind("masks to submit", _indices, _read_for_server, (*_MASK_HEADERS * 9, many_pixels)),
+    Kind(
+        "photographs", _photographs, _decode, (*_HEADERS * 9, many_pixels), share=2, seconds=_MANY
+    ),
+    Kind(
+        "photographs to prepare",
+        _photographs,
+        _look_at,
+        (*_HEADERS * 9, many_pixels),
+        seconds=_MANY,
+    ),
+    Kind("masks", _indices, _read_mask, (*_MASK_HEADERS * 9, many_pixels), seconds=_MANY),
+    Kind(
+        "masks to prepare",
+        _masks,
+        _read_given_mask,
+        (*_MASK_HEADERS * 9, many_pixels),
+        seconds=_MANY,
+    ),
+    Kind(
+        "masks to submit",
+        _indices,
+        _read_for_server,
+        (*_MASK_HEADERS * 9, many_pixels),
+        seconds=_MANY,
+    ),
 )

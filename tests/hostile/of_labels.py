@@ -202,10 +202,11 @@ def _zipped_labels() -> Sequence[Files]:
     vectors = _vectors()
     found = []
     for save in (np.savez, np.savez_compressed):
-        for arrays in (
+        both: Any = (
             vectors,
             {"ids": np.array([*vectors]), "labels": np.stack([*vectors.values()])},
-        ):
+        )
+        for arrays in both:
             file = io.BytesIO()
             save(file, **arrays)
             found.append(file.getvalue())

@@ -5,7 +5,7 @@ A file is wrong if reading it
 - starts a program, opens a connection or writes elsewhere: a hook of Python's hears that;
 - ends otherwise than with content or with a `UserError` of one line;
 - gives other content than the good file, if checksums can tell;
-- takes 5 seconds of processor time;
+- takes more processor time than its kind may, which is 5 seconds but for images;
 - takes more memory than its kind may, as the system counts what the process has (on Linux).
 
 The process that reads is a fork of this one, which has imported the readers. It reads many files;
@@ -34,9 +34,6 @@ import numpy as np
 
 from tests.hostile.kind import PLACES, Kind
 from wsss_jax.errors import UserError
-
-SECONDS = 5
-"""Processor time that a file may take."""
 
 _WALL = 120
 """Seconds without any processor time after which a process hangs, on a busy machine too."""
@@ -153,7 +150,7 @@ def measured(kind: Kind, path: Path, listener: Listener) -> Measured:
     """Reads a file within bounds."""
     if kind.reads_only:
         tracemalloc.start()
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, kind.seconds)
     started = time.process_time()
     asked = had = 0
     before = _begin_to_count()
@@ -171,7 +168,7 @@ def measured(kind: Kind, path: Path, listener: Listener) -> Measured:
             had = max(0, resident("VmHWM") - before)
         return Measured(outcome, content, spent, asked, had)
     except Slow:
-        return Measured(f"took {SECONDS} s", None, SECONDS, 0, 0)
+        return Measured(f"took {kind.seconds:g} s", None, kind.seconds, 0, 0)
     finally:
         listener.on = False
         tracemalloc.stop()
@@ -328,7 +325,7 @@ def _in_child(kind: Kind, first: int, count: int, folder: Path, found: Found) ->
             now = _used(child)
             if now != latest:  # On a busy machine, it may take long to get the processor.
                 since, latest = time.monotonic(), now
-            if now - used > 2 * SECONDS or time.monotonic() - since > _WALL:
+            if now - used > 2 * kind.seconds or time.monotonic() - since > _WALL:
                 killed = f"hung, and was ended after {now - used:.0f} s of the processor"
             elif resident("VmRSS", child) > begun["most"] + _SLACK:
                 killed = f"took {resident('VmRSS', child):,} bytes of memory, and was ended"

@@ -150,8 +150,10 @@ for one in (*bad, has, aborts, other):
     def read(path, one=one):
         return "good" if path.read_bytes() == b"good" else one(path)
     quiet = one in (imports, writes, asks)
-    kind = Bad(one.__name__, lambda: single("a", b"good"), read, (), 2, 2**24, quiet, one is other)
-    processes.SECONDS = 1 if one is spins else 60
+    kind = Bad(
+        one.__name__, lambda: single("a", b"good"), read, times=2, spare=2**24,
+        reads_only=quiet, sealed=one is other, seconds=1 if one is spins else 60,
+    )
     made = processes.run(kind, 0, 2)
     found[one.__name__] = [made.outcomes["wrong"], made.wrong]
 print(json.dumps(found))

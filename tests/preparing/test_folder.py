@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.preparing.sources import photographs, picture, save
+from wsss_jax.data import images
 from wsss_jax.data.images import VOC_PALETTE, decode_image, decode_photograph
 from wsss_jax.data.photographs import open_photographs
 from wsss_jax.data.plain_folder import ids_below
@@ -642,6 +643,20 @@ def test_a_mask_of_too_many_pixels_is_one_line(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UserError, match="expected an image of at most 200 pixels"):
         GivenMask(tmp_path / "a.png", 0, 0).read((64, 64), 2)
+
+
+def test_a_mask_of_several_channels_takes_no_more_memory_than_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    Image.new("LA", (64, 64)).save(tmp_path / "a.png")
+    mask = GivenMask(tmp_path / "a.png", 0, 0)
+    monkeypatch.setattr(images, "_MOST_MEMORY", 7 * 64 * 64)
+    assert mask.read((64, 64), 2).shape == (64, 64)
+    monkeypatch.setattr(
+        images, "_MOST_MEMORY", 7 * 64 * 64 - 4 * (tmp_path / "a.png").stat().st_size
+    )
+    with pytest.raises(UserError, match="found 64 x 64 pixels, which need 28,672, in"):
+        mask.read((64, 64), 2)
 
 
 @pytest.mark.parametrize("depth", [900, 5_000, 100_000])

@@ -75,7 +75,8 @@ def test_damaged_weights_are_refused(tmp_path: Path):
 
 
 def with_kernel(path: Path, kernel: np.ndarray) -> tuple[Any, Any]:
-    np.savez_compressed(path, **{"params/a/kernel": kernel})
+    arrays: Any = {"params/a/kernel": kernel}
+    np.savez_compressed(path, **arrays)
     return load_weights(path, {"a": {"kernel": np.ones((2, 2), np.float32)}}, {})
 
 

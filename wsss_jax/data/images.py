@@ -8,7 +8,7 @@ masks, whose palette indices OpenCV would turn into colors.
 import io
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import cv2
@@ -277,7 +277,7 @@ def _other_values(mask: UInt8[np.ndarray, "h w"], allowed: Iterable[int]) -> str
     return ", ".join(map(str, np.unique(mask[wrong])[:5])) if wrong.any() else ""
 
 
-def open_image(data: bytes, name: str, formats: Sequence[str] = FORMATS) -> Image.Image:
+def open_image(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """Reads the header of an image in one of `formats`; `name` is that in error messages.
 
     Raises:
@@ -304,13 +304,28 @@ def _check_memory(image: Image.Image, data: bytes, name: str, turned: bool) -> N
         per_pixel += 6
     elif not _opencv_decodes(image, data):
         per_pixel += _BYTES_IN_PIL.get(image.mode, 4) * (3 if image.format == "WEBP" else 1)
-    width, height = image.size
-    needed, most = width * height * per_pixel, _MOST_MEMORY + 3 * len(data)
+    refuse_many_pixels(image.size, per_pixel, len(data), name)
+
+
+def refuse_many_pixels(size: tuple[int, int], per_pixel: int, of: int, name: str) -> None:
+    """Refuses an image that takes more memory than its file justifies.
+
+    Args:
+      size: its width and height.
+      per_pixel: the bytes of memory that each pixel takes.
+      of: the size of its file in bytes.
+      name: its name in the message.
+
+    Raises:
+      UserError: it takes more than 960 MiB and three times the size of its file.
+    """
+    width, height = size
+    needed, most = width * height * per_pixel, _MOST_MEMORY + 3 * of
     if needed > most:
         raise UserError(
             f"expected an image that is decoded in {most:,} bytes of memory, found {width} x"
-            f" {height} pixels, which need {needed:,}, in {name} of {len(data):,} bytes: resize it"
-            " or cut it into parts"
+            f" {height} pixels, which need {needed:,}, in {name} of {of:,} bytes: resize it or cut"
+            " it into parts"
         )
 
 

@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from wsss_jax.data.images import IGNORE, decode_mask, open_image, strips
+from wsss_jax.data.images import IGNORE, decode_mask, open_image, refuse_many_pixels, strips
 from wsss_jax.data.plain_folder import walk
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_bytes
 
 _ENDINGS = re.compile(r"[_. -]?(mask|masks|seg|segmentation|label|labels|gt|groundtruth)$", re.I)
 _FORMATS = ("PNG", "BMP", "TIFF")
+_PER_PIXEL = 7  # bytes: four in PIL, and one for each of the gray values, their copy and their file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +144,7 @@ def _single_channel(data: bytes, path: Path) -> bytes:
     image = open_image(data, str(path), _FORMATS)
     if image.format == "PNG" and image.mode not in ("RGB", "RGBA", "LA"):
         return data
+    refuse_many_pixels(image.size, _PER_PIXEL, len(data), str(path))
     try:
         image.load()
         if image.mode in ("RGB", "RGBA", "LA"):
