@@ -437,6 +437,13 @@ def test_files_of_another_form(prepare: Prepare, tmp_path: Path):
     assert labels(tmp_path / "out") == {"Cat/a": {"Cat"}, "Dog/b": {"Dog"}}
 
 
+def test_an_export_of_label_studio_without_images_is_refused(prepare: Prepare, tmp_path: Path):
+    photographs(tmp_path / "photos", "a.jpg", "b.jpg")
+    export = [{**STUDIO[0], "data": {"number": 3}, "id": 7}]
+    (tmp_path / "photos" / "project.json").write_text(json.dumps(export))
+    assert "no image in the data of task 7" in prepare(status=2)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     (

@@ -110,6 +110,14 @@ def test_a_header_that_declares_other_numbers(kind: str, shape: Any, tmp_path: P
     assert "\n" not in said and peak < 4 << 20
 
 
+def test_texts_without_characters_take_no_memory(tmp_path: Path):
+    how, path = KINDS["labels"], tmp_path / "file.npz"
+    how.write(path)
+    rewritten(path, "ids", header((10**12,), "|S0"), 0)
+    said, peak = taken_by(lambda: how.read(path))
+    assert "expected an array of (1000000000000,)" in said and peak < 4 << 20
+
+
 def encrypted(content: bytes) -> bytes:
     """Sets the flag of encryption in both headers of every entry."""
     for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):

@@ -122,6 +122,8 @@ def read_array(file: io.BufferedIOBase, entry: zipfile.ZipInfo, kinds: str) -> n
         what = "numbers or text" if "U" in kinds else "numbers"
         raise ValueError(f"expected plain {what} in {entry.filename}, found {dtype}")
     count = math.prod(shape)
+    if count > entry.file_size:  # Texts without characters take no bytes, but memory.
+        raise ValueError(f"expected an array of {shape} in {entry.filename}, found no content")
     if min(shape, default=0) < 0 or file.tell() + count * dtype.itemsize != entry.file_size:
         raise ValueError(f"expected an array of {shape} in {entry.filename}, found another size")
     array = read_values(file, dtype, count)

@@ -122,9 +122,10 @@ def _labelme(content: Mapping[str, Any], classes: Sequence[str]) -> Found:
 def _label_studio(content: Sequence[Any], classes: Sequence[str]) -> Found:
     for task in content:
         data = task["data"]
-        image = _key(data, _IMAGE_KEYS) or next(
-            key for key, value in data.items() if isinstance(value, str)
-        )
+        texts = (key for key, value in data.items() if isinstance(value, str))
+        image = _key(data, _IMAGE_KEYS) or next(texts, None)
+        if image is None:
+            raise ValueError(f"no image in the data of task {task.get('id')}")
         names: list[str] = []
         done = [one for one in task["annotations"] if not one.get("was_cancelled")]
         for result in (one for annotation in done for one in annotation["result"]):
