@@ -290,6 +290,8 @@ def test_photographs_of_a_phone(prepare: Prepare, tmp_path: Path):
     assert "files in formats that are not read are left out: 1 (d.heic)" in told
     assert "files beside photographs of the same name are not used: 1 (a.HEIC)" in told
     assert labels(tmp_path / "out") == {"a": {"Cat"}, "b": {"Dog"}, "c": {"Dog"}}
+    (folder / "labels.csv").write_text("file,label\na.HEIC,Cat\nb,Dog\nc,Dog\n")
+    assert "without a label" not in prepare(status=2)  # what is not read needs none
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         (folder / name).write_bytes(b"")
     assert "found none among 4: replace them" in prepare("--skip_damaged", status=2)

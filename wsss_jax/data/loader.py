@@ -144,7 +144,8 @@ def check_batch_size(batch_size: int, images: int) -> None:
     if not 1 <= batch_size <= images:
         raise UserError(
             f"expected a batch size of 1 to {images} (the images of the split), found {batch_size}:"
-            " change batch_size"
+            " lower batch_size, in every training, as the command that `wsss_jax.prepare folder`"
+            " prints does"
         )
 
 

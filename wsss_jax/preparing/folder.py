@@ -86,7 +86,7 @@ def read_folder(source: Path, options: Options, out: Path | None) -> tuple[DataS
     found = find_labels(source, list(paths), wanted, lambda t: bool(matcher.find(t)), leave_out)
     problems.remarks += found.remarks
     photographs = look_at(paths, options.skip_damaged, problems)
-    by_photograph = _assign(found, matcher, paths, options, problems)
+    by_photograph = _assign(found, matcher, photographs, options, problems)
     by_photograph = without_unknown(by_photograph, given, options.unlabeled, problems)
     doubts = "merge" if options.merge else "keep" if options.keep else "refuse"
     names = class_names(by_photograph, given, doubts, problems)
@@ -128,11 +128,11 @@ def read_folder(source: Path, options: Options, out: Path | None) -> tuple[DataS
 def _assign(
     found: Found,
     matcher: Matcher,
-    paths: Mapping[str, Path],
+    photographs: Mapping[str, Photograph],
     options: Options,
     problems: Problems,
 ) -> dict[str, list[Mention]]:
-    """Returns what is said of each photograph that is used."""
+    """Returns what is said of each photograph that can be read."""
     result: dict[str, list[Mention]] = {}
     spelled: dict[str, str] = {}
     elsewhere: list[str] = []
@@ -174,7 +174,7 @@ def _assign(
         problems.remarks.append(
             f"labels name photographs of other folders or formats: {first(elsewhere, 3)}"
         )
-    unlabeled = [below for below in paths if below not in result]
+    unlabeled = [below for below in photographs if below not in result]
     if not unlabeled:
         return result
     if options.unlabeled == "refuse":

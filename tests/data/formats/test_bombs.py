@@ -214,6 +214,15 @@ def test_a_walk_of_a_size_without_end(tmp_path: Path):
         assert said.startswith(f"{path}: expected the result of a walk")
 
 
+@pytest.mark.parametrize("stride", [-4, 0, 1, 10**6])
+@pytest.mark.parametrize("size", [(8, 8), (0, 8), (10**6, 10**6)])
+def test_a_walk_that_fills_no_image(size: tuple[int, int], stride: int, tmp_path: Path):
+    path = tmp_path / "file.npz"
+    write_walk(path, WALK._replace(size=size, stride=stride))
+    said, peak = taken_by(lambda: read_walk(path))
+    assert "expected scores [K + 1, h, w] that fill an image" in said and peak < 4 << 20
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_headers_and_texts_that_are_neither(kind: str, tmp_path: Path):
     how, path = KINDS[kind], tmp_path / "file.npz"

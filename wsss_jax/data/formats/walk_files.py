@@ -19,6 +19,8 @@ from wsss_jax.files import atomic_write, make_again
 
 Size = tuple[int, int]
 
+_MOST_SCORES = 2**28  # upsampled, which are 1 GiB
+
 
 class Walk(NamedTuple):
     """Scores after a random walk, where sizes are (height, width)."""
@@ -90,6 +92,14 @@ def read_walk(path: Path, num_classes: int | None = None) -> Walk:
         raise UserError(
             f"{path}: expected classes 0 to {num_classes - 1} without background, found"
             f" {keys.tolist()}: check the list of classes"
+        )
+    height, width = (side * max(stride, 0) for side in scores.shape[1:])
+    fits = 1 <= walked[0] <= height and 1 <= walked[1] <= width and min(size) >= 1
+    if not fits or max(height * width, size[0] * size[1]) * len(scores) > _MOST_SCORES:
+        raise UserError(
+            f"{path}: expected scores [K + 1, h, w] that fill an image, found {scores.shape} of"
+            f" {stride} pixels, for {walked[0]} x {walked[1]} and {size[0]} x {size[1]} pixels:"
+            f" {make_again(path)}"
         )
     if not np.isfinite(scores).all():
         raise UserError(
