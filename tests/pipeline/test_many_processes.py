@@ -80,7 +80,8 @@ class Cluster:
 
         If `stop_at` is not 0, the last process gets SIGTERM after this step.
         """
-        command = ["--config=seam_shapes", f"--workdir={self.folder / name}", f"--only={only}"]
+        command = ["--config=seam_shapes", f"--workdir={self.folder / name}"]
+        command += [f"--only={only}"] if only else []
         command += [f"--config.{setting}={value}" for setting, value in SETTINGS.items()]
         joined: list[list[str]] = [[]]
         if processes > 1:

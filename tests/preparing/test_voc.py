@@ -1,6 +1,8 @@
 """PASCAL VOC and SBD in miniature, as folders and as archives."""
 
 import json
+import os
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -12,7 +14,9 @@ import scipy.io
 from tests.preparing.sources import save
 from wsss_jax.data.images import decode_mask, encode_mask
 from wsss_jax.data.sets.base import DataSettings
+from wsss_jax.errors import UserError
 from wsss_jax.prepare import main
+from wsss_jax.preparing.archives import find_entries
 from wsss_jax.preparing.voc import USUAL
 
 LISTS = {"train": "2007_1 2007_2", "val": "2007_3", "trainval": "2007_1 2007_2 2007_3"}
@@ -200,3 +204,9 @@ def test_an_archive_with_members_of_any_size_is_one_line(
     path.write_bytes(data)
     assert main(["x.py", "voc", str(path), f"--out={tmp_path / 'out'}", "--partial"]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_pipe_is_no_archive_and_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "VOCtrainval.tar")
+    with pytest.raises(UserError, match=r"expected an uncompressed \.tar file at .*VOCtrainval"):
+        list(find_entries([tmp_path / "VOCtrainval.tar"], re.compile(".*")))

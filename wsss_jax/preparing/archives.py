@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from wsss_jax.data.plain_folder import walk
 from wsss_jax.errors import UserError
-from wsss_jax.files import atomic_write, read_bytes
+from wsss_jax.files import atomic_write, open_regular, read_bytes
 from wsss_jax.preparing.data_set import place
 
 _MOST = 1 << 30
@@ -78,7 +78,7 @@ def find_entries(
                     yield match, Entry(path)
             continue
         try:
-            with tarfile.open(where, "r:") as archive:
+            with open_regular(where) as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 for member in archive:
                     # Links and devices are passed over: an archive may not name files elsewhere.
                     match = wanted.fullmatch(member.name)
