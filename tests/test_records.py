@@ -230,9 +230,15 @@ def test_messages_name_what_was_found(tmp_path: Path):
         assert said.replace(" in .*", f" in {path}") in str(caught.value)
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "1" + "0" * 400, "1e999"])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
 def test_numbers_are_finite(number: str, tmp_path: Path):
     path = tmp_path / "record.json"
     path.write_text(f'{{"seconds": {number}}}')
     with pytest.raises(UserError, match="expected a finite number as 'seconds'"):
         read_record(path, {"seconds": float}, "go")
+
+
+def test_a_number_of_many_digits_is_refused(tmp_path: Path):
+    (tmp_path / "record.json").write_text('{"seconds": 1' + "0" * 400 + "}")
+    with pytest.raises(UserError, match=r"found something else \(a number of 401 digits\): go"):
+        read_record(tmp_path / "record.json", {"seconds": float}, "go")

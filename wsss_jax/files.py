@@ -26,6 +26,7 @@ START, DONE = "_START.json", "_DONE.json"
 
 _UNFINISHED = ".tmp"
 _REPLACE = "replace it or leave it out"
+_MOST_DIGITS = 40  # of a whole number in a record, far from what a float cannot hold
 _SMALL = 1 << 16  # bytes; some file systems tell no sizes
 
 
@@ -119,10 +120,16 @@ def read_json(path: Path | str, remedy: str = "restore the file") -> Any:
     """
     data = read_bytes(Path(path), remedy=remedy)
     try:
-        return json.loads(data.decode())
+        return json.loads(data.decode(), parse_int=_whole)
     except (ValueError, RecursionError) as error:
         found = f"something else ({error})" if data.strip() else "an empty file"
         raise UserError(f"expected JSON in {path}, found {found}: {remedy}") from error
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def with_tuples(value: Any) -> Any:

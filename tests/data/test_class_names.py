@@ -41,7 +41,10 @@ def test_the_background_of_other_programs_is_no_class(tmp_path: Path, text: str)
     assert read_classes(str(path)) == ("crack", "rust")
 
 
-@pytest.mark.parametrize("names", [("1 euro", "2 euro"), ("2 doors", "4 wheels"), ("a:b", "c:d")])
+@pytest.mark.parametrize(
+    "names",
+    [("1 euro", "2 euro"), ("2 doors", "4 wheels"), ("a:b", "c:d"), ("1" * 5000 + " a", "2 b")],
+)
 def test_names_may_have_numbers_and_colons(tmp_path: Path, names: tuple[str, ...]):
     path = tmp_path / "names.txt"
     path.write_text("\n".join(names))

@@ -139,6 +139,12 @@ def test_a_sharded_folder(tmp_path: Path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     with pytest.raises(UserError, match="files beside the index"):
         read_checkpoint(tmp_path)
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for name in ("pipe.safetensors", "zero\0.safetensors"):
+        places["count"] = name
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+        with pytest.raises(UserError, match=r"expected a file '(pipe|zero).*beside the index"):
+            read_checkpoint(tmp_path)
 
 
 def test_a_folder_means_its_one_file(tmp_path: Path):

@@ -114,6 +114,12 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match="pip install --no-deps open_clip_torch") as error:
         ClipTokenizer(tmp_path)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+    (tmp_path / "vocab.json").write_text("{}")
+    os.mkfifo(tmp_path / "merges.txt")  # which is not waited for
+    with pytest.raises(UserError, match="pip install --no-deps open_clip_torch"):
+        ClipTokenizer(tmp_path)
+    (tmp_path / "merges.txt").unlink()
+    (tmp_path / "vocab.json").unlink()
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="found something else"):
         ClipTokenizer(tmp_path)

@@ -19,7 +19,7 @@ _MOST = 254  # masks have 8 bits, where 0 is the background and 255 is ignored
 
 # A line of CVAT's labelmap.txt: label:color_rgb:parts:actions.
 _CVAT = re.compile(r"(.+?):(?:\d+,\d+,\d+)?:[^:]*:[^:]*")
-_NUMBERED = re.compile(r"(\d+)(\s*[:;,.]\s*|\s+)(\D.*)")
+_NUMBERED = re.compile(r"(\d{1,9})(\s*[:;,.]\s*|\s+)(\D.*)")
 _NO_CLASS = ("ignore", "void", "unlabeled", "unlabelled")
 
 

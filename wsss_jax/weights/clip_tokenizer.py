@@ -89,7 +89,8 @@ def _vocabulary(folder: Path | None) -> Path:
         folders += [Path(place) for place in package.submodule_search_locations or ()]
     for place in folders:
         for name in ("tokenizer.json", "vocab.json", _ARCHIVE):
-            if (place / name).is_file():
+            others = ("merges.txt",) if name == "vocab.json" else ()
+            if all((place / one).is_file() for one in (name, *others)):
                 return place / name
     beside = "" if folder is None else f" in {folder}"
     raise UserError(

@@ -66,6 +66,7 @@ def test_lines(tmp_path: Path, line: str, name: str, masks: str):
         ),
         ("cam2//a1.jpg", "expected the name of an image"),
         ("cam2/", "expected the name of an image"),
+        (". a/" * 50_000, "an image and its mask, found 200,000 characters"),
     ],
 )
 def test_wrong_lines_are_named(tmp_path: Path, line: str, found: str):

@@ -22,6 +22,7 @@ IMAGE_FOLDER = "JPEGImages"
 
 _SUFFIX = "|".join(suffix.removeprefix(".") for suffix in SUFFIXES)
 _PAIR = re.compile(rf"(.+?\.(?:{_SUFFIX}))(?:\s*[,;]\s*|\s+)(\S.*\.(?:{_SUFFIX}))", re.IGNORECASE)
+_LONGEST = 8192  # characters of a line, which has two paths of 4,096 at most
 _LINE = re.compile(r"[^\r\n]+")
 _BARE_PAIR = re.compile(r"(\S*/\S+)\s+(\S*/\S+)")
 _FLAGGED = re.compile(r"(.*\S)\s+(?:-1|0|1)")
@@ -98,6 +99,10 @@ def image_id(file: str) -> str:
 
 
 def _entry(text: str, is_there: Callable[[str], bool]) -> Entry:
+    if len(text) > _LONGEST:
+        raise ValueError(
+            f"expected an id, or an image and its mask, found {len(text):,} characters: correct it"
+        )
     pair = _PAIR.fullmatch(text) or _BARE_PAIR.fullmatch(text)
     if pair:
         return _with_mask(*pair.groups())
