@@ -184,7 +184,8 @@ def _shards(index: Path) -> dict[str, str]:
         places = json.loads(index.read_bytes())["weight_map"]
         if not places or any(not name or Path(name).name != name for name in places.values()):
             raise ValueError("expected files beside the index")
-        if missing := [name for name in places.values() if not (index.parent / name).is_file()]:
+        files = sorted(set(places.values()))
+        if missing := [name for name in files if not (index.parent / name).is_file()]:
             raise ValueError(f"expected a file {missing[0]!r} beside the index")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(

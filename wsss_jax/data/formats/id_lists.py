@@ -104,7 +104,7 @@ def _entry(text: str, is_there: Callable[[str], bool]) -> Entry:
             f"expected an id, or an image and its mask, found {len(text):,} characters: correct it"
         )
     # Where these do not hold, the patterns cannot match, but would try each position to the end.
-    pair = _PAIR.fullmatch(text) if text.lower().endswith(tuple(SUFFIXES)) else None
+    pair = _PAIR.fullmatch(text) if text.lower().endswith(SUFFIXES) else None
     if not pair and len(text.split(maxsplit=2)) == 2:
         pair = _BARE_PAIR.fullmatch(text)
     if pair:
