@@ -94,6 +94,36 @@ while True:
     assert status == (77, "", "interrupted; go on with X\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_work_that_goes_on_says_so_at_once(number: int):
+    program = f"""
+interrupts.GRACE_SECONDS = 3600
+interrupts.answer_with("stopping after this step")
+ready()
+compiles({FOREVER})  # The main thread never answers.
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BEGIN + program],
+        env=dict(os.environ, PYTHONPATH=str(REPOSITORY)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stderr.readline() == "stopping after this step\n"
+        assert process.poll() is None
+        if number == signal.SIGINT:
+            process.send_signal(number)
+            assert process.communicate(timeout=120)[1] == "interrupted; go on with X\n"
+            assert process.returncode == 77
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_two_requests_of_a_cluster_are_one():
     program = """
 interrupts.GRACE_SECONDS = 3600

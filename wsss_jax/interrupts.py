@@ -3,7 +3,8 @@
 Python calls handlers of signals between two of its own instructions, and so not while a program is
 being compiled, which takes minutes. A thread therefore learns of a signal at once. It ends the
 process if the main thread has not done so after `GRACE_SECONDS`, or at a second Ctrl-C. This loses
-no more than a kill does: files appear whole or not at all, and the same command goes on.
+no more than a kill does: files appear whole or not at all, and the same command goes on. Where the
+main thread takes longer on purpose, the thread says so at the first request.
 
 The imports of this module are few and small, because signals that come before `begin` end the
 process without a line.
@@ -41,6 +42,7 @@ class _Watch:
         self.asked = 0
         self.ending = threading.Lock()
         self.bell = -1  # a file descriptor
+        self.answer = ""
         self.line = "interrupted"
         self.status = STATUS
 
@@ -86,6 +88,14 @@ def be_patient(patient: bool = True) -> None:
     _watch.patient = patient
 
 
+def answer_with(line: str) -> None:
+    """Sets a line that is printed at the first request, whatever the main thread does; "" for none.
+
+    Work that ends later than at once says with it what it still does.
+    """
+    _watch.answer = line
+
+
 def finish(status: int) -> None:
     """Ignores requests while the interpreter shuts down, which takes `GRACE_SECONDS` at most.
 
@@ -94,6 +104,7 @@ def finish(status: int) -> None:
     if _watch.started:
         tell("", status)  # The command has said what there was to say.
         be_patient(False)
+        answer_with("")
         for number in _ASKING:
             signal.signal(number, signal.SIG_IGN)
         os.write(_watch.bell, bytes([_FINISHED]))
@@ -121,17 +132,25 @@ def _wait(heard: int) -> None:
         received = os.read(heard, 64)
         numbers = [number for number in received if number in _ASKING]
         again = numbers.count(signal.SIGINT) + (signal.SIGINT in asked) > 1
+        is_first = bool(numbers) and not asked
         # Further requests do not prolong the grace; the shutdown has a grace of its own.
-        if (numbers and not asked) or _FINISHED in received:
+        if is_first or _FINISHED in received:
             deadline = time.monotonic() + GRACE_SECONDS
         asked += numbers
         if again:
             _end()
+        if is_first:
+            _say(_watch.answer)
 
 
 def _end() -> "NoReturn":
     _watch.ending.acquire()  # never released: another thread that comes here waits for the end
-    if _watch.line:
-        # Other threads may hold the locks of Python's own streams.
-        os.write(2, f"{_watch.line}\n".encode(errors="replace"))
+    _say(_watch.line)
     os._exit(_watch.status)
+
+
+def _say(line: str) -> None:
+    if line:
+        below = "\n" if os.isatty(2) else ""  # a bar of progress and what the terminal shows as ^C
+        # Other threads may hold the locks of Python's own streams.
+        os.write(2, f"{below}{line}\n".encode(errors="replace"))

@@ -15,6 +15,7 @@ import pytest
 from tests.toys import toy_training
 from tests.toys.host_reads import host_reads
 from tests.toys.toy_training import SGD, Toy, batches, one_step, same, tiny_cam, train
+from wsss_jax import console, interrupts
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import target
@@ -171,6 +172,21 @@ def test_a_second_interrupt_does_not_wait_for_the_step(tmp_path: Path):
     at = {1: lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)]}
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, 6, at=at)
+
+
+def test_a_request_is_answered_with_what_then_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    answers: list[str] = []
+    monkeypatch.setattr(interrupts, "answer_with", answers.append)
+    train(tmp_path / "a", 2)
+    before, steps, after = answers
+    assert before.startswith("stopping; what is finished is kept") and after == ""
+    assert steps.startswith("stopping when the steps under way are finished and saved")
+    answers.clear()
+    monkeypatch.setattr(console, "is_quiet", lambda: True)
+    train(tmp_path / "b", 2)
+    assert set(answers) == {""}
 
 
 def test_first_parameters_are_not_kept_beside_the_state(

@@ -18,7 +18,6 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
-from wsss_jax import interrupts
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.methods.base import Method
 from wsss_jax.ops.sharding import traced_for
@@ -244,7 +243,7 @@ class _UnderWay:
                 self.write(one.step)
 
     def _tell_first_step(self) -> None:
-        interrupts.be_patient()  # Steps are finished and saved; before, there is nothing to save.
+        self.stop.finish_steps()
         found = self._run.compilations
         self.seconds_to_first_step = time.monotonic() - found.began
         self._run.log(

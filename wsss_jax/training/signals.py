@@ -13,8 +13,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool
 
-from wsss_jax import interrupts
+from wsss_jax import console, interrupts
 from wsss_jax.ops.sharding import replicated, sharded
+
+_BEFORE = "stopping; what is finished is kept (a second Ctrl-C stops at once)"
+_ALONE = "stopping when the steps under way are finished and saved"
+_TOGETHER = "stopping after the next step on which all processes agree, which is saved"
+_SECOND = " (a second Ctrl-C stops at once, without the steps since the last checkpoint)"
 
 
 class StopRequests:
@@ -36,6 +41,11 @@ class StopRequests:
             raise KeyboardInterrupt
         self._signals.append(signal.Signals(number).name)
 
+    def finish_steps(self) -> None:
+        """Lets requests wait for steps from now on: before the first, there is nothing to save."""
+        interrupts.be_patient()
+        _answer_with((_ALONE if jax.process_count() == 1 else _TOGETHER) + _SECOND)
+
     def ask(self) -> Bool[Array, ""] | None:
         """Asks all processes without waiting for the answer; None if there is only this one."""
         if jax.process_count() == 1:
@@ -55,6 +65,10 @@ class StopRequests:
         return "a signal" if self._agreed else ""
 
 
+def _answer_with(line: str) -> None:
+    interrupts.answer_with("" if console.is_quiet() else line)
+
+
 @functools.cache
 def _any(mesh: Mesh) -> Any:
     return jax.jit(jnp.any, out_shardings=replicated(mesh))
@@ -70,8 +84,10 @@ def stop_requests(mesh: Mesh) -> Iterator[StopRequests]:
         yield requests
         return
     try:
+        _answer_with(_BEFORE)
         yield requests
     finally:
         interrupts.be_patient(False)
+        interrupts.answer_with("")
         for number, handler in before.items():
             signal.signal(number, handler)
