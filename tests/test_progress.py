@@ -1,9 +1,13 @@
 """Progress where there is no terminal: rate and time left."""
 
+import io
+import re
+import sys
+
 import pytest
 
 from wsss_jax import progress
-from wsss_jax.progress import Progress
+from wsss_jax.progress import Progress, about
 
 
 class Clock:
@@ -33,9 +37,59 @@ def test_rate_leaves_out_what_the_first_unit_waited_for(
         clock.now += 12
         bar.update(18)
     assert capsys.readouterr().err.splitlines() == [
-        "training: 12/50 steps, 0.1 steps/s, 7:36 left",
-        "training: 35/50 steps, 1.0 steps/s, 0:15 left",
+        "training: 12/50 steps, 0.1 steps/s, about 8 min left",
+        "training: 35/50 steps, 1.0 steps/s, about 20 s left",
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0.2, "less than 10 s"),
+        (9.9, "less than 10 s"),
+        (10, "about 10 s"),
+        (17.0, "about 20 s"),
+        (54, "about 50 s"),
+        (56, "about 1 min"),
+        (100, "about 2 min"),
+        (571, "about 10 min"),
+        (23 * 60 + 41, "about 25 min"),
+        (59 * 60, "about 1 h"),
+        (4000, "about 1 h"),
+        (5000, "about 1.5 h"),
+        (9.8 * 3600, "about 10 h"),
+        (30 * 3600, "about 30 h"),
+        (47.8 * 3600, "about 2 days"),
+        (1e7, "about 116 days"),
+    ],
+)
+def test_expected_times_are_told_as_precisely_as_they_are_known(seconds: int | float, told: str):
+    assert about(seconds) == told
+
+
+def test_the_bar_of_a_terminal_tells_the_same(monkeypatch: pytest.MonkeyPatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    clock = Clock()
+    with Progress(50, "training", unit="steps") as bar:
+        assert bar._bar is not None
+        bar._bar._time = lambda: clock.now  # type: ignore
+        bar._bar.start_t = bar._bar.last_print_t = clock.now
+        clock.now += 100
+        bar.update(10, loss=1.0)
+        told = terminal.getvalue()
+        clock.now += 400
+        bar.update(40)
+    drawn = told.split("\r")
+    assert "left" not in drawn[1], "nothing is known before the first step"
+    shown = r"training: +20%\|.*\| 10/50 \[01:40, about 7 min left, 10.00s/steps, loss=1\]"
+    assert re.search(shown, drawn[-1])
+    end = terminal.getvalue()[len(told) :]
+    assert "50/50 [08:20, " in end and "left" not in end
 
 
 def test_last_unit_is_told_at_once_and_a_quiet_one_not_at_all(

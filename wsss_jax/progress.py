@@ -1,14 +1,28 @@
 """Shows the progress of long work: a bar on a terminal, or else a line every few seconds."""
 
+import math
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
 from wsss_jax import console
 
 _LINE_EVERY = 10.0  # seconds between plain lines
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{left}, {rate_fmt}{postfix}]"
+_SECOND, _MINUTE, _HOUR, _DAY = 1, 60, 3600, 86400
+# Up to when an expected time is a multiple of what, and the unit in which it is shown; in seconds.
+_ROUNDED = (
+    (_MINUTE, 10 * _SECOND, _SECOND, "s"),
+    (10 * _MINUTE, _MINUTE, _MINUTE, "min"),
+    (_HOUR, 5 * _MINUTE, _MINUTE, "min"),
+    (10 * _HOUR, _HOUR / 2, _HOUR, "h"),
+    (2 * _DAY, _HOUR, _HOUR, "h"),
+    (math.inf, _DAY, _DAY, "days"),
+)
 
 
 _place, _since = 0, time.monotonic()
@@ -34,6 +48,31 @@ def since() -> float:
     return _since
 
 
+def about(seconds: int | float) -> str:
+    """Returns a time that is expected, not measured, no more precisely than such times are known.
+
+    It is ``less than 10 s``, ``about 20 s``, ``about 25 min``, ``about 1.5 h`` or ``about 3 days``.
+    """
+    if seconds < 10:
+        return "less than 10 s"
+    return next(
+        f"about {step * round(seconds / step) / unit:g} {name}"
+        for most, step, unit, name in _ROUNDED
+        if step * round(seconds / step) < most
+    )
+
+
+class _Bar(tqdm):
+    """A bar with the remaining time as `about` tells it."""
+
+    @property
+    def format_dict(self) -> Mapping[str, Any]:
+        known = super().format_dict
+        rate = known["rate"] or (known["n"] - known["initial"]) / max(known["elapsed"], 1e-9)
+        seconds = (known["total"] - known["n"]) / rate if rate > 0 else 0
+        return {**known, "left": f", {about(seconds)} left" if seconds > 0 else ""}
+
+
 class Progress:
     """Counts up to `total` units and shows the rate and the remaining time.
 
@@ -49,7 +88,13 @@ class Progress:
         self._start = self._last = time.monotonic()
         self._bar = None
         if self._shown and sys.stderr.isatty():
-            self._bar = tqdm(total=total, desc=label, unit=unit, initial=initial, smoothing=0.1)
+            self._bar = _Bar(
+                *(None, label, total),
+                unit=unit,
+                initial=initial,
+                smoothing=0.1,
+                bar_format=_BAR,
+            )
 
     def __enter__(self) -> "Progress":
         return self
@@ -89,16 +134,10 @@ class Progress:
             return
         speed = ""
         if seconds is not None:
-            speed = f", {rate:.1f} {self._unit}/s, {_clock(seconds)} left"
+            speed = f", {rate:.1f} {self._unit}/s, {about(seconds)} left"
         extra = "".join(f", {k} {v}" for k, v in shown.items())
         print(
             f"{self._label}: {self._done}/{self._total} {self._unit}{speed}{extra}",
             file=sys.stderr,
             flush=True,
         )
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -24,6 +24,7 @@ from wsss_jax.host.provenance import git_revision, versions
 from wsss_jax.pipeline import durations, graph, stalls
 from wsss_jax.pipeline.process import WAIT_MINUTES, Barrier, check_alone
 from wsss_jax.pipeline.record import Decision, decide, is_done, read_done, read_start, remove
+from wsss_jax.progress import about
 from wsss_jax.report.best_masks import best_masks, next_command
 from wsss_jax.report.collect import collect
 from wsss_jax.stages.base import Context
@@ -132,9 +133,9 @@ def _time_left(decisions: tuple[Decision, ...], images: dict[str, int]) -> str:
     known = durations.expected(waiting, images)
     if waiting[0].name not in known:
         return ""
-    text = f", about {clock(known[waiting[0].name])}"
+    text = f", {about(known[waiting[0].name])}"
     if len(waiting) > 1 and len(known) == len(waiting):
-        text += f"; {clock(sum(known.values()))} until the run has ended"
+        text += f"; {about(sum(known.values()))} until the run has ended"
     return text
 
 
