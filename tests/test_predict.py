@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.images import decode_image, decode_mask
 from wsss_jax.data.labels import read_label_file
 from wsss_jax.files import write_json
+from wsss_jax.pipeline import imagenet_photos
+from wsss_jax.pipeline.photo_folder import RECORD
 from wsss_jax.preparing.run_length import decode_segmentation
 from wsss_jax.stages.predict import Predict
 from wsss_jax.viz.colors import class_colors
@@ -150,7 +153,27 @@ def test_damaged_images_are_named_and_left_out(
     for path in photos.glob("image*"):
         path.write_bytes(b"")
     assert call(workdir, photos, tmp_path / "none") == 2
-    assert "found 4 damaged files (expected an image, found" in capsys.readouterr().err
+    assert (
+        "found 4 files that cannot be read, the first one because of this: expected an image, found"
+        in capsys.readouterr().err
+    )
+
+
+def test_photographs_of_which_none_is_read_are_refused_with_what_to_do(
+    workdir: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    phone = photos / "phone"
+    phone.mkdir()
+    told: list[str] = []
+    for name in ("a.HEIC", "b.heif"):
+        (phone / name).write_bytes(b"\0\0\0\x24ftypheic\0\0\0\0mif1")
+        for place in (phone / name, phone):
+            assert call(workdir, place, tmp_path / "out") == 2
+            told += capsys.readouterr().err.splitlines()
+    convert = "save it as JPEG or PNG (with ImageMagick: magick mogrify -format jpg FILE)"
+    assert len(told) == 4 and all(line.endswith(convert) for line in told)
+    assert told[0] == told[1] and f"found {phone / 'a.HEIC'}: save" in told[0]
+    assert f"expected images in {phone}, found 2 files that cannot be read" in told[3]
 
 
 def test_photographs_as_they_come(
@@ -187,6 +210,38 @@ def test_photographs_as_they_come(
 def test_a_single_photograph(workdir: Path, photos: Path, tmp_path: Path):
     assert call(workdir, photos / "image_1.PNG", tmp_path / "out") == 0
     assert list(content(tmp_path / "out")) == ["masks/image_1.png", "overlays/image_1.jpg"]
+
+
+def test_the_last_lines_name_all_results(
+    workdir: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def named(*arguments: str) -> set[str]:
+        assert predict.main(["predict.py", *arguments]) == 0
+        words = re.split("[ ,\n]+", capsys.readouterr().out)
+        return {word for word in words if word.startswith("out")}
+
+    def there(out: str) -> set[str]:
+        return {str(path) for path in Path(out).iterdir()}
+
+    monkeypatch.chdir(tmp_path)
+    one = str(photos / "image_1.PNG")
+    command = [f"--workdir={workdir}", one, "--workers=1"]
+    assert named(*command, "--out=out1") == there("out1")
+    assert named(*command, "--out=out2", "--scores", "--polygons") == there("out2")
+    assert len(there("out2")) == len(there("out1")) + 3
+
+    def segment_imagenet(text: str, images: list[Path], out: Path, *_: Any) -> Any:
+        for file in (*imagenet_photos.FILES, RECORD, "scores.json"):
+            (out / file).parent.mkdir(parents=True, exist_ok=True)
+            (out / file).touch()
+        return 1, []
+
+    monkeypatch.setattr(imagenet_photos, "segment_imagenet", segment_imagenet)
+    assert named("--imagenet=dog", one, "--out=out3") == there("out3")
 
 
 def listed(data: bytes) -> io.TextIOWrapper:

@@ -91,15 +91,22 @@ def _run(options: argparse.Namespace) -> int:
     )
     for message in skipped:
         print(f"left out: {message}", file=sys.stderr)
+    for line in _results(options, count):
+        print(line)
+    return 1 if skipped else 0
+
+
+def _results(options: argparse.Namespace, count: int) -> Iterator[str]:
+    """Yields lines that name all files and folders of the results."""
     out = options.out
     masks = "1 mask" if count == 1 else f"{count} masks"
-    print(f"{masks} in {out / 'masks'}, overlays in {out / 'overlays'}")
-    for name in ("scores.json", "polygons.json"):
-        if (name == "scores.json" and (options.scores or options.workdir is None)) or (
-            name == "polygons.json" and options.polygons is not None
-        ):
-            print(f"{name.partition('.')[0]} in {out / name}")
-    return 1 if skipped else 0
+    maps = f", maps in {out / 'maps'}" if options.workdir is None else ""
+    yield f"{masks} in {out / 'masks'}, overlays in {out / 'overlays'}{maps}"
+    if options.scores or options.workdir is None:
+        yield f"scores in {out / 'scores.json'}, of each photograph in {out / 'scores'}"
+    if options.polygons is not None:
+        yield f"polygons in {out / 'polygons.json'}"
+    yield f"classes and settings in {out / 'predict.json'}"
 
 
 def _of_run(options: argparse.Namespace, photos: list[Path]) -> tuple[int, list[str]]:

@@ -130,9 +130,8 @@ def open_photographs(
                     f"expected images with different names, found {other.name} and {path.name} in"
                     f" {path.parent}, whose masks would have the same name: rename one of them"
                 )
-    if not paths:
-        also = f" but {len(damaged)} in other formats" if damaged else ""
-        raise UserError(f"expected images ({', '.join(SUFFIXES)}) in {names}, found none{also}")
+    if not paths and not damaged:
+        raise UserError(f"expected images ({', '.join(SUFFIXES)}) in {names}, found none")
     good: dict[str, tuple[Path, str, tuple[int, int]]] = {}
     with Progress(len(paths), "checking images") as progress, ThreadPoolExecutor(4) as pool:
         for name, found in zip(paths, pool.map(_check, paths.values()), strict=True):
@@ -142,9 +141,11 @@ def open_photographs(
                 good[name] = paths[name], *found
             progress.update()
     if not good:
+        if len(damaged) == 1:
+            raise damaged[0]
         raise UserError(
-            f"expected images in {names}, found {len(damaged)} damaged files ({damaged[0]}):"
-            " replace them"
+            f"expected images in {names}, found {len(damaged)} files that cannot be read, the first"
+            f" one because of this: {damaged[0]}"
         )
     return Photographs(dict(sorted(good.items())), classes, label), damaged
 
