@@ -435,6 +435,11 @@ def test_the_classes_of_imagenet_are_listed(capsys: pytest.CaptureFixture[str]):
     assert predict.main(["predict.py", "--imagenet", "list"]) == 0
     told = capsys.readouterr().out
     assert "dog: 118 classes as one (Chihuahua, " in told and "281 tabby, tabby cat\n" in told
+    for words in (["horse,", "Sorrel"], ["horse; sorrel"]):
+        assert predict.main(["predict.py", "--imagenet", "list", *words]) == 0
+        some = capsys.readouterr().out.splitlines()
+        assert some[0] == "horse: one class (sorrel)" and set(some) < set(told.splitlines())
+        assert "339 sorrel" in some and not any("tabby" in line for line in some)
     assert predict.main(["predict.py", "--imagenet", "nowhere"]) == 2
     assert "PHOTOS is missing, and 'nowhere' is taken for classes: " in capsys.readouterr().err
 

@@ -47,6 +47,7 @@ _EXAMPLES = (
         "two classes of ImageNet, without any training (--imagenet list shows them)",
         '--imagenet "tabby, dog" photo.jpg',
     ),
+    ("the classes of ImageNet that are like words", "--imagenet list dog, bus"),
 )
 
 _LIST = "list"
@@ -61,12 +62,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    named = [*options.photos, *options.images]
     if options.imagenet == _LIST:
         from wsss_jax.weights.imagenet_names import listed
 
-        print("\n".join(listed()))
+        words = (word.strip() for text in named for word in re.split("[,;]", text))
+        print("\n".join(listed([*filter(None, words)])))
         return 0
-    named = [*options.photos, *options.images]
     if options.imagenet and _is_photograph(options.imagenet, bool(named)):
         # --imagenet without a value takes the photograph behind it for one.
         named, options.imagenet = [options.imagenet, *named], ""
@@ -211,7 +213,7 @@ def _parser() -> Parser:
         const="",
         metavar="NAMES",
         help="classes of ImageNet in place of a run's (the best three of each photograph); list"
-        " shows them",
+        " shows all, and list WORDS those that are like the words",
     )
     add = parser.add_argument_group("how masks are made").add_argument
     add(

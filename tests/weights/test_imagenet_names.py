@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets
 
+from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.errors import UserError
 from wsss_jax.weights import imagenet_names
 from wsss_jax.weights.imagenet_names import GROUPS, distinct_names, find_classes, listed, names
@@ -66,6 +67,12 @@ def test_words_for_several_classes_as_one():
         **{"lizard": "banded gecko, Komodo dragon", "monkey": "guenon, squirrel monkey"},
         **{"snake": "thunder snake, sidewinder", "turtle": "loggerhead, box turtle"},
         **{"spider": "black and gold garden spider, wolf spider", "wolf": "timber wolf, red wolf"},
+        **{"airplane": "airliner, warplane", "bicycle": "bicycle-built-for-two, mountain bike"},
+        **{"boat": "aircraft carrier, yawl", "bottle": "beer bottle, wine bottle"},
+        **{"bus": "minibus, trolleybus", "chair": "barber chair, throne", "cow": "ox, ox"},
+        **{"horse": "sorrel, sorrel", "motorbike": "moped, motor scooter", "sheep": "ram, bighorn"},
+        **{"sofa": "studio couch, studio couch", "train": "bullet train, steam locomotive"},
+        **{"tv": "monitor, television"},
     }
     assert ends == {
         word: ", ".join(names()[end(classes)].partition(",")[0] for end in (min, max))
@@ -75,10 +82,81 @@ def test_words_for_several_classes_as_one():
     assert len(lines) == len(GROUPS) + 1000 and "tabby, tabby cat" in lines[len(GROUPS) + 281]
 
 
+def test_boats_and_trains_are_those_of_imagenet():
+    first = {
+        word: [names()[index].partition(",")[0] for index in GROUPS[word]]
+        for word in ("boat", "train", "chair", "bottle")
+    }
+    assert first == {
+        "boat": [
+            *("aircraft carrier", "canoe", "catamaran", "container ship", "fireboat", "gondola"),
+            *("lifeboat", "liner", "pirate", "schooner", "speedboat", "trimaran", "yawl"),
+        ],
+        "train": [
+            *("bullet train", "electric locomotive", "freight car", "passenger car"),
+            "steam locomotive",
+        ],
+        "chair": ["barber chair", "folding chair", "rocking chair", "throne"],
+        "bottle": ["beer bottle", "pill bottle", "pop bottle", "water bottle", "wine bottle"],
+    }
+
+
+def test_every_class_of_voc_is_found_or_refused_with_what_there_is():
+    refused: dict[str, str] = {}
+    for word in VOC_CLASSES:
+        try:
+            (found,) = find_classes(word)
+        except UserError as error:
+            refused[word] = str(error)
+            continue
+        group = {"aeroplane": "airplane", "tvmonitor": "tv"}.get(word, word)
+        name = "dining table, board" if word == "diningtable" else group
+        assert found == (name, tuple(GROUPS.get(group, (532,))))
+    assert refused.keys() == {"person", "pottedplant"}
+    none = "for which it has none: write the name or the number of one that comes near, "
+    assert none + "981 (ballplayer, baseball player), 982 (groom, " in refused["person"]
+    assert refused["pottedplant"].endswith(none + "738 (pot, flowerpot)")
+
+
+@pytest.mark.parametrize(
+    ("text", "group"),
+    [("buses", "bus"), ("Sheep", "sheep"), ("bikes", "bicycle"), ("TV monitor", "tv")],
+)
+def test_words_for_groups(text: str, group: str):
+    assert find_classes(text) == ((group, tuple(GROUPS[group])),)
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (
+            ["sheep"],
+            ["sheep: 2 classes as one (ram, bighorn)", "229 Old", "230 She", "348 ram", "349 big"],
+        ),
+        (["horses", "tiger cat"], ["horse: one class (sorrel)", "282 tiger cat", "339 sorrel"]),
+        (["Sorrel"], ["339 sorrel"]),
+        (["train", "MOUNTAIN BIK"], ["train: 5", "466", "547", "565", "671", "705", "820"]),
+        (["Crane"], ["134 crane (the bird)", "517 crane (the machine)"]),
+    ],
+)
+def test_the_list_of_classes_like_words(words: list[str], lines: list[str]):
+    found = list(listed(words))
+    assert len(found) == len(lines), found
+    assert all(line.startswith(start) for line, start in zip(found, lines, strict=True)), found
+    for unknown in ("qqq", "person"):
+        with pytest.raises(UserError, match=f"found '{unknown}'"):
+            list(listed([*words, unknown]))
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("crane", r"found 2 like 'crane', 134 \(crane\), 517 \(crane\): write one of these"),
+        (
+            "crane",
+            r"found 2 like 'crane', 134 \(crane, the bird\), 517 \(crane, the machine\): write one"
+            " of these names or numbers",
+        ),
+        ("plane", r"found 2 like 'plane', airplane \(a group\), 726 \(plane, carp.*: write one"),
         ("terrier", r"found \d\d like 'terrier', .*, \.\.\.: write one"),
         ("tabbi", r"found 'tabbi'; did you mean tabby\?: --imagenet list shows"),
         ("tabby, qqq", "found 'qqq': --imagenet list"),
