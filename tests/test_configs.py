@@ -270,6 +270,8 @@ def test_dry_run_of_the_built_in_data(
     workdir = tmp_path / "run"
     arguments = [f"--config={name}", f"--workdir={workdir}", "--config.train.batch_size=4"]
     assert main.main(["main", *arguments, "--dry_run"]) == 0
+    plan = capsys.readouterr().out
+    assert main.main(["main", *arguments, "--dry_run", "--details"]) == 0
     text = capsys.readouterr().out
     recipe: Any = load_config(name)
     rate = recipe.train.optimizer.lr * (4 / recipe.train.batch_size) ** 0.5  # it follows the batch
@@ -286,6 +288,14 @@ def test_dry_run_of_the_built_in_data(
     assert len(told) > 10 and all(re.match(r"  \w+\.[\w.]+ = ", line) for line in told)
     assert ".compare = {}\n" in rest and ".compare = {}" not in different
     assert "train.augment.flip" not in different and "train.augment.flip = 0.5" in rest
+    # The plan without details is a part of it: a line for each stage and split.
+    lines = plan.splitlines()
+    assert [line for line in lines if line not in text.splitlines()] == [
+        "--details shows all settings, and what trainings cost in memory and FLOPs"
+    ]
+    assert lines[2] == "stages" and len(lines) <= len(recipe.stages) + 9
+    for line, stage in zip(lines[3:], recipe.stages, strict=False):
+        assert line.split()[:3] == [stage, "run", recipe[stage].type]
     # A dry run changes nothing.
     assert not workdir.exists() and not (tmp_path / "data").exists()
 
@@ -293,7 +303,7 @@ def test_dry_run_of_the_built_in_data(
 def test_dry_run_without_the_data(tmp_path: Path):
     c = _load("cam_shapes")
     c.data = _load("cam_voc").data
-    text = dry_run.describe(c, tmp_path / "run", (), False).text
+    text = dry_run.describe(c, tmp_path / "run", (), False, details=True).text
     assert "18 epochs of floor(images / 16), images not counted" in text
     assert "20 classes (assumed)" in text
 
@@ -307,14 +317,14 @@ def test_dry_run_counts_steps_without_preparing_the_data(
     monkeypatch.setattr(Shapes, "builder", lambda data, split: builder)
     c = _load("cam_shapes")
     c.train.batch_size = 4
-    text = dry_run.describe(c, tmp_path / "run", (), False).text
-    assert "steps        450 = 18 epochs of floor(103 images / 4)" in text
+    text = dry_run.describe(c, tmp_path / "run", (), False, details=True).text
+    assert "new; steps 450 = 18 epochs of floor(103 images / 4)" in text
     assert "train: 103 images, to be prepared on the first run" in text
     assert "backbone tiny, 6 classes\n" in text
 
 
 @pytest.mark.slow
 def test_dry_run_of_the_published_recipe(tmp_path: Path):
-    text = dry_run.describe(_load("seam_voc"), tmp_path / "run", (), False).text
+    text = dry_run.describe(_load("seam_voc"), tmp_path / "run", (), False, details=True).text
     assert "104,489,536 trained, 868,672 frozen" in text  # 105.4 M with SEAM's heads
     assert "lr 0.1 (x10): 287,296 parameters" in text

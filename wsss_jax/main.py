@@ -36,7 +36,7 @@ _EXAMPLES = (
     ),
     (
         "what would be done, what it costs, and all settings",
-        "--config seam_voc --workdir runs/seam --dry_run \\\n"
+        "--config seam_voc --workdir runs/seam --dry_run --details \\\n"
         "        --config.data.root=DIR/VOCdevkit",
     ),
     (
@@ -80,7 +80,12 @@ def _parser() -> Parser:
     add(
         "--dry_run",
         action="store_true",
-        help="print the plan and all settings, change nothing; refuses what the run would refuse",
+        help="print the plan, change nothing; refuses what the run would refuse",
+    )
+    add(
+        "--details",
+        action="store_true",
+        help="with --dry_run: print all settings, too, and the cost of training steps",
     )
     add(
         "--topology",
@@ -153,6 +158,8 @@ def _run(options: argparse.Namespace) -> int:
 
     process.check_addresses()
     share_one_heap()  # before the recipe, which imports JAX
+    if options.details and not options.dry_run:
+        raise UserError("--details only describes: add --dry_run, or remove --details")
     if options.topology is not None:
         if not options.dry_run:
             raise UserError("--topology only estimates: add --dry_run, or remove --topology")
@@ -166,7 +173,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         from wsss_jax.pipeline import dry_run
 
-        plan = dry_run.describe(config, workdir, options.only, options.force)
+        plan = dry_run.describe(config, workdir, options.only, options.force, options.details)
         print(plan.text, flush=True)
         if options.topology is None and plan.refused:
             raise UserError(plan.refused[0])

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.toys.adding_stages import make_workdir
+from tests.toys.adding_stages import adding_config, make_workdir
 from wsss_jax import main
 from wsss_jax.files import write_json
-from wsss_jax.pipeline import dry_run
+from wsss_jax.pipeline import dry_run, durations, run
 from wsss_jax.pipeline.config import read_recipe
 
 
@@ -36,6 +36,44 @@ def test_a_plan_that_works_has_none(tmp_path: Path):
     config = read_recipe("cam_shapes", (f"--config.data.data_dir={tmp_path}",))
     plan = dry_run.describe(config, tmp_path / "run", ("train",), force=False)
     assert "would be refused" not in plan.text and not plan.refused
+
+
+def test_each_stage_has_a_line_with_what_it_reads_and_how_long_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    workdir = make_workdir(tmp_path, monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = adding_config()
+
+    def stages(**changed: Any) -> list[str]:
+        text = dry_run.describe(adding_config(**changed), workdir, (), force=False).text
+        return text.split("\nstages\n")[1].partition("\n\ndata")[0].splitlines()
+
+    nodes = run.checked(config, ())
+    assert stages() == [
+        "  a  run     fake_stages.add: new",
+        "  b  run     fake_stages.add <- a: new",
+        "  c  run     fake_stages.add <- b: new",
+        "  d  run     fake_stages.add <- a: new",
+    ]
+    for number, node in enumerate(nodes):
+        durations.remember(node, 1, 27.0 + number)
+    told = stages()
+    assert told[1] == "  b  run     fake_stages.add <- a: new; about 30 s"
+    assert told[-1] == "  in all about 2 min, as on this machine before"
+    run.run(config, workdir, only=("a", "b"))
+    durations.remember(nodes[3], 1, 27.0)
+    told = stages(c={"add": 77.0})
+    assert told[0].startswith("  a  skip    fake_stages.add: finished")
+    assert told[2] == "  c  run     fake_stages.add <- b: new", "not known with these settings"
+    assert told[3].endswith("; about 30 s") and len(told) == 4
+
+
+def test_details_belong_to_a_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["main", "--config=cam_shapes", f"--workdir={tmp_path}/run", "--details"]
+    assert main.main(command) == 2
+    error = "error: --details only describes: add --dry_run, or remove --details\n"
+    assert capsys.readouterr().err == error
 
 
 def refused(capsys: pytest.CaptureFixture[str], *command: str) -> str:

@@ -13,9 +13,10 @@ from wsss_jax.data.prepared_source import PreparedSource
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError
 from wsss_jax.files import flatten
-from wsss_jax.pipeline import graph, process, record, run, topology_report
+from wsss_jax.pipeline import durations, graph, process, record, run, topology_report
 from wsss_jax.pipeline.config import readers
 from wsss_jax.pipeline.differences import differences
+from wsss_jax.progress import about
 from wsss_jax.stages.base import SplitSize, Stage
 
 
@@ -31,8 +32,18 @@ class Plan(NamedTuple):
     refused: tuple[str, ...]
 
 
-def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bool) -> Plan:
+def describe(
+    config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bool, details: bool = False
+) -> Plan:
     """Describes a run, without writing anything or allocating arrays.
+
+    Args:
+      config: the recipe with all values resolved.
+      workdir: the folder for the results.
+      only: the names of the stages to run; all if empty.
+      force: as in `run.run`.
+      details: whether to describe all settings and what trainings cost, which takes seconds. If
+        not, each stage has a line.
 
     Raises:
       UserError: the config is wrong, or its batch cannot be sharded over the devices.
@@ -43,28 +54,21 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
     beforehand = record.decide(nodes, plain, {}, workdir, only, force)
     decisions = record.decide(nodes, plain, digests, workdir, only, force)
     lines = [f"workdir {workdir}" + ("" if workdir.exists() else " (new)")]
-    lines += ["", "different from the defaults", *_different(config), "", "stages"]
-    name_width = max(len(node.name) for node in nodes)
-    for decision in decisions:
-        node = decision.node
-        needs = f" <- {', '.join(dict.fromkeys(node.needs.values()))}" if node.needs else ""
-        lines.append(
-            f"  {node.name:<{name_width}}  {decision.action:<6}  {node.type}{needs}:"
-            f" {decision.reason}"
-        )
+    if details:
+        lines += ["", "different from the defaults", *_different(config)]
+    lines += ["", "stages", *_stages(decisions, sizes, only)]
     lines += ["", "data"]
     for split in sorted(digests):
         missing = "" if split in sizes else "data not found: "
         lines.append(f"  {split}: {missing}{remarks[split]}")
-    for node in nodes:
-        try:
-            own = node.stage.describe(sizes, asked=not only or node.name in only)
-        except UserError as error:
-            raise UserError(f"stage {node.name}: {error}") from error
-        if own:
+    for node in nodes if details else ():
+        if own := node.stage.details(sizes):
             lines += ["", node.name, *(f"  {line}" for line in own)]
-    lines += ["", "values (replace one with --config.KEY=VALUE)"]
-    lines += [f"  {key} = {value!r}" for key, value in flatten(config.to_dict())]
+    if details:
+        lines += ["", "values (replace one with --config.KEY=VALUE)"]
+        lines += [f"  {key} = {value!r}" for key, value in flatten(config.to_dict())]
+    else:
+        lines += ["", "--details shows all settings, and what trainings cost in memory and FLOPs"]
     wanted = {s for n in nodes if not only or n.name in only for s in n.stage.splits()}
     refused = [*run.refused(beforehand), *run.missing_files(beforehand)]
     refused += [remarks[split] for split in sorted(wanted) if split not in sizes]
@@ -74,6 +78,37 @@ def describe(config: ConfigDict, workdir: Path, only: tuple[str, ...], force: bo
     if refused:  # It stands last, where it is seen.
         lines += ["", "this run would be refused", *(f"  {line}" for line in refused)]
     return Plan("\n".join(lines), tuple(refused))
+
+
+def _stages(
+    decisions: Sequence[record.Decision], sizes: Mapping[str, SplitSize], only: tuple[str, ...]
+) -> Iterator[str]:
+    """Yields a line for each stage, and one for the time of all.
+
+    Raises:
+      UserError: a stage cannot run on this machine or with this data.
+    """
+    begins = [one.node for one in decisions if one.action in run.BEGINS]
+    counted = [node for node in begins if sizes.keys() >= {*node.stage.splits()}]
+    images = {n.name: sum(sizes[split].images for split in n.stage.splits()) for n in counted}
+    seconds = durations.expected(counted, images)
+    width = max(len(one.node.name) for one in decisions)
+    for decision in decisions:
+        node = decision.node
+        try:
+            own = node.stage.describe(sizes, asked=not only or node.name in only)
+        except UserError as error:
+            raise UserError(f"stage {node.name}: {error}") from error
+        reads = [*dict.fromkeys(node.needs.values())]
+        reads += [f"images of {split}" for split in node.stage.splits()]
+        read = f" <- {', '.join(reads)}" if reads else ""
+        known = [about(seconds[node.name])] if node.name in seconds else []
+        facts = [decision.reason, *(" ".join(line.split()) for line in own), *known]
+        yield (
+            f"  {node.name:<{width}}  {decision.action:<6}  {node.type}{read}: {'; '.join(facts)}"
+        )
+    if begins and len(seconds) == len(begins):
+        yield f"  in all {about(sum(seconds.values()))}, as on this machine before"
 
 
 def _unfit(

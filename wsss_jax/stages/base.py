@@ -204,7 +204,7 @@ class Stage(Settings, abc.ABC):
         del classes
 
     def describe(self, sizes: Mapping[str, SplitSize], asked: bool) -> list[str]:
-        """Returns lines that describe its work for a dry run, by default none.
+        """Returns lines for the plan of a dry run: what data and machine make of it, if anything.
 
         Args:
           sizes: the sizes of the available splits, by name.
@@ -215,6 +215,17 @@ class Stage(Settings, abc.ABC):
           UserError: the stage cannot run on this machine or with this data.
         """
         del sizes, asked
+        return []
+
+    def details(self, sizes: Mapping[str, SplitSize]) -> list[str]:
+        """Returns lines about its method and what its work costs, by default none.
+
+        A dry run shows them if asked to, because finding them takes seconds.
+
+        Args:
+          sizes: the sizes of the available splits, by name.
+        """
+        del sizes
         return []
 
     def programs(

@@ -56,9 +56,9 @@ class Released(NetworkStage):
             _, part = catalogue.divided(self.weights)
             check_network(self.locate("weights"), self.method_for(classes), part)
 
-    def describe(self, sizes: Mapping[str, SplitSize], asked: bool) -> list[str]:
+    def details(self, sizes: Mapping[str, SplitSize]) -> list[str]:
         """The method and its weights; see `Stage`."""
-        del sizes, asked
+        del sizes
         backbone = name_of(type(self.method.backbone))
         return [
             f"method       {name_of(type(self.method))}, backbone {backbone}",

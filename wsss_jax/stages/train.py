@@ -204,7 +204,7 @@ class Train(TargetSettings, NetworkStage):
             check_backbone(self.locate("init_weights"), method, part)
 
     def describe(self, sizes: Mapping[str, SplitSize], asked: bool) -> list[str]:
-        """The method, the length of the run and the cost of its steps; see `Stage`."""
+        """The length of the run; see `Stage`."""
         check_divisible(self.batch_size, data_mesh())
         size = sizes.get(self.split)
         if size is not None and asked:
@@ -215,9 +215,14 @@ class Train(TargetSettings, NetworkStage):
                         f"evaluators.{name}.split: expected a split of the data, found"
                         f" {one.split!r}{nearest(one.split, sizes)}: change it"
                     )
-        classes = ASSUMED_CLASSES if size is None else size.classes
+        check_method(self.method_for(_count_of_classes(size)))
+        return [f"steps        {self._length(size)}"]
+
+    def details(self, sizes: Mapping[str, SplitSize]) -> list[str]:
+        """The method, its weights, and the cost of its steps; see `Stage`."""
+        size = sizes.get(self.split)
+        classes = _count_of_classes(size)
         method = self.method_for(classes)
-        check_method(method)
         crop = self.augment.crop
         batch = method.batch_spec().shapes(self.batch_size, crop, classes)
         weights = [f"weights      {catalogue.whereabouts(self.init_weights)}"]
@@ -225,7 +230,6 @@ class Train(TargetSettings, NetworkStage):
             f"method       {name_of(type(method))}, backbone {name_of(type(method.backbone))},"
             f" {classes} classes" + (" (assumed)" if size is None else ""),
             *(weights if self.init_weights else ()),
-            f"steps        {self._length(size)}",
             f"batch        {self.batch_size} images of {crop} x {crop} on {jax.device_count()}"
             " device(s)",
             *describe_step(method, self.optimizer, batch),
@@ -236,7 +240,7 @@ class Train(TargetSettings, NetworkStage):
     ) -> list[DeviceProgram]:
         """The training step; see `Stage`."""
         size = sizes.get(self.split)
-        classes = ASSUMED_CLASSES if size is None else size.classes
+        classes = _count_of_classes(size)
         method = self.method_for(classes)
         batch_size = shardable(self.batch_size, mesh)
         steps = self.steps
@@ -383,3 +387,7 @@ class Train(TargetSettings, NetworkStage):
                 f" {_ENOUGH_STEPS}"
             )
         ]
+
+
+def _count_of_classes(size: SplitSize | None) -> int:
+    return ASSUMED_CLASSES if size is None else size.classes

@@ -110,7 +110,7 @@ def run(folder: Path, *arguments: str) -> int:
 
 def test_a_recipe_trains_on_a_data_set_of_its_own(folder: Path, capsys: pytest.CaptureFixture[str]):
     colors = f"--config.data.colors={folder / 'colors.txt'}"
-    assert run(folder, colors, "--config.data.period=3", "--dry_run") == 0
+    assert run(folder, colors, "--config.data.period=3", "--dry_run", "--details") == 0
     shown = capsys.readouterr().out
     assert "train: 4 images, to be prepared on the first run" in shown
     assert "2 classes" in shown and not (folder / "prepared").exists()
