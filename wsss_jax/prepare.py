@@ -9,6 +9,7 @@ command goes on where it was interrupted.
 """
 
 import argparse
+import dataclasses
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -143,7 +144,7 @@ def _folder(options: argparse.Namespace) -> int:
         skip_damaged=options.skip_damaged,
     )
     data, problems, what = read_folder(options.source, chosen, options.out)
-    print(summary(data, what, problems.lines()), flush=True)
+    print(summary(data, what), flush=True)
     problems.check("photographs and labels that fit together")
     if not data.splits.get("train"):
         raise UserError("expected photographs for train, found none: make --val smaller")
@@ -151,7 +152,7 @@ def _folder(options: argparse.Namespace) -> int:
         print("nothing is written because of --dry_run")
         return 0
     done = write(data, options.out, options.copy)
-    _tell_next(options.out, done, "seam_own_light", *_fitting(len(data.splits["train"])))
+    _tell_next(options.out, done, _RECIPE, *_fitting(len(data.splits["train"])))
     return 0
 
 
@@ -193,8 +194,6 @@ def _voc(options: argparse.Namespace) -> int:
     for name, ids in data.lists.items():
         print(f"  {name:<10} {len(ids):,} ({first(ids, 3)})")
     print(f"  masks of SBD {len(data.augmented):,}; labels of {data.labels or 'Annotations'}")
-    for line in problems.lines():
-        print(f"! {line}", flush=True)
     problems.check(f"all files of VOC{data.year}")
     if options.out is None or options.dry_run:
         print("nothing is written because of --dry_run")
@@ -237,7 +236,7 @@ def _coco14(options: argparse.Namespace) -> int:
     _check_place(options)
     data, problems = read_coco14(options.source, options.crowds, options.partial)
     what = f"objects of COCO, crowds as {options.crowds}"
-    print(summary(data, what, problems.lines()), flush=True)
+    print(summary(data, what), flush=True)
     problems.check("images and annotations of COCO 2014")
     if options.out is None or options.dry_run:
         print("nothing is written because of --dry_run")
@@ -301,22 +300,30 @@ def _tell_next(out: Path, done: bool, recipe: str, *options: str) -> None:
 
 
 _WIDTH = 96
-BATCH = 16
-"""The images of a step of `seam_own_light`."""
-EPOCHS = {"train": 5, "train_affinity": 4, "train_segmentation": 15}
-"""The epochs of the trainings of `seam_own_light`."""
-_STEPS = {"train": 200, "train_affinity": 100, "train_segmentation": 600}
-"""The steps that these trainings have at least, with the epochs that are printed."""
+_RECIPE = "seam_own_light"
+_SMALL_BATCH = 4
 
 
 def _fitting(images: int) -> list[str]:
-    """Returns the settings of `seam_own_light` that a small number of images needs."""
-    batch = BATCH if images >= BATCH else min(images, 4)
-    smaller = [f"--config.{stage}.batch_size={batch}" for stage in EPOCHS] if batch < BATCH else []
-    each = images // batch  # the steps of an epoch
-    epochs = {stage: -(-steps // each) for stage, steps in _STEPS.items()}
-    longer = [f"--config.{name}.epochs={n}" for name, n in epochs.items() if n > EPOCHS[name]]
-    return smaller + longer
+    """Returns the settings of the recipe that a small number of images needs."""
+    from wsss_jax.pipeline import graph
+    from wsss_jax.pipeline.config import load_config
+    from wsss_jax.stages.train import Train
+
+    nodes = graph.stages(load_config(_RECIPE))
+    trainings = {node.name: node.stage for node in nodes if isinstance(node.stage, Train)}
+    smaller: dict[str, int] = {}
+    longer: dict[str, int] = {}
+    for name, training in trainings.items():
+        if images < training.batch_size:
+            smaller[name] = min(images, _SMALL_BATCH)
+            training = dataclasses.replace(training, batch_size=smaller[name])
+        if (epochs := training.enough_epochs(images)) > training.epochs:
+            longer[name] = epochs
+    return [
+        *(f"--config.{name}.batch_size={batch}" for name, batch in smaller.items()),
+        *(f"--config.{name}.epochs={epochs}" for name, epochs in longer.items()),
+    ]
 
 
 _COMMANDS: Mapping[str, command_line.Command] = {

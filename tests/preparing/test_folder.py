@@ -1,6 +1,7 @@
 """Folders of photographs and labels of many forms become data sets."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -9,7 +10,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +22,11 @@ from wsss_jax.data.photographs import open_photographs
 from wsss_jax.data.plain_folder import ids_below
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError
-from wsss_jax.pipeline.config import load_config
-from wsss_jax.prepare import _COMMANDS, BATCH, EPOCHS, _fitting, main
+from wsss_jax.pipeline import graph
+from wsss_jax.pipeline.config import read_recipe
+from wsss_jax.prepare import _COMMANDS, _fitting, main
 from wsss_jax.preparing.given_masks import GivenMask
+from wsss_jax.stages.train import Train
 
 Prepare = Callable[..., str]
 
@@ -295,6 +297,19 @@ def test_photographs_of_a_phone(prepare: Prepare, tmp_path: Path):
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         (folder / name).write_bytes(b"")
     assert "found none among 4: replace them" in prepare("--skip_damaged", status=2)
+
+
+def test_refusals_are_told_once_and_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = photographs(tmp_path / "photos", "a.jpg", "b.jpg", "c.jpg")
+    (folder / "d.heic").write_bytes(b"")
+    (folder / "labels.csv").write_text("file,label\na,Cat\nb,Dog\nd.heic,Cat\ne,Dog\n")
+    assert main(["prepare.py", "folder", str(folder), "--dry_run"]) == 2
+    said = capsys.readouterr()
+    told = said.out + said.err
+    for kind in ("files in formats that are not read: 1", "photographs without a label: 1"):
+        assert told.count(kind) == 1 and kind in said.err
+    assert "photographs  2" in said.out and said.err.splitlines()[-1].startswith("error: expected")
+    assert said.err.count("error: ") == 1
 
 
 def test_results_are_no_photographs(prepare: Prepare, tmp_path: Path):
@@ -639,12 +654,23 @@ def test_few_photographs_get_small_batches_and_more_epochs(tmp_path: Path, prepa
     assert "batch_size" not in told and "--config.train.epochs=200" in told
 
 
-def test_the_numbers_of_the_recipe_are_known():
-    recipe: Any = load_config("seam_own_light")
-    assert {recipe[stage].batch_size for stage in EPOCHS} == {BATCH}
-    assert {stage: recipe[stage].epochs for stage in EPOCHS} == EPOCHS
-    assert not _fitting(10_000) and not _fitting(BATCH * 50)
+def test_the_settings_for_few_images_make_the_steps_that_trainings_ask_for():
+    stages = ("train", "train_affinity", "train_segmentation")
+    assert not _fitting(10_000) and not _fitting(16 * 50)
+    for count in (2, 10, 16, 100, 300):
+        settings = _fitting(count)
+        recipe = read_recipe("seam_own_light", tuple(settings))
+        trainings = {n.name: n.stage for n in graph.stages(recipe) if isinstance(n.stage, Train)}
+        assert tuple(trainings) == stages
+        for name, training in trainings.items():
+            needed = training.method.enough_steps
+            assert training.steps_for(count) >= needed and training.batch_size <= count
+            if f"--config.{name}.epochs={training.epochs}" in settings:
+                shorter = dataclasses.replace(training, epochs=training.epochs - 1)
+                assert shorter.steps_for(count) < needed, "no more than that"
     assert _fitting(2)[0] == "--config.train.batch_size=2"
+    epochs = zip(stages, (20, 10, 60), strict=True)
+    assert _fitting(160) == [f"--config.{name}.epochs={number}" for name, number in epochs]
 
 
 def test_a_mask_of_too_many_pixels_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

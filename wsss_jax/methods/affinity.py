@@ -81,6 +81,7 @@ class Affinity(Method):
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("affinity",)
+    enough_steps: ClassVar[int] = 100
 
     dims: tuple[int, int, int, int] = (64, 128, 256, 448)
     map_stride: int = 8

@@ -95,6 +95,10 @@ class Method(Settings, abc.ABC):
     """Whether `loss` updates the statistics of the backbone's batch norm, which the setting
     ``bn_momentum`` of a backbone asks for."""
 
+    enough_steps: ClassVar[int] = 200
+    """The steps that a training from published weights needs for usable results, however few
+    images there are. `prepare folder` and the warning of a short training say how to get them."""
+
     num_classes: int = supplied(default=0)
     backbone: Backbone
     head_lr: float = 10.0

@@ -95,6 +95,7 @@ class Segmentation(Method):
 
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     trains_batch_norm: ClassVar[bool] = True
+    enough_steps: ClassVar[int] = 600
 
     head: Head = dataclasses.field(default_factory=LargeFov)
     loss_scales: tuple[float, ...] = ()

@@ -1,6 +1,6 @@
 """Tells what a data set will be, before it is written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -10,18 +10,17 @@ from wsss_jax.preparing.data_set import DataSet
 _MOST = 40  # classes that are shown
 
 
-def summary(data: DataSet, what: str, problems: Sequence[str]) -> str:
+def summary(data: DataSet, what: str) -> str:
     """Returns the summary of a data set as lines of text.
 
     Args:
       data: the data set.
       what: where its labels come from.
-      problems: what is wrong with its source.
     """
-    return "\n".join(_lines(data, what, problems))
+    return "\n".join(_lines(data, what))
 
 
-def _lines(data: DataSet, what: str, problems: Sequence[str]) -> Iterator[str]:
+def _lines(data: DataSet, what: str) -> Iterator[str]:
     ids = [one.id for one in data.photographs]
     yield f"photographs  {len(ids):,}{_sizes(data)}"
     yield f"labels       {what}"
@@ -46,8 +45,6 @@ def _lines(data: DataSet, what: str, problems: Sequence[str]) -> Iterator[str]:
         yield f"  ... and {len(data.classes) - _MOST} more"
     for remark in data.remarks:
         yield f"note: {remark}"
-    for problem in problems:
-        yield f"! {problem}"
 
 
 def _sizes(data: DataSet) -> str:

@@ -46,7 +46,7 @@ from wsss_jax.weights.import_weights import check_backbone
 from wsss_jax.weights.npz import save_weights
 
 _NEEDS = ("init", "backbone", "masks", "labels")
-_FEW_STEPS, _ENOUGH_STEPS = 100, 500
+_FEW_STEPS = 100
 _LEARNED = 0.5  # of the classification loss of guessing
 _POSITIVE = ("batch_size", "log_every", "keep")
 _NOT_NEGATIVE = ("epochs", "steps", "image_every", "checkpoint_every", "num_threads", "prefetch")
@@ -271,7 +271,7 @@ class Train(TargetSettings, NetworkStage):
         if size is None:
             return f"{epochs}images / {self.batch_size}), images not counted"
         steps = self.steps_for(size.images)
-        few = "; few: most trainings need some hundreds" if steps < _FEW_STEPS else ""
+        few = f"; few: {self._enough(size.images)}" if steps < _FEW_STEPS else ""
         return f"{steps:,} = {epochs}{size.images:,} images / {self.batch_size}){few}"
 
     def run(self, ctx: Context, inputs: Mapping[str, Path]) -> dict[str, Any]:
@@ -377,16 +377,21 @@ class Train(TargetSettings, NetworkStage):
         """Warns of a training that is too short to learn from ImageNet weights."""
         if steps >= _FEW_STEPS:
             return []
-        each = max(images // self.batch_size, 1)
-        advice = f"--config.{ctx.stage}.epochs={-(-_ENOUGH_STEPS // each)}"
-        if self.steps:
-            advice = f"--config.{ctx.stage}.steps={_ENOUGH_STEPS}"
-        return [
-            ctx.warn(
-                f"{steps} steps are few: most trainings need some hundreds; {advice} makes about"
-                f" {_ENOUGH_STEPS}"
-            )
-        ]
+        enough = self._enough(images, f"--config.{ctx.stage}.")
+        return [ctx.warn(f"{steps} steps are few: {enough}")]
+
+    def _enough(self, images: int, prefix: str = "") -> str:
+        enough = self.method.enough_steps
+        setting = f"steps={enough}" if self.steps else f"epochs={self.enough_epochs(images)}"
+        return f"this method needs about {enough}, which {prefix}{setting} makes"
+
+    def enough_epochs(self, images: int) -> int:
+        """Returns the epochs that make the steps that the method needs; see `Method`.
+
+        Args:
+          images: the number of images, of which there are enough for a batch.
+        """
+        return -(-self.method.enough_steps // max(images // self.batch_size, 1))
 
 
 def _count_of_classes(size: SplitSize | None) -> int:
