@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks import jax_worker, training, worker
 from wsss_jax.data.source import Record
 from wsss_jax.files import write_json
+from wsss_jax.host.host_memory import share_one_heap
 from wsss_jax.inference.network import load_network
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.pipeline.config import load_config
@@ -67,6 +68,7 @@ def stage_of(recipe: str) -> InferCam:
 
 
 def main() -> None:
+    share_one_heap()  # as `wsss_jax.main` does, before JAX starts its threads
     folder = Path(sys.argv[1])
     spec = json.loads((folder / "spec.json").read_text())
     source, stage = Photographs(Path(spec["images"]), spec["count"]), stage_of(spec["recipe"])

@@ -50,20 +50,22 @@ def test_only_wide_kernels_get_a_product_of_matrices(channels, products):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "pixels", "products"),
+    ("inputs", "outputs", "pixels", "stride", "products"),
     [
-        (256, 512, 1600, ["1600x256", "256x512"]),  # a product per tap for both gradients
-        (256, 512, 16, ["16x256", "2304x512"]),  # small maps: all taps in one product
-        (256, 256, 1600, ["256x256"]),  # only the kernel gradient
-        (256, 255, 1600, ["255x2304"]),
+        (256, 512, 1600, 1, ["16x400x512", "16x400x256", "16x256x512"]),  # Winograd's algorithm
+        (256, 512, 6400, 2, ["1600x256", "256x512"]),  # a product per tap for both gradients
+        (256, 512, 16, 1, ["16x256", "2304x512"]),  # small maps: all taps in one product
+        (256, 256, 6400, 2, ["256x256"]),  # only the kernel gradient
+        (256, 255, 1600, 1, ["255x2304"]),
     ],
 )
-def test_the_form_of_the_gradients_follows_the_size(inputs, outputs, pixels, products):
+def test_the_form_of_the_gradients_follows_the_size(inputs, outputs, pixels, stride, products):
     x = jnp.ones((1, 4, pixels // 4, inputs))
     kernel = jnp.ones((3, 3, inputs, outputs))
 
     def gradients(x, kernel):
-        return jax.grad(lambda *a: conv(*a, padding=((1, 1), (1, 1))).var(), (0, 1))(x, kernel)
+        settings = (stride, 1, ((1, 1), (1, 1)))
+        return jax.grad(lambda *a: conv(*a, *settings).var(), (0, 1))(x, kernel)
 
     text = jax.jit(gradients).lower(x, kernel).as_text()
     found = re.findall(r"stablehlo.dot_general.*-> tensor<(\w+)xf32>", text)

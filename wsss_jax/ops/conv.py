@@ -1,7 +1,8 @@
 """Dense convolution that is fast on every backend, forward and backward.
 
-Wide kernels get gradients of their own on CPUs (`wsss_jax.ops.conv_gradients`), and TPUs with few
-images per device get a form of their own (`wsss_jax.ops.row_conv`).
+On CPUs, wide 3×3 kernels get an algorithm with fewer multiplications (`wsss_jax.ops.winograd`), and
+others that are wide get gradients of their own (`wsss_jax.ops.conv_gradients`). TPUs with few images
+per device get a form of their own (`wsss_jax.ops.row_conv`).
 
 A 1×1 convolution is a product of two matrices and has to be written as one. For a contraction over
 three axes, XLA's CPU compiler makes a transposed copy, fused with whatever computed the gradient,
@@ -23,6 +24,12 @@ from wsss_jax.ops.conv_gradients import (
 )
 from wsss_jax.ops.row_conv import FEW, row_conv
 from wsss_jax.ops.sharding import target
+from wsss_jax.ops.winograd import (
+    is_worthwhile,
+    winograd_conv,
+    winograd_input_gradient,
+    winograd_kernel_gradient,
+)
 from wsss_jax.ops.xla_conv import Padding, xla_conv
 
 WIDE = 128
@@ -89,11 +96,21 @@ _rows.defvjp(_rows_forward, _rows_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _wide(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
-    return xla_conv(x, kernel, stride, dilation, padding)
+    def automatic(x: Array, kernel: Array) -> Array:
+        return xla_conv(x, kernel, stride, dilation, padding)
+
+    out = jax.eval_shape(automatic, x, kernel)
+    if not is_worthwhile(kernel.shape, out.shape, stride, x.dtype):
+        return automatic(x, kernel)
+
+    def tiles(x: Array, kernel: Array) -> Array:
+        return winograd_conv(x, kernel, dilation, padding)
+
+    return lax.platform_dependent(x, kernel, cpu=tiles, default=automatic)
 
 
 def _forward(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding):
-    return xla_conv(x, kernel, stride, dilation, padding), (x, kernel)
+    return _wide(x, kernel, stride, dilation, padding), (x, kernel)
 
 
 def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array):
@@ -105,6 +122,10 @@ def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array)
         _, to_kernel = jax.vjp(lambda kernel: xla_conv(x, kernel, *settings), kernel)
         return to_x(g)[0], to_kernel(g)[0]
 
+    def tiles(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        to_x = winograd_input_gradient(kernel, g, dilation, padding)
+        return to_x, winograd_kernel_gradient(x, g, dilation, padding)
+
     def products(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
         if kernel.shape[3] < DEEP:
             _, backward = jax.vjp(lambda x: xla_conv(x, kernel, *settings), x)
@@ -115,7 +136,8 @@ def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array)
         gradient = product_per_tap if per_tap else product_per_rows
         return to_x, gradient(x, g, kernel.shape[:2], *settings).astype(kernel.dtype)
 
-    return lax.platform_dependent(x, kernel, g, cpu=products, default=automatic)
+    on_cpu = tiles if is_worthwhile(kernel.shape, g.shape, stride, g.dtype) else products
+    return lax.platform_dependent(x, kernel, g, cpu=on_cpu, default=automatic)
 
 
 _wide.defvjp(_forward, _backward)

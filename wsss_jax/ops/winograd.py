@@ -1,0 +1,183 @@
+"""Wide 3×3 convolutions on CPUs with 2.25 times fewer multiplications, forward and backward.
+
+A tile of 2×2 output pixels sees 4×4 input pixels. Winograd's algorithm F(2×2, 3×3) transforms both
+the 4×4 pixels and the kernel, multiplies them position by position, and transforms the 4×4 results
+into the 2×2 pixels: 16 multiplications instead of 36. For all tiles and channels, these are 16
+products of matrices. The transforms only add and halve, so results differ from those of a direct
+convolution by rounding (relative 1e-6). Lavin and Gray, "Fast Algorithms for Convolutional Neural
+Networks", CVPR 2016.
+
+A dilated convolution is a convolution of each of dilation² interleaved images, whose tiles are
+transformed together.
+
+In shapes, c are input and d output channels.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from wsss_jax.ops.xla_conv import Padding
+
+CHANNELS = 256
+"""The fewest input and output channels with which the products save more than the transforms of the
+pixels take: 1.3 to 1.6 times as fast with 256, and no faster with 128 (two cores of an AMD EPYC)."""
+
+PIXELS = 512
+"""The fewest output pixels with which the products save more than the transform of the kernel takes:
+as fast as a direct convolution with 400, and 1.3 times as fast with 784."""
+
+
+def is_worthwhile(
+    kernel_shape: tuple[int, ...], out_shape: tuple[int, ...], stride: int, dtype: object
+) -> bool:
+    """Returns whether the algorithm applies to a convolution and is faster than a direct one.
+
+    Args:
+      kernel_shape: the shape [k, l, c, d] of the kernel.
+      out_shape: the shape [b, h, w, d] of the result.
+      stride: the stride of the convolution.
+      dtype: the type of the features. Half precision has too few digits for sums of pixels.
+    """
+    applies = kernel_shape[:2] == (3, 3) and stride == 1 and dtype == jnp.float32
+    return applies and min(kernel_shape[2:]) >= CHANNELS and math.prod(out_shape[:3]) >= PIXELS
+
+
+def winograd_conv(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], dilation: int, padding: Padding
+) -> Float[Array, "b p q d"]:
+    """Convolves features with a 3×3 kernel at stride 1.
+
+    Args:
+      x: the features.
+      kernel: the kernel.
+      dilation: the distance between the taps.
+      padding: the zeros to add, ((top, bottom), (left, right)).
+    """
+    tiles = _Tiles(x.shape, dilation, padding)
+    return tiles.pixels(_products(tiles.inputs(x), _kernel(kernel), 1))
+
+
+def winograd_input_gradient(
+    kernel: Float[Array, "3 3 c d"], g: Float[Array, "b p q d"], dilation: int, padding: Padding
+) -> Float[Array, "b h w c"]:
+    """Returns the gradient of the features from that of the result, `g`; see `winograd_conv`.
+
+    It is a convolution with the kernel turned by 180° whose channels are swapped.
+    """
+    (top, bottom), (left, right) = padding
+    reach = 2 * dilation
+    turned = ((reach - top, reach - bottom), (reach - left, reach - right))
+    tiles = _Tiles(g.shape, dilation, turned)
+    return tiles.pixels(_products(tiles.inputs(g), _kernel(kernel[::-1, ::-1]), 2))
+
+
+def winograd_kernel_gradient(
+    x: Float[Array, "b h w c"], g: Float[Array, "b p q d"], dilation: int, padding: Padding
+) -> Float[Array, "3 3 c d"]:
+    """Returns the gradient of the kernel from that of the result, `g`; see `winograd_conv`."""
+    tiles = _Tiles(x.shape, dilation, padding)
+    products = lax.dot_general(tiles.inputs(x), tiles.outputs(g), (((1,), (1,)), ((0,), (0,))))
+    rows = _kernel_taps(products.reshape(4, 4, *products.shape[1:]))
+    return jnp.stack([jnp.stack(_kernel_taps(row)) for row in rows])
+
+
+class _Tiles:
+    """The tiles of a convolution.
+
+    Attributes:
+      counts: the numbers of images, of rows of tiles, of offsets of rows, of columns of tiles, and of
+        offsets of columns. There are as many offsets as the dilation.
+    """
+
+    def __init__(self, x_shape: tuple[int, ...], dilation: int, padding: Padding):
+        self._padding, self._dilation = padding, dilation
+        sides = zip(x_shape[1:3], padding, strict=True)
+        self._out = tuple(size + sum(pad) - 2 * dilation for size, pad in sides)
+        rows, columns = (-(-size // (2 * dilation)) for size in self._out)
+        self.counts = (x_shape[0], rows, dilation, columns, dilation)
+
+    def inputs(self, x: Float[Array, "b h w c"]) -> Float[Array, "16 tiles c"]:
+        """Returns the transformed 4×4 pixels that the tiles see."""
+        _, rows, _, columns, _ = self.counts
+        split = self._split(x, [low for low, _ in self._padding], 2)
+        seen = _input_tile([split[:, i : i + 2 * rows - 1 : 2] for i in range(4)])
+        return self._stacked(
+            [
+                one
+                for row in seen
+                for one in _input_tile([row[:, :, :, i : i + 2 * columns - 1 : 2] for i in range(4)])
+            ]
+        )
+
+    def outputs(self, g: Float[Array, "b p q d"]) -> Float[Array, "16 tiles d"]:
+        """Returns the transposed transform of `pixels` of the gradient of the result."""
+        split = self._split(g, [0, 0], 0)
+        rows = _spread([split[:, i::2] for i in range(2)])
+        return self._stacked(
+            [one for row in rows for one in _spread([row[:, :, :, i::2] for i in range(2)])]
+        )
+
+    def pixels(self, products: Float[Array, "16 tiles d"]) -> Float[Array, "b p q d"]:
+        """Returns the pixels of all tiles, which the transformed products make up."""
+        batch, rows, dilation, columns, _ = self.counts
+        parts = products.reshape(4, 4, *self.counts, products.shape[-1])
+        tiles = jnp.stack([jnp.stack(_output_tile(row), 4) for row in _output_tile(parts)], 2)
+        shape = (batch, 2 * rows * dilation, 2 * columns * dilation, products.shape[-1])
+        return tiles.reshape(shape)[:, : self._out[0], : self._out[1]]
+
+    def _split(self, x: Array, low: Sequence[int], more: int) -> Array:
+        """Pads an array to all tiles, and splits its sides into pixels and offsets.
+
+        `more` pixels of each offset are added, which the last tiles see.
+        """
+        _, rows, dilation, columns, _ = self.counts
+        lengths = [2 * count + more for count in (rows, columns)]
+        high = [
+            length * dilation - size - before
+            for length, size, before in zip(lengths, x.shape[1:3], low, strict=True)
+        ]
+        config = [(0, 0, 0), (low[0], high[0], 0), (low[1], high[1], 0), (0, 0, 0)]
+        padded = lax.pad(x, jnp.zeros((), x.dtype), config)
+        return padded.reshape(len(x), lengths[0], dilation, lengths[1], dilation, x.shape[3])
+
+    def _stacked(self, parts: Sequence[Array]) -> Array:
+        return jnp.stack(parts).reshape(16, -1, parts[0].shape[-1])
+
+
+def _products(pixels: Array, kernel: Array, axis: int) -> Array:
+    """Multiplies transformed pixels by the transformed kernel, whose `axis` they share."""
+    return lax.dot_general(pixels, kernel, (((2,), (axis,)), ((0,), (0,))))
+
+
+def _kernel(kernel: Float[Array, "3 3 c d"]) -> Float[Array, "16 c d"]:
+    """Returns the transformed kernel."""
+    rows = _kernel_tile(list(kernel))
+    return jnp.stack([one for row in rows for one in _kernel_tile(list(row))])
+
+
+def _input_tile(d: Sequence[Array]) -> tuple[Array, ...]:
+    return d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]
+
+
+def _kernel_tile(k: Sequence[Array]) -> tuple[Array, ...]:
+    outer = 0.5 * (k[0] + k[2])
+    return k[0], outer + 0.5 * k[1], outer - 0.5 * k[1], k[2]
+
+
+def _kernel_taps(u: Sequence[Array] | Array) -> tuple[Array, ...]:
+    """The transpose of `_kernel_tile`."""
+    middle = 0.5 * (u[1] + u[2])
+    return u[0] + middle, 0.5 * (u[1] - u[2]), middle + u[3]
+
+
+def _output_tile(m: Sequence[Array] | Array) -> tuple[Array, ...]:
+    return m[0] + m[1] + m[2], m[1] - m[2] - m[3]
+
+
+def _spread(g: Sequence[Array]) -> tuple[Array, ...]:
+    """The transpose of `_output_tile`."""
+    return g[0], g[0] + g[1], g[0] - g[1], -g[1]
