@@ -1,8 +1,8 @@
 """Dense convolution that is fast on every backend, forward and backward.
 
-On CPUs, wide 3×3 kernels get an algorithm with fewer multiplications (`wsss_jax.ops.winograd`), and
-others that are wide get gradients of their own (`wsss_jax.ops.conv_gradients`). TPUs with few images
-per device get a form of their own (`wsss_jax.ops.row_conv`).
+On CPUs, wide 3×3 kernels get an algorithm with fewer multiplications (`wsss_jax.ops.winograd`),
+and others that are wide get gradients of their own (`wsss_jax.ops.conv_gradients`). TPUs with few
+images per device get a form of their own (`wsss_jax.ops.row_conv`).
 
 A 1×1 convolution is a product of two matrices and has to be written as one. For a contraction over
 three axes, XLA's CPU compiler makes a transposed copy, fused with whatever computed the gradient,
