@@ -3,9 +3,10 @@
 A tile of 2×2 output pixels sees 4×4 input pixels. Winograd's algorithm F(2×2, 3×3) transforms both
 the 4×4 pixels and the kernel, multiplies them position by position, and transforms the 4×4 results
 into the 2×2 pixels: 16 multiplications instead of 36. For all tiles and channels, these are 16
-products of matrices. The transforms only add and halve, so results differ from those of a direct
-convolution by rounding (relative 1e-6). Lavin and Gray, "Fast Algorithms for Convolutional Neural
-Networks", CVPR 2016.
+products of matrices. They are computed in a loop over the four rows of positions, so that only a
+quarter of the transformed pixels is in memory at a time. The transforms only add and halve, so
+results differ from those of a direct convolution by rounding (relative 1e-6). Lavin and Gray, "Fast
+Algorithms for Convolutional Neural Networks", CVPR 2016.
 
 A dilated convolution is a convolution of each of dilation² interleaved images, whose tiles are
 transformed together.
@@ -61,8 +62,7 @@ def winograd_conv(
       dilation: the distance between the taps.
       padding: the zeros to add, ((top, bottom), (left, right)).
     """
-    tiles = _Tiles(x.shape, dilation, padding)
-    return tiles.pixels(_products(tiles.inputs(x), _kernel(kernel), 1))
+    return _convolved(x, kernel, dilation, padding, 0)
 
 
 def winograd_input_gradient(
@@ -75,8 +75,7 @@ def winograd_input_gradient(
     (top, bottom), (left, right) = padding
     reach = 2 * dilation
     turned = ((reach - top, reach - bottom), (reach - left, reach - right))
-    tiles = _Tiles(g.shape, dilation, turned)
-    return tiles.pixels(_products(tiles.inputs(g), _kernel(kernel[::-1, ::-1]), 2))
+    return _convolved(g, kernel[::-1, ::-1], dilation, turned, 1)
 
 
 def winograd_kernel_gradient(
@@ -84,9 +83,24 @@ def winograd_kernel_gradient(
 ) -> Float[Array, "3 3 c d"]:
     """Returns the gradient of the kernel from that of the result, `g`; see `winograd_conv`."""
     tiles = _Tiles(x.shape, dilation, padding)
-    products = lax.dot_general(tiles.inputs(x), tiles.outputs(g), (((1,), (1,)), ((0,), (0,))))
-    rows = _kernel_taps(products.reshape(4, 4, *products.shape[1:]))
-    return jnp.stack([jnp.stack(_kernel_taps(row)) for row in rows])
+
+    def row(seen: tuple[Array, Array]) -> Array:
+        pixels, gradients = tiles.input_positions(seen[0]), tiles.output_positions(seen[1])
+        return _kernel_taps(lax.dot_general(pixels, gradients, (((1,), (1,)), ((0,), (0,)))))
+
+    return _kernel_taps(lax.map(row, (tiles.input_rows(x), tiles.output_rows(g))))
+
+
+def _convolved(x: Array, kernel: Array, dilation: int, padding: Padding, shared: int) -> Array:
+    """Convolves pixels with a kernel, whose channels of the axis `shared`, 0 or 1, they have."""
+    tiles = _Tiles(x.shape, dilation, padding)
+
+    def row(seen: tuple[Array, Array]) -> Array:
+        pixels, taps = tiles.input_positions(seen[0]), _kernel_tile(seen[1])
+        product = lax.dot_general(pixels, taps, (((2,), (shared + 1,)), ((0,), (0,))))
+        return _output_tile(product)
+
+    return tiles.pixels(_output_tile(lax.map(row, (tiles.input_rows(x), _kernel_tile(kernel)))))
 
 
 class _Tiles:
@@ -98,41 +112,40 @@ class _Tiles:
     """
 
     def __init__(self, x_shape: tuple[int, ...], dilation: int, padding: Padding):
-        self._padding, self._dilation = padding, dilation
+        self._padding = padding
         sides = zip(x_shape[1:3], padding, strict=True)
         self._out = tuple(size + sum(pad) - 2 * dilation for size, pad in sides)
         rows, columns = (-(-size // (2 * dilation)) for size in self._out)
         self.counts = (x_shape[0], rows, dilation, columns, dilation)
 
-    def inputs(self, x: Float[Array, "b h w c"]) -> Float[Array, "16 tiles c"]:
-        """Returns the transformed 4×4 pixels that the tiles see."""
-        _, rows, _, columns, _ = self.counts
+    def input_rows(self, x: Float[Array, "b h w c"]) -> Float[Array, "4 b rows _ side _ c"]:
+        """Transforms the columns of the 4×4 pixels that the tiles see."""
         split = self._split(x, [low for low, _ in self._padding], 2)
-        last = 2 * rows - 1, 2 * columns - 1
-        seen = _input_tile([split[:, i : i + last[0] : 2] for i in range(4)])
-        return self._stacked(
-            [
-                one
-                for row in seen
-                for one in _input_tile([row[:, :, :, i : i + last[1] : 2] for i in range(4)])
-            ]
-        )
+        last = 2 * self.counts[1] - 1
+        return _input_tile([split[:, i : i + last : 2] for i in range(4)])
 
-    def outputs(self, g: Float[Array, "b p q d"]) -> Float[Array, "16 tiles d"]:
-        """Returns the transposed transform of `pixels` of the gradient of the result."""
+    def input_positions(self, row: Float[Array, "b rows _ side _ c"]) -> Float[Array, "4 tiles c"]:
+        """Transforms one of the rows from `input_rows`."""
+        last = 2 * self.counts[3] - 1
+        seen = _input_tile([row[:, :, :, i : i + last : 2] for i in range(4)])
+        return seen.reshape(4, -1, row.shape[-1])
+
+    def output_rows(self, g: Float[Array, "b p q d"]) -> Float[Array, "4 b rows _ side _ d"]:
+        """Transforms the columns of the gradient of the 2×2 pixels of the tiles."""
         split = self._split(g, [0, 0], 0)
-        rows = _spread([split[:, i::2] for i in range(2)])
-        return self._stacked(
-            [one for row in rows for one in _spread([row[:, :, :, i::2] for i in range(2)])]
-        )
+        return _spread([split[:, i::2] for i in range(2)])
 
-    def pixels(self, products: Float[Array, "16 tiles d"]) -> Float[Array, "b p q d"]:
-        """Returns the pixels of all tiles, which the transformed products make up."""
+    def output_positions(self, row: Float[Array, "b rows _ side _ d"]) -> Float[Array, "4 tiles d"]:
+        """Transforms one of the rows from `output_rows`."""
+        return _spread([row[:, :, :, i::2] for i in range(2)]).reshape(4, -1, row.shape[-1])
+
+    def pixels(self, parts: Float[Array, "2 2 tiles d"]) -> Float[Array, "b p q d"]:
+        """Puts the 2×2 pixels of all tiles together."""
         batch, rows, dilation, columns, _ = self.counts
-        parts = products.reshape(4, 4, *self.counts, products.shape[-1])
-        tiles = jnp.stack([jnp.stack(_output_tile(row), 4) for row in _output_tile(parts)], 2)
-        shape = (batch, 2 * rows * dilation, 2 * columns * dilation, products.shape[-1])
-        return tiles.reshape(shape)[:, : self._out[0], : self._out[1]]
+        parts = parts.reshape(2, 2, *self.counts, parts.shape[-1])
+        shape = (batch, 2 * rows * dilation, 2 * columns * dilation, parts.shape[-1])
+        pixels = parts.transpose(2, 3, 0, 4, 5, 1, 6, 7).reshape(shape)
+        return pixels[:, : self._out[0], : self._out[1]]
 
     def _split(self, x: Array, low: Sequence[int], more: int) -> Array:
         """Pads an array to all tiles, and splits its sides into pixels and offsets.
@@ -149,40 +162,26 @@ class _Tiles:
         padded = lax.pad(x, jnp.zeros((), x.dtype), config)
         return padded.reshape(len(x), lengths[0], dilation, lengths[1], dilation, x.shape[3])
 
-    def _stacked(self, parts: Sequence[Array]) -> Array:
-        return jnp.stack(parts).reshape(16, -1, parts[0].shape[-1])
+
+def _input_tile(d: Sequence[Array]) -> Array:
+    return jnp.stack([d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]])
 
 
-def _products(pixels: Array, kernel: Array, axis: int) -> Array:
-    """Multiplies transformed pixels by the transformed kernel, whose `axis` they share."""
-    return lax.dot_general(pixels, kernel, (((2,), (axis,)), ((0,), (0,))))
+def _kernel_tile(k: Array) -> Array:
+    outer, middle = 0.5 * (k[0] + k[2]), 0.5 * k[1]
+    return jnp.stack([k[0], outer + middle, outer - middle, k[2]])
 
 
-def _kernel(kernel: Float[Array, "3 3 c d"]) -> Float[Array, "16 c d"]:
-    """Returns the transformed kernel."""
-    rows = _kernel_tile(list(kernel))
-    return jnp.stack([one for row in rows for one in _kernel_tile(list(row))])
-
-
-def _input_tile(d: Sequence[Array]) -> tuple[Array, ...]:
-    return d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]
-
-
-def _kernel_tile(k: Sequence[Array]) -> tuple[Array, ...]:
-    outer = 0.5 * (k[0] + k[2])
-    return k[0], outer + 0.5 * k[1], outer - 0.5 * k[1], k[2]
-
-
-def _kernel_taps(u: Sequence[Array] | Array) -> tuple[Array, ...]:
+def _kernel_taps(u: Array) -> Array:
     """The transpose of `_kernel_tile`."""
     middle = 0.5 * (u[1] + u[2])
-    return u[0] + middle, 0.5 * (u[1] - u[2]), middle + u[3]
+    return jnp.stack([u[0] + middle, 0.5 * (u[1] - u[2]), middle + u[3]])
 
 
-def _output_tile(m: Sequence[Array] | Array) -> tuple[Array, ...]:
-    return m[0] + m[1] + m[2], m[1] - m[2] - m[3]
+def _output_tile(m: Array) -> Array:
+    return jnp.stack([m[0] + m[1] + m[2], m[1] - m[2] - m[3]])
 
 
-def _spread(g: Sequence[Array]) -> tuple[Array, ...]:
+def _spread(g: Sequence[Array]) -> Array:
     """The transpose of `_output_tile`."""
-    return g[0], g[0] + g[1], g[0] - g[1], -g[1]
+    return jnp.stack([g[0], g[0] + g[1], g[0] - g[1], -g[1]])
