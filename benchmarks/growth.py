@@ -34,8 +34,8 @@ from benchmarks import command, tables
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.columns import Names
 from wsss_jax.data.formats.cam_files import write_cams
-from wsss_jax.data.images import encode_mask
 from wsss_jax.data.loader import training_batches
+from wsss_jax.data.masks import encode_mask
 from wsss_jax.data.prepared import RecordBuilder
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.source import Record

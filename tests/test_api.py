@@ -16,7 +16,8 @@ from tests.reference.drawn_networks import Images, Trained, context
 from tests.toys.records import finish
 from tests.toys.sections import run_section
 from wsss_jax.data.formats.cam_files import read_cams
-from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.host.dense_crf import PSA, dense_crf, score_unary

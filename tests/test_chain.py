@@ -14,7 +14,7 @@ from tests.toys.photographs import drawn_photographs, few_photographs
 from wsss_jax import main, predict
 from wsss_jax.data.formats.cam_files import read_cams
 from wsss_jax.data.formats.crf_files import read_crf
-from wsss_jax.data.images import decode_mask
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.files import read_json
 from wsss_jax.training.metrics import read_metrics
 from wsss_jax.weights.checkpoint import read_checkpoint

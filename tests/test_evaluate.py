@@ -14,7 +14,7 @@ from tests.reference.confusion import confusion_scores
 from tests.toys.scored_folders import CLASSES, IDS, draw_folders, expected_confusion, read_png
 from wsss_jax import evaluate
 from wsss_jax.data.formats.cam_files import write_cams, write_irn_cams, write_seam_cams
-from wsss_jax.data.images import encode_mask
+from wsss_jax.data.masks import encode_mask
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.toys.records import finish
 from tests.toys.sections import run_section
 from wsss_jax import export
 from wsss_jax.data.formats.cam_files import read_cams
-from wsss_jax.data.images import VOC_PALETTE, decode_mask
+from wsss_jax.data.masks import VOC_PALETTE, decode_mask
 from wsss_jax.files import write_json
 from wsss_jax.stages.infer_cam import InferCam
 from wsss_jax.stages.predict import Predict

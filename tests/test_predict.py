@@ -19,8 +19,9 @@ from tests.toys.records import finish
 from tests.toys.sections import run_section
 from wsss_jax import predict
 from wsss_jax.data.class_names import VOC_CLASSES
-from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.images import decode_image
 from wsss_jax.data.labels import read_label_file
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.files import write_json
 from wsss_jax.pipeline import imagenet_photos
 from wsss_jax.pipeline.photo_folder import RECORD

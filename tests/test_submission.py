@@ -15,7 +15,7 @@ from PIL import Image
 from tests.toys.sections import run_section
 from wsss_jax import submission
 from wsss_jax.data.formats.voc_submission import check_archive, write_archive
-from wsss_jax.data.images import VOC_PALETTE, encode_mask
+from wsss_jax.data.masks import VOC_PALETTE, encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.stages.base import Context

@@ -23,8 +23,8 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from wsss_jax.data.class_names import VOC_CLASSES
-from wsss_jax.data.images import IGNORE, decode_mask, encode_mask
 from wsss_jax.data.known_classes import multi_hot
+from wsss_jax.data.masks import IGNORE, decode_mask, encode_mask
 from wsss_jax.errors import UserError, nearest, refuse_addresses
 from wsss_jax.files import atomic_write, read_bytes
 from wsss_jax.host.dense_crf import CrfSettings, crf_of, score_unary

@@ -18,7 +18,7 @@ import pytest
 from benchmarks import gpu, training, worker
 from benchmarks.gpu_plan import plan
 from tests.toys.interpreters import other_python
-from wsss_jax.data.images import encode_mask
+from wsss_jax.data.masks import encode_mask
 from wsss_jax.pipeline.config import shipped_recipes
 
 REPOSITORY = Path(training.__file__).resolve().parent.parent

@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from wsss_jax.data import images
-from wsss_jax.data.images import (
-    VOC_PALETTE,
-    decode_image,
-    decode_mask,
-    decode_photograph,
-    encode_mask,
-    how_decoded,
-    image_size,
-)
+from wsss_jax.data.images import decode_image, decode_photograph, how_decoded, image_size
+from wsss_jax.data.masks import VOC_PALETTE, decode_mask, encode_mask
 from wsss_jax.errors import UserError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from wsss_jax.data.class_names import VOC_CLASSES
-from wsss_jax.data.images import decode_mask
 from wsss_jax.data.labels import mask_label, match, read_annotations, read_label_file, select
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.errors import UserError
 
 CLASSES = ("cat", "dog", "potted plant")

@@ -8,9 +8,9 @@ import pytest
 
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.batch_spec import BatchSpec, LocalCrops, StrongView
-from wsss_jax.data.images import encode_mask
 from wsss_jax.data.loader import training_batches
 from wsss_jax.data.mask_labels import GroundTruth
+from wsss_jax.data.masks import encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 

@@ -7,8 +7,8 @@ import pytest
 
 from wsss_jax.data.augment import Augment
 from wsss_jax.data.confidence import write_confidence
-from wsss_jax.data.images import encode_mask
 from wsss_jax.data.mask_labels import GroundTruth, MaskLabels
+from wsss_jax.data.masks import encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 

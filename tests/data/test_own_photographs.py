@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from tests.toys.devkits import IDS, Devkit, objects_mask, shown
-from wsss_jax.data.images import decode_image, encode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import encode_mask
 
 
 @pytest.fixture

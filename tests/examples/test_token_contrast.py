@@ -16,7 +16,7 @@ from tests.methods import test_methods
 from tests.toys import light_methods
 from wsss_jax import main
 from wsss_jax.data.formats.cam_files import read_cams
-from wsss_jax.data.images import decode_mask
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_json
 from wsss_jax.methods.base import Method, Step

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.host.dense_crf import PSA
 from wsss_jax.host.imagenet_masks import (
     ClassifierTask,

@@ -13,7 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from wsss_jax.data.images import decode_mask
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.host import dense_crf, workers
 from wsss_jax.host.dense_crf import PSA, DenseCrf, bounded_size, memory, score_unary
 from wsss_jax.host.guided import upsampled_labels, upsampled_scores

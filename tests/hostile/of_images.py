@@ -16,14 +16,8 @@ from tests.hostile.kind import Files, Kind, single
 from tests.hostile.mutations import png_chunk
 from wsss_jax.data.confidence import read_confidence
 from wsss_jax.data.formats.voc_submission import mask_fault
-from wsss_jax.data.images import (
-    VOC_PALETTE,
-    decode_mask,
-    decode_photograph,
-    encode_mask,
-    how_decoded,
-    image_size,
-)
+from wsss_jax.data.images import decode_photograph, how_decoded, image_size
+from wsss_jax.data.masks import VOC_PALETTE, decode_mask, encode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_bytes
 from wsss_jax.preparing.given_masks import GivenMask

@@ -24,7 +24,7 @@ from wsss_jax.data.formats.cam_files import (
 )
 from wsss_jax.data.formats.crf_files import read_crf_mask, write_crf
 from wsss_jax.data.formats.walk_files import Walk, read_walk, write_walk
-from wsss_jax.data.images import encode_mask
+from wsss_jax.data.masks import encode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.inference.cam_conversion import convert
 from wsss_jax.scoring.score_files import score_cams, score_mask

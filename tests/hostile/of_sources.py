@@ -18,7 +18,7 @@ from tests.hostile.kind import Files, Kind, single
 from tests.hostile.of_images import encoded, scene
 from tests.hostile.pickles import some
 from wsss_jax.data.formats.voc_submission import check_archive, folder_in_archive
-from wsss_jax.data.images import encode_mask
+from wsss_jax.data.masks import encode_mask
 from wsss_jax.data.sets.voc2012 import Voc2012
 from wsss_jax.preparing.archives import Entry
 from wsss_jax.preparing.coco14 import read_coco14

@@ -64,8 +64,10 @@ def test_the_form_of_the_gradients_follows_the_size(inputs, outputs, pixels, str
     kernel = jnp.ones((3, 3, inputs, outputs))
 
     def gradients(x, kernel):
-        settings = (stride, 1, ((1, 1), (1, 1)))
-        return jax.grad(lambda *a: conv(*a, *settings).var(), (0, 1))(x, kernel)
+        def variance(x, kernel):
+            return conv(x, kernel, stride, padding=((1, 1), (1, 1))).var()
+
+        return jax.grad(variance, (0, 1))(x, kernel)
 
     text = jax.jit(gradients).lower(x, kernel).as_text()
     found = re.findall(r"stablehlo.dot_general.*-> tensor<(\w+)xf32>", text)

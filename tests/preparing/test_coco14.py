@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.preparing.sources import save
-from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.prepare import main
 
 SQUARE = [0.0, 0.0, 10.0, 0.0, 10.0, 10.0, 0.0, 10.0]  # 10 x 10 pixels at the corner

@@ -10,7 +10,8 @@ from PIL import Image
 
 from tests.preparing.sources import save
 from wsss_jax.__main__ import main
-from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import decode_mask
 
 ROWS = (
     ("Big Cats/lion 1.JPG", "Lion", 1),

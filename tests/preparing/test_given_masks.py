@@ -9,7 +9,7 @@ from PIL import Image
 from tests.preparing.results import Prepare
 from tests.preparing.sources import photographs, picture
 from wsss_jax.data import images
-from wsss_jax.data.images import VOC_PALETTE
+from wsss_jax.data.masks import VOC_PALETTE
 from wsss_jax.errors import UserError
 from wsss_jax.preparing.given_masks import GivenMask
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.preparing.sources import picture
-from wsss_jax.data.images import encode_mask
+from wsss_jax.data.masks import encode_mask
 from wsss_jax.prepare import main
 from wsss_jax.preparing.findings import near_duplicates
 from wsss_jax.preparing.verify import fingerprint, verify

@@ -12,7 +12,7 @@ import pytest
 import scipy.io
 
 from tests.preparing.sources import save
-from wsss_jax.data.images import decode_mask, encode_mask
+from wsss_jax.data.masks import decode_mask, encode_mask
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError
 from wsss_jax.prepare import main

@@ -13,7 +13,7 @@ from tests.reference.confusion import confusion_matrix, confusion_scores
 from tests.toys.sections import run_section
 from wsss_jax.data.formats.cam_files import write_cams
 from wsss_jax.data.formats.crf_files import read_crf, read_crf_mask, write_crf
-from wsss_jax.data.images import decode_mask, encode_mask
+from wsss_jax.data.masks import decode_mask, encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json

@@ -19,7 +19,7 @@ from tests.reference.drawn_networks import (
 )
 from tests.toys.sections import run_section
 from wsss_jax.data.formats.cam_files import read_cams
-from wsss_jax.data.images import decode_mask
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.host.dense_crf import CrfSettings, dense_crf, score_unary
 from wsss_jax.host.logit_masks import LogitTask, write_logit_mask

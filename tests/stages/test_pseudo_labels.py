@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.toys.sections import run_section
 from wsss_jax.data.formats.cam_files import write_cams
-from wsss_jax.data.images import VOC_PALETTE
+from wsss_jax.data.masks import VOC_PALETTE
 from wsss_jax.errors import UserError
 from wsss_jax.scoring.confusion import class_counts, threshold_counts
 from wsss_jax.stages.base import Context

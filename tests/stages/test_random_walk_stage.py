@@ -15,7 +15,8 @@ from tests.toys.sections import run_section
 from wsss_jax.data.block_means import block_means
 from wsss_jax.data.formats.cam_files import CamFolder, write_cams
 from wsss_jax.data.formats.walk_files import Walk, read_walk, write_walk
-from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from tests.toys.sections import run_section
 from wsss_jax.data.formats.cam_files import write_cams
-from wsss_jax.data.images import encode_mask
+from wsss_jax.data.masks import encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json

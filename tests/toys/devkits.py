@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from wsss_jax.data.class_names import VOC_CLASSES
-from wsss_jax.data.images import encode_mask
+from wsss_jax.data.masks import encode_mask
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError

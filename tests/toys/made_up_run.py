@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.reference.confusion import confusion_matrix, confusion_scores
 from wsss_jax.data.formats.cam_files import write_cams
-from wsss_jax.data.images import encode_mask
+from wsss_jax.data.masks import encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json

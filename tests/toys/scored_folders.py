@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.reference.confusion import confusion_matrix
 from wsss_jax.data.formats.cam_files import write_cams
-from wsss_jax.data.images import encode_mask
+from wsss_jax.data.masks import encode_mask
 
 CLASSES = ("cat", "dog", "cow")
 IDS = [f"image{i}" for i in range(6)]

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsss_jax.data.augment import Augment
-from wsss_jax.data.images import encode_mask
 from wsss_jax.data.loader import training_batches
+from wsss_jax.data.masks import encode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.methods.cam import Cam

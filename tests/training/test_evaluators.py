@@ -16,7 +16,8 @@ from jaxtyping import PyTree
 
 from tests.reference.golden_weights import drawn_variables
 from tests.toys.toy_training import CLASSES, CROP, Masked, Patches, Toy, same, tiny_cam, train
-from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.data.source import Source
 from wsss_jax.errors import Interrupted, UserError
 from wsss_jax.methods.base import Method

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from wsss_jax.data.augment import Placement
 from wsss_jax.data.block_means import block_means
 from wsss_jax.data.formats.crf_files import read_crf
-from wsss_jax.data.images import IGNORE
+from wsss_jax.data.masks import IGNORE
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 

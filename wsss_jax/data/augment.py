@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 
 from wsss_jax.data.color import LIMITS, hsv_shift, random_colors
-from wsss_jax.data.images import IGNORE
+from wsss_jax.data.masks import IGNORE
 from wsss_jax.errors import UserError
 from wsss_jax.settings import Settings
 from wsss_jax.settings.limits import check_limits, check_range

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from wsss_jax.data.images import decode_mask, encode_mask
+from wsss_jax.data.masks import decode_mask, encode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, read_bytes
 

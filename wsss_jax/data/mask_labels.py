@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 
 from wsss_jax.data.augment import Placement
 from wsss_jax.data.confidence import CERTAIN, read_confidence
-from wsss_jax.data.images import IGNORE, decode_mask
+from wsss_jax.data.masks import IGNORE, decode_mask
 from wsss_jax.data.source import Record
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_bytes

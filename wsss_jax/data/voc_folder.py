@@ -18,8 +18,9 @@ from wsss_jax.data.columns import Names, Positions
 from wsss_jax.data.formats.id_lists import IMAGE_FOLDER, entries
 from wsss_jax.data.formats.label_tables import table_classes
 from wsss_jax.data.formats.table_rows import TABLES
-from wsss_jax.data.images import SUFFIXES, check_foreground
+from wsss_jax.data.images import SUFFIXES
 from wsss_jax.data.labels import names_an_image
+from wsss_jax.data.masks import check_foreground
 from wsss_jax.data.plain_folder import PREPARED, has_images, ids_below
 from wsss_jax.errors import UserError, first
 from wsss_jax.files import read_bytes

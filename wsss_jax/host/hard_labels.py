@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
 from wsss_jax.data.formats.cam_files import image_and_cams
-from wsss_jax.data.images import IGNORE, encode_mask
+from wsss_jax.data.masks import IGNORE, encode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write
 from wsss_jax.host.cam_crf import CamTask

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
-from wsss_jax.data.images import decode_image, encode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import encode_mask
 from wsss_jax.files import atomic_write
 from wsss_jax.host.background import alpha_of_threshold, with_background
 from wsss_jax.host.dense_crf import CrfSettings, bounded_size, crf_of, score_unary

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int, Integer, Shaped, UInt8
 
-from wsss_jax.data.images import decode_image, encode_mask, value_counts
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import encode_mask, value_counts
 from wsss_jax.files import atomic_write
 from wsss_jax.host.dense_crf import (
     CrfSettings,

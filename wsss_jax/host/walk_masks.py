@@ -8,7 +8,8 @@ from jaxtyping import Int
 
 from wsss_jax.data.confidence import confidence, write_confidence
 from wsss_jax.data.formats.walk_files import Walk, write_walk
-from wsss_jax.data.images import decode_image, encode_mask, value_counts
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import encode_mask, value_counts
 from wsss_jax.files import atomic_write
 from wsss_jax.host.dense_crf import (
     CrfSettings,

@@ -13,8 +13,9 @@ from PIL import Image
 
 from wsss_jax import console
 from wsss_jax.data.formats.coco_polygons import Region, regions, write_polygons
-from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.images import decode_image
 from wsss_jax.data.known_classes import multi_hot
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.data.photographs import Photographs, open_photographs
 from wsss_jax.data.plain_folder import PREDICTED
 from wsss_jax.errors import UserError, first

@@ -18,7 +18,7 @@ from flax import traverse_util
 from jaxtyping import Array, Bool, Float32, Int, UInt8
 
 from wsss_jax.data.class_names import check_mask_classes
-from wsss_jax.data.images import IGNORE, VOC_PALETTE
+from wsss_jax.data.masks import IGNORE, VOC_PALETTE
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, dump_json
 from wsss_jax.host.normalization import normalized

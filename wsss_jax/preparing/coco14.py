@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from wsss_jax.data.images import IGNORE, how_decoded, image_size
+from wsss_jax.data.images import how_decoded, image_size
+from wsss_jax.data.masks import IGNORE
 from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_bytes

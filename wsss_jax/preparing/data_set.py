@@ -29,7 +29,8 @@ from jaxtyping import UInt8
 
 from wsss_jax import __version__
 from wsss_jax.data.formats.id_lists import IMAGE_FOLDER
-from wsss_jax.data.images import decode_image, encode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import encode_mask
 from wsss_jax.data.plain_folder import PREPARED, PREPARING
 from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError

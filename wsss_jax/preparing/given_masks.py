@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from wsss_jax.data.images import IGNORE, decode_mask, open_image, refuse_many_pixels, strips
+from wsss_jax.data.images import open_image, refuse_many_pixels, strips
+from wsss_jax.data.masks import IGNORE, decode_mask
 from wsss_jax.data.plain_folder import walk
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_bytes

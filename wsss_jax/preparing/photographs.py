@@ -7,14 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wsss_jax.data.formats.id_lists import image_id
-from wsss_jax.data.images import (
-    CONVERT,
-    SUFFIXES,
-    UNREAD,
-    decode_photograph,
-    open_image,
-    strips,
-)
+from wsss_jax.data.images import CONVERT, SUFFIXES, UNREAD, decode_photograph, open_image, strips
 from wsss_jax.data.plain_folder import told_results, walk
 from wsss_jax.data.threads import thread_pool
 from wsss_jax.errors import UserError, first

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from wsss_jax.data.images import IGNORE, decode_mask, decode_photograph
+from wsss_jax.data.images import decode_photograph
 from wsss_jax.data.labels import (
     mask_label,
     match,
@@ -18,6 +18,7 @@ from wsss_jax.data.labels import (
     read_annotations,
     read_label_file,
 )
+from wsss_jax.data.masks import IGNORE, decode_mask
 from wsss_jax.data.threads import thread_pool
 from wsss_jax.data.voc_folder import Listing, find_devkit, list_split
 from wsss_jax.errors import UserError

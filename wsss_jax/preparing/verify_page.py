@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_bytes
 from wsss_jax.preparing.verified import Finding, Image, Verified

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from wsss_jax.data.class_names import VOC_CLASSES
-from wsss_jax.data.images import decode_mask
 from wsss_jax.data.labels import read_label_file, select
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.preparing.archives import Entry, find_entries
 from wsss_jax.preparing.data_set import (

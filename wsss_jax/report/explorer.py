@@ -19,7 +19,8 @@ from PIL import Image
 
 from wsss_jax.data.formats.cam_files import find_cams, read_cams
 from wsss_jax.data.formats.crf_files import read_crf_mask
-from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.data.source import Record, Source
 from wsss_jax.data.threads import ahead, thread_count, thread_pool
 from wsss_jax.files import read_bytes

@@ -11,7 +11,8 @@ from jaxtyping import Float, Float64, Int, UInt8
 
 from wsss_jax.data.columns import sorted_positions
 from wsss_jax.data.formats.cam_files import Cams, find_cams, read_cams
-from wsss_jax.data.images import IGNORE, decode_image, decode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import IGNORE, decode_mask
 from wsss_jax.data.source import Record, Source
 from wsss_jax.files import read_bytes
 from wsss_jax.report.collect import Evaluation, Run, StageResult

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from wsss_jax.data.images import IGNORE
+from wsss_jax.data.masks import IGNORE
 from wsss_jax.scoring.confusion import LabelMap
 from wsss_jax.scoring.score_files import THRESHOLDS
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
 
-from wsss_jax.data.images import IGNORE
+from wsss_jax.data.masks import IGNORE
 from wsss_jax.scoring.confusion import Protocol
 
 BAND = 0.02

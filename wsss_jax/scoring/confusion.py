@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float64, Int, Int64, UInt8, UInt16
 
-from wsss_jax.data.images import IGNORE
+from wsss_jax.data.masks import IGNORE
 
 Protocol = Literal["strict", "present"]
 LabelMap = UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.formats.cam_files import find_cams
-from wsss_jax.data.images import check_foreground, decode_mask
+from wsss_jax.data.masks import check_foreground, decode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import check_all_found, read_bytes
 from wsss_jax.progress import Progress

@@ -14,7 +14,7 @@ from jaxtyping import Int64, UInt8
 
 from wsss_jax.data.confidence import CERTAIN, read_confidence
 from wsss_jax.data.formats.cam_files import read_cams
-from wsss_jax.data.images import decode_mask
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.data.threads import ahead, thread_count, thread_pool
 from wsss_jax.errors import UserError
 from wsss_jax.files import read_bytes

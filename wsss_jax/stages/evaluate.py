@@ -12,7 +12,7 @@ from wsss_jax.data.class_names import check_mask_classes
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER
 from wsss_jax.data.formats.cam_files import CamFolder
 from wsss_jax.data.formats.crf_files import read_crf_mask
-from wsss_jax.data.images import decode_mask
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.files import check_files

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from wsss_jax.data.images import IGNORE, decode_mask, value_counts
+from wsss_jax.data.masks import IGNORE, decode_mask, value_counts
 from wsss_jax.data.source import Source
 from wsss_jax.data.threads import ahead, thread_count, thread_pool
 from wsss_jax.errors import first

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from wsss_jax.data.confidence import CONFIDENCE_FOLDER, confidence, write_confidence
 from wsss_jax.data.formats.cam_files import CamFolder, read_cams
 from wsss_jax.data.formats.crf_files import read_crf
-from wsss_jax.data.images import encode_mask, value_counts
+from wsss_jax.data.masks import encode_mask, value_counts
 from wsss_jax.data.source import Source
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, check_files

@@ -10,7 +10,7 @@ from wsss_jax.data.formats.voc_submission import (
     mask_fault,
     write_archive,
 )
-from wsss_jax.data.images import decode_mask, encode_mask
+from wsss_jax.data.masks import decode_mask, encode_mask
 from wsss_jax.errors import UserError
 from wsss_jax.files import check_files, read_bytes
 from wsss_jax.stages.base import Context, Stage

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from wsss_jax.data import shapes
-from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.data.sets import shapes as shapes_set
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.shapes.compose import HOMES, LONGEST, MOST_HEAD, SEEN_HEAD, SHORTEST

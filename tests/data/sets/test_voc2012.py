@@ -12,7 +12,8 @@ from PIL import Image
 
 from tests.toys.devkits import COW, DOG, IDS, OBJECTS, Devkit, jpeg, objects_mask, shown
 from wsss_jax.data.class_names import VOC_CLASSES
-from wsss_jax.data.images import decode_image, decode_mask, encode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import decode_mask, encode_mask
 from wsss_jax.data.prepared_source import PreparedSource
 from wsss_jax.data.sets import voc2012
 from wsss_jax.data.sets.voc2012 import Voc2012

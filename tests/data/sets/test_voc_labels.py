@@ -9,7 +9,7 @@ from PIL import Image
 from tests.toys.devkits import IDS, Devkit, jpeg, objects_mask, shown
 from wsss_jax.data.class_names import VOC_CLASSES
 from wsss_jax.data.formats.label_tables import table_classes
-from wsss_jax.data.images import encode_mask
+from wsss_jax.data.masks import encode_mask
 from wsss_jax.errors import UserError
 
 

@@ -10,7 +10,8 @@ from PIL import Image, ImageOps
 
 from tests.toys.devkits import IDS, Devkit, objects_mask
 from wsss_jax.data.class_names import VOC_CLASSES
-from wsss_jax.data.images import decode_image, decode_mask, encode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import decode_mask, encode_mask
 
 
 def test_mask_of_another_size(devkit: Devkit) -> None:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
-from wsss_jax.data.images import IGNORE
+from wsss_jax.data.masks import IGNORE
 from wsss_jax.files import atomic_write
 
 _RIGHT, _DOWN, _LEFT, _UP = range(4)

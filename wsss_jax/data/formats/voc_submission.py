@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsss_jax.data.images import FORMATS, VOC_PALETTE
+from wsss_jax.data.images import FORMATS
 from wsss_jax.data.images import image_size as decoded_size
+from wsss_jax.data.masks import VOC_PALETTE
 from wsss_jax.errors import UserError
 from wsss_jax.files import atomic_write, read_bytes
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from wsss_jax import console
 from wsss_jax.data.class_names import VOC_CLASSES
-from wsss_jax.data.images import Photograph, decode_mask, decode_photograph, encode_mask
+from wsss_jax.data.images import Photograph, decode_photograph
 from wsss_jax.data.labels import (
     Label,
     mask_label,
@@ -23,6 +23,7 @@ from wsss_jax.data.labels import (
     read_label_file,
     select,
 )
+from wsss_jax.data.masks import decode_mask, encode_mask
 from wsss_jax.data.prepared import RecordBuilder, check_left_out
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.data.source import Record

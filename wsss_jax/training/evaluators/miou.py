@@ -11,7 +11,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float, Int64, PyTree
 
-from wsss_jax.data.images import decode_image, decode_mask
+from wsss_jax.data.images import decode_image
+from wsss_jax.data.masks import decode_mask
 from wsss_jax.data.source import Record, Source
 from wsss_jax.errors import UserError
 from wsss_jax.host.normalization import normalized
