@@ -120,6 +120,12 @@ def device_stages(recipe: str) -> list[str]:
     return [name for name in config.stages if config[name].type in kinds]
 
 
+def first_training(recipe: str) -> str:
+    """The training stage that a recipe begins with, which has its method's step."""
+    config: Any = load_config(recipe)
+    return next(name for name in config.stages if config[name].type == "train")
+
+
 def step_cells(one: dict[str, Any], chip: Chip) -> list[str]:
     """What the training step costs, for the columns from the images per chip to what binds."""
     each = one["images"] // one["devices"]
@@ -145,16 +151,13 @@ def step_cells(one: dict[str, Any], chip: Chip) -> list[str]:
 
 def row(recipe: str, topology: str, stages: dict[str, dict[str, Any]]) -> str:
     """The row of a recipe on a topology, from the figures of its stages by name."""
-    chip, names = chip_for(topology), device_stages(recipe)
-    first = stages.get("train")
-    step = step_cells(first["programs"][0], chip) if first else ["–"] * 10
+    chip, first = chip_for(topology), first_training(recipe)
+    step = step_cells(stages[first]["programs"][0], chip) if first in stages else ["–"] * 10
     times = {name: seconds(stage, chip) for name, stage in stages.items()}
-    others = [times.get(name, float("nan")) for name in names if name != "train"]
-    totals = (
-        times.get("train", float("nan")),
-        sum(others),
-        times.get("train", float("nan")) + sum(others),
-    )
+    training = times.get(first, float("nan"))
+    names = [name for name in device_stages(recipe) if name != first]
+    others = sum(times.get(name, float("nan")) for name in names)
+    totals = training, others, training + others
     said = ["–" if value != value else duration(value) for value in totals]
     return tables.row([f"`{recipe}`", topology, *step, *said])
 

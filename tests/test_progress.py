@@ -36,9 +36,11 @@ def test_rate_leaves_out_what_the_first_unit_waited_for(
         bar.update(5)
         clock.now += 12
         bar.update(18)
+        bar.update(15)
     assert capsys.readouterr().err.splitlines() == [
         "training: 12/50 steps, 0.1 steps/s, about 8 min left",
         "training: 35/50 steps, 1.0 steps/s, about 20 s left",
+        "training: 50/50 steps, 1.6 steps/s",
     ]
 
 

@@ -185,7 +185,10 @@ def _plan(planned: Sequence[Planned], folder: Path) -> str:
     lines += ["", "stages"]
     for recipe, stages in {one.recipe.name: one.only for one in planned}.items():
         lines.append(f"  {recipe}: {', '.join(stages)}")
-    lines += ["", "values: python -m wsss_jax.main --config=RECIPE --workdir=DIR --dry_run"]
+    lines += [
+        "",
+        "values: python -m wsss_jax.main --config=RECIPE --workdir=DIR --dry_run --details",
+    ]
     return "\n".join(lines)
 
 

@@ -134,7 +134,8 @@ class Progress:
             return
         speed = ""
         if seconds is not None:
-            speed = f", {rate:.1f} {self._unit}/s, {about(seconds)} left"
+            left = f", {about(seconds)} left" if seconds > 0 else ""
+            speed = f", {rate:.1f} {self._unit}/s{left}"
         extra = "".join(f", {k} {v}" for k, v in shown.items())
         print(
             f"{self._label}: {self._done}/{self._total} {self._unit}{speed}{extra}",

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import gpu, training, worker
+from benchmarks import gpu, topologies, training, worker
 from benchmarks.gpu_plan import plan
 from tests.toys.interpreters import other_python
 from wsss_jax.data.masks import encode_mask
@@ -283,6 +283,19 @@ def test_everything_on_a_gpu_beside_pytorch(folder: Path):
     assert set(known) == expected
     printed = run("gpu", "--table", str(out), folder=folder).stdout
     assert "not measured" not in printed.partition("### Targets")[2]
+
+
+def test_the_columns_of_a_training_step_are_those_of_the_first_training():
+    assert topologies.first_training("pss_voc") == "train_rcm"
+    assert topologies.first_training("seam_voc") == "train"
+    cost = {"devices": 8, "flops": 2e12, "bytes_accessed": 8e9, "hbm_bytes": 8e9, "peak": 2**30}
+    cost |= {"arguments": 0, "outputs": 0, "temporaries": 0, "collectives": [], "cycles": 0}
+    program = {"images": 8, "devices": 8, "executions": 60.0, "most": None}
+    program |= {"cost": cost | {"unknown_loops": 0}}
+    row = topologies.row("pss_voc", "v5e:2x4", {"train_rcm": {"programs": [program]}})
+    cells = [cell.strip() for cell in row.strip("| ").split(" | ")]
+    assert cells[:3] == ["`pss_voc`", "v5e:2x4", "1"] and cells[5] == "2,000"
+    assert cells[-3:] == ["0.609 s", "–", "–"]
 
 
 def test_topologies(folder: Path, monkeypatch: pytest.MonkeyPatch):

@@ -84,6 +84,17 @@ def test_applies_where_it_is_faster():
     assert not is_worthwhile(wide, pixels, 1, jnp.bfloat16)
 
 
+@pytest.mark.parametrize("sizes", ["1, h, w, 256", "n, 40, 40, 256", "n, h, w, 256"])
+def test_networks_for_images_of_any_size_can_be_exported(sizes):
+    x = jax.ShapeDtypeStruct(jax.export.symbolic_shape(sizes), jnp.float32)
+    kernel = jnp.asarray(np.random.default_rng(0).standard_normal((3, 3, 256, 256), np.float32))
+    convolve = jax.jit(lambda x: conv(x, kernel, padding=ONE))
+    exported = jax.export.export(convolve, platforms=("cpu", "tpu"))(x)
+    image = jnp.asarray(np.random.default_rng(1).standard_normal((1, 40, 40, 256), np.float32))
+    expected = np.asarray(convolve(image))
+    np.testing.assert_allclose(exported.call(image), expected, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("size", [(6, 7), (1, 3)])  # enough pixels, and too few
 def test_the_layer_uses_it_on_cpus_alone(monkeypatch, size):
     monkeypatch.setattr(winograd, "CHANNELS", 128)

@@ -154,8 +154,9 @@ def test_the_list_of_classes_like_words(words: list[str], lines: list[str]):
         (
             "crane",
             r"found 2 like 'crane', 134 \(crane, the bird\), 517 \(crane, the machine\): write one"
-            " of these names or numbers",
+            " of these numbers$",
         ),
+        ("man", "found 'man', for which it has none"),
         ("plane", r"found 2 like 'plane', airplane \(a group\), 726 \(plane, carp.*: write one"),
         ("terrier", r"found \d\d like 'terrier', .*, \.\.\.: write one"),
         ("tabbi", r"found 'tabbi'; did you mean tabby\?: --imagenet list shows"),

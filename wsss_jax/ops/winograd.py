@@ -16,6 +16,7 @@ In shapes, c are input and d output channels.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -37,18 +38,21 @@ With 400, a layer is as fast as a direct convolution, and with 784 it is 1.3 tim
 
 
 def is_worthwhile(
-    kernel_shape: tuple[int, ...], out_shape: tuple[int, ...], stride: int, dtype: object
+    kernel_shape: tuple[int, ...], out_shape: tuple[Any, ...], stride: int, dtype: object
 ) -> bool:
     """Returns whether the algorithm applies to a convolution and is faster than a direct one.
 
     Args:
       kernel_shape: the shape [k, l, c, d] of the kernel.
-      out_shape: the shape [b, h, w, d] of the result.
+      out_shape: the shape [b, h, w, d] of the result, of which an exported network for images of
+        any size has only the names. It gets a direct convolution.
       stride: the stride of the convolution.
       dtype: the type of the features. Half precision has too few digits for sums of pixels.
     """
     applies = kernel_shape[:2] == (3, 3) and stride == 1 and dtype == jnp.float32
-    return applies and min(kernel_shape[2:]) >= CHANNELS and math.prod(out_shape[:3]) >= PIXELS
+    if not applies or not all(isinstance(side, int) for side in out_shape):
+        return False
+    return min(kernel_shape[2:]) >= CHANNELS and math.prod(out_shape[:3]) >= PIXELS
 
 
 def winograd_conv(

@@ -219,7 +219,7 @@ def _fits(value: Any, hint: Any) -> bool:
 def _unknown(config: ConfigDict, key: str) -> _Unknown:
     keys = [known for known, _ in flatten(config)]
     return _Unknown(
-        f"the config has no value {key}{_nearest_key(key, keys)} (--dry_run lists all values)"
+        f"the config has no value {key}{_nearest_key(key, keys)} (--dry_run --details lists all values)"
     )
 
 

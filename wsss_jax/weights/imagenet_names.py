@@ -62,7 +62,8 @@ _ALSO = {
 """Other words for groups, as `fold` leaves them."""
 
 _NEAR = {
-    **dict.fromkeys(("person", "people", "human"), (981, 982, 983)),
+    **dict.fromkeys(("person", "people", "human", "man", "woman", "lady"), (981, 982, 983)),
+    **dict.fromkeys(("child", "baby", "boy", "girl", "kid"), (981, 982, 983)),
     **dict.fromkeys(("plant", "pottedplant"), (738,)),
 }
 """What ImageNet has no class for, as `fold` leaves it, and its classes that come near."""
@@ -167,9 +168,10 @@ def _find(part: str) -> Wanted:
         return _single(same[0])
     if same:
         ways = [*([f"{also} (a group)"] if also else ()), *map(_shown, same)]
+        choice = "names or numbers" if len({names()[n] for n in same}) == len(same) else "numbers"
         raise UserError(
             f"expected one class of ImageNet, found {len(ways)} like {part!r}, {first(ways, 6)}:"
-            " write one of these names or numbers"
+            f" write one of these {choice}"
         )
     raise _unknown(part)
 
