@@ -218,9 +218,8 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _unknown(config: ConfigDict, key: str) -> _Unknown:
     keys = [known for known, _ in flatten(config)]
-    return _Unknown(
-        f"the config has no value {key}{_nearest_key(key, keys)} (--dry_run --details lists all values)"
-    )
+    meant = _nearest_key(key, keys)
+    return _Unknown(f"the config has no value {key}{meant} (--dry_run --details lists all values)")
 
 
 def _nearest_key(key: str, keys: Iterable[str]) -> str:
