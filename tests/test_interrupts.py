@@ -26,15 +26,20 @@ def ready():
 FOREVER = 2**31 - 1
 
 
-def ended(program: str, *signals: int) -> tuple[int, str, str]:
-    """(status, what was printed to stdout and stderr) after signals, each after a line "ready"."""
-    process = subprocess.Popen(
+def started(program: str) -> subprocess.Popen[str]:
+    """A process that watches for requests and then runs `program`."""
+    return subprocess.Popen(
         [sys.executable, "-c", BEGIN + program],
         env=dict(os.environ, PYTHONPATH=str(REPOSITORY)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def ended(program: str, *signals: int) -> tuple[int, str, str]:
+    """(status, what was printed to stdout and stderr) after signals, each after a line "ready"."""
+    process = started(program)
     try:
         assert process.stdout is not None
         for number in signals:
@@ -103,13 +108,7 @@ signal.signal({int(number)}, lambda *_: None)  # The main thread never answers,
 ready()
 compiles({FOREVER})  # neither before this nor meanwhile.
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", BEGIN + program],
-        env=dict(os.environ, PYTHONPATH=str(REPOSITORY)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = started(program)
     try:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline() == "ready\n"
