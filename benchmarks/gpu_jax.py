@@ -9,6 +9,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import training, worker
+from benchmarks import gpu_profile, training, worker
 from wsss_jax.accelerators.chips import chip_of
 from wsss_jax.accelerators.compiled import ProgramCost
 from wsss_jax.host.host_memory import keep_freed_memory
@@ -78,8 +79,7 @@ def step(
     JAX's cache in `folder` saves compiling what draws the weights of the same network, and all of
     it to a second try.
     """
-    jax.config.update("jax_compilation_cache_dir", f"{folder}/xla")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    _keep_programs(folder)
     options = training.Options(batch, crop, set_precision(dtype), stage)
     asked = {"recipe": recipe, "options": dataclasses.asdict(options)}
     counting = None
@@ -118,6 +118,43 @@ def step(
     worker.emit(step_seconds=statistics.median(seconds), all_seconds=seconds, **peak())
 
 
+def profile(
+    recipe: str,
+    dtype: str,
+    batch: int,
+    stage: str,
+    folder: str,
+    crop: int = 0,
+) -> None:
+    """Where the time of a training step goes, by kind of work and by operation."""
+    _keep_programs(folder)
+    options = training.Options(batch, crop, set_precision(dtype), stage)
+    made = training.prepare(recipe, options, jax.devices()[:1])
+    compiled: Any = made.step.lower(made.state, made.batch).compile()  # pyright: ignore
+    state, steps = made.state, 3
+    for _ in range(2):
+        state, metrics = compiled(state, made.batch)
+        metrics["loss"].block_until_ready()
+    with tempfile.TemporaryDirectory() as trace:
+        start = time.perf_counter()
+        with jax.profiler.trace(trace):
+            for _ in range(steps):
+                state, metrics = compiled(state, made.batch)
+            metrics["loss"].block_until_ready()
+            worker.emit(wall_seconds=(time.perf_counter() - start) / steps)
+        found = gpu_profile.spans(Path(trace))
+    worker.emit(
+        batch=made.batch["image"].shape[0],
+        **gpu_profile.summary(found, steps, compiled.as_text()),
+        **peak(),
+    )
+
+
+def _keep_programs(folder: str) -> None:
+    jax.config.update("jax_compilation_cache_dir", f"{folder}/xla")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
 def arithmetic(recipe: str, options: dict[str, Any]) -> None:
     """The work of a step; see `training.flops`."""
     worker.emit(tflop=training.flops(recipe, training.Options(**options)) / 1e12)
@@ -142,7 +179,7 @@ def peak() -> dict[str, Any]:
     }
 
 
-WORKS = {work.__name__: work for work in (ceilings, step, arithmetic, twin)}
+WORKS = {work.__name__: work for work in (ceilings, step, profile, arithmetic, twin)}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from benchmarks.gpu_plan import CAM, SEAM
 Records = Mapping[str, dict[str, Any]]
 
 UNKNOWN = "–"
+LONGEST = 12
+"""Single operations in the table of a profile."""
 STEP_COLUMNS = ("measurement", "batch", "crop", "images/s", "ms a step", "TFLOP/s", "MFU, measured")
 STEP_COLUMNS += ("MFU, data sheet", "roofline, ms", "what binds", "peak GiB", "first step, s")
 
@@ -18,7 +20,8 @@ def tables_of(known: Records) -> str:
 
     ``python benchmarks/gpu.py --only NAME`` repeats the measurement of that name.
     """
-    parts = [_card, _ceilings, _steps, _targets, _inference, _recipe, _tests, _demo, _unfinished]
+    parts = [_card, _ceilings, _steps, _profile, _targets]
+    parts += [_inference, _recipe, _tests, _demo, _unfinished]
     return "\n\n".join(text for part in parts if (text := part(known)))
 
 
@@ -120,6 +123,31 @@ def _steps(known: Records) -> str:
             ]
         )
     return table("Training steps", STEP_COLUMNS, rows)
+
+
+def _profile(known: Records) -> str:
+    """Where the time of a step goes: its kinds of work, then its longest operations."""
+    parts = []
+    for name, record in known.items():
+        if record["work"] != "profile" or not record.get("device_seconds"):
+            continue
+        total = record["device_seconds"]
+        rows = [
+            [kind, number(1000 * seconds), percent(seconds / total)]
+            for kind, seconds in record["kinds"].items()
+        ]
+        rows += [
+            [
+                f"`{one['operation'] or one['kernel']}`, {one['of'] or one['what']}",
+                number(1000 * one["seconds"]),
+                percent(one["seconds"] / total),
+            ]
+            for one in record["operations"][:LONGEST]
+        ]
+        rows.append(["all that ran on the device", number(1000 * total), percent(1.0)])
+        rows.append(["the step", number(1000 * record["wall_seconds"]), ""])
+        parts.append(table(f"Where the time goes, `{name}`", ("work", "ms a step", "share"), rows))
+    return "\n\n".join(parts)
 
 
 def _targets(known: Records) -> str:

@@ -1,0 +1,86 @@
+"""Where the time of a step goes on a device: JAX's trace of it, summed by operation."""
+
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+KINDS = (
+    ("convolutions", r"conv"),
+    ("products", r"gemm|cublas|nvjet|dot"),
+    ("transposing and copying", r"transpose|copy|memcpy|convert"),
+    ("sums", r"reduce|scatter"),
+)
+"""Kinds of work, by words in the names of kernels and operations; the first that fits counts."""
+REST = "elementwise and the rest"
+LISTED = 60
+
+Span = tuple[str, str, float]
+"""Operation, kernel and seconds."""
+
+
+def spans(trace: Path) -> list[Span]:
+    """The operations that ran on a device while JAX wrote a trace into the folder `trace`."""
+    from jax.profiler import ProfileData
+
+    (file,) = trace.rglob("*.xplane.pb")
+    found: list[Span] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # its types have no module
+        for plane in ProfileData.from_file(str(file)).planes:
+            for line in plane.lines:
+                # A device has further lines that tell the same again, by program and by scope.
+                if plane.name.startswith("/device:") and not line.name.startswith("Stream"):
+                    continue
+                for event in line.events:
+                    operation = dict(event.stats).get("hlo_op", "")
+                    if operation or plane.name.startswith("/device:"):
+                        found.append((str(operation), event.name, event.duration_ns / 1e9))
+    return found
+
+
+def summary(found: Iterable[Span], steps: int, program: str) -> dict[str, Any]:
+    """Seconds of a step by kind of work and by operation, the longest first.
+
+    Args:
+      found: what ran.
+      steps: in which it ran.
+      program: the compiled program's text, which tells where an operation comes from.
+    """
+    told = _operations(program)
+    kinds: dict[str, float] = defaultdict(float)
+    single: dict[tuple[str, str], float] = defaultdict(float)
+    for operation, kernel, seconds in found:
+        kinds[kind(f"{kernel} {operation} {told.get(operation, ('', ''))[0]}")] += seconds / steps
+        single[operation, kernel] += seconds / steps
+    longest = sorted(single.items(), key=lambda item: -item[1])
+    return {
+        "kinds": dict(sorted(kinds.items(), key=lambda item: -item[1])),
+        "operations": [
+            {"operation": operation, "kernel": kernel, "seconds": seconds, "what": what, "of": of}
+            for (operation, kernel), seconds in longest[:LISTED]
+            for what, of in (told.get(operation, ("", "")),)
+        ],
+        "listed_seconds": sum(seconds for _, seconds in longest[:LISTED]),
+        "device_seconds": sum(single.values()),
+    }
+
+
+def kind(names: str) -> str:
+    """The kind of work that the names of a kernel and of its operation tell."""
+    return next((name for name, words in KINDS if re.search(words, names.lower())), REST)
+
+
+def _operations(program: str) -> dict[str, tuple[str, str]]:
+    """What is called and with which shape, and the scope, for each operation of a program."""
+    found = {}
+    for line in program.splitlines():
+        match = re.match(r"\s*(?:ROOT )?%?([\w.-]+) = (\S+) ([\w-]+)\(", line)
+        if match:
+            target = re.search(r'custom_call_target="([^"]*)"', line)
+            scope = re.search(r'op_name="([^"]*)"', line)
+            what = f"{target[1] if target else match[3]} {match[2]}"
+            found[match[1]] = (what, scope[1] if scope else "")
+    return found
