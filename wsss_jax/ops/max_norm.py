@@ -86,7 +86,24 @@ def winner_only(maps: Float[Array, "b c1 h w"]) -> Float[Array, "b c1 h w"]:
     # may compute the maps once for the maximum and again for the comparison. If the two are rounded
     # differently, no class equals the maximum. XLA drops an optimization barrier before it fuses.
     planes = jnp.moveaxis(maps[:, 1:], 1, 0)
-    lowest = jnp.full_like(planes, -jnp.inf, shape=planes.shape[1:])
-    best, _ = jax.lax.scan(lambda best, one: (jnp.maximum(best, one), None), lowest, planes)
-    winners = jax.lax.map(lambda one: jnp.where(one < best, 0, one), planes)
+    parts = planes.reshape(_rounds(len(planes)), -1, *planes.shape[1:])
+    best = _maximum(jax.lax.stop_gradient(parts))
+    winners = jax.lax.map(lambda part: jnp.where(part < best, 0, part), parts)
+    winners = winners.reshape(planes.shape)
     return jnp.concatenate([maps[:, :1], jnp.moveaxis(winners, 0, 1)], axis=1)
+
+
+def _maximum(parts: Float[Array, "parts c b h w"]) -> Float[Array, "b h w"]:
+    """Returns the maximum over the planes of all parts, which a loop reads one by one."""
+    lowest = jnp.full_like(parts, -jnp.inf, shape=parts.shape[2:])
+    best, _ = jax.lax.scan(lambda best, part: (jnp.maximum(best, part.max(0)), None), lowest, parts)
+    return best
+
+
+def _rounds(planes: int) -> int:
+    """Returns into how many equal parts the planes are divided: the fewest, but not one.
+
+    XLA unrolls a loop of one round. Each round is a program to start, which takes a GPU longer
+    than the round itself.
+    """
+    return next((n for n in range(2, planes) if planes % n == 0), planes)
