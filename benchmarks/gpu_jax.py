@@ -73,13 +73,17 @@ def step(
     folder: str,
     turn: float,
     crop: int = 0,
+    traced: int = 0,
 ) -> None:
     """A recipe's training step: compiling, time, memory, arithmetic and bytes.
+
+    At last, as many steps as `traced` says are traced, to tell where their time goes.
 
     JAX's cache in `folder` saves compiling what draws the weights of the same network, and all of
     it to a second try.
     """
-    _keep_programs(folder)
+    jax.config.update("jax_compilation_cache_dir", f"{folder}/xla")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     options = training.Options(batch, crop, set_precision(dtype), stage)
     asked = {"recipe": recipe, "options": dataclasses.asdict(options)}
     counting = None
@@ -116,43 +120,14 @@ def step(
     if not np.isfinite(float(last["loss"])):
         sys.exit(f"{recipe}: expected a finite loss, found {float(last['loss'])}")
     worker.emit(step_seconds=statistics.median(seconds), all_seconds=seconds, **peak())
-
-
-def profile(
-    recipe: str,
-    dtype: str,
-    batch: int,
-    stage: str,
-    folder: str,
-    crop: int = 0,
-) -> None:
-    """Where the time of a training step goes, by kind of work and by operation."""
-    _keep_programs(folder)
-    options = training.Options(batch, crop, set_precision(dtype), stage)
-    made = training.prepare(recipe, options, jax.devices()[:1])
-    compiled: Any = made.step.lower(made.state, made.batch).compile()  # pyright: ignore
-    state, steps = made.state, 3
-    for _ in range(2):
-        state, metrics = compiled(state, made.batch)
-        metrics["loss"].block_until_ready()
-    with tempfile.TemporaryDirectory() as trace:
-        start = time.perf_counter()
-        with jax.profiler.trace(trace):
-            for _ in range(steps):
-                state, metrics = compiled(state, made.batch)
-            metrics["loss"].block_until_ready()
-            worker.emit(wall_seconds=(time.perf_counter() - start) / steps)
-        found = gpu_profile.spans(Path(trace))
-    worker.emit(
-        batch=made.batch["image"].shape[0],
-        **gpu_profile.summary(found, steps, compiled.as_text()),
-        **peak(),
-    )
-
-
-def _keep_programs(folder: str) -> None:
-    jax.config.update("jax_compilation_cache_dir", f"{folder}/xla")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if traced:
+        with tempfile.TemporaryDirectory() as trace:
+            with jax.profiler.trace(trace):
+                for _ in range(traced):
+                    call()
+                last["loss"].block_until_ready()
+            found = gpu_profile.spans(Path(trace))
+        worker.emit(profile=gpu_profile.summary(found, traced, compiled.as_text()))
 
 
 def arithmetic(recipe: str, options: dict[str, Any]) -> None:
@@ -179,7 +154,7 @@ def peak() -> dict[str, Any]:
     }
 
 
-WORKS = {work.__name__: work for work in (ceilings, step, profile, arithmetic, twin)}
+WORKS = {work.__name__: work for work in (ceilings, step, arithmetic, twin)}
 
 
 if __name__ == "__main__":

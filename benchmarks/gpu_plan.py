@@ -14,7 +14,7 @@ FILL_MEMORY = 0.85
 """The share of JAX's memory that the batch `fill` may take, which smaller ones predict."""
 
 STEPS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("jax", dict(recipe=SEAM, dtype="bfloat16", batch=8)),
+    ("jax", dict(recipe=SEAM, dtype="bfloat16", batch=8, traced=3)),
     ("torch", dict(recipe=SEAM, mode="compiled", batch=8)),
     ("torch", dict(recipe=SEAM, mode="float32", batch=8)),
     ("torch", dict(recipe=SEAM, mode="bfloat16", batch=8)),
@@ -48,11 +48,6 @@ STAGES: dict[str, tuple[list[str], dict[str, Any], float]] = {
     "masks": (["masks_val", "eval_masks_val"], {}, 180),
 }
 """The stages of SEAM's recipe that do not train, with settings and seconds. Most need the maps."""
-
-PROFILED = f"jax {SEAM} bfloat16 batch 8"
-"""The step whose time is told by operation, """
-PROFILED_AFTER = 5
-"""after as many measurements of steps."""
 
 LIMITS = {"jax": 270, "compiled": 180, "max-autotune": 270}
 """Seconds for a training step, most of which go into compiling; 90 for the others."""
@@ -132,8 +127,6 @@ def plan(toy: bool, out: Path) -> list[Measurement]:
         Measurement("ceilings torch", 1, "torch", "ceilings", large, 60),
     ]
     steps = [_step(side, arguments | turn, toy, folder) for side, arguments in STEPS]
-    profiled = next(one for one in steps if one.name == PROFILED)
-    steps.insert(PROFILED_AFTER, _profile(profiled))
     images = dict(folder=folder, images=2 if toy else 96, longest=48 if toy else 500)
     inference = dict(recipe=TOYS[SEAM] if toy else SEAM, dtype="bfloat16", **images, **short)
     twin = {**inference, "recipe": TORCH_TOYS[CAM] if toy else SEAM}
@@ -148,7 +141,7 @@ def plan(toy: bool, out: Path) -> list[Measurement]:
         maps,
         Measurement("input", 2, "stages", "training_input", read, 30, {"JAX_PLATFORMS": "cpu"}),
         Measurement("inference torch", 2, "torch", "inference", twin, 60),
-        Measurement("tests on the device", 2, "whole", "tests", tests, 150, _TESTS),
+        Measurement("tests on the device", 2, "whole", "tests", tests, 240, _TESTS),
         *others,
         Measurement("the demo", 2, "whole", "demo", dict(toy=toy), 240),
     ]
@@ -181,19 +174,6 @@ def _step(side: str, arguments: dict[str, Any], toy: bool, folder: str) -> Measu
         arguments["folder"] = folder
     limit = LIMITS.get(arguments.get("mode", side), 90)
     return Measurement(" ".join(words), 1, side, "step", arguments, limit)
-
-
-def _profile(one: Measurement) -> Measurement:
-    """The operations of a step, run one by one: graphs of several hide them from the trace."""
-    arguments = {key: value for key, value in one.arguments.items() if key != "turn"}
-    return dataclasses.replace(
-        one,
-        name=f"{one.name} profile",
-        work="profile",
-        arguments=arguments,
-        limit=120,
-        environment={"XLA_FLAGS": "--xla_gpu_enable_command_buffer="},
-    )
 
 
 def filling_batch(known: Mapping[str, dict[str, Any]], one: Measurement) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from wsss_jax.accelerators.hlo import Module
+
 KINDS = (
     ("convolutions", r"conv"),
     ("products", r"gemm|cublas|nvjet|dot"),
@@ -49,6 +51,7 @@ def summary(found: Iterable[Span], steps: int, program: str) -> dict[str, Any]:
       steps: in which it ran.
       program: the compiled program's text, which tells where an operation comes from.
     """
+    found = list(found)
     told = _operations(program)
     kinds: dict[str, float] = defaultdict(float)
     single: dict[tuple[str, str], float] = defaultdict(float)
@@ -63,8 +66,8 @@ def summary(found: Iterable[Span], steps: int, program: str) -> dict[str, Any]:
             for (operation, kernel), seconds in longest[:LISTED]
             for what, of in (told.get(operation, ("", "")),)
         ],
-        "listed_seconds": sum(seconds for _, seconds in longest[:LISTED]),
         "device_seconds": sum(single.values()),
+        "started": len(found) / steps,
     }
 
 
@@ -76,11 +79,10 @@ def kind(names: str) -> str:
 def _operations(program: str) -> dict[str, tuple[str, str]]:
     """What is called and with which shape, and the scope, for each operation of a program."""
     found = {}
-    for line in program.splitlines():
-        match = re.match(r"\s*(?:ROOT )?%?([\w.-]+) = (\S+) ([\w-]+)\(", line)
-        if match:
-            target = re.search(r'custom_call_target="([^"]*)"', line)
-            scope = re.search(r'op_name="([^"]*)"', line)
-            what = f"{target[1] if target else match[3]} {match[2]}"
-            found[match[1]] = (what, scope[1] if scope else "")
+    for instructions in Module.parse(program).computations.values():
+        for one in instructions.values():
+            target = re.search(r'custom_call_target="([^"]*)"', one.attributes)
+            scope = re.search(r'op_name="([^"]*)"', one.attributes)
+            what = f"{target[1] if target else one.opcode} {one.type}"
+            found[one.name] = (what, scope[1] if scope else "")
     return found

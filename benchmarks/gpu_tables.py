@@ -129,23 +129,23 @@ def _profile(known: Records) -> str:
     """Where the time of a step goes: its kinds of work, then its longest operations."""
     parts = []
     for name, record in known.items():
-        if record["work"] != "profile" or not record.get("device_seconds"):
+        found = record.get("profile")
+        if not found or not found["device_seconds"]:
             continue
-        total = record["device_seconds"]
+        total = found["device_seconds"]
         rows = [
             [kind, number(1000 * seconds), percent(seconds / total)]
-            for kind, seconds in record["kinds"].items()
+            for kind, seconds in found["kinds"].items()
         ]
+        rows.append([f"all {found['started']:,.0f} programs of a step", number(1000 * total), ""])
         rows += [
             [
                 f"`{one['operation'] or one['kernel']}`, {one['of'] or one['what']}",
                 number(1000 * one["seconds"]),
                 percent(one["seconds"] / total),
             ]
-            for one in record["operations"][:LONGEST]
+            for one in found["operations"][:LONGEST]
         ]
-        rows.append(["all that ran on the device", number(1000 * total), percent(1.0)])
-        rows.append(["the step", number(1000 * record["wall_seconds"]), ""])
         parts.append(table(f"Where the time goes, `{name}`", ("work", "ms a step", "share"), rows))
     return "\n\n".join(parts)
 

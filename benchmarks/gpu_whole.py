@@ -46,7 +46,8 @@ def environment() -> None:
 
 def tests(names: list[str], deselected: list[str]) -> None:
     """Runs tests but `deselected`; counts of outcomes, and those that failed with the reasons."""
-    command = [sys.executable, "-m", "pytest", "-v", "-rfE", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider"]
+    command += ["-p", "benchmarks.reasons"]
     # Warnings are errors in the tests; here, those of other versions must not hide the results.
     command += ["-W", "default", "-n", "4", "--dist", "loadfile", *names]
     command += [f"--deselect={name}" for name in deselected]
@@ -67,12 +68,11 @@ def tests(names: list[str], deselected: list[str]) -> None:
         tail = [*tail[-39:], line.rstrip()]
         if found := re.match(r"\[gw\d+\] \[ *\d+%\] ([A-Z]+) (\S+)", line):
             counts[found[1]] = counts.get(found[1], 0) + 1
-            if found[1] in ("FAILED", "ERROR"):
-                failed[found[2]] = ""
             if sum(counts.values()) % 20 == 0:
                 worker.emit(counts=counts, failed=failed)
-        elif found := re.match(r"(?:FAILED|ERROR) (\S+) - (.*)", line):  # the summary
-            failed[found[1]] = found[2][:200]
+        elif found := re.match(r"REASON (\S+) - (.*)", line):
+            failed[found[1]] = found[2]
+            worker.emit(counts=counts, failed=failed)
     code = process.wait()
     worker.emit(counts=counts, failed=failed, platform=platforms)
     if code not in (0, 1) or not counts:

@@ -132,7 +132,7 @@ def read_all(folder: Path) -> dict[str, bytes]:
 
 
 def test_results_are_those_of_the_crf_whatever_the_workers(workdir: Path):
-    metrics = run_stage(workdir, workers=2)
+    metrics = run_stage(workdir, workers=2, crf_device="host")
     assert metrics["images"] == metrics["refined"] == 5 and metrics["workers"] == 2
     assert metrics["images_per_second"] > 0
     folder = workdir / "crf/crf"
@@ -151,9 +151,9 @@ def test_results_are_those_of_the_crf_whatever_the_workers(workdir: Path):
     for name in IDS[::2]:
         (folder / f"{name}.npz").unlink()
     untouched = (folder / "image1.npz").stat().st_mtime_ns
-    first = run_stage(workdir, process=(0, 2), workers=1)
+    first = run_stage(workdir, process=(0, 2), workers=1, crf_device="host")
     assert first["refined"] == 3 and first["workers"] == 1
-    second = run_stage(workdir, process=(1, 2), workers=1)
+    second = run_stage(workdir, process=(1, 2), workers=1, crf_device="host")
     assert second["refined"] == 0 and second["images_per_second"] is None
     assert read_all(folder) == before
     assert (folder / "image1.npz").stat().st_mtime_ns == untouched
@@ -164,9 +164,7 @@ def labels_of(workdir: Path, stage: str) -> list[np.ndarray]:
 
 
 def test_the_device_and_the_host_give_the_same_labels(workdir: Path):
-    host = run_stage(workdir, workers=1)
-    assert host["crf_device"] == "host"  # on a CPU, without a trial
-    assert "crf_images_per_second" not in host
+    run_stage(workdir, workers=1, crf_device="host")
     device = run_stage(workdir, stage="device", workers=1, crf_device="device")
     assert device["crf_device"] == "device" and device["refined"] == 5
     for ours, expected in zip(*(labels_of(workdir, s) for s in ("device", "crf")), strict=True):
@@ -189,12 +187,21 @@ def test_the_device_gets_every_crf(
             built.append(1)
 
     monkeypatch.setattr("wsss_jax.stages.crf_stage.DeviceMeanField", Counting)
-    run_stage(workdir, kind, "host", workers=1)
+    run_stage(workdir, kind, "host", workers=1, crf_device="host")
     assert not built
     run_stage(workdir, kind, "device", crf_device="device")
     assert len(built) == (5 if kind is Crf else 4)  # the first image has no classes
     host, device = (read_all(workdir / stage / folder) for stage in ("host", "device"))
     assert host == device and len(host) == 5
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_the_host_has_every_crf_without_a_trial_unless_there_is_a_gpu(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, platform: str
+):
+    monkeypatch.setattr("wsss_jax.stages.crf_stage.jax.default_backend", lambda: platform)
+    metrics = run_stage(workdir, workers=1)
+    assert metrics["crf_device"] == "host" and "crf_images_per_second" not in metrics
 
 
 def test_a_gpu_is_measured_beside_the_host(
