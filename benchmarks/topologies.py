@@ -27,7 +27,7 @@ from benchmarks import command, tables
 from wsss_jax.accelerators.chips import V5E, Chip, chip_of
 from wsss_jax.accelerators.compiled import ProgramCost, sent_bytes
 from wsss_jax.accelerators.estimate import duration
-from wsss_jax.accelerators.topology import chip_of_topology, topology_devices, without_devices
+from wsss_jax.accelerators.topology import chip_of_topology, without_devices
 from wsss_jax.errors import UserError
 from wsss_jax.pipeline import graph, process
 from wsss_jax.pipeline.config import load_config, shipped_recipes
@@ -59,11 +59,11 @@ class Case:
 def target_of(topology: str) -> Target:
     """The devices of a topology, or those that are here."""
     if topology != "here":
-        return Target(topology, topology_devices(topology), chip_of_topology(topology))
+        return Target.named(topology)
     import jax
 
     devices = jax.devices()
-    return Target(topology, devices, chip_of(devices[0].device_kind) or V5E)
+    return Target(topology, devices, chip_of(devices[0].device_kind) or V5E, {})
 
 
 def compiled(case: Case, only: Sequence[str], largest: bool = True) -> Iterator[dict[str, Any]]:

@@ -89,10 +89,10 @@ def _parser() -> Parser:
     )
     add(
         "--topology",
-        metavar="TPU",
-        help="with --dry_run: compile for a TPU slice that need not be at hand, such as v5e:2x4,"
-        " and tell whether the stages fit and how long they take at best (needs"
-        " pip install 'jax[tpu]'; compiling takes minutes)",
+        metavar="CHIPS",
+        help="with --dry_run: compile for a TPU slice or for GPUs that need not be at hand, such as"
+        " v5e:2x4 or h100:8, and tell whether the stages fit and how long they take at best (needs"
+        " pip install 'jax[tpu]' or 'jax[cuda13]'; compiling takes minutes)",
     )
     add("--quiet", action="store_true", help="print mistakes only")
     add(

@@ -25,7 +25,7 @@ LIBTPU = bool(os.environ.get("TPU_LIBRARY_PATH") or importlib.util.find_spec("li
         ("", "expected a topology as CHIP:SIDES"),
         ("v5e:2xx4", "expected a topology as CHIP:SIDES"),
         ("v5f:2x4", "found the chip 'v5f'; did you mean v5e or v5p?"),
-        ("h100:8", "expected a topology of v4, v5e, v5p, v6e, such as"),
+        ("b200:8", "expected a topology of v4, v5e, v5p, v6e, l4, a100, h100, h200, such as"),
         ("v5e:2x4x1", "expected 2 sides above 0 for v5e"),
         ("v4:2x2", "expected 3 sides above 0 for v4"),
         ("v5e:0x4", "expected 2 sides above 0 for v5e"),

@@ -47,7 +47,7 @@ other = tuple(
     dataclasses.replace(node, stage=Unknown()) if node.name == "train" else node for node in nodes
 )
 sizes = {"train": SplitSize(40, 6, ((24, 32), (32, 24)) * 20), "val": SplitSize(10, 6)}
-target = Target("four:2x2", jax.devices(), V5E)
+target = Target("four:2x2", jax.devices(), V5E, {})
 log = []
 only = ("train", "cam", "walk")
 lines = [list(report(nodes, sizes, only, target, log.append, Path(sys.argv[1]))) for _ in range(2)]

@@ -1,9 +1,10 @@
 """What the chips can do at most.
 
 Sources: the tables of specifications of Google Cloud's TPU pages (v4, v5e, v5p, v6e), and NVIDIA's
-data sheets of the H100 SXM and the H200 SXM, without sparsity. Interconnects are those between the
-chips of a slice (ICI) or of a server (NVLink), in one direction, over all links of a chip; the
-tables state twice as much where they count both directions.
+data sheets of the L4, the A100 SXM with 80 GB, the H100 SXM and the H200 SXM, without sparsity.
+Interconnects are those between the chips of a slice (ICI) or of a server (NVLink, and PCIe for the
+L4), in one direction, over all links of a chip; the tables state twice as much where they count
+both directions.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ class Chip:
       bf16_tflops: TFLOP/s of products in bfloat16.
       hbm_gbps: the bandwidth of its memory in GB/s.
       usable_gib: the part of its memory in GiB that programs may use; for TPUs, what libtpu says
-        when one does not fit.
+        when one does not fit, and for GPUs all that the driver shows.
       interconnect_gbps: what it can send to other chips, in GB/s.
       mhz: the clock of its matrix units, in which a TPU's compiler counts; 0 for GPUs.
     """
@@ -37,10 +38,12 @@ V4 = Chip("v4", "TPU v4", 275, 1228, 30.75, 300, 1050)
 V5E = Chip("v5e", "TPU v5 lite", 197, 819, 15.75, 200, 1500)
 V5P = Chip("v5p", "TPU v5", 459, 2765, 95.0, 600, 1750)
 V6E = Chip("v6e", "TPU v6 lite", 918, 1640, 31.25, 400, 1750)
-H100 = Chip("H100", "NVIDIA H100", 989, 3350, 80.0, 450)
-H200 = Chip("H200", "NVIDIA H200", 989, 4800, 141.0, 450)
+L4 = Chip("L4", "NVIDIA L4", 121, 300, 22.5, 32)
+A100 = Chip("A100", "NVIDIA A100", 312, 2039, 80.0, 300)
+H100 = Chip("H100", "NVIDIA H100", 989, 3350, 79.6, 450)
+H200 = Chip("H200", "NVIDIA H200", 989, 4800, 140.4, 450)
 
-CHIPS = (V4, V5E, V5P, V6E, H100, H200)
+CHIPS = (V4, V5E, V5P, V6E, L4, A100, H100, H200)
 
 
 def chip_of(device_kind: str) -> Chip | None:

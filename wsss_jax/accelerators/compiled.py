@@ -52,6 +52,7 @@ class ProgramCost:
       collectives: the exchanges between devices by kind.
       unknown_loops: the number of loops whose rounds are unknown, which are counted as one round.
       cycles: the cycles that a TPU's compiler expects; see `Module.cycles`. 0 on other backends.
+      launches: the programs that a device starts one after the other; see `Module.launches`.
     """
 
     devices: int
@@ -65,30 +66,31 @@ class ProgramCost:
     collectives: tuple[Collective, ...]
     unknown_loops: int
     cycles: int = 0
+    launches: int = 0
 
     @classmethod
     def of(cls, compiled: jax.stages.Compiled) -> "ProgramCost":
         """Reads the cost of `compiled`, for any backend.
 
         XLA counts one round of each loop; the rounds are multiplied here, by the ratio that
-        `Module.loop_factors` finds in the program's text.
+        `Module.loop_factors` finds in the program's text. For a GPU that is not at hand XLA counts
+        nothing, and `Module.work` counts all.
 
         Raises:
-          ValueError: the backend does not tell the cost, the memory or the text.
+          ValueError: the backend does not tell the memory or the text.
         """
-        analysis, memory, text = (
-            compiled.cost_analysis(),
-            compiled.memory_analysis(),
-            compiled.as_text(),
-        )
-        if not analysis or memory is None or not text:
-            raise ValueError("expected a program whose backend tells its cost, found none")
+        memory, text = compiled.memory_analysis(), compiled.as_text()
+        if memory is None or not text:
+            raise ValueError("expected a program whose backend tells its memory, found none")
         module = Module.parse(text)
-        more_flops, more_bytes = module.loop_factors()
-        accessed = float(analysis.get("bytes accessed", 0.0)) * more_bytes
+        flops, accessed = map(float, module.work())
+        if analysis := compiled.cost_analysis():
+            more_flops, more_bytes = module.loop_factors()
+            flops = float(analysis.get("flops", 0.0)) * more_flops
+            accessed = float(analysis.get("bytes accessed", 0.0)) * more_bytes
         return cls(
             devices=module.devices,
-            flops=float(analysis.get("flops", 0.0)) * more_flops,
+            flops=flops + module.library_flops(),
             bytes_accessed=accessed,
             hbm_bytes=accessed * module.off_chip_share(),
             peak=memory.peak_memory_in_bytes,
@@ -98,6 +100,7 @@ class ProgramCost:
             collectives=module.collectives(),
             unknown_loops=module.unknown_loops,
             cycles=module.cycles(),
+            launches=module.launches(),
         )
 
     def to_json(self) -> dict[str, Any]:

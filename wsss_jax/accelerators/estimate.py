@@ -60,7 +60,7 @@ def estimate(label: str, program: DeviceProgram, chip: Chip, compiler: Compiler)
     If the program is `growing`, the most images that fit are predicted from two compiled sizes, for
     memory is nearly affine in the number of images. The prediction is compiled if that is quick.
     """
-    devices = program.devices
+    devices, limit = program.devices, chip.usable_gib * 2**30
     peaks: dict[int, int] = {}
     too_large: list[int] = []
 
@@ -68,6 +68,8 @@ def estimate(label: str, program: DeviceProgram, chip: Chip, compiler: Compiler)
         images = each * devices
         name = f"{label}, {program.name}, {images} images"
         found = compiler.cost(name, program.lower(images))
+        if isinstance(found, ProgramCost) and found.peak > limit:
+            found = TooLarge(found.peak)  # only a TPU's compiler refuses it itself
         if isinstance(found, TooLarge):
             too_large.append(each)
         memory = found.needed if isinstance(found, TooLarge) else found.peak
@@ -88,7 +90,6 @@ def estimate(label: str, program: DeviceProgram, chip: Chip, compiler: Compiler)
         compiled(2 * each)
     if len(peaks) < 2:
         return found
-    limit = chip.usable_gib * 2**30
     used = sorted(peaks)
     most = most_images(sorted(peaks.items()), limit)
     if most is None:
@@ -147,6 +148,8 @@ def lines(name: str, found: Estimate) -> list[str]:
             f"  compiler     expects {1e3 * expected:.3g} ms without exchanges:"
             f" {100 * used:.0f} % of the arithmetic that the chip can do"
         )
+    if not chip.mhz:  # a TPU runs a whole execution as one program
+        text.append(f"  launches     {cost.launches:,} programs one after the other")
     if cost.unknown_loops:
         text.append(
             f"  loops        {cost.unknown_loops} of unknown length, counted as one round each"

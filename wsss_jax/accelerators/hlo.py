@@ -160,21 +160,53 @@ class Module:
                 found[1] += times * self._result_bytes(one)
         return tuple(Collective(kind, *counts[kind]) for kind in sorted(counts))
 
+    def work(self) -> tuple[int, int]:
+        """Returns (arithmetic, bytes) of an execution, by a simpler count than XLA's.
+
+        It counts products, convolutions and otherwise one operation per value; and all operands and
+        results.
+        """
+        return self._work(self.runs)
+
     def loop_factors(self) -> tuple[float, float]:
         """Returns the factors by which loops raise (arithmetic, bytes) over one round of each.
 
-        Both are 1 without loops. They come from a simpler count than XLA's: of products,
-        convolutions and one operation per value otherwise; and of all operands and results.
+        Both are 1 without loops. They come from the count of `work`.
         """
-        once, repeated = [0, 0], [0, 0]
-        for name, visits in self._runs(lambda loop: 1).items():
-            instructions = self.computations[name].values()
-            for i, count in enumerate((self._flops, self._bytes)):
-                work = sum(count(name, one) for one in instructions)
-                once[i] += work * visits
-                repeated[i] += work * self.runs[name]
-        flops, moved = (b / a if a else 1.0 for a, b in zip(once, repeated, strict=True))
+        once = self._work(self._runs(lambda loop: 1))
+        flops, moved = (b / a if a else 1.0 for a, b in zip(once, self.work(), strict=True))
         return flops, moved
+
+    def _work(self, runs: Mapping[str, int]) -> tuple[int, int]:
+        flops = moved = 0
+        for name, times in runs.items():
+            for one in self.computations[name].values():
+                flops += times * self._flops(name, one)
+                moved += times * self._bytes(name, one)
+        return flops, moved
+
+    def library_flops(self) -> int:
+        """Returns the floating-point operations of calls of cuDNN and cuBLAS.
+
+        To XLA's own analysis these are calls of something unknown.
+        """
+        return sum(
+            times * _library_flops(one, [self.computations[name].get(o) for o in one.operands])
+            for name, times in self.runs.items()
+            for one in self.computations[name].values()
+            if one.opcode == "custom-call"
+        )
+
+    def launches(self) -> int:
+        """Returns the number of programs that a device starts for one execution.
+
+        Of a conditional, the first branch counts, as in `cycles`.
+        """
+        runs = self._runs(lambda loop: self._rounds(loop) or 1, every_branch=False)
+        return sum(
+            times * sum(one.opcode not in _FREE for one in self.computations[name].values())
+            for name, times in runs.items()
+        )
 
     def off_chip_share(self) -> float:
         """Returns the share of the bytes that are accessed in the memory outside the chip (HBM).
@@ -323,6 +355,28 @@ def _balanced(text: str) -> tuple[str, str]:
 def _attribute(one: Instruction, name: str) -> str:
     found = re.search(rf"\b{name}=%?([\w.\-]+)", one.attributes)
     return found[1] if found else ""
+
+
+def _library_flops(one: Instruction, operands: list[Instruction | None]) -> int:
+    """Returns the operations of a call of cuDNN or cuBLAS, or 0 for any other."""
+    target = re.search(r'custom_call_target="__(cudnn\$conv|cublas\$)(\w*)', one.attributes)
+    first, second = (*operands, None, None)[:2]
+    if target is None or first is None or second is None:
+        return 0
+    (_, result), (_, left), (_, right) = (arrays(x.type)[0] for x in (one, first, second))
+    if target[1] == "cublas$":
+        axes = re.search(r'"lhs_contracting_dimensions":\["?([\d",]*)\]', one.attributes)
+        sides = re.findall(r"\d+", axes[1]) if axes else []
+        return 2 * math.prod(result) * math.prod(left[int(axis)] for axis in sides)
+    labels = re.search(r"dim_labels=\w+_(\w+)->", one.attributes)
+    if labels is None:
+        return 0
+    # Whatever is computed from the other two: each output is a product with a whole kernel.
+    output, kernel = {
+        "BackwardInput": (left, right),
+        "BackwardFilter": (right, result),
+    }.get(target[2], (result, right))
+    return 2 * math.prod(output) * math.prod(kernel) // kernel[labels[1].index("o")]
 
 
 def _contracted(one: Instruction, left: Instruction, right: Instruction) -> int:

@@ -6,9 +6,11 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import jax
 
@@ -66,13 +68,21 @@ class Compiler:
       key: what the costs depend on besides the program, such as the topology.
       folder: the folder of the costs, or None to keep none.
       log: a function that prints progress.
+      options: what the compiler has to be told; see `topology.compiler_options`.
 
     Attributes:
       last_seconds: the time that the last program took that was compiled here.
     """
 
-    def __init__(self, key: str, folder: Path | None, log: Callable[[str], None]):
+    def __init__(
+        self,
+        key: str,
+        folder: Path | None,
+        log: Callable[[str], None],
+        options: Mapping[str, Any] = MappingProxyType({}),
+    ):
         self._key, self._folder, self._log = f"{key} {_versions()}", folder, log
+        self._options = dict(options)
         self._known: dict[str, ProgramCost | TooLarge] = {}
         self.last_seconds = 0.0
 
@@ -95,7 +105,7 @@ class Compiler:
         self._log(f"compiling {label}")
         start = time.monotonic()
         try:
-            found = ProgramCost.of(lowered.compile())
+            found = ProgramCost.of(lowered.compile(compiler_options=self._options or None))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -133,7 +143,7 @@ def _needed(message: str) -> int | None:
 def _versions() -> str:
     """Returns what makes kept costs worthless when it changes: compilers, and how they are read."""
     found = [os.environ.get(n, "") for n in ("TPU_LIBRARY_PATH", "LIBTPU_INIT_ARGS", "XLA_FLAGS")]
-    for package in ("jax", "jaxlib", "libtpu"):
+    for package in ("jax", "jaxlib", "libtpu", "jax-cuda13-pjrt", "jax-cuda12-pjrt"):
         with contextlib.suppress(PackageNotFoundError):
             found.append(f"{package} {version(package)}")
     sources = (Path(str(module.__file__)).read_bytes() for module in (compiled, hlo))

@@ -1,6 +1,6 @@
-"""The devices of a TPU slice that is only named, for which libtpu compiles without any TPU.
+"""The devices of a TPU slice or GPUs that are only named, for which XLA compiles without them.
 
-Compiling needs no device. So that other programs may use the TPUs of this machine, if it has any,
+Compiling needs no device. So that other programs may use those of this machine, if it has any,
 nothing here touches them.
 """
 
@@ -12,9 +12,10 @@ import jax
 from jax.experimental import topologies
 
 from wsss_jax.accelerators.chips import V4, V5E, V5P, V6E, Chip
+from wsss_jax.accelerators.gpu import COMPILER_OPTIONS, GPUS, MOST, gpu_chip, gpu_devices
 from wsss_jax.errors import UserError, nearest
 
-EXAMPLES = "v5e:2x4, v6e:4x4, v4:2x2x1 (a v4-8), v5p:2x2x2"
+EXAMPLES = "v5e:2x4, v6e:4x4, v4:2x2x1 (a v4-8), v5p:2x2x2, h100:8"
 
 _AXES = {V4.name: 3, V5E.name: 2, V5P.name: 3, V6E.name: 2}
 _CHIPS = {chip.name: chip for chip in (V4, V5E, V5P, V6E)}
@@ -38,7 +39,13 @@ def chip_of_topology(name: str) -> Chip:
     Raises:
       UserError: the name is not of the form ``v5e:2x4``, or the kind is unknown.
     """
-    return _CHIPS[_parsed(name)[0]]
+    chip, _ = _parsed(name)
+    return gpu_chip(chip) if chip in GPUS else _CHIPS[chip]
+
+
+def compiler_options(name: str) -> dict[str, Any]:
+    """Returns what a compiler has to be told for the topology `name`."""
+    return COMPILER_OPTIONS if _parsed(name)[0] in GPUS else {}
 
 
 def without_devices() -> None:
@@ -54,13 +61,15 @@ def without_devices() -> None:
 
 
 def topology_devices(name: str) -> list[Any]:
-    """Returns the devices of the topology `name`, such as ``v5e:2x4``, to compile for.
+    """Returns the devices of the topology `name`, ``v5e:2x4`` or ``h100:8``, to compile for.
 
     Raises:
-      UserError: the name is malformed, there is no such chip or no slice of this size, or libtpu is
-        not installed.
+      UserError: the name is malformed, there is no such chip or no slice of this size, or its
+        compiler is not installed.
     """
     chip, axes = _parsed(name)
+    if chip in GPUS:
+        return gpu_devices(chip, *axes)
     options: dict[str, Any] = {}
     if chip == V4.name:
         options["chip_config_name"] = "megacore"  # Its two cores are one device, as on a TPU VM.
@@ -95,11 +104,18 @@ def _parsed(name: str) -> tuple[str, tuple[int, ...]]:
             " --topology"
         )
     chip, sides = form[1], tuple(map(int, form[2].split("x")))
-    if chip not in _CHIPS:
+    if chip not in (known := [*_CHIPS, *GPUS]):
         raise UserError(
-            f"expected a topology of {', '.join(_CHIPS)}, such as {EXAMPLES}, found the chip"
-            f" {chip!r}{nearest(chip, _CHIPS)}: change --topology"
+            f"expected a topology of {', '.join(known)}, such as {EXAMPLES}, found the chip"
+            f" {chip!r}{nearest(chip, known)}: change --topology"
         )
+    if chip in GPUS:
+        if len(sides) != 1 or not 0 < sides[0] <= MOST:
+            raise UserError(
+                f"expected the number of GPUs of one machine, {chip}:1 to {chip}:{MOST}, found"
+                f" {name!r}: change --topology"
+            )
+        return chip, sides
     if len(sides) != _AXES[chip] or not all(sides):
         raise UserError(
             f"expected {_AXES[chip]} sides above 0 for {chip}, such as {EXAMPLES}, found {name!r}:"

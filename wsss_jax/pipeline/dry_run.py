@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, cast
 
 from ml_collections import ConfigDict
 
-from wsss_jax.accelerators.topology import chip_of_topology, topology_devices
 from wsss_jax.data.prepared_source import PreparedSource
 from wsss_jax.data.sets.base import DataSettings
 from wsss_jax.errors import UserError
@@ -144,16 +143,14 @@ def _different(config: ConfigDict) -> list[str]:
 
 
 def on_topology(config: ConfigDict, only: tuple[str, ...], topology: str) -> Iterator[str]:
-    """Yields lines about what the stages cost on a TPU topology; see `topology_report.report`.
+    """Yields lines about what the stages cost on a topology; see `topology_report.report`.
 
     Splits that are not at hand have the published numbers of images.
 
     Raises:
-      UserError: there is no such topology, or libtpu is not installed.
+      UserError: there is no such topology, or its compiler is not installed.
     """
-    target = topology_report.Target(
-        topology, topology_devices(topology), chip_of_topology(topology)
-    )
+    target = topology_report.Target.named(topology)
     nodes = run.checked(config, only)
     sizes, assumed = sizes_of(config, nodes)
     for split in assumed:

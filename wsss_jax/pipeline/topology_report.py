@@ -1,4 +1,4 @@
-"""What the stages of a recipe cost on a TPU topology that need not be at hand."""
+"""What the stages of a recipe cost on a topology that need not be at hand."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 from wsss_jax.accelerators.chips import Chip
 from wsss_jax.accelerators.estimate import Estimate, duration, estimate, lines, pixel_lines, total
 from wsss_jax.accelerators.programs import Compiler
+from wsss_jax.accelerators.topology import chip_of_topology, compiler_options, topology_devices
 from wsss_jax.ops.sharding import data_mesh
 from wsss_jax.pipeline.graph import Node
 from wsss_jax.stages.base import Need, SplitSize
@@ -21,11 +22,22 @@ class Target:
       name: the name of the topology.
       devices: its devices, at hand or not.
       chip: the kind of chip.
+      options: what the compiler has to be told for them.
     """
 
     name: str
     devices: Sequence[Any]
     chip: Chip
+    options: Mapping[str, Any]
+
+    @classmethod
+    def named(cls, name: str) -> "Target":
+        """Returns the devices of the topology `name`, which need not be at hand.
+
+        Raises:
+          UserError: see `topology_devices`.
+        """
+        return cls(name, topology_devices(name), chip_of_topology(name), compiler_options(name))
 
     def line(self) -> str:
         """Returns a line about the chips."""
@@ -61,7 +73,8 @@ def estimates(
         twice.
     """
     mesh = data_mesh(list(target.devices))
-    compiler = Compiler(f"{target.name} {target.devices[0].device_kind}", cache, log)
+    key = f"{target.name} {target.devices[0].device_kind}"
+    compiler = Compiler(key, cache, log, target.options)
     named = {node.name: Need(node.name, node.stage) for node in nodes}
     for node in nodes:
         if only and node.name not in only:
