@@ -41,9 +41,9 @@ class Target:
 
     def line(self) -> str:
         """Returns a line about the chips."""
-        chip = self.chip
+        chip, count = self.chip, len(self.devices)
         return (
-            f"{self.name}: {len(self.devices)} chips, each with {chip.bf16_tflops} TFLOP/s in"
+            f"{self.name}: {count} chip{'s' if count > 1 else ''}, each with {chip.bf16_tflops} TFLOP/s in"
             f" bfloat16, {chip.usable_gib:g} GiB at {chip.hbm_gbps} GB/s, and"
             f" {chip.interconnect_gbps} GB/s to other chips"
         )
