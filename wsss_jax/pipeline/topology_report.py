@@ -42,9 +42,10 @@ class Target:
     def line(self) -> str:
         """Returns a line about the chips."""
         chip, count = self.chip, len(self.devices)
+        chips = "1 chip" if count == 1 else f"{count} chips, each"
         return (
-            f"{self.name}: {count} chip{'s' if count > 1 else ''}, each with {chip.bf16_tflops} TFLOP/s in"
-            f" bfloat16, {chip.usable_gib:g} GiB at {chip.hbm_gbps} GB/s, and"
+            f"{self.name}: {chips} with {chip.bf16_tflops} TFLOP/s in bfloat16,"
+            f" {chip.usable_gib:g} GiB at {chip.hbm_gbps} GB/s, and"
             f" {chip.interconnect_gbps} GB/s to other chips"
         )
 

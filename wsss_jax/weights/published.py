@@ -267,7 +267,7 @@ _TRANSFORMERS = (
 
 
 PUBLISHED: tuple[Published, ...] = (
-    _lite(0, "efficientnet-lite0-57934424.pth", 18.8, ("seam_own_light",)),
+    _lite(0, "efficientnet-lite0-57934424.pth", 18.8, ("seam_own_light", "seam_voc_lite0")),
     _lite(1, "efficientnet-lite1-77cc7160.pth", 21.9),
     _lite(2, "efficientnet-lite2-9656183e.pth", 24.7),
     _torchvision(
