@@ -12,7 +12,7 @@ from wsss_jax.comparison.charts import score_chart, threshold_chart
 from wsss_jax.comparison.gallery import make_gallery, shown_split
 from wsss_jax.comparison.page import build_page, title
 from wsss_jax.comparison.picture import draw_picture
-from wsss_jax.comparison.table import as_json, markdown, plus_minus
+from wsss_jax.comparison.table import as_json, chains, markdown, plus_minus
 from wsss_jax.comparison.trials import Comparison, Entry, Trial, labels
 from wsss_jax.report.collect import Evaluation, StageResult, collect
 from wsss_jax.report.render import bar_figure, line_figure
@@ -140,6 +140,45 @@ def test_markdown_and_json(compared: Comparison):
     assert far["miou"]["values"] == [0.5, 0.52, 0.51]
     assert len(far["miou_curve"]) == len(far["thresholds"]) == 60
     assert [row["supervision"] for row in found["rows"]] == ["labels"] * 4 + ["masks"]
+
+
+def test_steps_after_what_is_compared(trial: Trial):
+    """A chain's later scores are means over the seeds that have them."""
+
+    def at(seed: int, **scores: float) -> Trial:
+        changed = []
+        for evaluation in trial.run.evaluations:
+            name = evaluation.stage.name
+            if name in scores:
+                stage = dataclasses.replace(
+                    evaluation.stage, metrics={**evaluation.stage.metrics, "miou": scores[name]}
+                )
+                changed.append(dataclasses.replace(evaluation, stage=stage))
+        run = dataclasses.replace(trial.run, evaluations=tuple(changed))
+        return dataclasses.replace(scoring(trial, seed, scores["eval_cam"]), run=run)
+
+    first, later, *_ = [e.stage.name for e in trial.run.evaluations]
+    assert first == "eval_cam"
+    alone = Entry("cam", "CAM", (at(0, eval_cam=0.4), at(1, eval_cam=0.42)))
+    trials = (
+        at(0, **{"eval_cam": 0.5, later: 0.6}),
+        at(1, **{"eval_cam": 0.52, later: 0.64}),
+        at(2, eval_cam=0.54),
+    )
+    chain = Entry("chain", "Chain", trials)
+    both = Comparison("cam", (0, 1, 2), (alone, chain))
+    assert chains(both) == [chain]
+    seed, masks = chain.steps()
+    assert seed.miou.values == (0.5, 0.52, 0.54) and masks.miou.values == (0.6, 0.64)
+    rows = markdown(both).partition("All steps")[2].splitlines()[4:]
+    assert len(rows) == 2 and f"| `{later}` |" in rows[1] and "| 2 | 62.0 ± 2.8 |" in rows[1]
+    found = as_json(both)["rows"]
+    assert [step["stage"] for step in found[1]["steps"]] == ["eval_cam", later]
+    assert found[1]["steps"][1]["miou"]["values"] == [0.6, 0.64]
+    page = Page(build_page(both, [], "", CLASSES, {}))
+    words = " ".join(page.text)
+    assert "Everything that the recipes score" in words and later in words and "62.0" in page.text
+    assert "All steps" not in markdown(Comparison("cam", (0, 1), (alone,)))
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ def build_page(
         "comparison.html.jinja",
         comparison=comparison,
         table=table,
+        chains=table.chains(comparison),
         splits=SPLITS,
         data_name=comparison.entries[0].trials[0].run.data_name,
         heading=title(comparison),

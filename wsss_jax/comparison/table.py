@@ -84,9 +84,22 @@ def markdown(comparison: Comparison) -> str:
             scores = [wording.percent(trial.score(split)) for split in SPLITS]
             seeds.append([entry.label, str(trial.seed), *scores, threshold(trial), time(trial)])
     lines = [*_grid([head, *rows]), "", *remarks(comparison), "", *_grid(seeds)]
+    if chained := chains(comparison):
+        grid = [["method", "step", "stage", "split", "seeds", "mIoU"]]
+        for entry in chained:
+            for step in entry.steps():
+                one = step.evaluation
+                cells = [entry.label, wording.kind(one), f"`{one.stage.name}`", one.split]
+                grid.append([*cells, str(len(step.miou.values)), plus_minus(step.miou)])
+        lines += ["", "All steps that are scored:", "", *_grid(grid)]
     lines += [""] if comparison.missing else []
     lines += [f"Missing: {r}, seed {s}: {why}" for r, s, why in comparison.missing]
     return "\n".join(lines) + "\n"
+
+
+def chains(comparison: Comparison) -> list[Entry]:
+    """Returns the entries that score more than what is compared, such as a network after maps."""
+    return [e for e in comparison.entries if len(e.steps()) > len(e.trials[0].scored)]
 
 
 def threshold(trial: Trial) -> str:
@@ -146,6 +159,15 @@ def _row(comparison: Comparison, entry: Entry) -> dict[str, Any]:
         "supervision": "masks" if entry.supervised else "labels",
         "seeds": [trial.seed for trial in entry.trials],
         "scores": scores,
+        "steps": [
+            {
+                "stage": step.evaluation.stage.name,
+                "scored": step.evaluation.scored.name,
+                "split": step.evaluation.split,
+                "miou": _spread(step.miou),
+            }
+            for step in entry.steps()
+        ],
         "training_images": entry.trials[0].images_seen,
         "training_seconds": _spread(entry.spread(lambda trial: trial.seconds)),
         "images_per_second": _spread(entry.spread(lambda trial: trial.images_per_second)),

@@ -53,8 +53,7 @@ class Trial:
     def score(self, split: str, key: str = "miou") -> float | None:
         """Returns a figure of the evaluation of `split`, or None if there is none."""
         evaluation = self.scored.get(split)
-        value = None if evaluation is None else evaluation.stage.metrics.get(key)
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+        return None if evaluation is None else _metric(evaluation, key)
 
     @property
     def seconds(self) -> float | None:
@@ -85,9 +84,22 @@ class Trial:
         return int(value) if isinstance(value, int | float) else None
 
 
+def _metric(evaluation: Evaluation, key: str) -> float | None:
+    value = evaluation.stage.metrics.get(key)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
 def _images_seen(training: Training) -> int:
     steps = training.stage.metrics.get("steps") or 0
     return int(steps) * int(training.stage.section.get("batch_size") or 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step of a recipe that is scored on its way: its evaluation, and the mIoU of each seed."""
+
+    evaluation: Evaluation
+    miou: Spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +124,18 @@ class Entry:
     def score(self, split: str, key: str = "miou") -> Spread | None:
         """Returns a score over the seeds."""
         return self.spread(lambda trial: trial.score(split, key))
+
+    def steps(self) -> tuple[Step, ...]:
+        """Returns all that the recipe scores, in order, over the seeds that have finished it."""
+        found: dict[str, list[Evaluation]] = {}
+        for trial in self.trials:
+            for evaluation in trial.run.evaluations:
+                found.setdefault(evaluation.stage.name, []).append(evaluation)
+        return tuple(
+            Step(scored[0], Spread(values))
+            for scored in found.values()
+            if (values := tuple(v for one in scored if (v := _metric(one, "miou")) is not None))
+        )
 
     def curve(self, split: str) -> tuple[list[float], list[float]] | None:
         """Returns the thresholds and their mean mIoU, or None if masks are scored."""
