@@ -27,20 +27,35 @@ def spans(trace: Path) -> list[Span]:
     """The operations that ran on a device while JAX wrote a trace into the folder `trace`."""
     from jax.profiler import ProfileData
 
-    (file,) = trace.rglob("*.xplane.pb")
     found: list[Span] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # its types have no module
-        for plane in ProfileData.from_file(str(file)).planes:
-            for line in plane.lines:
-                # A device has further lines that tell the same again, by program and by scope.
-                if plane.name.startswith("/device:") and not line.name.startswith("Stream"):
-                    continue
-                for event in line.events:
-                    operation = dict(event.stats).get("hlo_op", "")
-                    if operation or plane.name.startswith("/device:"):
-                        found.append((str(operation), event.name, event.duration_ns / 1e9))
+        for file in trace.rglob("*.xplane.pb"):
+            found += executed(ProfileData.from_file(str(file)).planes)
     return found
+
+
+def executed(planes: Iterable[Any]) -> list[Span]:
+    """What ran on the devices of a trace, or on the host if it has none.
+
+    The host's part of a GPU's trace has the calls that start the same operations.
+    """
+    device: list[Span] = []
+    host: list[Span] = []
+    for plane in planes:
+        on_device = plane.name.startswith("/device:")
+        for line in plane.lines:
+            # A device has further lines that tell the same again, by program and by scope.
+            if on_device and not line.name.startswith("Stream"):
+                continue
+            for event in line.events:
+                operation = str(dict(event.stats).get("hlo_op", ""))
+                span = operation, event.name, event.duration_ns / 1e9
+                if on_device:
+                    device.append(span)
+                elif operation:
+                    host.append(span)
+    return device or host
 
 
 def summary(found: Iterable[Span], steps: int, program: str) -> dict[str, Any]:

@@ -66,11 +66,13 @@ def tests(names: list[str], deselected: list[str]) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         tail = [*tail[-39:], line.rstrip()]
-        if found := re.match(r"\[gw\d+\] \[ *\d+%\] ([A-Z]+) (\S+)", line):
+        if found := re.match(r"\[gw\d+\] \[ *\d+%\] ([A-Z]+) (.+?)\s*$", line):
             counts[found[1]] = counts.get(found[1], 0) + 1
+            if found[1] in ("FAILED", "ERROR"):
+                failed.setdefault(found[2], "")
             if sum(counts.values()) % 20 == 0:
                 worker.emit(counts=counts, failed=failed)
-        elif found := re.match(r"REASON (\S+) - (.*)", line):
+        elif found := re.match(r"REASON (.+?) - (.*)", line):
             failed[found[1]] = found[2]
             worker.emit(counts=counts, failed=failed)
     code = process.wait()

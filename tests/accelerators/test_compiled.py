@@ -289,5 +289,6 @@ def test_what_a_ring_sends(kind: str, sent: float):
 def test_chips_are_found_by_what_jax_calls_them():
     found = [chip_of(kind) for kind in ("TPU v5 lite", "TPU v5", "NVIDIA H100 80GB HBM3")]
     assert [chip and chip.name for chip in found] == ["v5e", "v5p", "H100"]
-    assert chip_of("cpu") is None
+    for other in ("cpu", "NVIDIA L40S", "NVIDIA A100-SXM4-40GB", "NVIDIA H100 PCIe"):
+        assert chip_of(other) is None
     assert len({chip.name for chip in CHIPS}) == len(CHIPS)

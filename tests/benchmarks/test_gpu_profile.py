@@ -1,6 +1,7 @@
 """Where the time of a step goes on a device, from a trace of JAX."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,23 @@ def test_seconds_are_summed_by_kind_and_by_operation():
     assert first["what"].startswith("__cudnn$convForward (f32[8]{0}")
     assert (second["operation"], second["of"]) == ("loop_fusion.2", "step/add")
     assert found["device_seconds"] == pytest.approx(0.0043) and found["started"] == 3
+
+
+def test_what_starts_an_operation_is_not_counted_beside_it():
+    def event(name: str, milliseconds: float, **stats: str):
+        return SimpleNamespace(name=name, duration_ns=1e6 * milliseconds, stats=stats.items())
+
+    def plane(name: str, **lines: list[SimpleNamespace]):
+        held = [SimpleNamespace(name=line, events=events) for line, events in lines.items()]
+        return SimpleNamespace(name=name, lines=held)
+
+    kernel = event("sm90", 2.0, hlo_op="custom.1")
+    start = event("cuLaunchKernel", 0.1, hlo_op="custom.1")
+    host = plane("/host:CPU", threads=[start, event("python", 9.0)])
+    device = plane("/device:GPU:0", Stream_1=[kernel, event("Memcpy", 1.0)], XLA_Ops=[kernel])
+    found = gpu_profile.executed([host, device])
+    assert found == [("custom.1", "sm90", 0.002), ("", "Memcpy", 0.001)]
+    assert gpu_profile.executed([host]) == [("custom.1", "cuLaunchKernel", 0.0001)]
 
 
 def test_a_trace_of_this_device_is_read(tmp_path: Path):

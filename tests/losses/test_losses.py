@@ -7,6 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from wsss_jax import losses
+from wsss_jax.losses.hard_examples import _kth_key
 from wsss_jax.ops.max_norm import EPSILON, max_norm, min_max_norm, winner_only, with_background
 
 
@@ -26,6 +27,21 @@ def test_multilabel_soft_margin():
 def test_equivariance_l1():
     first, second = jnp.asarray([[[[0.0, 1.0]]]]), jnp.asarray([[[[3.0, 0.0]]]])
     assert losses.equivariance_l1(first, second) == 2
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_the_kth_smallest_is_found_by_digits_of_any_width(width: int):
+    """GPUs take digits of four bits; CPUs and TPUs of one."""
+    rng = np.random.default_rng(width)
+    values = rng.normal(size=(4, 97)).astype(np.float32)
+    values[1] = rng.integers(-2, 3, 97)  # ties
+    values[2, :9] = np.inf, -np.inf, 0.0, 1e-45, -1e-45, 3e38, -3e38, 1.0, np.float32(1) + 2**-23
+    bits = values.view(np.uint32)
+    keys = np.where(bits >= 1 << 31, ~bits, bits | np.uint32(1 << 31))
+    for count in (1, 2, 48, 97, np.array([[1], [30], [60], [97]])):
+        found = np.asarray(_kth_key(jnp.asarray(keys), jnp.asarray(count), width))
+        places = np.broadcast_to(np.asarray(count) - 1, (4, 1))
+        np.testing.assert_array_equal(found, np.take_along_axis(np.sort(keys, 1), places, 1))
 
 
 def test_hardest_l1():

@@ -74,7 +74,7 @@ class ProgramCost:
 
         XLA counts one round of each loop; the rounds are multiplied here, by the ratio that
         `Module.loop_factors` finds in the program's text. For a GPU that is not at hand XLA counts
-        nothing, and `Module.work` counts all.
+        nothing, and with one nothing of cuDNN and cuBLAS; `Module` counts these.
 
         Raises:
           ValueError: the backend does not tell the memory or the text.
@@ -84,13 +84,15 @@ class ProgramCost:
             raise ValueError("expected a program whose backend tells its memory, found none")
         module = Module.parse(text)
         flops, accessed = map(float, module.work())
+        library = module.library_flops()
         if analysis := compiled.cost_analysis():
             more_flops, more_bytes = module.loop_factors()
             flops = float(analysis.get("flops", 0.0)) * more_flops
-            accessed = float(analysis.get("bytes accessed", 0.0)) * more_bytes
+            if not library:  # XLA counts no bytes for calls of libraries
+                accessed = float(analysis.get("bytes accessed", 0.0)) * more_bytes
         return cls(
             devices=module.devices,
-            flops=flops + module.library_flops(),
+            flops=flops + library,
             bytes_accessed=accessed,
             hbm_bytes=accessed * module.off_chip_share(),
             peak=memory.peak_memory_in_bytes,

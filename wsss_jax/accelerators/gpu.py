@@ -27,6 +27,11 @@ SHARES = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 MOST = 8
 """GPUs of one machine."""
 
+_INSTALL = (
+    f"pip install jax-cuda13-plugin=={jax.__version__} jax-cuda13-pjrt=={jax.__version__}"
+    " (or 'jax[cuda13]' on a machine with a GPU)"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class _Device:
@@ -59,20 +64,22 @@ def gpu_chip(name: str) -> Chip:
     """Returns the GPU `name`, with the memory that JAX takes of it here.
 
     Raises:
-      UserError: a variable of `SHARES` is no share.
+      UserError: a variable of `SHARES` is no share, or both are set, which JAX refuses.
     """
     chip, share = GPUS[name], SHARE
-    for variable in SHARES:
-        if text := os.environ.get(variable):
-            try:
-                share = float(text)
-            except ValueError:
-                share = 0.0
-            if not 0 < share <= 1:
-                raise UserError(
-                    f"{variable}: expected a share above 0 and at most 1, found {text!r}"
-                )
-    return dataclasses.replace(chip, usable_gib=round(chip.usable_gib * share, 1))
+    told = {variable: text for variable in SHARES if (text := os.environ.get(variable))}
+    if len(told) > 1:
+        raise UserError(f"expected one of {' and '.join(told)}, found both: unset one of them")
+    for variable, text in told.items():
+        try:
+            share = float(text)
+        except ValueError:
+            share = 0.0
+        if not 0 < share <= 1:
+            raise UserError(
+                f"expected a share above 0 and at most 1 in {variable}, found {text!r}: change it"
+            )
+    return dataclasses.replace(chip, usable_gib=round(chip.usable_gib * share, 2))
 
 
 def gpu_devices(name: str, count: int) -> list[Any]:
@@ -92,13 +99,12 @@ def gpu_devices(name: str, count: int) -> list[Any]:
     except jax.errors.JaxRuntimeError as error:
         why = " ".join(str(error).split())
         raise UserError(
-            f"expected a plugin of JAX that compiles for {name} without one, found {why}: install"
-            " the one of this JAX, pip install 'jax[cuda13]'"
+            f"expected that JAX's plugin for CUDA describes {name}, found {why}: install the plugin"
+            f" of this JAX, {_INSTALL}"
         ) from error
     except (RuntimeError, NotImplementedError) as error:
         raise UserError(
-            "expected JAX's compiler for GPUs, for --topology, found none: run"
-            " pip install 'jax[cuda13]' (without a GPU, jax-cuda13-plugin and jax-cuda13-pjrt do)"
+            f"expected JAX's plugin for CUDA, for --topology, found none: run {_INSTALL}"
         ) from error
     return list(found.devices)
 

@@ -204,7 +204,7 @@ class Module:
         """
         runs = self._runs(lambda loop: self._rounds(loop) or 1, every_branch=False)
         return sum(
-            times * sum(one.opcode not in _FREE for one in self.computations[name].values())
+            times * sum(_starts(one) for one in self.computations[name].values())
             for name, times in runs.items()
         )
 
@@ -355,6 +355,11 @@ def _balanced(text: str) -> tuple[str, str]:
 def _attribute(one: Instruction, name: str) -> str:
     found = re.search(rf"\b{name}=%?([\w.\-]+)", one.attributes)
     return found[1] if found else ""
+
+
+def _starts(one: Instruction) -> bool:
+    """Whether a device starts something for this instruction; the end of a copy is not counted."""
+    return one.opcode not in _FREE and not one.opcode.endswith("-done")
 
 
 def _library_flops(one: Instruction, operands: list[Instruction | None]) -> int:

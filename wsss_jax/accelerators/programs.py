@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from wsss_jax.accelerators import compiled, hlo
+from wsss_jax.accelerators import chips, compiled, gpu, hlo
 from wsss_jax.accelerators.compiled import ProgramCost
 from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
@@ -146,7 +146,7 @@ def _versions() -> str:
     for package in ("jax", "jaxlib", "libtpu", "jax-cuda13-pjrt", "jax-cuda12-pjrt"):
         with contextlib.suppress(PackageNotFoundError):
             found.append(f"{package} {version(package)}")
-    sources = (Path(str(module.__file__)).read_bytes() for module in (compiled, hlo))
+    sources = (Path(str(module.__file__)).read_bytes() for module in (chips, compiled, gpu, hlo))
     return ", ".join([*found, hashlib.sha256(b"".join(sources)).hexdigest()])
 
 

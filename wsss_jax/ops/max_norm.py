@@ -106,4 +106,4 @@ def _rounds(planes: int) -> int:
     XLA unrolls a loop of one round. Each round is a program to start, which takes a GPU longer
     than the round itself.
     """
-    return next((n for n in range(2, planes) if planes % n == 0), planes)
+    return next((n for n in range(2, planes) if planes % n == 0), max(planes, 1))

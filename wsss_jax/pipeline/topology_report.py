@@ -37,7 +37,8 @@ class Target:
         Raises:
           UserError: see `topology_devices`.
         """
-        return cls(name, topology_devices(name), chip_of_topology(name), compiler_options(name))
+        chip = chip_of_topology(name)
+        return cls(name, topology_devices(name), chip, compiler_options(name))
 
     def line(self) -> str:
         """Returns a line about the chips."""

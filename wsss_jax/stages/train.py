@@ -53,8 +53,8 @@ _NOT_NEGATIVE = ("epochs", "steps", "image_every", "checkpoint_every", "num_thre
 
 
 _FLOAT32 = (
-    "float32 products are taken to need one bfloat16 pass, JAX's default on TPUs; activations in"
-    " bfloat16 take half the bytes: method.dtype=bfloat16",
+    "float32 products are taken at the rate of bfloat16, as TPUs compute them by default; GPUs"
+    " reach half of it; activations in bfloat16 take half the bytes: method.dtype=bfloat16",
 )
 
 
