@@ -1,12 +1,12 @@
-"""SEAM's whole chain with EfficientNet-Lite0 at small image sizes: the best one for a laptop.
+"""SEAM's whole chain with EfficientNet-Lite0 at small image sizes, for a laptop.
 
     pip install "wsss_jax[light]"
     python -m wsss_jax.main --config configs/seam_voc_lite0.py --workdir runs/seam_voc_lite0 \
         --config.data.root=DIR/VOCdevkit
 
-This is `seam_voc_light` with another backbone, whose ImageNet weights come with the extra, and with
-fewer epochs, so that it takes about as long. Backbone and rates were chosen on held-out images of
-train_aug. Two CPU cores suffice.
+This is `seam_voc_light` with another backbone, whose ImageNet weights come with the extra, so that
+no file has to be found, and with fewer epochs, so that it takes about as long. Backbone and rates
+were chosen by the maps of held-out images of train_aug. Two CPU cores suffice.
 """
 
 from typing import Any
