@@ -260,12 +260,17 @@ def test_gpu(folder: Path):
     assert done.returncode == 0, done.stdout + done.stderr
     again = run("gpu", *TOY["gpu"], "--only", "environment", name, folder=folder)
     assert again.returncode == 0 and again.stdout == ""  # both are finished
-    (row,) = table(run("gpu", "--table", "gpu.jsonl", folder=folder))
+    printed = run("gpu", "--table", "gpu.jsonl", folder=folder)
+    steps, _, where = printed.stdout.partition("### Where the time goes")
+    printed.stdout = steps
+    (row,) = table(printed)
     assert (row["measurement"], row["batch"], row["crop"]) == (f"`{name}`", "2", "32")
     assert all(positive(row[column]) for column in ("images/s", "TFLOP/s", "first step, s"))
     assert float(row["peak GiB"]) > 0
     (record,) = (one for one in gpu.read(folder / "gpu.jsonl") if one["name"] == name)
     assert record["program"]["flops"] > 0
+    assert record["profile"]["device_seconds"] > 0
+    assert "| convolutions |" in where and " programs of a step |" in where
 
 
 @pytest.mark.slow
