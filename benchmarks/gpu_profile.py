@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def executed(planes: Iterable[Any]) -> list[Span]:
     return device or host
 
 
-def summary(found: Iterable[Span], steps: int, program: str) -> dict[str, Any]:
+def summary(found: Sequence[Span], steps: int, program: str) -> dict[str, Any]:
     """Seconds of a step by kind of work and by operation, the longest first.
 
     Args:
@@ -66,7 +66,6 @@ def summary(found: Iterable[Span], steps: int, program: str) -> dict[str, Any]:
       steps: in which it ran.
       program: the compiled program's text, which tells where an operation comes from.
     """
-    found = list(found)
     told = _operations(program)
     kinds: dict[str, float] = defaultdict(float)
     single: dict[tuple[str, str], float] = defaultdict(float)

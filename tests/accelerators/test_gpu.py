@@ -2,16 +2,13 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import jax
 import pytest
 
+from tests.accelerators.elsewhere import compiled
 from wsss_jax.accelerators import gpu, topology
 from wsss_jax.accelerators.chips import H100
 from wsss_jax.accelerators.compiled import ProgramCost
@@ -21,7 +18,6 @@ from wsss_jax.accelerators.programs import Compiler, DeviceProgram, TooLarge
 from wsss_jax.errors import UserError
 from wsss_jax.pipeline.topology_report import Target
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PLUGIN = any(importlib.util.find_spec(f"jax_cuda{number}_plugin") for number in (12, 13))
 
 
@@ -180,47 +176,11 @@ def test_a_program_that_a_gpu_cannot_hold_gets_fewer_images():
     assert "launches     1,234 programs one after the other" in text
 
 
-GPU_PROGRAM = """
-import json, sys
-from wsss_jax.accelerators import topology
-topology.without_devices()
-import jax
-from tests.toys import light_methods
-from wsss_jax.accelerators.programs import Compiler
-from wsss_jax.ops.sharding import data_mesh
-from wsss_jax.training.optimizer import OptimizerSettings
-from wsss_jax.training.step import lower_train_step
-from wsss_jax.training.step_cost import step_cost
-
-method = light_methods.make("cam", dropout=0.0, dtype="bfloat16")
-optimizer = OptimizerSettings(lr=0.1)
-found = {"backend": jax.default_backend()}
-for name in sys.argv[1:]:
-    devices = topology.topology_devices(name)
-    batch = method.batch_spec().shapes(2 * len(devices), 64, method.num_classes)
-    compiler = Compiler(name, None, lambda message: None, topology.compiler_options(name))
-    lowered = lower_train_step(method, optimizer, batch, data_mesh(devices))
-    cost = compiler.cost(name, lowered).to_json()
-    each = method.batch_spec().shapes(2, 64, method.num_classes)
-    found[name] = cost | {"counted": step_cost(method, optimizer, each).flops}
-print(json.dumps(found))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not PLUGIN, reason="JAX's plugin for CUDA is not installed")
 def test_the_compiler_of_gpus_on_a_toy_recipe():
     names = "h100:1", "a100:4", "l4:2"
-    environment = {k: v for k, v in os.environ.items() if k not in ("JAX_PLATFORMS", "XLA_FLAGS")}
-    done = subprocess.run(
-        [sys.executable, "-c", GPU_PROGRAM, *names],
-        cwd=REPOSITORY,
-        env=environment
-        | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), environment.get("PYTHONPATH", "")])},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = compiled(*names)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["backend"] == "cpu"

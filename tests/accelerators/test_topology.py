@@ -3,18 +3,16 @@
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import pytest
 
+from tests.accelerators.elsewhere import compiled
 from wsss_jax import main
 from wsss_jax.accelerators import topology
 from wsss_jax.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 LIBTPU = bool(os.environ.get("TPU_LIBRARY_PATH") or importlib.util.find_spec("libtpu"))
 
 
@@ -69,41 +67,11 @@ def test_a_topology_is_only_for_dry_runs(tmp_path: Path, capsys: pytest.CaptureF
     assert error.count("\n") == 1
 
 
-TPU_PROGRAM = """
-import json, sys
-from wsss_jax.accelerators import topology
-topology.without_devices()
-import jax
-from tests.toys import light_methods
-from wsss_jax.accelerators.compiled import ProgramCost
-from wsss_jax.ops.sharding import data_mesh
-from wsss_jax.training.optimizer import OptimizerSettings
-from wsss_jax.training.step import lower_train_step
-
-method = light_methods.make("cam", dropout=0.0, dtype="bfloat16")
-found = {"backend": jax.default_backend()}
-for name in sys.argv[1:]:
-    devices = topology.topology_devices(name)
-    batch = method.batch_spec().shapes(2 * len(devices), 64, method.num_classes)
-    lowered = lower_train_step(method, OptimizerSettings(lr=0.1), batch, data_mesh(devices))
-    found[name] = ProgramCost.of(lowered.compile()).to_json()
-print(json.dumps(found))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not LIBTPU, reason="libtpu is not installed: pip install 'jax[tpu]'")
 def test_the_tpus_compiler_on_a_toy_recipe():
     names = "v5e:2x4", "v5e:4x8", "v4:2x2x1"
-    environment = {k: v for k, v in os.environ.items() if k not in ("JAX_PLATFORMS", "XLA_FLAGS")}
-    done = subprocess.run(
-        [sys.executable, "-c", TPU_PROGRAM, *names],
-        cwd=REPOSITORY,
-        env=environment | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = compiled(*names)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # What libtpu says on machines without TPUs does not reach the user.
     found = json.loads(done.stdout)
