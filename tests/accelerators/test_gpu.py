@@ -27,7 +27,9 @@ def no_share(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv(variable, raising=False)
 
 
-@pytest.mark.parametrize("name", ["h100:0", "h100:9", "h100:2x4", "a100:1x1x1"])
+@pytest.mark.parametrize(
+    "name", ["h100", "H100:", "l4:one", "h100:0", "h100:9", "h100:2x4", "a100:1x1x1"]
+)
 def test_gpus_are_those_of_one_machine(name: str):
     with pytest.raises(UserError, match=r"expected the number of GPUs of one machine, \w+:1 to"):
         topology.topology_devices(name)

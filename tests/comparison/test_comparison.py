@@ -237,6 +237,8 @@ def test_page_without_pictures_or_baseline(compared: Comparison):
     page = Page(build_page(rest, [], "", CLASSES, {}, "The photographs are gone."))
     assert page.open == [] and "The photographs are gone." in " ".join(page.text)
     assert "▲" not in "".join(markdown(rest).splitlines()[2:7])
+    alone = dataclasses.replace(compared, entries=compared.entries[:1])
+    assert "▲" not in markdown(alone), "the baseline is above nothing"
     assert title(rest) == "NEAR, FAR and ONCE" and title(compared) == "4 recipes"
 
 

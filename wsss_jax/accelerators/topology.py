@@ -98,6 +98,8 @@ def topology_devices(name: str) -> list[Any]:
 
 def _parsed(name: str) -> tuple[str, tuple[int, ...]]:
     form = re.fullmatch(r"([a-z]\w*):(\d+(?:x\d+)*)", name.strip().lower())
+    if not form and (chip := name.strip().lower().split(":")[0]) in GPUS:
+        raise _no_gpu_count(chip, name)
     if not form:
         raise UserError(
             f"expected a topology as CHIP:SIDES, such as {EXAMPLES}, found {name!r}: change"
@@ -111,10 +113,7 @@ def _parsed(name: str) -> tuple[str, tuple[int, ...]]:
         )
     if chip in GPUS:
         if len(sides) != 1 or not 0 < sides[0] <= MOST:
-            raise UserError(
-                f"expected the number of GPUs of one machine, {chip}:1 to {chip}:{MOST}, found"
-                f" {name!r}: change --topology"
-            )
+            raise _no_gpu_count(chip, name)
         return chip, sides
     if len(sides) != _AXES[chip] or not all(sides):
         raise UserError(
@@ -122,3 +121,10 @@ def _parsed(name: str) -> tuple[str, tuple[int, ...]]:
             " change --topology"
         )
     return chip, sides
+
+
+def _no_gpu_count(chip: str, name: str) -> UserError:
+    return UserError(
+        f"expected the number of GPUs of one machine, {chip}:1 to {chip}:{MOST}, found {name!r}:"
+        " change --topology"
+    )

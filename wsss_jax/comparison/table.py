@@ -38,7 +38,7 @@ def remarks(comparison: Comparison) -> list[str]:
     """Returns sentences that explain the table."""
     first = next((e.label for e in comparison.entries if e.recipe == comparison.baseline), "")
     told = ["In percent: mean ± sample standard deviation over the seeds."]
-    if first and len(comparison.seeds) > 1:
+    if first and len(comparison.entries) > 1 and len(comparison.seeds) > 1:
         told.append(f"▲: above {first} by more than the standard deviations of both.")
     if len(comparison.seeds) == 1:
         told.append("A single seed has no spread: differences may be chance.")
