@@ -1,4 +1,4 @@
-"""Compiles a toy recipe's step for devices that are only named, in a process of its own."""
+"""Compiles for devices that are only named, in processes of their own."""
 
 import os
 import subprocess
@@ -35,10 +35,15 @@ print(json.dumps(found))
 
 def compiled(*names: str) -> subprocess.CompletedProcess[str]:
     """Prints as JSON the costs by topology, with the counted FLOPs of a device's two images."""
+    return run(_PROGRAM, *names)
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program that compiles for devices that are only named."""
     environment = {k: v for k, v in os.environ.items() if k not in ("JAX_PLATFORMS", "XLA_FLAGS")}
     paths = [str(_REPOSITORY), *filter(None, [environment.get("PYTHONPATH")])]
     return subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *names],
+        [sys.executable, "-c", program, *arguments],
         cwd=_REPOSITORY,
         env=environment | {"PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import pytest
 
-from tests.accelerators.elsewhere import compiled
+from tests.accelerators.elsewhere import compiled, run
 from wsss_jax.accelerators import gpu, topology
 from wsss_jax.accelerators.chips import H100
 from wsss_jax.accelerators.compiled import ProgramCost
@@ -176,6 +176,40 @@ def test_a_program_that_a_gpu_cannot_hold_gets_fewer_images():
     text = "\n".join(lines("train", found))
     assert "64 images do not fit (they need 138 GiB, more than 79.1 GiB per chip)" in text
     assert "launches     1,234 programs one after the other" in text
+
+
+GRADIENTS = """
+import re
+from wsss_jax.accelerators import topology
+topology.without_devices()
+import jax, jax.numpy as jnp
+from wsss_jax.ops.conv import conv
+from wsss_jax.ops.depthwise import depthwise_conv
+from wsss_jax.ops.sharding import data_mesh, sharded
+
+def loss(kernels, x):
+    x = conv(x, kernels[0], 1, 2, ((2, 2), (2, 2)))
+    return depthwise_conv(x, kernels[1], 1, 4, ((4, 4), (4, 4))).var()
+
+name = "h100:1"
+placement = sharded(data_mesh(topology.topology_devices(name)))
+shapes = (3, 3, 128, 256), (3, 3, 1, 256), (8, 21, 26, 128)
+*kernels, x = (jax.ShapeDtypeStruct(s, jnp.bfloat16, sharding=placement) for s in shapes)
+lowered = jax.jit(jax.grad(loss)).trace(kernels, x).lower(lowering_platforms=("cuda",))
+text = lowered.compile(topology.compiler_options(name)).as_text()
+calls = [line for line in text.splitlines() if "__cudnn$conv" in line]
+print("largest", max(int(n) for line in calls for n in re.findall(r"size=(\\d+)x", line)))
+print("gradients", sum("convBackwardFilter" in line for line in calls))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PLUGIN, reason="JAX's plugin for CUDA is not installed")
+def test_kernel_gradients_of_dilated_convolutions_are_those_of_cudnn():
+    """XLA's own form is a convolution whose kernel is as large as the image."""
+    done = run(GRADIENTS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["largest 3", "gradients 2"]
 
 
 @pytest.mark.slow

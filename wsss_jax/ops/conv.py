@@ -2,7 +2,8 @@
 
 On CPUs, wide 3×3 kernels get an algorithm with fewer multiplications (`wsss_jax.ops.winograd`),
 and others that are wide get gradients of their own (`wsss_jax.ops.conv_gradients`). TPUs with few
-images per device get a form of their own (`wsss_jax.ops.row_conv`).
+images per device get a form of their own (`wsss_jax.ops.row_conv`), and GPUs another kernel
+gradient if the kernel is dilated (`wsss_jax.ops.phases`).
 
 A 1×1 convolution is a product of two matrices and has to be written as one. For a contraction over
 three axes, XLA's CPU compiler makes a transposed copy, fused with whatever computed the gradient,
@@ -22,6 +23,7 @@ from wsss_jax.ops.conv_gradients import (
     product_per_rows,
     product_per_tap,
 )
+from wsss_jax.ops.phases import phase_kernel_gradient
 from wsss_jax.ops.row_conv import FEW, row_conv
 from wsss_jax.ops.sharding import target
 from wsss_jax.ops.winograd import (
@@ -136,8 +138,16 @@ def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array)
         gradient = product_per_tap if per_tap else product_per_rows
         return to_x, gradient(x, g, kernel.shape[:2], *settings).astype(kernel.dtype)
 
+    def phases(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        _, to_x = jax.vjp(lambda x: xla_conv(x, kernel, *settings), x)
+        taps = kernel.shape[0], kernel.shape[1]
+        return to_x(g)[0], phase_kernel_gradient(x, g, taps, dilation, padding)
+
     on_cpu = tiles if is_worthwhile(kernel.shape, g.shape, stride, g.dtype) else products
-    return lax.platform_dependent(x, kernel, g, cpu=on_cpu, default=automatic)
+    on_gpu = phases if dilation > 1 and stride == 1 else automatic
+    return lax.platform_dependent(
+        x, kernel, g, cpu=on_cpu, cuda=on_gpu, rocm=on_gpu, default=automatic
+    )
 
 
 _wide.defvjp(_forward, _backward)

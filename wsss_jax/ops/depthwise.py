@@ -3,16 +3,19 @@
 On a CPU, XLA's grouped convolution is tens of times slower than it should be. So is the automatic
 derivative of the obvious replacement, a sum of shifted products, because its reduction over the
 pixels walks through memory with a large stride. Here the CPU gets shifted products with a
-derivative of their own; other backends keep the grouped convolution.
+derivative of their own; other backends keep the grouped convolution, on GPUs with another kernel
+gradient if the kernels are dilated (`wsss_jax.ops.phases`).
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from wsss_jax.ops.phases import phase_kernel_gradient
 from wsss_jax.ops.xla_conv import Padding, xla_conv
 
 _UNROLLED = 64  # images, beyond which the gradient of the kernel does not add one by one
@@ -34,16 +37,44 @@ def depthwise_conv(
       dilation: the distance between the taps.
       padding: the zeros to add, ((top, bottom), (left, right)).
     """
+    settings: dict[str, Any] = dict(stride=stride, dilation=dilation, padding=padding)
+    on_gpu = _by_phases if dilation > 1 and stride == 1 else _grouped
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=functools.partial(_shifted, stride=stride, dilation=dilation, padding=padding),
-        default=functools.partial(_grouped, stride=stride, dilation=dilation, padding=padding),
+        cpu=functools.partial(_shifted, **settings),
+        cuda=functools.partial(on_gpu, **settings),
+        rocm=functools.partial(on_gpu, **settings),
+        default=functools.partial(_grouped, **settings),
     )
 
 
 def _grouped(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
     return xla_conv(x, kernel, stride, dilation, padding, groups=x.shape[-1])
+
+
+def _by_phases(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
+    assert stride == 1
+    return _phases_vjp(x, kernel, dilation, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _phases_vjp(x: Array, kernel: Array, dilation: int, padding: Padding) -> Array:
+    return _grouped(x, kernel, 1, dilation, padding)
+
+
+def _phases_forward(x: Array, kernel: Array, dilation: int, padding: Padding):
+    return _phases_vjp(x, kernel, dilation, padding), (x, kernel)
+
+
+def _phases_backward(dilation: int, padding: Padding, residuals, g: Array):
+    x, kernel = residuals
+    _, to_x = jax.vjp(lambda x: _grouped(x, kernel, 1, dilation, padding), x)
+    taps, groups = kernel.shape[:2], x.shape[-1]
+    return to_x(g)[0], phase_kernel_gradient(x, g, taps, dilation, padding, groups)
+
+
+_phases_vjp.defvjp(_phases_forward, _phases_backward)
 
 
 def _shifted(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
