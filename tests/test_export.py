@@ -167,6 +167,10 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert "no folder" not in call("--workdir", str(tmp_path / "absent"))
     workdir = run_folder(tmp_path, "segmentation")
     assert "of type infer_cam, found none" in call("--workdir", str(workdir), "--maps")
+    for folder in (".", str(tmp_path)):  # told before anything is read
+        assert f"found the folder {folder}: name a file" in call(
+            "--workdir", str(tmp_path / "absent"), "--out", folder
+        )
     assert "expected some of cpu, cuda, tpu" in call("--workdir", str(workdir), "--platforms", "x")
     third = call("--workdir", str(workdir), "--scales", "0.3333")
     assert "ratios of numbers" in third

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
         file.write(b"half of the n")
         raise RuntimeError
     assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("place", ["made", ".", ".."])
+def test_a_folder_is_no_file_to_write(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("made").mkdir()
+    message = f"found the folder {re.escape(place)}: name a file in it"
+    with pytest.raises(UserError, match=message), atomic_write(place):
+        raise AssertionError("nothing may be written")
+    assert list(tmp_path.iterdir()) == [tmp_path / "made"] and not list(Path("made").iterdir())
 
 
 def test_leftovers_of_killed_writes_are_removed(tmp_path: Path):

@@ -19,6 +19,9 @@ from wsss_jax import weights_command
 from wsss_jax.files import write_json
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
+from wsss_jax.models.base import Backbone
+from wsss_jax.settings import read
+from wsss_jax.weights.architectures import read_architecture
 from wsss_jax.weights.checkpoint import read_checkpoint
 from wsss_jax.weights.import_weights import import_arrays, import_backbone
 from wsss_jax.weights.npz import save_weights
@@ -78,6 +81,16 @@ def test_list_tells_all_of_the_catalogue(monkeypatch, tmp_path, capsys):
             assert told in part
     assert f"resnet38  (here: {tmp_path / 'resnet38.npz'})" in text
     assert "resnet101  (not here: get resnet101-63fe2227.pth)" in text
+    # The backbones that are shown are those that --arch takes.
+    shown = [line.split(maxsplit=1)[1] for line in text.splitlines() if "    backbone " in line]
+    for one, name in zip(PUBLISHED, shown, strict=True):
+        assert read_architecture(name) == read(Backbone, dict(one.backbone))
+    # A file that is not the published one is told.
+    (tmp_path / "resnet101-63fe2227.pth").write_bytes(b"cut off")
+    assert call("list") == 0
+    text = capsys.readouterr().out
+    told = f"not usable: expected a sha256 that begins with 63fe2227, as the name of {tmp_path}"
+    assert f"resnet101  ({told}/resnet101-63fe2227.pth says, found " in text
 
 
 def test_inspect(stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -195,9 +208,12 @@ def test_convert(stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     np.savez(source, **both)
     of_part = ("--arch", "tiny,width=8", "--out", tmp_path / "d.safetensors")
     assert "student.layer_2" in mistake(capsys, "convert", source, *of_part)
-    assert call("convert", source, *of_part, "--part", "teacher") == 0
+    assert call("convert", f"{source},part=teacher", *of_part) == 0
     for name, array in load_file(tmp_path / "d.safetensors").items():
         np.testing.assert_array_equal(array, backbone[name])
+    capsys.readouterr()
+    assert call("inspect", f"{source},part=teacher") == 0
+    assert "tiny,width=8: certain, 21 of its 21 arrays match" in capsys.readouterr().out
     params, _ = variable_shapes(stage.method)
     loaded, _ = import_backbone(tmp_path / "b.npz", stage.method.backbone, params, {})
     kernel = loaded["backbone"]["layer_0"]["conv"]["kernel"]
@@ -219,3 +235,9 @@ def test_mistakes(stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     wrong = ("--arch", "tiny,width=16", "--out", out)
     assert "that do not fit" in mistake(capsys, "convert", stage.folder / "weights.npz", *wrong)
     assert not out.exists()
+    folder = tmp_path / "folder.safetensors"
+    folder.mkdir()
+    # An output that is a folder is told before the weights are looked for.
+    told = mistake(capsys, "convert", "absent.npz", "--arch", "tiny", "--out", folder)
+    assert f"--out: expected a file to write, found the folder {folder}: name a file" in told
+    assert f"found the folder {folder}" in mistake(capsys, "export", "absent", *to, folder)

@@ -24,6 +24,7 @@ from wsss_jax.errors import (
     refuse_addresses,
     used_up,
 )
+from wsss_jax.files import check_no_folder
 from wsss_jax.pipeline import process
 
 INTERRUPTED = {True: "interrupted; finished work is kept", False: "interrupted"}
@@ -352,6 +353,16 @@ def names(text: str) -> tuple[str, ...]:
     if not found:
         raise _expected("names, which commas separate", text)
     return found
+
+
+def new_file(text: str) -> Path:
+    """Converts the value of an option to the path of a file to write, which is no folder."""
+    path = Path(text)
+    try:
+        check_no_folder(path)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
 
 
 def one_of(*choices: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ type infer_cam. `wsss_jax.weights export` writes only the weights, for networks 
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from wsss_jax import command_line
@@ -81,7 +80,13 @@ def _parser() -> Parser:
     )
     command_line.add_run_options(parser.add_argument_group("network"), required=True)
     add = parser.add_argument_group("what the program does").add_argument
-    add("--out", type=Path, required=True, metavar="FILE", help="the file to write, a zip archive")
+    add(
+        "--out",
+        type=command_line.new_file,
+        required=True,
+        metavar="FILE",
+        help="the file to write, a zip archive",
+    )
     add(
         "--maps",
         action="store_true",

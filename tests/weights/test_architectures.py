@@ -9,6 +9,7 @@ from flax.traverse_util import flatten_dict
 from wsss_jax.errors import UserError
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.efficientnet_lite import EfficientNetLite
+from wsss_jax.models.mobilenet_v2 import MobileNetV2
 from wsss_jax.models.resnet import ResNet
 from wsss_jax.models.tiny import Tiny
 from wsss_jax.weights.architectures import (
@@ -34,6 +35,9 @@ def test_names_of_architectures_are_read_and_written():
     known = {"lite1": {"name": "efficientnet_lite", "variant": 1}}
     assert read_architecture("lite1", known) == EfficientNetLite(variant=1)
     assert read_architecture("lite1,variant=2", known) == EfficientNetLite(variant=2)
+    # A backbone's own name comes before that of published weights.
+    shadowed = {"mobilenet_v2": {"name": "mobilenet_v2", "form": "torchvision"}}
+    assert read_architecture("mobilenet_v2", shadowed) == MobileNetV2()
     for text, message in (
         ("resnet,101", "give settings as NAME=VALUE"),
         ("resnet,dept=50", "did you mean depth"),

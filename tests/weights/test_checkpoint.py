@@ -23,7 +23,7 @@ from tests.reference.torch_files import (
 )
 from tests.weights.checkpoints import ARRAYS, RNG, assert_equal_bits
 from wsss_jax.errors import UserError
-from wsss_jax.weights.checkpoint import digest, read_checkpoint
+from wsss_jax.weights.checkpoint import digest, holds_weights, read_checkpoint
 
 
 def test_npz(tmp_path: Path):
@@ -73,6 +73,38 @@ def test_a_sharded_folder(tmp_path: Path):
             read_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+def test_a_folder_of_shards_in_pytorchs_forms(write: Any, tmp_path: Path):
+    places = {}
+    for number, (name, array) in enumerate(ARRAYS.items(), 1):
+        places[name] = f"pytorch_model-{number:05}-of-{len(ARRAYS):05}.bin"
+        write(tmp_path / places[name], state_dict({name: array}))
+    with pytest.raises(UserError, match=r"found only shards, such as pytorch_model-00001-of-"):
+        read_checkpoint(tmp_path)
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    for path in (tmp_path, index):
+        found = read_checkpoint(path)
+        assert found.format == ("torch zip" if write is write_zip else "torch legacy")
+        assert found.path == index and found.sha256 == digest(path)
+        assert_equal_bits(found.arrays, ARRAYS)
+    assert holds_weights(tmp_path)
+    shard = tmp_path / sorted(places.values())[0]
+    for read in (digest, read_checkpoint):
+        with pytest.raises(UserError, match=f"found one of its shards, {shard}: name the folder"):
+            read(shard)
+    alone = tmp_path / "model-00001-of-00001.safetensors"  # It is the only one.
+    safetensors.numpy.save_file(ARRAYS, alone)
+    assert_equal_bits(read_checkpoint(alone).arrays, ARRAYS)
+
+
+@pytest.mark.parametrize("suffix", [".PTH", ".Pt", ".BIN"])
+def test_suffixes_may_have_capitals(suffix: str, tmp_path: Path):
+    write_zip(tmp_path / f"x{suffix}", state_dict(ARRAYS))
+    assert holds_weights(tmp_path)
+    assert_equal_bits(read_checkpoint(tmp_path).arrays, ARRAYS)
+
+
 def test_a_folder_means_its_one_file(tmp_path: Path):
     with pytest.raises(UserError, match="found none: name the file"):
         read_checkpoint(tmp_path)
@@ -90,7 +122,7 @@ def test_files_that_are_no_weights(tmp_path: Path):
         read_checkpoint(tmp_path / "absent.npz")
     path = tmp_path / "file"
     for content, message in (
-        (b"", "begins with b''"),
+        (b"", "found an empty file: get it again"),
         (b"not an archive", "begins with b'not an a'"),
         (b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
         (b"\n<!DOCTYPE html><html>", "found a web page"),

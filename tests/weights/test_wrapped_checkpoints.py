@@ -76,13 +76,13 @@ def test_heads_may_lack_the_prefix_of_a_backbone(tmp_path: Path):
         (
             {"student": state_dict(WEIGHT), "teacher": state_dict(WEIGHT)},
             "",
-            "found student, teacher: choose one, with --part student or in a recipe with init_",
+            "found student, teacher: choose one, as FILE,part=student or FILE,part=teacher$",
         ),
         ({"a": state_dict(WEIGHT), "b": state_dict(WEIGHT)}, "", "found a, b: choose one"),
         (
             {**state_dict(WEIGHT), "model": state_dict(WEIGHT)},
             "",
-            "found model beside arrays: choose one",
+            "found model beside arrays: choose one, as FILE,part=model$",
         ),
         (state_dict(WEIGHT), "teacher", "expected a part teacher .* found conv, norm: choose"),
         ({"epoch": 3}, "", "expected arrays in the checkpoint, found none"),

@@ -27,13 +27,15 @@ def read_architecture(text: str, known: Mapping[str, Mapping[str, Any]] = {}) ->
 
     Args:
       text: the name of a backbone, as in a recipe, with its settings: ``resnet,depth=101``.
-      known: settings of backbones, by further names that stand for them.
+      known: settings of backbones, by further names that stand for them. A name that recipes give a
+        backbone means this backbone.
 
     Raises:
       UserError: there is no such backbone or setting.
     """
     name, *parts = text.split(",")
-    section: dict[str, Any] = dict(known.get(name, {"name": name}))
+    ours = name in kind_names(Backbone)
+    section: dict[str, Any] = dict({"name": name} if ours else known.get(name, {"name": name}))
     for part in parts:
         key, equals, value = part.partition("=")
         if not equals:

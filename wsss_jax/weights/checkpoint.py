@@ -38,8 +38,14 @@ PREFIXES = ("module.", "model.", "net.", "network.", "backbone.", "encoder.")
 HEAD = re.compile(r"(head\w*|\w+_head|classifier\w*|fc\w*|f8_\d|f9|predictor|projector)\.")
 """Names of layers after a backbone, which may lack the backbone's prefix."""
 
-_WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".params")
-_INDEX = "model.safetensors.index.json"
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".params")
+"""The usual suffixes of files with weights."""
+
+_INDEX = ".index.json"
+_SHARD = re.compile(r".*-\d{5}-of-(?!00001)\d{5}\.\w+")
+_HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
+"""Files of a folder of Hugging Face, the better form first; sharded ones have an index."""
+
 _LONGEST_NAME = 500
 _LARGE = 1 << 26
 """Bytes of a file whose digest is kept. Reading them takes longer than a tick of a file's clock."""
@@ -84,11 +90,12 @@ def read_checkpoint(path: Path, *, part: str = "") -> Checkpoint:
     """
     path = _weights_file(path)
     try:
-        if path.name == _INDEX:
-            form, content, sha256 = "safetensors", *_read_sharded(path)
+        if _is_index(path):
+            form, content = _read_sharded(path)
         else:
             form, read = _reader(path)
-            content, sha256 = read(path), _sha256(path)
+            content = read(path)
+        sha256 = digest(path)
         tree, notes = _unwrapped(content.tree, part)
         size = sum(file.stat().st_size for file in _files(path, content))
         arrays = _arrays(tree, size)
@@ -123,16 +130,26 @@ def digest(path: Path) -> str:
       OSError: a file cannot be read.
     """
     path = _weights_file(path)
-    if path.name != _INDEX:
+    if not _is_index(path):
         return _sha256(path)
-    return _sharded_sha256(path, sorted(set(_shards(path).values())))
+    names = sorted(set(_shards(path).values()))
+    lines = "".join(f"{_sha256(path.parent / name)}  {name}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def holds_weights(path: Path) -> bool:
     """Returns whether `path` is a file, or a folder with files that may be weights."""
     if not path.is_dir():
         return path.is_file()
-    return any(file.name == _INDEX or file.suffix in _WEIGHT_SUFFIXES for file in path.iterdir())
+    return any(map(_may_hold_weights, path.iterdir()))
+
+
+def _may_hold_weights(file: Path) -> bool:
+    return _is_index(file) or file.suffix.lower() in SUFFIXES
+
+
+def _is_index(path: Path) -> bool:
+    return path.name.endswith(_INDEX)
 
 
 def _weights_file(path: Path) -> Path:
@@ -142,11 +159,22 @@ def _weights_file(path: Path) -> Path:
     if not path.is_dir():
         if not path.is_file():
             raise UserError(f"expected a file with weights at {path}, found a device: name a file")
+        if _SHARD.fullmatch(path.name):
+            raise UserError(
+                f"expected all weights of a network, found one of its shards, {path}: name the"
+                " folder, or the index of the shards in it (such as model.safetensors.index.json)"
+            )
         return path
-    for name in (_INDEX, "model.safetensors"):
-        if (path / name).is_file():
-            return path / name
-    found = sorted(file for file in path.iterdir() if file.suffix in _WEIGHT_SUFFIXES)
+    for name in _HUGGING_FACE:
+        for file in (path / (name + _INDEX), path / name):
+            if file.is_file():
+                return file
+    found = sorted(filter(_may_hold_weights, path.iterdir()))
+    if found and all(_SHARD.fullmatch(file.name) for file in found):
+        raise UserError(
+            f"expected the index of the shards in {path}, found only shards, such as"
+            f" {found[0].name}: get the index, too (such as model.safetensors.index.json)"
+        )
     if len(found) != 1:
         names = ", ".join(file.name for file in found[:8]) or "none"
         raise UserError(f"expected one file with weights in {path}, found {names}: name the file")
@@ -167,6 +195,8 @@ def _reader(path: Path) -> tuple[str, Callable[[Path], Content]]:
         return "mxnet", mxnet.read
     if safetensors.is_checkpoint(start, path.stat().st_size):
         return "safetensors", safetensors.read
+    if not start:
+        raise UserError("expected weights, found an empty file: get it again")
     if start.startswith(b"version https://git-lfs"):
         raise UserError("expected weights, found a pointer of Git LFS: run git lfs pull")
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
@@ -195,27 +225,23 @@ def _shards(index: Path) -> dict[str, str]:
     return places
 
 
-def _read_sharded(index: Path) -> tuple[Content, str]:
-    """Reads the files that an index of Hugging Face names."""
+def _read_sharded(index: Path) -> tuple[str, Content]:
+    """Reads the files that an index of Hugging Face names; returns their format, too."""
     places = _shards(index)
     names = sorted(set(places.values()))
-    tree: dict[str, Any] = {}
+    form, tree = "", dict[Any, Any]()
     for name in names:
-        tree |= safetensors.read(index.parent / name).tree
+        form, read = _reader(index.parent / name)
+        tree |= read(index.parent / name).tree
     if set(tree) != set(places):
         raise ValueError("expected the arrays that the index names")
-    return Content(tree, {"files": ", ".join(names)}), _sharded_sha256(index, names)
+    return form, Content(tree, {"files": ", ".join(names)})
 
 
 def _files(path: Path, content: Content) -> list[Path]:
-    if path.name != _INDEX:
+    if not _is_index(path):
         return [path]
     return [path.parent / name for name in content.metadata["files"].split(", ")]
-
-
-def _sharded_sha256(index: Path, names: list[str]) -> str:
-    lines = "".join(f"{_sha256(index.parent / name)}  {name}\n" for name in names)
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:
@@ -288,11 +314,11 @@ def _wrapper(tree: Mapping[Any, Any], holding: set[int], wanted: str) -> Any | N
     if not choices:
         return None
     if len(choices) > 1 or weights:
-        shown = [*map(_shown, choices)]
+        shown = [*map(_shown, choices[:_MOST_WRAPPERS])]
         raise UserError(
             f"expected one network in the checkpoint, found {', '.join(shown)}"
-            f"{' beside arrays' if weights else ''}: choose one, with --part {shown[0]} or in a"
-            f" recipe with init_weights=FILE,part={shown[0]}"
+            f"{' beside arrays' if weights else ''}: choose one, as"
+            f" {' or '.join(f'FILE,part={name}' for name in shown)}"
         )
     return choices[0]
 

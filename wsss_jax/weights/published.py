@@ -22,7 +22,8 @@ class Published:
       license: the license under which their authors publish them.
       megabytes: the size of the file, in 10⁶ bytes.
       publisher: who publishes them, and where.
-      files: the names of the file as it is published, or of a folder with it.
+      files: the names of the file as it is published, or of a folder with it. Eight
+        hexadecimal digits before the suffix are the beginning of the file's SHA-256.
       wheel: the distribution on the Python Package Index that contains the first of the files, in a
         folder ``models``; empty if there is none.
       recipes: the recipes that start from them, or can without another setting.
@@ -132,6 +133,8 @@ def _vit(
 
 _DEIT = ("ImageNet-1k", "Meta, github.com/facebookresearch/deit")
 _DINO = ("ImageNet-1k without labels", "Meta, github.com/facebookresearch/dino")
+_DINO_POSITIONS = dict(position_resize="bicubic_offset")
+_REGISTERS = dict(registers=4, position_resize="bicubic_antialias")
 _DINOV2 = ("LVD-142M without labels", "Meta, github.com/facebookresearch/dinov2")
 _AUGREG = ("ImageNet-21k", "Google, github.com/google-research/vision_transformer")
 _CLIP = ("400 M pairs of images and texts", "OpenAI, in the form of Hugging Face's transformers")
@@ -170,12 +173,17 @@ _TRANSFORMERS = (
         "deit_base_patch16_224-b5f2ef4d.pth",
     ),
     _vit(
-        "dino_small", "DINO S/16", dict(name="vit"), 86.7, *_DINO, "dino_deitsmall16_pretrain.pth"
+        "dino_small",
+        "DINO S/16",
+        dict(name="vit", **_DINO_POSITIONS),
+        86.7,
+        *_DINO,
+        "dino_deitsmall16_pretrain.pth",
     ),
     _vit(
         "dino_small_8",
         "DINO S/8",
-        dict(name="vit", patch=8),
+        dict(name="vit", patch=8, **_DINO_POSITIONS),
         86.7,
         *_DINO,
         "dino_deitsmall8_pretrain.pth",
@@ -183,7 +191,7 @@ _TRANSFORMERS = (
     _vit(
         "dino_base",
         "DINO B/16",
-        dict(name="vit", width=768),
+        dict(name="vit", width=768, **_DINO_POSITIONS),
         343.2,
         *_DINO,
         "dino_vitbase16_pretrain.pth",
@@ -191,7 +199,7 @@ _TRANSFORMERS = (
     _vit(
         "dino_base_8",
         "DINO B/8",
-        dict(name="vit", width=768, patch=8),
+        dict(name="vit", width=768, patch=8, **_DINO_POSITIONS),
         343.2,
         *_DINO,
         "dino_vitbase8_pretrain.pth",
@@ -199,7 +207,7 @@ _TRANSFORMERS = (
     _vit(
         "dinov2_small",
         "DINOv2 S/14",
-        dict(name="dinov2", pretrain_size=518),
+        dict(name="dinov2", pretrain_size=518, **_DINO_POSITIONS),
         88.2,
         *_DINOV2,
         "dinov2_vits14_pretrain.pth",
@@ -207,7 +215,7 @@ _TRANSFORMERS = (
     _vit(
         "dinov2_small_registers",
         "DINOv2 S/14 with registers",
-        dict(name="dinov2", registers=4, pretrain_size=518),
+        dict(name="dinov2", pretrain_size=518, **_REGISTERS),
         88.2,
         *_DINOV2,
         "dinov2_vits14_reg4_pretrain.pth",
@@ -215,7 +223,7 @@ _TRANSFORMERS = (
     _vit(
         "dinov2_base",
         "DINOv2 B/14",
-        dict(name="dinov2", width=768, pretrain_size=518),
+        dict(name="dinov2", width=768, pretrain_size=518, **_DINO_POSITIONS),
         346.3,
         *_DINOV2,
         "dinov2_vitb14_pretrain.pth",
@@ -223,7 +231,7 @@ _TRANSFORMERS = (
     _vit(
         "dinov2_base_registers",
         "DINOv2 B/14 with registers",
-        dict(name="dinov2", width=768, registers=4, pretrain_size=518),
+        dict(name="dinov2", width=768, pretrain_size=518, **_REGISTERS),
         346.3,
         *_DINOV2,
         "dinov2_vitb14_reg4_pretrain.pth",
@@ -271,14 +279,14 @@ PUBLISHED: tuple[Published, ...] = (
     _lite(1, "efficientnet-lite1-77cc7160.pth", 21.9),
     _lite(2, "efficientnet-lite2-9656183e.pth", 24.7),
     _torchvision(
-        "mobilenet_v2",
+        "mobilenet_v2_torchvision",
         "MobileNetV2, first weights",
         dict(name="mobilenet_v2", form="torchvision"),
         14.2,
         "mobilenet_v2-b0353104.pth",
     ),
     _torchvision(
-        "mobilenet_v2_v2",
+        "mobilenet_v2_torchvision_v2",
         "MobileNetV2, second weights",
         dict(name="mobilenet_v2", form="torchvision"),
         14.3,
