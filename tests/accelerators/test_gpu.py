@@ -212,6 +212,32 @@ def test_kernel_gradients_of_dilated_convolutions_are_those_of_cudnn():
     assert done.stdout.splitlines() == ["largest 3", "gradients 2"]
 
 
+TWO_SIZES = """
+from wsss_jax.accelerators import topology
+topology.without_devices()
+from tests.toys import light_methods
+from wsss_jax.ops.sharding import data_mesh
+from wsss_jax.training.optimizer import OptimizerSettings
+from wsss_jax.training.step import lower_train_step
+
+name = "h100:1"
+method = light_methods.make("ssenet", dropout=0.0, dtype="bfloat16")
+batch = method.batch_spec().shapes(2, 64, method.num_classes)
+mesh = data_mesh(topology.topology_devices(name))
+lowered = lower_train_step(method, OptimizerSettings(lr=0.1), batch, mesh)
+text = lowered.compile(topology.compiler_options(name)).as_text()
+print(text.count("custom_call_target=") > 10, text.count(" concatenate("))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PLUGIN, reason="JAX's plugin for CUDA is not installed")
+def test_pointwise_convolutions_of_two_image_sizes_copy_no_images():
+    done = run(TWO_SIZES)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["True 0"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not PLUGIN, reason="JAX's plugin for CUDA is not installed")
 def test_the_compiler_of_gpus_on_a_toy_recipe():

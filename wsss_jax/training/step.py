@@ -21,6 +21,10 @@ from wsss_jax.training.optimizer import (
 )
 from wsss_jax.types import Batch, TrainState
 
+_FOR_GPUS = {"xla_gpu_dot_merger_threshold_mb": 0}
+"""XLA would compute the 1×1 convolutions of a step's image sizes, which share their kernels, in one
+product, and copy all images side by side for it. These copies take longer than a program more."""
+
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 
@@ -137,6 +141,7 @@ def make_train_step(
         in_shardings=(placed, sharded(mesh)),
         out_shardings=placed,
         donate_argnums=0,
+        compiler_options=_FOR_GPUS if mesh.devices.flat[0].platform == "gpu" else None,
     )
 
 
