@@ -99,6 +99,10 @@ class Method(Settings, abc.ABC):
     """The steps that a training from published weights needs for usable results, however few
     images there are. `prepare folder` and the warning of a short training say how to get them."""
 
+    added_layers: ClassVar[tuple[str, ...]] = ()
+    """The modules that the method adds to a trained network, of a training that the need ``init``
+    names. Where that network lacks them, they are drawn by chance."""
+
     num_classes: int = supplied(default=0)
     backbone: Backbone
     head_lr: float = 10.0

@@ -307,7 +307,9 @@ def weights_note(training: Training) -> str:
         digest = f"SHA-256 {start['sha256'][:16]}"
         if "stage" in start:
             what = "The backbone starts" if start["part"] else "The network starts"
-            sentences.append(f"{what} from stage {start['stage']} ({digest}).")
+            drawn = start.get("drawn")
+            rest = f", but {', '.join(drawn)} from random numbers" if drawn else ""
+            sentences.append(f"{what} from stage {start['stage']} ({digest}){rest}.")
             continue
         changes = [
             f"{len(start[kind])} {words}"
