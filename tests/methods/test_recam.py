@@ -156,6 +156,7 @@ def test_golden_optimizer_of_the_published_recipe(golden: Path):
     groups = {"backbone/layer1_0/conv2/kernel": 0, "fc8/kernel": 0, "fc8_softmax/kernel": 1}
     params = {"backbone": {"layer1_0": {"conv2": start}}, "fc8": start, "fc8_softmax": start}
     rules = assign_rules(params, method.param_rules())
+    trained: Any
     trained, frozen = split_frozen(params, rules)
     assert trained.keys() == groups.keys() and not frozen
     steps = 10
