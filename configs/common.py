@@ -92,17 +92,34 @@ def change_maps(c: Any, **maps: Any) -> None:
 
 def contrast_first(c: Any) -> None:
     """Adds a training stage without L_MAM before `c.train`, which then starts from its weights."""
-    weights = c.train.init_weights
     first: Any = ConfigDict(c.train.to_dict())
-    c.train_rcm = first
     first.method.mam_weight = 0.0
-    c.train.needs = ConfigDict(dict(init="train_rcm"))
-    c.train.init_weights = ""
+    begin_with(c, "train_rcm", first)
+
+
+def recam_after_cam(c: Any, **settings: Any) -> None:
+    """Makes `c.train`, which trains a CAM, the stage ``train_cam``, and adds ReCAM after it.
+
+    Args:
+      c: the recipe so far.
+      **settings: the settings of ReCAM's method that differ from its defaults.
+    """
+    cam: Any = ConfigDict(c.train.to_dict())
+    backbone = c.train.method.backbone.to_dict()
+    c.train.method = Method.defaults("recam", backbone=backbone, **settings)
+    begin_with(c, "train_cam", cam)
+    change_maps(c, **SSENET_MAPS)
+
+
+def begin_with(c: Any, name: str, first: Any) -> None:
+    """Adds the training stage `first` before `c.train`, which then starts from its weights."""
+    c[name] = first
     first.split = c.train.get_ref("split")
-    del c.init_weights
-    first.init_weights = weights
-    backbone_weights(c, "train_rcm")
-    finish(c, "train_rcm", *c.stages[:-1])
+    first.init_weights = c.get_ref("init_weights")
+    del c.train.init_weights
+    c.train.init_weights = ""
+    c.train.needs = ConfigDict(dict(init=name))
+    finish(c, name, *c.stages[:-1])
 
 
 def cams(c: Any, splits: Mapping[str, Any], maps: Mapping[str, Any]) -> None:

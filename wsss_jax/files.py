@@ -123,13 +123,13 @@ def write_json(path: Path | str, value: Any) -> None:
         file.write(dump_json(value).encode() + b"\n")
 
 
-def read_json(path: Path | str, remedy: str = "restore the file") -> Any:
+def read_json(path: Path | str, remedy: str = "restore the file", most: int = 1 << 30) -> Any:
     """Reads a JSON file in UTF-8; `remedy` ends messages. Records have `records.read_record`.
 
     Raises:
-      UserError: the file is missing, cannot be read or is not JSON.
+      UserError: the file is missing, cannot be read, has more than `most` bytes, or is not JSON.
     """
-    data = read_bytes(Path(path), remedy=remedy)
+    data = read_bytes(Path(path), most, remedy)
     try:
         return json.loads(data.decode(), parse_int=_whole)
     except (ValueError, RecursionError) as error:

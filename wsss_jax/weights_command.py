@@ -134,6 +134,7 @@ def _inspect(options: argparse.Namespace) -> int:
     from wsss_jax.weights.architectures import fitted, guess
     from wsss_jax.weights.checkpoint import read_checkpoint
     from wsss_jax.weights.grouping import grouped
+    from wsss_jax.weights.stated import other_settings
 
     file, part = catalogue.divided(options.file)
     checkpoint = read_checkpoint(catalogue.resolve(file), part=part)
@@ -153,6 +154,8 @@ def _inspect(options: argparse.Namespace) -> int:
     else:
         found = guess(arrays, _known().values())
     print("\n".join(_verdict(found, bool(options.arch))))
+    if found and (stated := other_settings(checkpoint, found.backbone)):
+        print(f"  but it states {', '.join(f'{key}={value}' for key, value in stated.items())}")
     print("\n".join(grouped(arrays)))
     return 0
 

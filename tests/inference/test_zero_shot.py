@@ -1,5 +1,6 @@
 """CLIP's two towers from one file: golden features, class names, templates and scores."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ TOY: dict[str, Any] = dict(head_width=16)
 
 def weights_of(case: str, folder: Path) -> Path:
     """The file of a recorded case, and a vocabulary beside it."""
-    path = folder / "model.safetensors"
-    save_file({n: np.ascontiguousarray(a) for n, a in golden(case)["arrays"].items()}, path)
+    path, arrays = folder / "model.safetensors", golden(case)["arrays"]
+    if case == "openai_clip":  # Its files also hold the sizes of the towers.
+        sizes = dict(input_resolution=32, context_length=77, vocab_size=520)
+        arrays |= {name: np.array(size) for name, size in sizes.items()}
+    save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, path)
     write_archive(folder)
     return path
 
@@ -79,6 +83,26 @@ def test_scores_of_an_image(weights: Path):
     np.testing.assert_allclose(found, expected / expected.sum(1, keepdims=True), rtol=1e-3)
     flat = np.asarray(zero_shot.class_scores(features, texts, logit_scale=0.0))
     np.testing.assert_allclose(flat, 1 / 3, rtol=1e-6)
+
+
+def test_settings_beside_the_weights_are_compared(tmp_path: Path):
+    weights = weights_of("hf_clip", tmp_path)
+    towers: dict[str, Any] = {
+        "vision_config": dict(num_attention_heads=2, hidden_act="quick_gelu", image_size=32),
+        "text_config": dict(num_attention_heads=2, hidden_act="quick_gelu", layer_norm_eps=1e-5),
+    }
+    for tower, load in (
+        ("vision_config", zero_shot.image_tower),
+        ("text_config", zero_shot.text_tower),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(towers))
+        load(weights, **TOY)
+        changed = towers[tower] | dict(num_attention_heads=1, hidden_act="gelu")
+        (tmp_path / "config.json").write_text(json.dumps(towers | {tower: changed}))
+        expected = "with activation=quick_gelu, head_width=16, .* states activation=gelu, head_wi"
+        with pytest.raises(UserError, match=expected):
+            load(weights, **TOY)
+        load(weights, activation="gelu", head_width=32)
 
 
 def test_what_cannot_work_is_refused(weights: Path, tmp_path: Path):

@@ -29,7 +29,7 @@ VIT = dict(name="tests.toys.small_vit", width=16)
 
 
 # The others need no more of a backbone than these, and one of them is trained below.
-ALIKE = ("cam", "ecsnet", "pss", "ssenet")
+ALIKE = ("cam", "ecsnet", "pss", "recam", "ssenet")
 SOME = [pytest.param(n, marks=pytest.mark.slow) if n in ALIKE else n for n in names()]
 
 

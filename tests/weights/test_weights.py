@@ -59,6 +59,26 @@ def test_a_backbone_is_taken_over_alone(cam: Any, tmp_path: Path):
         load_weights(tmp_path / "weights.npz", *variable_shapes(wider), "backbone")
 
 
+def test_what_a_method_adds_may_be_lacking_as_a_whole(tmp_path: Path):
+    def network(**layers: Any) -> Any:
+        return {"fc8": {"kernel": np.zeros(2, np.float32)}, **layers}
+
+    path, added = tmp_path / "weights.npz", {"a": np.ones(2), "b": np.ones(3)}
+    save_weights(path, network(), {})
+    loaded, _ = load_weights(path, network(new=added), {}, may_lack=("new",))
+    assert loaded["new"]["a"] is added["a"] and not loaded["fc8"]["kernel"].any()
+    for wrong in (network(other=added), network(new=added, other=added), {"new": added}):
+        with pytest.raises(UserError, match="found those of another one"):
+            load_weights(path, wrong, {}, may_lack=("new",))
+    # A part of it is no network of either method; all of it is loaded.
+    save_weights(path, network(new={"a": np.zeros(2)}), {})
+    with pytest.raises(UserError, match=r"1 entries differ, such as params/new/b"):
+        load_weights(path, network(new=added), {}, may_lack=("new",))
+    save_weights(path, network(new={"a": np.zeros(2), "b": np.zeros(3)}), {})
+    loaded, _ = load_weights(path, network(new=added), {}, may_lack=("new",))
+    assert not any(array.any() for array in loaded["new"].values())
+
+
 def test_damaged_weights_are_refused(tmp_path: Path):
     params, variables = init_variables(Toy(), 0)
     path = tmp_path / "weights.npz"

@@ -20,9 +20,11 @@ from wsss_jax.models.clip_image import ClipImage
 from wsss_jax.models.clip_text import ClipText
 from wsss_jax.models.transformer import Activation
 from wsss_jax.models.transformer_names import clip_text_arrays, timm_arrays
+from wsss_jax.models.transformer_settings import config_settings
 from wsss_jax.weights.checkpoint import read_checkpoint
 from wsss_jax.weights.clip_tokenizer import ClipTokenizer
 from wsss_jax.weights.import_weights import import_arrays
+from wsss_jax.weights.stated import model_config, other_settings, others, refuse
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -104,10 +106,13 @@ def text_tower(
     Raises:
       UserError: the weights are not those of CLIP.
     """
-    arrays = clip_text_arrays(read_checkpoint(weights).arrays)
+    checkpoint = read_checkpoint(weights)
+    arrays = clip_text_arrays(checkpoint.arrays)
     shapes = _shapes(arrays, ("token_embedding.weight", "pos_embed", "head.weight"), weights)
     (vocabulary, width), (_, context, _), (embedding, _) = shapes
     tower = ClipText(vocabulary, context, width, _depth(arrays), embedding, head_width, activation)
+    stated = config_settings(model_config(checkpoint.path), "text_config", width)
+    refuse(others(stated, tower), tower, checkpoint.path)
     named: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
         if name == "token_embedding.weight":  # the import transposes matrices
@@ -127,7 +132,8 @@ def image_tower(
     Raises:
       UserError: the weights are not those of a vision transformer of CLIP.
     """
-    arrays = timm_arrays(read_checkpoint(weights).arrays)
+    checkpoint = read_checkpoint(weights)
+    arrays = timm_arrays(checkpoint.arrays)
     needed = ("patch_embed.proj.weight", "pos_embed", "head.weight")
     (width, _, patch, _), (_, tokens, _), (embedding, _) = _shapes(arrays, needed, weights)
     tower = ClipImage(
@@ -139,6 +145,7 @@ def image_tower(
         embedding=embedding,
         activation=activation,
     )
+    refuse(other_settings(checkpoint, tower), tower, checkpoint.path)
     x = jax.ShapeDtypeStruct((1, patch, patch, 3), jnp.float32)
     shapes: Any = jax.eval_shape(tower.init, jax.random.key(0), x)
     wrapped = {"params": {"backbone": shapes["params"]}}

@@ -37,7 +37,6 @@ class Step:
       batch: the global batch; see `wsss_jax.data.batch_spec.BatchSpec.shapes`.
       rng: the random key of this step.
       step: the number of this step, counted from 0, int32 [].
-      total_steps: the number of steps of the training; 0 if it is unknown.
     """
 
     params: PyTree
@@ -46,7 +45,6 @@ class Step:
     batch: Batch
     rng: PRNGKeyArray
     step: Array
-    total_steps: int = flax.struct.field(pytree_node=False, default=0)
 
     @property
     def variables(self) -> dict[str, PyTree]:
@@ -100,6 +98,10 @@ class Method(Settings, abc.ABC):
     enough_steps: ClassVar[int] = 200
     """The steps that a training from published weights needs for usable results, however few
     images there are. `prepare folder` and the warning of a short training say how to get them."""
+
+    added_layers: ClassVar[tuple[str, ...]] = ()
+    """The modules that the method adds to a trained network, of a training that the need ``init``
+    names. Where that network lacks them, they are drawn by chance."""
 
     num_classes: int = supplied(default=0)
     backbone: Backbone

@@ -14,6 +14,7 @@ differs overrides them:
 - `foreign_arrays`, `import_name`, `import_layout` and `export_layout` state the names and the
   layout of its variables in files of other programs;
 - `resize_param` adapts position embeddings of another grid;
+- `stated_settings` tells the settings that files of other programs state in words;
 - `exact_padding` states whether images may be padded at inference.
 
 Images may have any size, and a size that is not a multiple of a stride gives a map of
@@ -24,7 +25,7 @@ the call.
 
 import abc
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -166,3 +167,18 @@ class Backbone(nn.Module, abc.ABC):
         """
         del path, shape
         return array
+
+    @nn.nowrap
+    def stated_settings(
+        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Returns the settings that a file states besides names and shapes, by name.
+
+        Weights that state other values than this backbone's are refused. By default, none is known.
+
+        Args:
+          arrays: the arrays of the file by name, in the layout of the file.
+          config: Hugging Face's ``config.json`` beside the file, or nothing.
+        """
+        del arrays, config
+        return {}

@@ -16,7 +16,8 @@ class ClipText(nn.Module):
       width: the number of channels of the tokens.
       depth: the number of blocks.
       embedding: the number of channels of the result.
-      head_width: the number of channels of an attention head; it is 64 in all published weights.
+      head_width: the number of channels of an attention head. It is 64 in the text towers of OpenAI
+        and OpenCLIP, also beside image towers with other heads.
       activation: the function in the blocks, exact or OpenAI's approximation of GELU.
     """
 

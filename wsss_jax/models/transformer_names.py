@@ -13,8 +13,11 @@ import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
 
-_OTHERS = r".*\b(mask_token|position_ids)|.*\bpooler\..*|(cls_|distillation_)?classifier\..*"
-"""Arrays of pretraining and classification that are left out."""
+_OTHERS = (
+    r".*\b(mask_token|position_ids)|.*\bpooler\..*|(cls_|distillation_)?classifier\..*"
+    r"|input_resolution|context_length|vocab_size"
+)
+"""Arrays of pretraining and classification, and the sizes in OpenAI's files, that are left out."""
 
 _NAMES = (
     (r"^(?:vit|deit|dinov2(?:_with_registers)?|vision_model|visual|text_model|text)\.", ""),

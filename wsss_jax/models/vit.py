@@ -9,7 +9,7 @@ renamed by `wsss_jax.models.transformer_names`.
 import math
 import re
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from wsss_jax.models.taps import map_size
 from wsss_jax.models.torch_names import torch_name
 from wsss_jax.models.transformer import Activation, Block, layer_norm
 from wsss_jax.models.transformer_names import timm_arrays
+from wsss_jax.models.transformer_settings import config_settings, npz_settings
 from wsss_jax.ops.resize import resize_bilinear, valid_size
 from wsss_jax.settings.limits import check_limits, check_positive, check_shares
 from wsss_jax.types import ParamRule
@@ -42,7 +43,8 @@ class Vit(Backbone):
       patch: the side of a patch in pixels, which is the stride of all maps.
       width: the number of channels of the tokens.
       depth: the number of blocks.
-      head_width: the number of channels of an attention head; it is 64 in all published weights.
+      head_width: the number of channels of an attention head. It is 64 in published weights up to
+        ViT-L, 80 in ViT-H/14, and another one computes other features from the same arrays.
       pretrain_size: the side of the images of the pretraining in pixels. The grid of position
         embeddings has a side of `pretrain_size` / `patch`.
       position_resize: how position embeddings are resized to an image; see
@@ -188,6 +190,13 @@ class Vit(Backbone):
         return np.concatenate(
             [array[:, :before], np.asarray(resized).reshape(1, size[0] ** 2, -1)], 1
         )
+
+    @nn.nowrap
+    def stated_settings(
+        self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Returns what Hugging Face's file and the kernels of an ``.npz`` state."""
+        return config_settings(config, "vision_config", self.width) | npz_settings(arrays)
 
     @nn.compact
     def __call__(

@@ -18,7 +18,6 @@ _METHODS = {
     "cam": "CAM",
     "seam": "SEAM",
     "ssenet": "SSENet",
-    "puzzle_cam": "Puzzle-CAM",
     "pss": "RCM + MAM",
     "ecsnet": "ECS-Net",
     "affinity": "AffinityNet",
@@ -308,7 +307,9 @@ def weights_note(training: Training) -> str:
         digest = f"SHA-256 {start['sha256'][:16]}"
         if "stage" in start:
             what = "The backbone starts" if start["part"] else "The network starts"
-            sentences.append(f"{what} from stage {start['stage']} ({digest}).")
+            drawn = start.get("drawn")
+            rest = f", but {', '.join(drawn)} from random numbers" if drawn else ""
+            sentences.append(f"{what} from stage {start['stage']} ({digest}){rest}.")
             continue
         changes = [
             f"{len(start[kind])} {words}"

@@ -16,15 +16,15 @@ from wsss_jax.settings import key_of, name_of, settings_of
 from wsss_jax.stages.base import Context
 from wsss_jax.weights import catalogue, checkpoint
 from wsss_jax.weights.import_weights import import_backbone
-from wsss_jax.weights.npz import load_weights, matched
+from wsss_jax.weights.npz import load_weights, matched, without_lacked
 
 
 def expect_same_network(need: str, found: str, theirs: Method, mine: Method) -> None:
     """Checks that the weights of one training stage fit the network of another one.
 
     Only the names and shapes of variables have to agree. So all settings that do not change these
-    may differ, and a backbone can resize position embeddings of another grid. No weights are
-    computed.
+    may differ, a backbone can resize position embeddings of another grid, and the other network may
+    lack what a method adds. No weights are computed.
 
     Args:
       need: ``init`` for the weights of the whole network, ``backbone`` for those of the backbone.
@@ -42,7 +42,8 @@ def expect_same_network(need: str, found: str, theirs: Method, mine: Method) -> 
         return
     part = "" if need == "init" else "backbone"
     have = {name: _array(like) for name, like in _trained(theirs, part).items()}
-    _, wrong = matched(have, _variables(mine, part), mine.backbone)
+    want = without_lacked(_variables(mine, part), have, mine.added_layers)
+    _, wrong = matched(have, want, mine.backbone)
     if not wrong:
         return
     here = ", ".join(f"{key}={ours!r}" for key, (_, ours) in changed.items())
@@ -84,11 +85,22 @@ def initial_variables(
     for need, part in (("init", ""), ("backbone", "backbone")):
         if need in inputs:
             path = inputs[need] / "weights.npz"
-            params, variables = load_weights(path, params, variables, part, method.backbone)
-            sha256 = checkpoint.digest(path)
-            ctx.log(f"{part or 'all'} weights from stage {inputs[need].name}, sha256 {sha256[:16]}")
-            starts.append({"stage": inputs[need].name, "part": part, "sha256": sha256})
+            before = params
+            params, variables = load_weights(
+                path, params, variables, part, method.backbone, method.added_layers
+            )
+            added = () if part else method.added_layers
+            drawn = [name for name in added if _kept(before[name], params[name])]
+            weights = f"{part or 'all'} weights" + (f" but {', '.join(drawn)}" if drawn else "")
+            sha256, stage = checkpoint.digest(path), inputs[need].name
+            ctx.log(f"{weights} from stage {stage}, sha256 {sha256[:16]}")
+            starts.append({"stage": stage, "part": part, "sha256": sha256, "drawn": drawn})
     return params, variables, starts
+
+
+def _kept(before: PyTree, after: PyTree) -> bool:
+    """Returns whether all arrays are still the same objects, as a file had none for them."""
+    return all(a is b for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True))
 
 
 def _changed(theirs: Any, mine: Any, where: str) -> dict[str, tuple[Any, Any]]:

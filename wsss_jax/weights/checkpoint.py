@@ -43,7 +43,7 @@ SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pa
 
 _INDEX = ".index.json"
 _SHARD = re.compile(r".*-\d{5}-of-(?!00001)\d{5}\.\w+")
-_HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
+HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
 """Files of a folder of Hugging Face, the better form first; sharded ones have an index."""
 
 _LONGEST_NAME = 500
@@ -165,7 +165,7 @@ def _weights_file(path: Path) -> Path:
                 " folder, or the index of the shards in it (such as model.safetensors.index.json)"
             )
         return path
-    for name in _HUGGING_FACE:
+    for name in HUGGING_FACE:
         for file in (path / (name + _INDEX), path / name):
             if file.is_file():
                 return file

@@ -31,6 +31,7 @@ from wsss_jax.weights.names import (
     inside_backbone,
     torch_names,
 )
+from wsss_jax.weights.stated import other_settings, refuse
 
 HEADS = (
     r"((classifier|_?fc\w*|f8_\d|gn8_\d|f9|conv_fov2?|bn_fov2?|cls_conv|mean_shift)\..*"
@@ -216,7 +217,7 @@ def check_backbone(path: Path, method: Method, part: str = "") -> None:
     Raises:
       UserError: for the same reasons as `import_backbone`.
     """
-    checkpoint = read_checkpoint(path, part=part)
+    checkpoint = _read(path, method.backbone, part)
     params, variables = variable_shapes(method)
     mine, arrays = _backbone_of({"params": params, **variables}, checkpoint.arrays)
     _fitting(mine, arrays, method.backbone, HEADS, _source(checkpoint))
@@ -228,7 +229,7 @@ def check_network(path: Path, method: Method, part: str = "") -> None:
     Raises:
       UserError: for the same reasons as `import_network`.
     """
-    checkpoint = read_checkpoint(path, part=part)
+    checkpoint = _read(path, method.backbone, part)
     params, variables = variable_shapes(method)
     arrays = method.foreign_arrays(checkpoint.arrays)
     everything = {"params": params, **variables}
@@ -275,7 +276,7 @@ def import_backbone(
     Raises:
       UserError: the file does not hold exactly the weights of this backbone.
     """
-    checkpoint = read_checkpoint(path, part=part)
+    checkpoint = _read(path, backbone, part)
     everything = {"params": params, **variables}
     mine, arrays = _backbone_of(everything, checkpoint.arrays)
     mine = import_arrays(
@@ -310,7 +311,7 @@ def import_network(
     Raises:
       UserError: the file does not hold exactly the variables of this network.
     """
-    checkpoint = read_checkpoint(path, part=part)
+    checkpoint = _read(path, method.backbone, part)
     params, variables = variable_shapes(method)
     found = import_arrays(
         {"params": params, **variables},
@@ -321,6 +322,13 @@ def import_network(
         record=lambda found: record(_recorded(checkpoint, found)),
     )
     return found.pop("params"), found
+
+
+def _read(path: Path, backbone: Backbone, part: str) -> Checkpoint:
+    """Reads a checkpoint, which must not state other settings than the backbone's."""
+    checkpoint = read_checkpoint(path, part=part)
+    refuse(other_settings(checkpoint, backbone), backbone, checkpoint.path)
+    return checkpoint
 
 
 def _source(checkpoint: Checkpoint) -> str:

@@ -1,6 +1,6 @@
 """Saves and loads the weights of a network as one ``.npz`` with a float32 array per variable."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def load_weights(
     variables: PyTree,
     part: str = "",
     backbone: Backbone | None = None,
+    may_lack: tuple[str, ...] = (),
 ) -> tuple[PyTree, PyTree]:
     """Reads the (parameters, variables) of a file, whose entries must be those of the given trees.
 
@@ -39,6 +40,8 @@ def load_weights(
       part: the name of a submodule; if it is given, only its arrays are read and replaced.
       backbone: the network's backbone, which resizes position embeddings of another grid. If it is
         None, no array is resized.
+      may_lack: the names of submodules that keep the given values if the file has none of their
+        arrays.
 
     Raises:
       UserError: there is no such file, it is damaged or belongs to another network, or a weight is
@@ -61,6 +64,7 @@ def load_weights(
             f"expected finite weights in {path}, found NaN or infinity in {min(broken)}:"
             f" {make_again(path)}"
         )
+    want = without_lacked(want, have, may_lack)
     have, wrong = matched(have, want, backbone)
     wrong += [name for name in want if name not in wrong and _differs(have[name], want[name])]
     if wrong:
@@ -71,6 +75,15 @@ def load_weights(
     tree = traverse_util.unflatten_dict({**everything, **have}, sep="/")
     loaded = tree.pop("params")
     return loaded, {**variables, **tree}
+
+
+def without_lacked(
+    want: Mapping[str, Any], have: Iterable[str], may_lack: tuple[str, ...]
+) -> dict[str, Any]:
+    """Returns `want` without those of the submodules `may_lack` of which `have` names no array."""
+    found = {name.split("/")[1] for name in have}
+    lacked = set(may_lack) - found
+    return {name: value for name, value in want.items() if name.split("/")[1] not in lacked}
 
 
 def matched(
