@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,22 @@ def test_second_run_skips_everything(workdir: Path):
     stages_run(workdir)
     assert run.run(adding_config(), workdir) == first
     assert stages_run(workdir) == []
+
+
+def test_a_copy_under_another_name_is_a_finished_stage_too(workdir: Path):
+    run.run(adding_config(), workdir)
+    stages_run(workdir)
+    other = workdir.parent / "other"
+    shutil.copytree(workdir / "a", other / "first")
+    config: Any = adding_config(b={"needs": {"x": "first"}})
+    config.first = config.a
+    config.stages = ("first", "b")
+    run.run(config, other)
+    assert stages_run(workdir) == ["b"]
+    # With other settings, it is not.
+    config.first.add = 2.0
+    with pytest.raises(UserError, match=r"first\.add was 1\.0, is now 2\.0"):
+        run.run(config, other)
 
 
 def test_what_does_not_change_results_may_change(workdir: Path):

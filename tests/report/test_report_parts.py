@@ -178,3 +178,9 @@ def test_the_page_says_what_a_network_starts_from(tmp_path):
         " b0.pth (efficientnet_lite0, torch legacy, SHA-256 abababababababab): 260 arrays matched,"
         " 1 left out. The network starts from stage train (SHA-256 cdcdcdcdcdcdcdcd)."
     )
+    metrics["initial_weights"] = [dict(metrics["initial_weights"][1], drawn=["fc8_softmax"])]
+    stage = dataclasses.replace(training.stage, metrics={**training.stage.metrics, **metrics})
+    assert wording.weights_note(dataclasses.replace(training, stage=stage)).endswith(
+        "The network starts from stage train (SHA-256 cdcdcdcdcdcdcdcd), but fc8_softmax from"
+        " random numbers."
+    )

@@ -76,8 +76,8 @@ def class_features(
 ) -> Float[Array, "b c d"]:
     """Computes the mean over all pixels of the features times the normalized map of each class.
 
-    The map is ``relu(cam) / (max relu(cam) + ε)``; the mean is not divided by its sum. Nothing is
-    detached. The product of maps and features is never formed.
+    The map is ``relu(cam) / (max relu(cam) + ε)``; the mean is not divided by its sum. Gradients
+    flow through the map and its maximum too. The product of maps and features is never formed.
     """
     planes = nn.relu(jnp.moveaxis(cam, -1, 1))
     planes = (planes / (brightest(planes) + EPSILON)).astype(features.dtype)
