@@ -78,7 +78,7 @@ With ImageNet's classifier, these are the published numbers.
 """
 
 SIZES = ((65, 33), (1, 7), (47, 90))
-CANVAS, IMAGE = (64, 64), (37, 50)
+CANVAS, IMAGES, MARGIN = (64, 64), ((37, 50), (65, 33), (1, 7)), (27, 14)
 
 
 def make(name: str, **fields: Any) -> Any:
@@ -186,17 +186,23 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return build
 
 
+def compiled(function: Any, *arguments: Any) -> Any:
+    """A program that runs once or twice: not worth optimizing."""
+    return jax.jit(function).lower(*arguments).compile(compiler_options=QUICK)
+
+
 def quick(function: Any, *arguments: Any) -> Any:
-    """The result of a program that runs once: not worth optimizing."""
-    program = jax.jit(function).lower(*arguments)
-    return program.compile(compiler_options=QUICK)(*arguments)
+    """The result of such a program."""
+    return compiled(function, *arguments)(*arguments)
 
 
 def strides(name: str) -> list[dict[str, int]]:
-    """The settings for every stride that a backbone can have."""
-    settings = settings_of(kind_of(Backbone, name))
-    choices = typing.get_args(settings["output_stride"].type) if "output_stride" in settings else ()
-    return [dict(output_stride=stride) for stride in choices] or [{}]
+    """The settings for every stride that a backbone can have, the default first."""
+    setting = settings_of(kind_of(Backbone, name)).get("output_stride")
+    if setting is None:
+        return [{}]
+    choices = sorted(typing.get_args(setting.type), key=lambda stride: stride != setting.default)
+    return [dict(output_stride=stride) for stride in choices]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -239,23 +245,48 @@ def drawn(model: Any) -> Any:
 
 DEPTHWISE = ("convnext", "efficientnet_lite", "mobilenet_v2")
 SAME = ("augreg", "dinov2", OUTSIDE)
-SOME = [pytest.param(n, marks=pytest.mark.slow) if n in DEPTHWISE + SAME else n for n in NAMES]
+LIGHT = ("tiny", "vgg16")
 """Programs with depthwise layers take long to compile, and some networks are those of others."""
 
 
-@pytest.mark.parametrize("name", SOME)
-def test_padding_and_precision_change_little(name: str, small: Callable[..., Any]):
-    """Padding changes nothing, where a backbone says so, and bfloat16 a little."""
-    model = small(name)
+def sized(name: str) -> list[Any]:
+    """Every size of an image, at each of the strides in turn; most are slow."""
+    found = []
+    for number, size in enumerate(IMAGES):
+        fields = strides(name)[number % len(strides(name))]
+        slow = name in DEPTHWISE + SAME or (number > 0 and name not in LIGHT)
+        label = "-".join(map(str, (name, *fields.values(), *size)))
+        marks = [pytest.mark.slow] if slow else []
+        found.append(pytest.param(name, fields, size, id=label, marks=marks))
+    return found
+
+
+def test_every_stride_has_numbers():
+    for name in NAMES:
+        cases = [case.values for case in sized(name)]
+        assert {size for _, _, size in cases} == set(IMAGES)
+        assert all(fields in [case[1] for case in cases] for fields in strides(name)), name
+
+
+@pytest.mark.parametrize(("name", "fields", "size"), [one for n in NAMES for one in sized(n)])
+def test_padding_and_precision_change_little(
+    name: str, fields: dict[str, int], size: tuple[int, int], small: Callable[..., Any]
+):
+    """Padding changes no number, where a backbone says so, and bfloat16 changes them a little."""
+    model = small(name, **fields)
     variables = drawn(model)
     rng = np.random.default_rng(0)
-    image = jnp.asarray(rng.normal(size=(1, *IMAGE, 3)), jnp.float32)
-    valid = jnp.zeros((1, *CANVAS), bool).at[:, : IMAGE[0], : IMAGE[1]].set(True)
-    canvas = jnp.full((1, *CANVAS, 3), 9.0).at[:, : IMAGE[0], : IMAGE[1]].set(image)
-    alone = quick(model.apply, variables, image)
+    image = jnp.asarray(rng.normal(size=(1, *size, 3)), jnp.float32)
+    larger = (1, size[0] + MARGIN[0], size[1] + MARGIN[1])
+    valid = jnp.zeros(larger, bool).at[:, : size[0], : size[1]].set(True)
+    canvas = jnp.full((*larger, 3), 9.0).at[:, : size[0], : size[1]].set(image)
+    program = compiled(model.apply, variables, image)
+    alone, again = program(variables, image), program(variables, image)
     half = quick(model.clone(dtype=jnp.bfloat16).apply, variables, image)
     padded = quick(model.apply, variables, canvas, valid) if model.exact_padding else {}
     for tap in model.tap_strides:
+        np.testing.assert_array_equal(alone[tap], again[tap])
+        assert np.isfinite(alone[tap]).all()
         largest = float(jnp.abs(alone[tap]).max())
         assert 0.05 < largest < 1e4, tap
         error = jnp.abs(half[tap].astype(jnp.float32) - alone[tap])
