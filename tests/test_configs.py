@@ -323,6 +323,8 @@ def test_dry_run_of_the_built_in_data(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setenv("WSSS_JAX_DATA", str(tmp_path / "data"))
+    # Runs beside this one would add expected times between the two plans.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     workdir = tmp_path / "run"
     arguments = [f"--config={name}", f"--workdir={workdir}", "--config.train.batch_size=4"]
     assert main.main(["main", *arguments, "--dry_run"]) == 0
