@@ -158,7 +158,9 @@ def test_a_path_with_a_folder_means_this_file_alone(
     monkeypatch.setattr(catalogue, "_in_wheel", lambda published: tmp_path / LITE0)
     (folder / LITE0).write_bytes(CONTENT)
     for weights in (f"/nothere/{LITE0}", f"below/{LITE0}", "/nothere/resnet50-0676ba61.pth"):
-        assert "found no such file" in refusal(weights) and "get resnet" not in refusal(weights)
+        message = refusal(weights)
+        assert "found no such file" in message and "get resnet" not in message
+        assert (f"nor in {folder}" in message) == (not weights.startswith("/"))
     (folder / "below").mkdir()
     (folder / "below" / LITE0).write_bytes(CONTENT)
     assert catalogue.resolve(f"below/{LITE0}") == folder / "below" / LITE0

@@ -75,7 +75,7 @@ def resolve(weights: str) -> Path:
     path, published = Path(weights).expanduser(), _named(weights)
     folder = os.environ.get(FOLDER, "")
     if published is None and _is_path(weights):
-        also = f", nor in {folder} ({FOLDER})" if folder else ""
+        also = f", nor in {folder} ({FOLDER})" if folder and not path.is_absolute() else ""
         raise UserError(f"expected weights at {path}, found no such file{also}: check the path")
     if published is None:
         raise UserError(_unknown(weights))
