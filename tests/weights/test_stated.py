@@ -55,12 +55,13 @@ def test_a_config_of_other_settings_is_refused(wrong: dict, message: str, tmp_pa
         path, file = saved(case, tmp_path), tmp_path / "config.json"
         file.write_text(json.dumps({tower: config} if tower else config))
         load(path, section)
+        of_open_clip = saved(case, tmp_path, "open_clip_model.safetensors")
         config = config | wrong
         file.write_text(json.dumps({tower: config} if tower else config))
-        for given in (path, tmp_path):
+        for given in (path, tmp_path, of_open_clip):
             with pytest.raises(UserError, match=message) as error:
                 load(given, section)
-            assert "\n" not in str(error.value) and str(path) in str(error.value)
+            assert "\n" not in str(error.value) and str(given) in str(error.value)
 
 
 def test_what_a_config_leaves_out_or_is_not_about_is_not_compared(tmp_path: Path):

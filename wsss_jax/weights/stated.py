@@ -13,6 +13,9 @@ from wsss_jax.files import read_json
 from wsss_jax.models.base import Backbone
 from wsss_jax.weights.checkpoint import HUGGING_FACE, Checkpoint
 
+_OPEN_CLIP = "open_clip_"
+"""What OpenCLIP puts before the name of its file, which lies beside Hugging Face's."""
+
 _MOST = 1 << 20  # bytes
 
 
@@ -33,7 +36,7 @@ def model_config(path: Path) -> Mapping[str, Any]:
       UserError: it is damaged.
     """
     file = path.with_name("config.json")
-    if not path.name.startswith(HUGGING_FACE) or not file.exists():
+    if not path.name.removeprefix(_OPEN_CLIP).startswith(HUGGING_FACE) or not file.exists():
         return {}
     found = read_json(file, "get it again, or remove it", most=_MOST)
     return found if isinstance(found, dict) else {}
