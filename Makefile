@@ -23,7 +23,7 @@ demo: $(VENV)/.installed-demo  ## from labels of generated images to masks and a
 
 compare: $(VENV)/.installed-demo  ## all methods on generated images in one table (three seeds; SEEDS=1 for one)
 	$(BIN)/python -m wsss_jax.compare --workdir $(COMPARISON) --seeds $(SEEDS) \
-	    --configs cam_shapes,ssenet_shapes,seam_shapes,pss_shapes,ecsnet_shapes,seg_shapes $(ARGS)
+	    --configs cam_shapes,ssenet_shapes,puzzlecam_shapes,seam_shapes,pss_shapes,ecsnet_shapes,seg_shapes $(ARGS)
 
 test: $(VENV)/.installed-test  ## the quick tests (ARGS="tests/losses/test_losses.py -k hardest" for a part)
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)

@@ -221,6 +221,43 @@ def test_irnets_chain_is_the_published_one():
         assert c.train.init_weights == f"{stage}.npz"
 
 
+def test_puzzlecam_voc_is_the_published_recipe():
+    c, irn = _load("puzzlecam_voc"), _load("cam_irn_voc")
+    train = c.train
+    assert (train.split, train.batch_size, train.epochs) == ("train_aug", 32, 15)
+    augment = train.augment
+    assert (augment.crop, augment.long_side, augment.flip) == (512, (320, 640), 0.5)
+    assert (augment.brightness, augment.contrast, augment.saturation, augment.hue) == (0, 0, 0, 0)
+    # The momentum is the published program's own: it passes the weight decay for it.
+    published = OptimizerSettings.defaults(
+        lr=0.1, momentum=1e-4, nesterov=True, weight_decay=1e-4, power=0.9
+    )
+    assert train.optimizer.to_dict() == published.to_dict()
+    method, backbone = train.method, train.method.backbone
+    assert (method.name, method.alpha, method.ramp, method.head_lr) == ("puzzle_cam", 4, 0.5, 10)
+    assert (method.distance, method.classes, method.normalized_maps) == ("l1", "masked", False)
+    assert (method.dropout, backbone.output_stride, backbone.dilated) == (0, 16, False)
+    assert (backbone.frozen_layers, backbone.bn_momentum) == (-1, 0.1)
+    assert (c.cam.scales, c.cam.relu_each, c.cam.normalize) == ((0.5, 1.0, 1.5, 2.0), True, "max")
+    assert (c.irn_labels.foreground, c.irn_labels.background) == (0.4, 0.1)
+    assert (c.walk.beta, c.walk.steps, c.walk.threshold) == (10.0, 256, 0.35)
+    # The rest is IRNet's chain.
+    ours, theirs = dict(flatten(c)), dict(flatten(irn))
+    changed = {key for key in ours.keys() & theirs.keys() if ours[key] != theirs[key]}
+    assert {key for key in changed if not key.startswith("train.")} == {
+        *("name", "walk.threshold", "irn_labels.foreground", "irn_labels.background")
+    }
+
+
+@pytest.mark.parametrize("data", ["shapes", "voc_light"])
+def test_puzzle_cam_differs_from_the_baseline_in_its_method_and_maps_alone(data: str):
+    puzzle, cam = _load(f"puzzlecam_{data}"), _load(f"cam_{data}")
+    assert {k for k in cam.train if puzzle.train[k] != cam.train[k]} == {"method"}
+    assert puzzle.train.method.backbone == cam.train.method.backbone
+    assert {k for k in cam.cam_train if puzzle.cam_train[k] != cam.cam_train[k]} == {"relu_each"}
+    assert puzzle.stages == cam.stages
+
+
 def test_recam_voc_is_the_published_recipe():
     c = _load("recam_voc")
     rate = OptimizerSettings.defaults(lr=0.1, momentum=1e-4, weight_decay=1e-4, power=0.9)
@@ -301,10 +338,10 @@ def test_the_test_servers_recipe_only_adds_to_the_chain():
     assert test.masks_test.split == test.submit.split == "test"
 
 
-# They have the stages of `cam_shapes` (two), of `pss_shapes` (two), and of `seam_shapes`.
+# They have the stages of `cam_shapes` (three), of `pss_shapes` (two), and of `seam_shapes`.
 ALIKE = (
-    *("ecsnet_shapes", "ssenet_shapes", "pss_one_stage_shapes", "recam_shapes"),
-    "cam_psa_shapes",
+    *("ecsnet_shapes", "ssenet_shapes", "puzzlecam_shapes"),
+    *("pss_one_stage_shapes", "recam_shapes", "cam_psa_shapes"),
 )
 
 

@@ -17,6 +17,7 @@ from wsss_jax.training.optimizer import assign_rules
 
 RECIPES = (
     *("cam_voc", "ssenet_voc", "seam_voc", "pss_voc", "ecsnet_voc", "cam_irn_voc", "recam_voc"),
+    "puzzlecam_voc",
 )
 
 

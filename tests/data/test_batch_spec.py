@@ -11,6 +11,7 @@ from wsss_jax.data.augment import Augment
 from wsss_jax.data.batch_spec import BatchSpec, LocalCrops, StrongView
 from wsss_jax.data.loader import training_batches
 from wsss_jax.data.mask_labels import GroundTruth
+from wsss_jax.errors import UserError
 
 CROP, CLASSES, SIZE = 24, 3, 4
 
@@ -64,3 +65,12 @@ def test_the_last_blocks_of_a_crop_may_be_smaller():
     for crop, stride, blocks in ((24, 8, 3), (20, 8, 3), (30, 14, 3), (28, 14, 2)):
         shapes = BatchSpec(affinity_stride=stride).shapes(2, crop, 3)
         assert shapes["affinity_label"].shape == (2, blocks, blocks)
+
+
+def test_a_crop_that_does_not_fit_is_refused():
+    spec = BatchSpec(crop_multiple=32)
+    assert spec.shapes(2, 64, 3) == BatchSpec().shapes(2, 64, 3)
+    for crop, near in ((65, "64 or 96"), (63, "32 or 64"), (20, "32")):
+        words = f"of a multiple of 32 pixels, found {crop}: set augment.crop to {near}$"
+        with pytest.raises(UserError, match=words):
+            spec.shapes(2, crop, 3)

@@ -19,12 +19,16 @@ VARIANTS = {
     "pss_memory": dict(name="pss", memory=2),
     # Its random numbers belong to images, not to places in the batch.
     "ecsnet_noise": dict(name="ecsnet", fill="noise"),
+    # Batch norm is trained twice in a step, by the images and by their tiles.
+    "puzzle_cam_norm": dict(
+        name="puzzle_cam", backbone=dict(name="tests.toys.normed", bn_momentum=0.1)
+    ),
     # Without dropout, for pmap draws another mask on every device.
     "cam_alone": dict(name="cam", dropout=0.0),
 }
 CASES = {name: dict(name=name) for name in light_methods.names()} | VARIANTS
-# The variants above do all that the first two do, and SEAM does what SSENet does.
-ALIKE = ("ecsnet", "pss", "ssenet")
+# The variants above do all that the first three do, and SEAM does what SSENet does.
+ALIKE = ("ecsnet", "pss", "puzzle_cam", "ssenet")
 SOME = [pytest.param(n, marks=pytest.mark.slow) if n in ALIKE else n for n in CASES]
 PROGRAM = """
 import json

@@ -17,6 +17,7 @@ from tests.toys.host_reads import host_reads
 from tests.toys.toy_training import SGD, Toy, batches, one_step, same, tiny_cam, train
 from wsss_jax import console, interrupts
 from wsss_jax.errors import Interrupted, UserError
+from wsss_jax.methods.base import Aux, Step
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import target
 from wsss_jax.stages.train import Train
@@ -252,6 +253,20 @@ def test_the_host_waits_for_a_step_when_later_ones_are_dispatched(
         at = events.index(("wait", step))
         assert at > dispatched[later]
         assert later == 9 or later == 6 or at < dispatched[later + 1]
+
+
+class Counting(Toy):
+    """A method that shows which share of the training a step completes, in pictures too."""
+
+    def loss(self, step: Step):
+        loss, aux = super().loss(step)
+        assert step.total_steps == 4
+        return loss, Aux(terms={"share": (step.step + 1) / step.total_steps}, maps=aux.maps)
+
+
+def test_methods_know_the_length_of_the_training(tmp_path: Path):
+    train(tmp_path, 4, Counting(), image_every=2)
+    assert [row["loss/share"] for row in read_metrics(tmp_path)] == [0.25, 0.5, 0.75, 1]
 
 
 def test_bad_numbers_are_found_within_a_few_steps(tmp_path: Path):

@@ -1,5 +1,7 @@
 """The optimizer against the update rule written out, and the schedule against its formula."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -133,6 +135,28 @@ def test_nesterovs_momentum_looks_ahead():
     x = 3.0 - 0.1 * 10 * (first + 0.9 * first)
     x = x - 0.1 * 10 * (second + 0.9 * (second + 0.9 * first))
     np.testing.assert_allclose(found, x, rtol=1e-5)
+
+
+def test_golden_steps_of_puzzle_cam(golden: Path):
+    """Its momentum is as small as its weight decay; biases have twice the rate and no decay."""
+    with np.load(golden / "puzzle_cam.npz") as file:
+        gradients, start = file["opt_grads"], jnp.asarray(file["opt_init"])
+        expected, rates = file["puzzle_params"], json.loads(str(file["puzzle_lrs"]))
+    settings = OptimizerSettings(lr=0.1, momentum=1e-4, nesterov=True, weight_decay=1e-4)
+    steps = next(n for n in range(1, len(rates)) if rates[n] == rates[n - 1])
+    assert steps == 10  # the program's rate stays as it is after the end of the run
+    found = np.array([settings.rate(steps)(step) for step in range(steps)])
+    np.testing.assert_allclose(found, [weight for weight, _ in rates[:steps]], rtol=2e-5)
+    rules = {"weight": ParamRule(""), "bias": ParamRule("", lr=2.0, decay=False)}
+    optimizer = settings.transformation(rules, steps)
+    params: Any = dict.fromkeys(rules, start)
+    state = optimizer.init(params)
+    for gradient, (weight, bias) in zip(gradients[:steps], expected[:steps], strict=True):
+        both: Any = dict.fromkeys(rules, gradient)
+        updates, state = optimizer.update(both, state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(params["weight"], weight, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(params["bias"], bias, rtol=1e-5, atol=1e-6)
 
 
 def test_schedules():

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from wsss_jax.data.views import LocalCrops, StrongView
+from wsss_jax.errors import UserError
 
 __all__ = ["BatchSpec", "LocalCrops", "StrongView"]
 
@@ -20,12 +21,14 @@ class BatchSpec:
         blocks with sides of this number of pixels.
       strong: the view with strong changes of color, or None.
       local_crops: the small views of parts of the crop, or None.
+      crop_multiple: the number of which the side of the crop has to be a multiple.
     """
 
     segmentation: bool = False
     affinity_stride: int = 0
     strong: StrongView | None = None
     local_crops: LocalCrops | None = None
+    crop_multiple: int = 1
 
     def shapes(
         self, batch_size: int, crop: int, num_classes: int
@@ -44,7 +47,16 @@ class BatchSpec:
           crops;
         - ``local_box`` float32 [B, n, 4]: the part of the crop that each of them shows, as top,
           left, height and width in pixels of the crop.
+
+        Raises:
+          UserError: the crop is no multiple of `crop_multiple`.
         """
+        if over := crop % self.crop_multiple:
+            near = [n for n in (crop - over, crop - over + self.crop_multiple) if n]
+            raise UserError(
+                f"expected a crop of a multiple of {self.crop_multiple} pixels, found {crop}: set"
+                f" augment.crop to {' or '.join(map(str, near))}"
+            )
         square = (crop, crop)
         arrays: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
             "image": ((*square, 3), np.uint8),

@@ -37,6 +37,7 @@ class Step:
       batch: the global batch; see `wsss_jax.data.batch_spec.BatchSpec.shapes`.
       rng: the random key of this step.
       step: the number of this step, counted from 0, int32 [].
+      total_steps: the number of steps of the training; 0 if it is unknown.
     """
 
     params: PyTree
@@ -45,6 +46,7 @@ class Step:
     batch: Batch
     rng: PRNGKeyArray
     step: Array
+    total_steps: int = flax.struct.field(pytree_node=False, default=0)
 
     @property
     def variables(self) -> dict[str, PyTree]:

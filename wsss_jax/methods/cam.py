@@ -4,7 +4,7 @@ Source: Zhou et al., CVPR 2016, in the form of AffinityNet's program (Ahn & Kwak
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -26,12 +26,14 @@ class CamNetwork(nn.Module):
       num_classes: the number of foreground classes C.
       dropout: the rate of the channel dropout before the classifier.
       dtype: the type of the convolutions; the maps are float32.
+      kernel_init: the initial values of the classifier.
     """
 
     backbone: Backbone
     num_classes: int
     dropout: float = 0.5
     dtype: str = "float32"
+    kernel_init: Callable[..., Array] = nn.initializers.xavier_uniform()
 
     @nn.compact
     def __call__(
@@ -45,8 +47,8 @@ class CamNetwork(nn.Module):
         dtype = jnp.dtype(self.dtype)
         final = self.backbone(x, valid, train=train)["conv6"]
         final = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(final, deterministic=not train)
-        xavier = nn.initializers.xavier_uniform()
-        classifier = Conv(self.num_classes, 1, kernel_init=xavier, dtype=dtype, name="fc8")
+        init = self.kernel_init
+        classifier = Conv(self.num_classes, 1, kernel_init=init, dtype=dtype, name="fc8")
         return classifier(final).astype(jnp.float32)
 
 

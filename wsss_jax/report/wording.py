@@ -18,6 +18,7 @@ _METHODS = {
     "cam": "CAM",
     "seam": "SEAM",
     "ssenet": "SSENet",
+    "puzzle_cam": "Puzzle-CAM",
     "pss": "RCM + MAM",
     "ecsnet": "ECS-Net",
     "affinity": "AffinityNet",

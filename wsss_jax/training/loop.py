@@ -93,7 +93,7 @@ def fit(run: Run, params: PyTree, variables: PyTree, seed: int) -> tuple[TrainSt
             for sentence in lost:
                 run.log(f"WARNING: {sentence}")
         run.evaluations.resume(start)
-        step_fn = make_train_step(run.method, optimizer, params, run.mesh)
+        step_fn = make_train_step(run.method, optimizer, params, run.mesh, run.schedule.steps)
         with (
             MetricWriter(run.folder, enabled=main, resume_step=start if start else None) as writer,
             stop_requests(run.mesh) as stop,
@@ -129,7 +129,8 @@ def _loop(
     under_way: "_UnderWay",
 ) -> tuple[TrainState, float]:
     plan, stop = run.schedule, under_way.stop
-    draw_maps = jax.jit(traced_for(run.mesh, functools.partial(first_maps, run.method)))
+    maps_of = functools.partial(first_maps, run.method, plan.steps)
+    draw_maps = jax.jit(traced_for(run.mesh, maps_of))
     began = time.monotonic()
     if start < plan.steps:
         run.log("compiling the first step")
@@ -166,9 +167,11 @@ def _stopped(stopping: str, step: int) -> Interrupted:
     return Interrupted(f"stopped by {stopping} after step {step}; everything is saved")
 
 
-def first_maps(method: Method, state: TrainState, batch: Batch) -> dict[str, Array]:
+def first_maps(
+    method: Method, total_steps: int, state: TrainState, batch: Batch
+) -> dict[str, Array]:
     """Returns the maps of a step's first images, for which nothing but the forward pass is run."""
-    maps = method.loss(step_of(state, batch))[1].maps
+    maps = method.loss(step_of(state, batch, total_steps))[1].maps
     return {name: value[:PICTURES] for name, value in maps.items()}
 
 

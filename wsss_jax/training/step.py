@@ -84,8 +84,8 @@ def lower_train_step(
     return step.lower(state, dict(batch))
 
 
-def step_of(state: TrainState, batch: Batch) -> Step:
-    """Returns the step that starts from `state`, for its method."""
+def step_of(state: TrainState, batch: Batch, total_steps: int = 0) -> Step:
+    """Returns the step that starts from `state`, for its method; see `Step`."""
     return Step(
         params=state.params,
         model_state=state.model_state,
@@ -93,15 +93,21 @@ def step_of(state: TrainState, batch: Batch) -> Step:
         batch=batch,
         rng=jax.random.fold_in(state.rng, state.step),
         step=state.step,
+        total_steps=total_steps,
     )
 
 
 def make_train_step(
-    method: Method, optimizer: optax.GradientTransformation, params: PyTree, mesh: Mesh
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    params: PyTree,
+    mesh: Mesh,
+    total_steps: int = 0,
 ) -> StepFunction:
     """Returns the jitted step ``(state, global batch) -> (state, metrics)``, which donates `state`.
 
-    Only the paths of `params` are used. The gradient is not taken with respect to frozen
+    Only the paths of `params` are used. `total_steps` is the length of the training, which methods
+    may ask for; 0 if it is unknown. The gradient is not taken with respect to frozen
     parameters, so nothing is computed or kept for them. Every method is a pure function of the
     global batch. If the batch is sharded over the mesh, the compiler inserts the reductions that
     `jax.pmap` would need explicitly.
@@ -109,7 +115,7 @@ def make_train_step(
     rules = assign_rules(params, method.param_rules())
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        step = step_of(state, batch)
+        step = step_of(state, batch, total_steps)
         trainable, frozen = split_frozen(state.params, rules)
 
         def loss_of(trainable: PyTree):
