@@ -15,11 +15,13 @@ from safetensors.numpy import load_file
 
 from tests.reference.drawn_networks import Trained
 from tests.toys.interpreters import other_python
+from tests.weights.test_architectures import arrays_of
 from wsss_jax import weights_command
 from wsss_jax.files import write_json
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.models.base import Backbone
+from wsss_jax.models.mobilenet_v2 import MobileNetV2
 from wsss_jax.settings import read
 from wsss_jax.weights.architectures import read_architecture
 from wsss_jax.weights.checkpoint import read_checkpoint
@@ -110,6 +112,43 @@ def test_inspect(stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "FILE is missing" in mistake(capsys, "inspect")
 
 
+def test_inspect_says_what_files_do_not_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arrays: Any = arrays_of(read_architecture("vit,width=64,depth=1,layer_scale=1e-6"))
+    arrays |= {"scale": np.ones(3), "head.weight": np.ones((5, 64))}
+    np.savez(tmp_path / "vit.npz", **arrays)
+    assert call("inspect", tmp_path / "vit.npz") == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("backbone"))
+    found = "vit,width=64,depth=1,layer_scale=1e-06"
+    # DINOv2 has layer scale by default, so it needs no more settings than this.
+    assert lines[start].startswith("backbone  ") and ": 95% sure, 20 of its 20" in lines[start]
+    assert found in f"{lines[start]} {lines[start + 1]}"
+    told = "head_width (64), position_resize (bicubic), activation (gelu), norm_epsilon (1e-06)"
+    assert f"  check {told}: the file does not tell" in lines
+    assert "  unexpected 1: scale" in lines and not any("left out" in line for line in lines)
+
+
+def test_inspect_knows_published_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """By their names, which tell what arrays do not; if the arrays are those of the backbone."""
+    monkeypatch.setenv("WSSS_JAX_WEIGHTS", str(tmp_path))
+    arrays: Any = arrays_of(MobileNetV2())
+    np.savez(tmp_path / "mobilenet_v2_torchvision.npz", **arrays)
+    assert call("inspect", "mobilenet_v2_torchvision") == 0
+    told = capsys.readouterr().out
+    assert "backbone  mobilenet_v2,form=torchvision: certain, 260 of its 260 arrays match" in told
+    assert (
+        "  published as mobilenet_v2_torchvision, MobileNetV2, first weights" in told
+        and "check" not in told
+    )
+    arrays = arrays_of(read_architecture("vit,width=64,depth=1"))
+    np.savez(tmp_path / "mobilenet_v2_torchvision.npz", **arrays)
+    assert call("inspect", "mobilenet_v2_torchvision") == 0
+    told = capsys.readouterr().out
+    assert "vit,width=64,depth=1: certain" in told and "published as" not in told
+
+
 @pytest.mark.parametrize("part", ["network", "backbone"])
 def test_exported_networks_are_the_same_bits(stage: Any, tmp_path: Path, part: str):
     before = dict(np.load(stage.folder / "weights.npz"))
@@ -183,14 +222,15 @@ def test_convert(stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert call("export", stage.folder, "--to", "torch-names", "--out", source) == 0
     drawn: dict[str, Any] = dict(np.load(source))
     backbone = {name: a for name, a in drawn.items() if not name.startswith("head.")}
-    halves = {f"module.{name}": a.astype(np.float16) for name, a in backbone.items()}
+    halves = {f"module.{name}": a.astype(np.float16) for name, a in drawn.items()}
     given: dict[str, Any] = {**halves, "fc.weight": np.zeros((10, 4))}
     np.savez(source, **given)
     for names, out in (("torch", tmp_path / "a.safetensors"), ("ours", tmp_path / "b.npz")):
         arguments = ("--arch", "tiny,width=8", "--out", out, "--names", names)
         assert call("convert", source, *arguments) == 0
         told = capsys.readouterr().out
-        assert "1 left out: fc.weight" in told and f"in {out}" in told
+        # The head of the exported network, and that of another program.
+        assert "13 left out: fc.weight, head.classifier.bias, " in told and f"in {out}" in told
         found = read_checkpoint(out).arrays
         assert len(found) == len(backbone)
         assert {array.dtype for array in found.values()} == {np.dtype(np.float32)}
@@ -207,7 +247,8 @@ def test_convert(stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     both |= {f"teacher.module.{name}": array for name, array in backbone.items()}
     np.savez(source, **both)
     of_part = ("--arch", "tiny,width=8", "--out", tmp_path / "d.safetensors")
-    assert "student.layer_2" in mistake(capsys, "convert", source, *of_part)
+    told = mistake(capsys, "convert", source, *of_part)
+    assert "student.layer_2" in told and "take one of its networks, FILE,part=student" in told
     assert call("convert", f"{source},part=teacher", *of_part) == 0
     for name, array in load_file(tmp_path / "d.safetensors").items():
         np.testing.assert_array_equal(array, backbone[name])

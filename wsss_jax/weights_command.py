@@ -150,17 +150,35 @@ def _inspect(options: argparse.Namespace) -> int:
         print(f"metadata  {_printable(key)}: {_printable(value)}")
     print(f"arrays    {len(arrays):,} with {numbers:,} numbers ({', '.join(types)})")
     if options.arch:
-        found = fitted(_architecture(options.arch), arrays)
+        found, note = fitted(_architecture(options.arch), arrays), ""
     else:
-        found = guess(arrays, _known().values())
-    print("\n".join(_verdict(found, bool(options.arch))))
+        published = catalogue.find(file)
+        likely = _architecture(published.name) if published else None
+        found = guess(arrays, likely)
+        note = _unseen(found, checkpoint)
+        if published and found and found.certain and found.backbone == likely:
+            note = f"published as {published.name}, {published.title}"
+    print("\n".join(_verdict(found, bool(options.arch), note)))
     if found and (stated := other_settings(checkpoint, found.backbone)):
         print(f"  but it states {', '.join(f'{key}={value}' for key, value in stated.items())}")
     print("\n".join(grouped(arrays)))
     return 0
 
 
-def _verdict(found: Any, asked: bool) -> list[str]:
+def _unseen(found: Any, checkpoint: Any) -> str:
+    """Returns a note on the settings that the file does not tell; "" if there are none."""
+    from wsss_jax.weights.stated import model_config
+
+    if not found:
+        return ""
+    config = model_config(checkpoint.path)
+    stated = found.backbone.stated_settings(checkpoint.arrays, config)
+    names = [name for name in found.backbone.not_in_files if name not in stated]
+    values = [f"{name} ({getattr(found.backbone, name)})" for name in names]
+    return f"check {', '.join(values)}: the file does not tell" if values else ""
+
+
+def _verdict(found: Any, asked: bool, note: str) -> list[str]:
     """Returns lines on how well the arrays fit a backbone."""
     from wsss_jax.weights.architectures import architecture_name
 
@@ -168,14 +186,17 @@ def _verdict(found: Any, asked: bool) -> list[str]:
         return ["backbone  unknown: no backbone has such names"]
     compared, name = found.compared, architecture_name(found.backbone)
     matched = f"{len(compared.values)} of its {found.variables} arrays match"
-    sure = "certain" if found.certain else f"{len(compared.values) / found.variables:.0%} sure"
+    sure = "certain" if found.certain else f"{found.share:.0%} sure"
     lines = [f"backbone  {name}: {'' if asked else sure + ', '}{matched}"]
     if found.also:
         lines.append(f"  as well as {', '.join(map(architecture_name, found.also))}")
+    if note:
+        lines.append(f"  {note}")
     for title, names in (
         ("resized", compared.resized),
         ("missing", compared.missing),
-        ("left out", compared.unexpected),
+        ("left out", found.heads),
+        ("unexpected", found.foreign),
         ("no fit", compared.unfit),
     ):
         if names:

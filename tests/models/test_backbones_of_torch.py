@@ -96,6 +96,10 @@ WHOLE: dict[str, tuple[Any, dict[str, Any]]] = {
         Vgg16(output_stride=16, pool_size=2, fc_features=0),
         dict(network="torchvision_vgg16", widths=[64, 128, 256, 512, 512], size=[64, 96]),
     ),
+    "timm_mobilenet_v2": (
+        MobileNetV2(form="torchvision", output_stride=32),
+        dict(network="timm_mobilenet_v2", size=[65, 98]),
+    ),
     "convnext_tiny": (
         ConvNeXt(output_stride=32),
         dict(network="torchvision_convnext", size=[64, 96]),
@@ -123,7 +127,8 @@ def test_maps_of_whole_networks(name: str, tmp_path: Path):
     command = [python, "-m", "tests.reference.torch_backbones", str(out), json.dumps(asked)]
     subprocess.run(command, check=True, cwd=REPOSITORY)
     with np.load(out) as file:
-        check(model, dict(file), unused=("fc.", "head.fc.", "classifier.2."))
+        unused = ("fc.", "head.fc.", "classifier.2.", "classifier.weight", "classifier.bias")
+        check(model, dict(file), unused=unused)
 
 
 def test_fully_connected_layers_of_vgg16_are_decimated():
@@ -146,6 +151,32 @@ def test_fully_connected_layers_of_vgg16_are_decimated():
     assert found["fc7.weight"][5, 3, 0, 0] == wide["classifier.3.weight"][20, 12]
     np.testing.assert_array_equal(found["fc6.bias"], np.arange(0, 64, 4))
     assert not Vgg16(fc_features=0).foreign_arrays(wide)
+    timm = {
+        "pre_logits.fc1.weight": kernel,
+        "pre_logits.fc1.bias": wide["classifier.0.bias"],
+        "pre_logits.fc2.weight": wide["classifier.3.weight"][:, :, None, None],
+        "pre_logits.fc2.bias": wide["classifier.3.bias"],
+    }
+    again = Vgg16(fc_features=16).foreign_arrays(timm)
+    assert again.keys() == found.keys()
+    for name, array in found.items():
+        np.testing.assert_array_equal(again[name], array)
+
+
+def test_layers_that_are_not_vgg16s_keep_their_names():
+    """ConvNeXt has a norm and FCN a convolution of these names."""
+    for shape in ((768,), (512, 2048, 3, 3), (64, 512 * 49)):
+        arrays = {"classifier.0.weight": np.zeros(shape, np.int8), "classifier.0.bias": np.zeros(9)}
+        assert dict(Vgg16().foreign_arrays(arrays)) == arrays
+
+
+def test_weights_of_mobilenet_v2_for_another_form_are_refused():
+    arrays = {"conv_stem.weight": np.zeros((32, 3, 3, 3)), "blocks.0.1.conv_dw.weight": np.zeros(1)}
+    with pytest.raises(UserError, match=r"for form='tensorflow', found conv_stem.*'torchvision'"):
+        MobileNetV2().foreign_arrays(arrays)
+    found = MobileNetV2(form="torchvision").foreign_arrays(arrays)
+    # There is one block in the first group; a second one is of another network.
+    assert set(found) == {"features.0.0.weight", "blocks.0.1.conv_dw.weight"}
 
 
 @pytest.mark.parametrize(("pixels", "name"), [("torchvision", "conv1_1"), ("caffe", "features.0")])

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from tests.toys.toy_training import same
 from wsss_jax.errors import UserError
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.positions import PositionResize, resize_positions
-from wsss_jax.settings import read
-from wsss_jax.weights.import_weights import HEADS, import_arrays
+from wsss_jax.settings import read, settings_of
+from wsss_jax.weights.architectures import guess
+from wsss_jax.weights.import_weights import import_backbone
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOLDEN = REPOSITORY / "tests" / "golden" / "vit_programs.npz"
@@ -62,11 +64,15 @@ def golden(case: str) -> dict[str, Any]:
 
 
 def imported(backbone: Backbone, arrays: dict[str, np.ndarray]) -> Any:
+    """The variables from a file of the arrays."""
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     shapes: Any = jax.eval_shape(backbone.init, jax.random.key(0), x)
-    wrapped = {"params": {"backbone": shapes["params"]}}
-    found = import_arrays(wrapped, arrays, backbone=backbone, ignore=HEADS)
-    return {"params": found["params"]["backbone"]}
+    named: dict[str, Any] = arrays
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.npz"
+        np.savez(path, allow_pickle=False, **named)
+        params, _ = import_backbone(path, backbone, {"backbone": shapes["params"]}, {})
+    return {"params": params["backbone"]}
 
 
 def test_every_recorded_case_is_compared():
@@ -94,6 +100,20 @@ def test_features_are_those_of_the_other_program(case: str):
         np.testing.assert_allclose(
             taps["class_embedding"], theirs, rtol=0, atol=1e-5 * np.abs(theirs).max()
         )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_settings_are_found_by_names_and_shapes(case: str):
+    """Those that the file shows, also of networks with few blocks."""
+    found, backbone = guess(golden(case)["arrays"]), read(Backbone, CASES[case])
+    assert found is not None and found.certain and not found.compared.resized
+    others = {"embedding", "layer_scale", *backbone.not_in_files}
+    for name in settings_of(type(backbone)).keys() - others:
+        assert getattr(found.backbone, name) == getattr(backbone, name), name
+    scales = (one.layer_scale > 0 for one in (found.backbone, backbone))  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(set(scales)) == 1
+    kinds = {type(one) for one in (found.backbone, *found.also)}
+    assert type(backbone) in kinds and len(kinds) == 4
 
 
 @pytest.mark.parametrize(

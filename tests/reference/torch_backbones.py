@@ -140,6 +140,21 @@ def mobilenet_v2(
     return net, maps
 
 
+def timm_mobilenet_v2() -> tuple[nn.Module, Callable[[torch.Tensor], Taps]]:
+    """timm's MobileNetV2, with the maps of the blocks 3, 5 and 12, counted from 1."""
+    net = timm.create_model("mobilenetv2_100")
+
+    def maps(x: torch.Tensor) -> Taps:
+        found, x = {}, net.bn1(net.conv_stem(x))
+        for number, block in enumerate((one for group in net.blocks for one in group), 1):
+            x = block(x)
+            if number in (3, 5, 12):
+                found[f"conv{3 + len(found)}"] = x
+        return {**found, "conv6": net.bn2(net.conv_head(x))}
+
+    return net, maps
+
+
 def convnext(
     blocks: list[int], widths: list[int], stride: int = 32
 ) -> tuple[nn.Module, Callable[[torch.Tensor], Taps]]:
@@ -177,7 +192,7 @@ BUILD: dict[str, Callable[..., tuple[nn.Module, Callable[[torch.Tensor], Taps]]]
     one.__name__: one
     for one in (
         *(resnet, torchvision_vgg16, vgg16, mobilenet_v2),
-        *(convnext, torchvision_convnext),
+        *(convnext, torchvision_convnext, timm_mobilenet_v2),
     )
 }
 

@@ -164,7 +164,7 @@ def test_the_page_says_what_a_network_starts_from(tmp_path):
     older = dataclasses.replace(training.stage, metrics={"images": 1})
     assert wording.weights_note(dataclasses.replace(training, stage=older)) == ""
     start = dict(file="b0.pth", format="torch legacy", sha256="ab" * 32, notes=[], matched=260)
-    start |= dict(catalogue="efficientnet_lite0", resized=[], missing=[], unexpected=["fc.bias"])
+    start |= dict(catalogue="efficientnet_lite0", resized=[], unexpected=["fc.bias"])
     metrics = {
         "parameters_of": {
             "backbone": {"trained": 3_000_000, "frozen": 400_000},

@@ -70,7 +70,6 @@ def test_results_say_what_matched(tmp_path: Path, capsys: pytest.CaptureFixture[
         "notes": ["removed the prefix teacher.", "removed the prefix module."],
         "matched": len(of_backbone),
         "resized": [],
-        "missing": [],
         "unexpected": ["classifier.weight"],
         "catalogue": "",
     }

@@ -1,5 +1,6 @@
 """Backbones by name, and the one that the arrays of a file belong to."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ from wsss_jax.models.efficientnet_lite import EfficientNetLite
 from wsss_jax.models.mobilenet_v2 import MobileNetV2
 from wsss_jax.models.resnet import ResNet
 from wsss_jax.models.tiny import Tiny
+from wsss_jax.settings import kind_names, read, settings_of
 from wsss_jax.weights.architectures import (
     architecture_name,
     backbone_shapes,
     guess,
     read_architecture,
 )
+from wsss_jax.weights.checkpoint import HEADS
 from wsss_jax.weights.names import to_torch
 
 
@@ -63,11 +66,28 @@ def test_names_of_architectures_are_read_and_written():
 )
 def test_settings_follow_from_names_and_shapes(name: str):
     arrays = arrays_of(read_architecture(name))
-    arrays["unknown.weight"] = np.zeros((7, 5), np.float32)  # a head of a method
+    arrays["decode_head.conv_seg.weight"] = np.zeros((7, 5), np.float32)
     found = guess(arrays)
     assert found is not None and found.certain
     assert name in {architecture_name(one) for one in (found.backbone, *found.also)}
-    assert found.compared.unexpected == ("unknown.weight",) and not found.compared.missing
+    assert found.heads == found.compared.unexpected == ("decode_head.conv_seg.weight",)
+    assert not found.compared.missing and not found.foreign
+
+
+def test_arrays_that_belong_to_no_head_leave_doubts():
+    arrays = arrays_of(Tiny()) | {"layer_6.conv.weight": np.zeros((7, 5), np.float32)}
+    found = guess(arrays)
+    assert found is not None and found.backbone == Tiny() and not found.certain
+    assert found.foreign == ("layer_6.conv.weight",) and found.share == 21 / 22
+
+
+@pytest.mark.parametrize("name", kind_names(Backbone))
+def test_no_variable_of_a_backbone_has_the_name_of_a_head(name: str):
+    backbone = read(Backbone, dict(name=name))
+    shapes = backbone_shapes(backbone)
+    names = {*arrays_of(backbone), *flatten_dict(shapes, sep="/")}  # of other programs, and ours
+    assert not [one for one in names if re.fullmatch(HEADS, one)]
+    assert set(backbone.not_in_files) <= set(settings_of(type(backbone)))
 
 
 def test_part_of_a_network_is_less_sure():
@@ -77,6 +97,13 @@ def test_part_of_a_network_is_less_sure():
     assert found is not None and not found.certain and found.backbone == Tiny()
     assert found.compared.missing == ("layer_3.conv.weight",)
     assert len(found.compared.values) == found.variables - 1
+
+
+def test_the_same_name_twice():
+    arrays = arrays_of(Tiny())
+    arrays["module.stem.weight"] = arrays["stem.weight"]
+    with pytest.raises(UserError, match=r"one array stem\.weight, found it with and without"):
+        guess(arrays)
 
 
 def test_unknown_networks():

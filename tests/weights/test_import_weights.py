@@ -1,5 +1,8 @@
 """Weights under PyTorch names: layouts, and every way a file can be wrong."""
 
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,25 +14,33 @@ from flax import traverse_util
 
 from tests.reference.golden_weights import drawn_arrays
 from wsss_jax.errors import UserError
+from wsss_jax.methods.base import Method
 from wsss_jax.methods.cam import Cam
+from wsss_jax.methods.variables import variable_shapes
+from wsss_jax.models.heads.base import Head
 from wsss_jax.models.mobilenet_v2 import MobileNetV2
 from wsss_jax.models.tiny import Tiny
 from wsss_jax.models.torch_names import from_torch_layout
-from wsss_jax.weights.checkpoint import read_checkpoint
+from wsss_jax.models.vgg16 import Vgg16
+from wsss_jax.settings import kind_names
+from wsss_jax.weights.checkpoint import HEADS, read_checkpoint
 from wsss_jax.weights.import_weights import (
+    check_backbone,
+    check_network,
     import_arrays,
     import_backbone,
     torch_names,
 )
 
 TINY = Tiny(width=8)
+CAM = Cam(num_classes=3, backbone=TINY)
 
 
 @pytest.fixture(scope="module")
 def shapes() -> Any:
     """Shapes of a small network with a backbone and a head."""
     x = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-    return jax.eval_shape(Cam(num_classes=3, backbone=TINY).model().init, jax.random.key(0), x)
+    return jax.eval_shape(CAM.model().init, jax.random.key(0), x)
 
 
 @pytest.fixture
@@ -88,16 +99,34 @@ def test_not_finite(shapes, arrays, value):
         import_arrays(shapes, arrays, backbone=TINY)
 
 
-def test_ignored_names_keep_their_values(shapes, arrays):
-    variables = jax.tree.map(lambda a: jnp.full(a.shape, 7.0), shapes)
-    arrays["classifier.weight"] = arrays.pop("fc8.weight")
-    heard: list[str] = []
-    result = import_arrays(
-        variables, arrays, backbone=TINY, ignore=r"(fc8|classifier)\..*", log=heard.append
-    )
-    assert (result["params"]["fc8"]["kernel"] == 7).all()
-    assert "kept as initialized: fc8.weight" in heard[0]
-    assert "left out: classifier.weight" in heard[0]
+def test_numbers_that_float32_cannot_hold(shapes, arrays):
+    shape = arrays["fc8.weight"].shape
+    found = import_arrays(shapes, arrays | {"fc8.weight": np.full(shape, 1e30)}, backbone=TINY)
+    assert (found["params"]["fc8"]["kernel"] == np.float32(1e30)).all()
+    with pytest.raises(UserError, match=r"fc8\.weight \(expected finite numbers\)"):
+        import_arrays(shapes, arrays | {"fc8.weight": np.full(shape, 1e300)}, backbone=TINY)
+
+
+def test_ignored_names_are_left_out_but_not_missing(shapes, arrays):
+    heads, heard = r"(fc8|classifier)\..*", list[str]()
+    more = arrays | {"classifier.weight": np.ones(3, np.float32)}
+    result = import_arrays(shapes, more, backbone=TINY, ignore=heads, log=heard.append)
+    assert jax.tree.structure(result) == jax.tree.structure(shapes)
+    assert heard == [f"{len(arrays)} arrays from the weights; 1 left out: classifier.weight"]
+    with pytest.raises(UserError, match=r"found 1 unexpected: classifier\.weight"):
+        import_arrays(shapes, more, backbone=TINY)
+    del more["fc8.weight"]
+    with pytest.raises(UserError, match=r"found 1 missing: fc8\.weight: use the file of this"):
+        import_arrays(shapes, more, backbone=TINY, ignore=heads)
+
+
+def test_a_name_with_and_without_the_wrappers_prefix(shapes, arrays):
+    arrays["module.stem.weight"] = np.zeros_like(arrays["stem.weight"])
+    for twice in (arrays, dict(reversed(arrays.items()))):
+        with pytest.raises(
+            UserError, match=r"expected one array stem\.weight, found .*FILE,part=module"
+        ):
+            import_arrays(shapes, twice, backbone=TINY)
 
 
 def test_backbone_from_file(shapes, arrays, tmp_path):
@@ -110,6 +139,94 @@ def test_backbone_from_file(shapes, arrays, tmp_path):
     np.testing.assert_array_equal(
         params["backbone"]["layer_3"]["norm"]["scale"], arrays["layer_3.norm.weight"]
     )
+
+
+def saved(path: Path, arrays: Mapping[str, Any]) -> Path:
+    np.savez(path, allow_pickle=False, **arrays)
+    return path
+
+
+HEADS_OF_PROGRAMS = {
+    "mmsegmentation": ("decode_head.conv_seg.weight", "auxiliary_head.0.convs.0.bn.bias"),
+    "dinov2": ("dino_head.mlp.0.weight", "dino_head.last_layer.weight_g", "ibot_head.mlp.2.bias"),
+    "swav": ("projection_head.0.weight", "prototypes.weight"),
+    "moco": ("queue", "queue_ptr", "fc.2.weight"),
+    "byol": ("projector.0.weight", "predictor.3.bias"),
+    "torchvision": ("classifier.4.weight", "aux_classifier.0.weight"),
+}
+
+
+@pytest.mark.parametrize("program", HEADS_OF_PROGRAMS)
+@pytest.mark.parametrize("prefix", ["", "backbone.", "module.", "_orig_mod.", "module._orig_mod."])
+def test_heads_of_other_programs_are_left_out(
+    shapes, arrays, tmp_path: Path, program: str, prefix: str
+):
+    """Where only the backbone is wanted; the whole network is as strict as ever."""
+    del arrays["fc8.weight"]
+    inside = "" if prefix == "backbone." else prefix
+    heads = {f"{inside}{name}": np.ones(2) for name in HEADS_OF_PROGRAMS[program]}
+    named = {f"{prefix}{name}": array for name, array in arrays.items()}
+    path = saved(tmp_path / "w.npz", named | heads)
+    fresh, records = shapes["params"], list[dict[str, Any]]()
+    params, _ = import_backbone(path, TINY, fresh, {}, record=records.append)
+    np.testing.assert_array_equal(
+        params["backbone"]["layer_3"]["norm"]["scale"], arrays["layer_3.norm.weight"]
+    )
+    assert records[0]["unexpected"] == sorted(HEADS_OF_PROGRAMS[program])
+    check_backbone(path, CAM)
+    with pytest.raises(UserError, match=r"1 missing: fc8\.weight"):
+        check_network(path, CAM)
+
+
+METHODS: list[dict[str, Any]] = [
+    *(dict(name=name) for name in kind_names(Method) if name != "segmentation"),
+    *(dict(name="segmentation", head=dict(name=name)) for name in kind_names(Head)),
+]
+
+
+@pytest.mark.parametrize("section", METHODS, ids=lambda one: one.get("head", one)["name"])
+def test_heads_of_all_methods_are_left_out(section: dict[str, Any]):
+    """Those of exported networks, under PyTorch's names and ours."""
+    tiny = dict(name="tiny", width=8)
+    method = Method.from_config(dict(section, backbone=tiny), num_classes=3)
+    params, variables = variable_shapes(method)
+    names = torch_names({"params": params, **variables}, method.backbone)
+    heads = {path: name for path, name in names.items() if "/backbone/" not in path}
+    assert heads
+    assert not [one for one in (*heads, *heads.values()) if not re.fullmatch(HEADS, one)]
+
+
+def test_a_part_is_advised_where_it_fits(shapes, arrays, tmp_path: Path):
+    named: dict[str, Any] = {}
+    for part in ("encoder_q", "encoder_k"):
+        named |= {f"module.{part}.{name}": array for name, array in arrays.items()}
+    named["module.queue"] = np.ones((2, 3))
+    path = saved(tmp_path / "moco.npz", named)
+    with pytest.raises(UserError, match=r"take one of its networks, FILE,part=encoder_k$") as error:
+        check_backbone(path, CAM)
+    assert "\n" not in str(error.value)
+    check_backbone(path, CAM, "encoder_q")
+    with pytest.raises(UserError, match="use the file of this network, or settings that") as error:
+        check_backbone(path, Cam(num_classes=3, backbone=Tiny(width=16)), "encoder_q")
+    del named["module.encoder_q.stem.weight"]
+    with pytest.raises(UserError, match=r"1 missing: stem\.weight: use the file of this"):
+        check_backbone(saved(path, named), CAM, "encoder_q")
+
+
+def test_layers_of_a_backbone_are_not_taken_for_heads(tmp_path: Path, monkeypatch):
+    """VGG16 without its fully connected layers would start with random ones."""
+    monkeypatch.setattr("wsss_jax.models.vgg16.LEVELS", ((4, 1), (4, 1), (4, 1), (8, 1), (8, 1)))
+    whole, features = (Vgg16(fc_features=width) for width in (16, 0))
+    alone, convolutions = (Cam(num_classes=3, backbone=one) for one in (whole, features))
+    params, _ = variable_shapes(convolutions)
+    path = saved(tmp_path / "features.npz", drawn_arrays({"params": params}, features, seed=0))
+    check_backbone(path, convolutions)
+    with pytest.raises(UserError, match=r"4 missing: fc6\.bias, .* inspect` finds for this one"):
+        check_backbone(path, alone)
+    params, _ = variable_shapes(alone)
+    path = saved(tmp_path / "whole.npz", drawn_arrays({"params": params}, whole, seed=0))
+    for method in (alone, convolutions):
+        check_backbone(path, method)
 
 
 def test_half_precision_is_read_as_its_float32(shapes, arrays):

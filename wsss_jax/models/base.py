@@ -14,7 +14,8 @@ differs overrides them:
 - `foreign_arrays`, `import_name`, `import_layout` and `export_layout` state the names and the
   layout of its variables in files of other programs;
 - `resize_param` adapts position embeddings of another grid;
-- `stated_settings` tells the settings that files of other programs state in words;
+- `shown_settings` tells the settings that the arrays of files show, `stated_settings` those that
+  files of other programs state in words, and `not_in_files` those that arrays do not show;
 - `exact_padding` states whether images may be padded at inference.
 
 Images may have any size, and a size that is not a multiple of a stride gives a map of
@@ -64,6 +65,9 @@ class Backbone(nn.Module, abc.ABC):
 
     classifier: ClassVar[str] = ""
     """The linear ImageNet classifier of the mean of ``conv6``, as files call it; "" for none."""
+
+    not_in_files: ClassVar[tuple[str, ...]] = ()
+    """The settings that belong to weights, but that the arrays of a file do not show."""
 
     dtype: Dtype = supplied(default=jnp.float32, kw_only=True)
 
@@ -133,6 +137,19 @@ class Backbone(nn.Module, abc.ABC):
             passed on as they are or as views.
         """
         return arrays
+
+    @classmethod
+    def shown_settings(cls, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        """Returns the settings that the arrays of a file show, if it is one of such backbones.
+
+        It is for backbones with many settings on which the variables depend. The settings of others
+        are found by trying, so by default there are none.
+
+        Args:
+          arrays: the arrays of the file by name, of which only the shapes count.
+        """
+        del arrays
+        return {}
 
     @nn.nowrap
     def import_name(self, path: tuple[str, ...]) -> str:

@@ -7,12 +7,9 @@ own resolution (224, 240 or 260 pixels), whatever the size.
 """
 
 import math
-import re
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import flax.linen as nn
-import numpy as np
 
 from wsss_jax.models.inverted_residual import Group, InvertedResidualNetwork
 from wsss_jax.models.torch_names import torch_name
@@ -31,15 +28,6 @@ _GROUPS = (
 )
 _FILE_LAYERS = ("expand_conv", "bn0", "depthwise_conv", "bn1", "project_conv", "bn2")
 _LAYERS = ("conv_0_0", "conv_0_1", "conv_1_0", "conv_1_1", "conv_2", "conv_3")
-_TIMM_LAYERS = ("conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3")
-_TIMM_FIRST_LAYERS = ("conv_dw", "bn1", "conv_pw", "bn2")
-_TIMM_ENDS = {
-    "conv_stem": "_conv_stem",
-    "bn1": "_bn0",
-    "conv_head": "_conv_head",
-    "bn2": "_bn1",
-    "classifier": "_fc",
-}
 _FIRST_LAYERS = ("conv_0_0", "conv_0_1", "conv_1", "conv_2")  # There is no expansion.
 
 
@@ -85,27 +73,6 @@ class EfficientNetLite(InvertedResidualNetwork):
         """Returns the last blocks of stride 4, 8 and 16."""
         blocks = [group.blocks for group in self.groups()]
         return sum(blocks[:2]), sum(blocks[:3]), sum(blocks[:5])
-
-    @nn.nowrap
-    def foreign_arrays(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Gives the arrays of timm's files the names of ``efficientnet-lite-pytorch``."""
-        if "conv_stem.weight" not in arrays:
-            return arrays
-        return {self._from_timm(name): array for name, array in arrays.items()}
-
-    @nn.nowrap
-    def _from_timm(self, name: str) -> str:
-        module, _, leaf = name.rpartition(".")
-        place = re.fullmatch(r"blocks\.([0-6])\.(\d+)\.(\w+)", module)
-        if place is None:
-            return f"{_TIMM_ENDS.get(module, module)}.{leaf}"
-        group, position, layer = int(place[1]), int(place[2]), place[3]
-        theirs = _TIMM_LAYERS if group else _TIMM_FIRST_LAYERS
-        if layer not in theirs:
-            return name
-        ours = _FILE_LAYERS[theirs.index(layer) - len(theirs)]
-        number = sum(one.blocks for one in self.groups()[:group]) + position
-        return f"_blocks.{number}._{ours}.{leaf}"
 
     @nn.nowrap
     def import_name(self, path: tuple[str, ...]) -> str:

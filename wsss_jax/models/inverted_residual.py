@@ -1,7 +1,8 @@
 """Networks of inverted residual blocks (Sandler et al., CVPR 2018) with dilation and taps.
 
 MobileNetV2 and EfficientNet-Lite are such networks. Both name their parameters as torchvision names
-those of MobileNetV2 (``features.4.conv.1.0.weight`` is ``features_4/conv_1_0/kernel`` here).
+those of MobileNetV2 (``features.4.conv.1.0.weight`` is ``features_4/conv_1_0/kernel`` here), and
+read timm's files (``blocks.2.0.conv_dw.weight``).
 
 A layer of stride 2 adds a fixed number of zero rows before the image, whatever its size, and as
 many after it as it needs for ``ceil(size / 2)`` rows. So an image has the same sampling grid alone
@@ -10,12 +11,14 @@ and inside a larger canvas.
 
 import abc
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from wsss_jax.models.base import Backbone
@@ -31,6 +34,21 @@ from wsss_jax.models.layers import (
 from wsss_jax.ops.xla_conv import Padding
 
 _LAST = 1280
+_TIMM_ENDS = {"conv_stem": "0_0", "bn1": "0_1", "conv_head": "{}_0", "bn2": "{}_1"}
+_TIMM_LAYERS = {
+    "conv_pw": "conv_0_0",
+    "bn1": "conv_0_1",
+    "conv_dw": "conv_1_0",
+    "bn2": "conv_1_1",
+    "conv_pwl": "conv_2",
+    "bn3": "conv_3",
+}
+_TIMM_LAYERS_WITHOUT_EXPANSION = {
+    "conv_dw": "conv_0_0",
+    "bn1": "conv_0_1",
+    "conv_pw": "conv_1",
+    "bn2": "conv_2",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +143,35 @@ class InvertedResidualNetwork(Backbone):
     @abc.abstractmethod
     def tap_blocks(self) -> tuple[int, int, int]:
         """Returns the numbers of the blocks, from 1, whose results are ``conv3`` to ``conv5``."""
+
+    @nn.nowrap
+    def foreign_arrays(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Gives the arrays of timm's files the names of `import_name`."""
+        if "conv_stem.weight" not in arrays:
+            return arrays
+        return {self._from_timm(name): array for name, array in arrays.items()}
+
+    @nn.nowrap
+    def _from_timm(self, name: str) -> str:
+        module, _, leaf = name.rpartition(".")
+        groups = self.groups()
+        if module == "classifier":
+            return f"{self.classifier}.{leaf}"
+        if module in _TIMM_ENDS:
+            last = 1 + sum(group.blocks for group in groups)
+            return self.import_name(("", f"features_{_TIMM_ENDS[module].format(last)}", leaf))
+        place = re.fullmatch(r"blocks\.(\d+)\.(\d+)\.(\w+)", module)
+        if place is None:
+            return name
+        number, position, layer = int(place[1]), int(place[2]), place[3]
+        group = groups[number] if number < len(groups) else None
+        if group is None or position >= group.blocks:
+            return name  # of a deeper network
+        layers = _TIMM_LAYERS if group.expansion > 1 else _TIMM_LAYERS_WITHOUT_EXPANSION
+        if layer not in layers:
+            return name
+        block = 1 + sum(one.blocks for one in groups[:number]) + position
+        return self.import_name(("", f"features_{block}", layers[layer], leaf))
 
     @property
     def tap_strides(self) -> Mapping[str, int]:

@@ -1,16 +1,20 @@
 """A dilated MobileNetV2 (Sandler et al., CVPR 2018), the light backbone.
 
-Parameters have torchvision's names. There are published weights of two forms, TensorFlow's and
-torchvision's, which were trained with another normalization of images and another padding: before
-the image, layers of stride 2 add no zeros in TensorFlow (at even sizes) and one in torchvision.
+Files have torchvision's names, or timm's. There are published weights of two forms, TensorFlow's
+and torchvision's (also timm's), which were trained with another normalization of images and another
+padding: before the image, layers of stride 2 add no zeros in TensorFlow (at even sizes) and one in
+torchvision.
 """
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import flax.linen as nn
+import numpy as np
 
+from wsss_jax.errors import UserError
 from wsss_jax.models.inverted_residual import Group, InvertedResidualNetwork
 from wsss_jax.models.torch_names import torch_name
 
@@ -40,6 +44,7 @@ class MobileNetV2(InvertedResidualNetwork):
     form: Literal["tensorflow", "torchvision"] = "tensorflow"
 
     classifier: ClassVar[str] = "classifier.1"
+    not_in_files: ClassVar[tuple[str, ...]] = ("form",)
 
     @property
     def pixel_mean(self) -> tuple[float, float, float]:
@@ -68,6 +73,21 @@ class MobileNetV2(InvertedResidualNetwork):
     def tap_blocks(self) -> tuple[int, int, int]:
         """See `InvertedResidualNetwork`."""
         return (_STRIDE_4, *self.taps)
+
+    @nn.nowrap
+    def foreign_arrays(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Gives the arrays of timm's files torchvision's names.
+
+        Raises:
+          UserError: the file is timm's, whose network has torchvision's form, and `form` is not.
+        """
+        if "conv_stem.weight" in arrays and self.form != "torchvision":
+            raise UserError(
+                f"expected weights of mobilenet_v2 for form={self.form!r}, found conv_stem.weight,"
+                " a name of timm's, which are for form='torchvision': change this setting of the"
+                " backbone, or the file"
+            )
+        return super().foreign_arrays(arrays)
 
     @nn.nowrap
     def import_name(self, path: tuple[str, ...]) -> str:

@@ -102,6 +102,7 @@ class ResNet(Backbone):
     pixel_mean: ClassVar[tuple[float, float, float]] = (123.675, 116.28, 103.53)
     pixel_std: ClassVar[tuple[float, float, float]] = (58.395, 57.12, 57.375)
     classifier: ClassVar[str] = "fc"
+    not_in_files: ClassVar[tuple[str, ...]] = ("stride_on", "bn_epsilon")
 
     @property
     def tap_strides(self) -> Mapping[str, int]:

@@ -5,9 +5,9 @@ The last strides are removed, and the first two fully connected layers are convo
 (``conv1_1.weight``).
 """
 
-import re
+import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import numpy as np
@@ -60,6 +60,8 @@ class Vgg16(Backbone):
     frozen_levels: Literal[0, 1, 2, 3, 4, 5] = 2
     bn_momentum: float = 0.0
 
+    not_in_files: ClassVar[tuple[str, ...]] = ("pool_size", "fc_dilation")
+
     @property
     def pixel_mean(self) -> tuple[float, float, float]:
         """See `Backbone`."""
@@ -105,11 +107,11 @@ class Vgg16(Backbone):
 
     @nn.nowrap
     def foreign_arrays(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Makes ``fc6`` and ``fc7`` of torchvision's fully connected layers.
+        """Makes ``fc6`` and ``fc7`` of torchvision's and timm's fully connected layers.
 
-        Of ``classifier.0`` (7×7) and ``classifier.3``, every fourth channel and every third row and
-        column are taken, for 1,024 channels. This decimation is that of ParseNet and SSD (Liu et
-        al., ECCV 2016, section 3.1).
+        Of ``classifier.0`` (7×7) and ``classifier.3``, which timm calls ``pre_logits.fc1`` and
+        ``pre_logits.fc2``, every fourth channel and every third row and column are taken, for 1,024
+        channels. This decimation is that of ParseNet and SSD (Liu et al., ECCV 2016, section 3.1).
 
         Raises:
           UserError: the file's weights were made for other pixels than `pixels`, by their names.
@@ -122,9 +124,11 @@ class Vgg16(Backbone):
                 f" those for pixels={theirs!r}: change this setting of the backbone, or the file"
             )
         found = {}
+        layers = _fully_connected(arrays)
         for name, array in arrays.items():
-            if match := re.fullmatch(r"classifier\.([03])\.(weight|bias)", name):
-                name, array = self._decimated("fc6" if match[1] == "0" else "fc7", match[2], array)
+            layer, _, leaf = name.rpartition(".")
+            if layer in layers:
+                name, array = self._decimated(layers[layer], leaf, array)
             if self.fc_features or not name.startswith(("fc6.", "fc7.")):
                 found[name] = array
         return found
@@ -190,3 +194,17 @@ class Vgg16(Backbone):
             x = nn.relu(Conv(width, 1, use_bias=True, dtype=self.dtype, name="fc7")(x))
         taps["conv6"] = x
         return taps
+
+
+def _fully_connected(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Returns our names of the first two fully connected layers of a file, by its own.
+
+    Other networks have a ``classifier.0`` too, whose shape is another one.
+    """
+    for names in (("classifier.0", "classifier.3"), ("pre_logits.fc1", "pre_logits.fc2")):
+        first, second = (arrays.get(f"{name}.weight", np.zeros((0, 0))) for name in names)
+        shapes = [(*one.shape[:1], math.prod(one.shape[1:])) for one in (first, second)]
+        width = len(first)
+        if shapes == [(width, LEVELS[-1][0] * _FC6_SIDE**2), (width, width)]:
+            return dict(zip(names, ("fc6", "fc7"), strict=True))
+    return {}

@@ -91,6 +91,9 @@ class Vit(Backbone):
 
     pixel_mean: ClassVar[tuple[float, float, float]] = (123.675, 116.28, 103.53)
     pixel_std: ClassVar[tuple[float, float, float]] = (58.395, 57.12, 57.375)
+    not_in_files: ClassVar[tuple[str, ...]] = (
+        *("head_width", "position_resize", "activation", "norm_epsilon"),
+    )
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -167,6 +170,32 @@ class Vit(Backbone):
         heads = r"(head_dist|head|fc_norm|pre_logits)\."
         kept = "head.weight" if self.embedding else None
         return {n: a for n, a in found.items() if n == kept or not re.match(heads, n)}
+
+    @classmethod
+    def shown_settings(cls, arrays: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        """See `Backbone`; `embedding` is not among them, since a projection can be left out."""
+        found = timm_arrays(arrays)
+        kernel, positions = found.get("patch_embed.proj.weight"), found.get("pos_embed")
+        registers = found.get("reg_token", np.zeros((1, 0, 1)))
+        if kernel is None or positions is None:
+            return {}
+        if (kernel.ndim, positions.ndim, registers.ndim) != (4, 3, 3):
+            return {}
+        width, patch = len(kernel), kernel.shape[2]
+        before = 1 + ("dist_token" in found)
+        scaled = any(name.endswith(".ls1.gamma") for name in found)
+        return dict(
+            patch=patch,
+            width=width,
+            depth=len({name.split(".")[1] for name in found if name.startswith("blocks.")}),
+            head_width=math.gcd(width, cls.head_width),
+            pretrain_size=patch * math.isqrt(max(positions.shape[1] - before, 0)),
+            distilled=before == 2,
+            registers=registers.shape[1],
+            pre_norm="norm_pre.weight" in found,
+            patch_bias="patch_embed.proj.bias" in found,
+            layer_scale=(cls.layer_scale or 1e-6) if scaled else 0.0,
+        )
 
     @nn.nowrap
     def import_name(self, path: tuple[str, ...]) -> str:

@@ -314,11 +314,7 @@ def weights_note(training: Training) -> str:
             continue
         changes = [
             f"{len(start[kind])} {words}"
-            for kind, words in (
-                ("resized", "resized"),
-                ("missing", "kept as initialized"),
-                ("unexpected", "left out"),
-            )
+            for kind, words in (("resized", "resized"), ("unexpected", "left out"))
             if start[kind]
         ]
         published = f"{start['catalogue']}, " if start.get("catalogue") else ""

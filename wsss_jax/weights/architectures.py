@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import jax
@@ -14,12 +14,13 @@ from flax.traverse_util import flatten_dict
 
 from wsss_jax.errors import UserError
 from wsss_jax.models.base import Backbone
-from wsss_jax.settings import kind_names, name_of, read, settings_of
-from wsss_jax.weights.import_weights import Comparison, compare_arrays
-from wsss_jax.weights.names import Variables, foreign_arrays, to_torch, torch_names
+from wsss_jax.settings import kind_names, kind_of, name_of, read, settings_of
+from wsss_jax.weights.checkpoint import HEADS
+from wsss_jax.weights.import_weights import Comparison, compare_arrays, plain_names
+from wsss_jax.weights.names import Variables, foreign_arrays, to_torch
 
-_LEAST = 0.3
-"""The share of a backbone's names that a file must have for the backbone to be considered."""
+_MOST = 0.7
+"""The share of a backbone's names that a file may lack for the backbone to be considered."""
 
 
 def read_architecture(text: str, known: Mapping[str, Mapping[str, Any]] = {}) -> Backbone:
@@ -68,7 +69,7 @@ def backbone_shapes(backbone: Backbone) -> Variables:
     return _shapes(key)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def _shapes(backbone: Any) -> Variables:
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     found: Any = jax.eval_shape(backbone.init, jax.random.key(0), image)
@@ -95,6 +96,16 @@ class Guess:
         return len(jax.tree.leaves(backbone_shapes(self.backbone)))
 
     @property
+    def heads(self) -> tuple[str, ...]:
+        """The names of arrays of layers after a backbone, which are left out."""
+        return tuple(name for name in self.compared.unexpected if re.fullmatch(HEADS, name))
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """The names of arrays that belong neither to the backbone nor to layers after one."""
+        return tuple(name for name in self.compared.unexpected if name not in self.heads)
+
+    @property
     def score(self) -> tuple[int, int]:
         """How well the arrays fit; the larger, the better."""
         found = self.compared
@@ -102,9 +113,14 @@ class Guess:
         return len(found.values) - wrong, -len(found.resized)
 
     @property
+    def share(self) -> float:
+        """How many of the names of both, without those of heads, have arrays that fit."""
+        return len(self.compared.values) / (self.variables + len(self.foreign))
+
+    @property
     def certain(self) -> bool:
-        """Whether every variable has an array of its name and shape."""
-        return len(self.compared.values) == self.variables
+        """Whether every variable has an array of its name and shape, and heads alone are left."""
+        return self.share == 1
 
 
 def fitted(backbone: Backbone, arrays: Mapping[str, np.ndarray]) -> Guess:
@@ -112,70 +128,83 @@ def fitted(backbone: Backbone, arrays: Mapping[str, np.ndarray]) -> Guess:
     return Guess(backbone, compare_arrays(backbone_shapes(backbone), arrays, backbone))
 
 
-def guess(
-    arrays: Mapping[str, np.ndarray], further: Iterable[Mapping[str, Any]] = ()
-) -> Guess | None:
+def guess(arrays: Mapping[str, np.ndarray], likely: Backbone | None = None) -> Guess | None:
     """Returns the backbone that fits arrays best, or None if none fits at all.
 
-    Names decide which kinds are considered. Names and shapes decide on the values of settings, one
-    setting after the other: on the few that it can have, or on the numbers that the file has.
+    If the settings of kinds can be read from arrays, these kinds are considered alone. Otherwise
+    names decide which kinds are considered, and names and shapes decide on the values of settings:
+    on the few that a setting can have, or on the numbers that the file has in their place.
 
     Args:
-      arrays: the arrays by name. Only their names and shapes count.
-      further: settings of backbones to consider besides the defaults of every kind.
+      arrays: the arrays by name.
+      likely: a backbone to take if it fits for certain.
+
+    Raises:
+      UserError: two arrays have the same name.
     """
     # Arrays without memory stand for those of the file, so that many comparisons are cheap.
-    light = {n: np.broadcast_to(np.zeros((), np.float32), a.shape) for n, a in arrays.items()}
-    sections = [{"name": name} for name in kind_names(Backbone)] + [dict(one) for one in further]
-    backbones = [read(Backbone, section) for section in sections]
-    near = [one for one in _distinct(backbones) if _share(one, light) >= _LEAST]
+    zero = np.zeros((), np.float32)
+    light = {n: np.broadcast_to(zero, a.shape) for n, a in plain_names(arrays).items()}
+    if likely and (found := _tried(type(likely), light, _settings(likely))) and found.certain:
+        return fitted(likely, arrays)
+    kinds: list[Any] = [kind_of(Backbone, name) for name in kind_names(Backbone)]
+    shown = {kind: kind.shown_settings(light) for kind in kinds}
+    if any(shown.values()):
+        near = [_tried(kind, light, settings) for kind, settings in shown.items() if settings]
+    else:
+        near = [_start(kind, light) for kind in kinds]
+    near = [one for one in near if one and len(one.compared.missing) <= _MOST * one.variables]
     if not near:
         return None
-    best = max((fitted(one, light) for one in near), key=lambda one: one.score)
-    for name, setting in settings_of(type(best.backbone)).items():
-        for value in _choices(setting.type, getattr(best.backbone, name), best, light):
-            settings = _settings(best.backbone) | {name: value}
-            score = _fits(type(best.backbone), settings, light)
-            if score is not None and score > best.score:
-                best = fitted(best.backbone.clone(**{name: value}), light)
-    same = sorted(_same(best, near, light), key=lambda one: architecture_name(one).count(","))
+    highest = max(one.score for one in near)
+    best = [_climbed(one, light) for one in near if one.score == highest]
+    highest = max(one.score for one in best)
+    same = [one.backbone for one in best if one.score == highest]
+    # The one with the fewest settings, and of several kinds the one that the others are based on.
+    same.sort(key=lambda one: (architecture_name(one).count(","), len(type(one).__mro__)))
     return dataclasses.replace(fitted(same[0], arrays), also=tuple(same[1:]))
-
-
-def _same(
-    best: Guess, near: Iterable[Backbone], arrays: Mapping[str, np.ndarray]
-) -> list[Backbone]:
-    """Returns the backbone of `best` and those of other kinds with its settings that fit as well.
-
-    Kinds of vision transformers have the same arrays, but normalize images in different ways.
-    """
-    settings = _settings(best.backbone)
-    found = [best.backbone]
-    for kind in {type(one): one for one in near}:
-        other: Any = kind
-        if kind is type(best.backbone) or set(settings_of(kind)) != set(settings):
-            continue
-        if fitted(other(**settings), arrays).score != best.score:
-            continue
-        kept = dict(settings)
-        for name, setting in settings_of(kind).items():  # Most do not matter for the arrays.
-            fewer = {key: value for key, value in kept.items() if key != name}
-            if kept[name] != setting.default:
-                score = _fits(other, fewer, arrays)
-                kept = fewer if score is not None and score >= best.score else kept
-        found.append(other(**kept))
-    return found
 
 
 def _settings(backbone: Backbone) -> dict[str, Any]:
     return {name: getattr(backbone, name) for name in settings_of(type(backbone))}
 
 
-def _fits(kind: Any, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
+def _tried(kind: Any, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Any:
     try:
-        return fitted(kind(**settings), arrays).score
+        return fitted(kind(**settings), arrays)
     except Exception:  # The backbone has no such settings, whether it says so or fails.
         return None
+
+
+def _start(kind: Any, arrays: Mapping[str, np.ndarray]) -> Guess | None:
+    """Compares arrays with the defaults of a kind.
+
+    If it refuses their names, these belong to another choice of a setting.
+    """
+    try:
+        return fitted(kind(), arrays)
+    except UserError:
+        choices = [
+            _tried(kind, arrays, {name: value})
+            for name, setting in settings_of(kind).items()
+            if get_origin(setting.type) is Literal
+            for value in get_args(setting.type)
+        ]
+        return max((one for one in choices if one), key=lambda one: one.score, default=None)
+
+
+def _climbed(best: Guess, arrays: Mapping[str, np.ndarray]) -> Guess:
+    """Changes one setting after the other, until no change makes the arrays fit better."""
+    kind: Any = type(best.backbone)
+    improved = not kind.shown_settings(arrays)
+    while improved and not best.certain:
+        improved = False
+        for name, setting in settings_of(kind).items():
+            for value in _choices(setting.type, getattr(best.backbone, name), best, arrays):
+                other = _tried(kind, arrays, _settings(best.backbone) | {name: value})
+                if other and other.score > best.score:
+                    best, improved = other, True
+    return best
 
 
 def _choices(kind: Any, present: Any, best: Guess, arrays: Mapping[str, np.ndarray]) -> list[Any]:
@@ -184,8 +213,6 @@ def _choices(kind: Any, present: Any, best: Guess, arrays: Mapping[str, np.ndarr
         found: set[Any] = {not present}
     elif get_origin(kind) is Literal:
         found = set(get_args(kind))
-    elif kind is float and present == 0:
-        found = {1.0}  # The factors are there as soon as they have an initial value.
     elif kind is int:
         found = _numbers(present, best, arrays)
     else:
@@ -194,45 +221,17 @@ def _choices(kind: Any, present: Any, best: Guess, arrays: Mapping[str, np.ndarr
 
 
 def _numbers(present: int, best: Guess, arrays: Mapping[str, np.ndarray]) -> set[int]:
-    """Returns whole numbers that the names or shapes of a file have where `present` is expected.
+    """Returns the lengths that a file has where the backbone has arrays of the length `present`.
 
-    If it is a length in the network, the file has another one in the same place. If it is the
-    number of layers of one kind, the file has another number. If it is 0, the file has arrays that
-    the network lacks.
+    If arrays are missing, 0 is among them, which leaves out layers.
     """
-    backbone, found = best.backbone, set[int]()
-    given = foreign_arrays(arrays, backbone_shapes(backbone), backbone)
-    shapes = {
-        name: array.shape for name, array in given.items() if name in best.compared.unexpected
-    }
-    if present == 0:
-        return {length for shape in shapes.values() for length in shape}
-    flat: dict[str, Any] = flatten_dict(backbone_shapes(backbone), sep="/")
+    backbone, shapes = best.backbone, backbone_shapes(best.backbone)
+    given = foreign_arrays(arrays, shapes, backbone)
+    flat: dict[str, Any] = flatten_dict(shapes, sep="/")
     light = {path: np.broadcast_to(np.float32(0), like.shape) for path, like in flat.items()}
-    mine = to_torch(light, backbone)
-    for name, array in mine.items():
+    found = {0} if best.compared.missing else set[int]()
+    for name, array in to_torch(light, backbone).items():
         if name in given and array.ndim == given[name].ndim:
             pairs = zip(array.shape, given[name].shape, strict=True)
             found |= {there for here, there in pairs if here == present}
-    counts = _counts(mine), _counts(given)
-    found |= {counts[1].get(layer, 0) for layer, n in counts[0].items() if n == present}
-    return found - {0} | ({0} if best.compared.missing else set())
-
-
-def _counts(names: Iterable[str]) -> dict[str, int]:
-    """Returns how many numbers follow each beginning of a name, such as ``blocks.``."""
-    numbers: dict[str, set[str]] = {}
-    for name in names:
-        for match in re.finditer(r"(?<=\.)\d+(?=\.)", name):
-            numbers.setdefault(name[: match.start()], set()).add(match.group())
-    return {layer: len(values) for layer, values in numbers.items()}
-
-
-def _distinct(backbones: Iterable[Any]) -> list[Backbone]:
-    return list(dict.fromkeys(backbones))
-
-
-def _share(backbone: Backbone, arrays: Mapping[str, np.ndarray]) -> float:
-    shapes = backbone_shapes(backbone)
-    names = set(torch_names(shapes, backbone).values())
-    return len(names & set(foreign_arrays(arrays, shapes, backbone))) / len(names)
+    return found

@@ -32,11 +32,21 @@ WRAPPERS = (
 )
 """Names of dictionaries that hold a network; others hold options or the optimizer's state."""
 
-PREFIXES = ("module.", "model.", "net.", "network.", "backbone.", "encoder.")
+PREFIXES = ("module.", "model.", "net.", "network.", "backbone.", "encoder.", "_orig_mod.")
 """Prefixes that wrappers of networks put before the names of all arrays."""
 
-HEAD = re.compile(r"(head\w*|\w+_head|classifier\w*|fc\w*|f8_\d|f9|predictor|projector)\.")
-"""Names of layers after a backbone, which may lack the backbone's prefix."""
+HEADS = (
+    r"(head\w*|(?!_?conv_)\w+_heads?|(\w+_)?classifier\w*|_?fc(?![67]\b)\w*|cls_conv"
+    r"|predictor\w*|projector\w*|prototypes\w*|f8_\d|gn8_\d|f9|(conv|bn)_fov2?"
+    r"|edge|displacement|mean_shift|newly_added|edge_layers|dp_layers)\..+"
+    r"|queue\w*|path_indices\d+|disp_target|(params|batch_stats)/(?!backbone/).+"
+)
+"""Names of layers after a backbone, of which none is a name of a backbone's own variables.
+
+They are those of classifiers, of heads for segmentation and self-supervised training, and of the
+methods of this package and their authors, also under our names. They may lack the prefix of the
+backbone, and are left out where only the backbone is wanted.
+"""
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".params")
 """The usual suffixes of files with weights."""
@@ -258,7 +268,7 @@ def _sha256(path: Path) -> str:
     return found
 
 
-def _unwrapped(tree: Mapping[Any, Any], part: str) -> tuple[dict[str, Any], list[str]]:
+def _unwrapped(tree: Mapping[Any, Any], part: str) -> tuple[Mapping[str, Any], list[str]]:
     """Returns the arrays of one network by name, and how they were found."""
     steps = part.split(".") if part else []
     notes: list[str] = []
@@ -273,23 +283,12 @@ def _unwrapped(tree: Mapping[Any, Any], part: str) -> tuple[dict[str, Any], list
     left_out = [key for key, value in tree.items() if not _is_array(value)]
     if left_out:
         notes.append(f"left out {', '.join(_shown(key) for key in left_out[:8])}")
-    found = {key: value for key, value in tree.items() if _is_array(value)}
+    found: Mapping[str, Any] = {k: value for k, value in tree.items() if _is_array(value)}
     for name in found:
         if not isinstance(name, str) or not name.isprintable() or len(name) > _LONGEST_NAME:
             raise ValueError(f"expected arrays with names, found {_shown(name)}")
-    while True:
-        prefix = f"{steps[0]}." if steps else _common_prefix(found)
-        if prefix and steps and any(name.startswith(prefix) for name in found):
-            found = {n.removeprefix(prefix): v for n, v in found.items() if n.startswith(prefix)}
-            del steps[0]
-        elif prefix := _common_prefix(found):
-            plain = {name.removeprefix(prefix): value for name, value in found.items()}
-            if len(plain) != len(found):
-                break
-            found = plain
-        else:
-            break
-        notes.append(f"removed the prefix {prefix}")
+    found, prefixes = without_prefixes(found, steps)
+    notes += [f"removed the prefix {prefix}" for prefix in prefixes]
     if steps:
         names = sorted({str(key).partition(".")[0] for key in (*tree, *found)})
         raise UserError(
@@ -299,6 +298,32 @@ def _unwrapped(tree: Mapping[Any, Any], part: str) -> tuple[dict[str, Any], list
     if not found:
         raise UserError("expected arrays in the checkpoint, found none: name another file")
     return found, notes
+
+
+def without_prefixes(
+    found: Mapping[str, Any], steps: list[str]
+) -> tuple[Mapping[str, Any], list[str]]:
+    """Returns the arrays of a submodule, or all, without their prefixes, and these prefixes.
+
+    Args:
+      found: the arrays by name.
+      steps: the names of the submodules one inside the other, of which those that are found are
+        removed.
+    """
+    removed: list[str] = []
+    while True:
+        if steps and any(name.startswith(f"{steps[0]}.") for name in found):
+            prefix = f"{steps.pop(0)}."
+            found = {n.removeprefix(prefix): v for n, v in found.items() if n.startswith(prefix)}
+        elif prefix := _common_prefix(found):
+            plain = {name.removeprefix(prefix): value for name, value in found.items()}
+            if len(plain) != len(found):
+                break
+            found = plain
+        else:
+            break
+        removed.append(prefix)
+    return found, removed
 
 
 def _wrapper(tree: Mapping[Any, Any], holding: set[int], wanted: str) -> Any | None:
@@ -358,7 +383,7 @@ def _common_prefix(found: Mapping[str, Any]) -> str:
     """Returns the prefix that all names carry but those of heads; empty if there is none."""
     for prefix in PREFIXES:
         with_it = sum(name.startswith(prefix) for name in found)
-        if with_it and all(name.startswith(prefix) or HEAD.match(name) for name in found):
+        if with_it and all(name.startswith(prefix) or re.fullmatch(HEADS, name) for name in found):
             return prefix
     return ""
 

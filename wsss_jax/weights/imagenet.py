@@ -18,8 +18,8 @@ from wsss_jax.methods.cam import Cam
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import downsample_valid
-from wsss_jax.weights.checkpoint import read_checkpoint
-from wsss_jax.weights.import_weights import HEADS, import_arrays
+from wsss_jax.weights.checkpoint import HEADS, read_checkpoint
+from wsss_jax.weights.import_weights import import_arrays
 
 CLASSES = 1000
 

@@ -23,21 +23,9 @@ from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.torch_names import from_torch_layout
-from wsss_jax.weights.checkpoint import Checkpoint, read_checkpoint
-from wsss_jax.weights.names import (
-    Variables,
-    foreign_arrays,
-    has_our_names,
-    inside_backbone,
-    torch_names,
-)
+from wsss_jax.weights.checkpoint import HEADS, Checkpoint, read_checkpoint, without_prefixes
+from wsss_jax.weights.names import Variables, foreign_arrays, inside_backbone, torch_names
 from wsss_jax.weights.stated import other_settings, refuse
-
-HEADS = (
-    r"((classifier|_?fc\w*|f8_\d|gn8_\d|f9|conv_fov2?|bn_fov2?|cls_conv|mean_shift)\..*"
-    r"|(newly_added|edge_layers|dp_layers)\..*|path_indices\d+|disp_target)"
-)
-"""Layers after the backbone in published files, such as classifiers and heads of other methods."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +50,10 @@ class Comparison:
 def _as_variable(
     path: str, array: np.ndarray, shape: tuple[int, ...], backbone: Backbone | None
 ) -> np.ndarray:
-    """Converts an array of a file to our layout and, if the backbone can, to `shape`."""
-    if _is_floating(array) and array.dtype.itemsize < 4:  # NumPy computes with few types of 16 bits
-        array = array.astype(np.float32)
+    """Converts an array of a file to float32, our layout and, if the backbone can, to `shape`."""
+    if _is_floating(array):
+        with np.errstate(over="ignore"):  # Infinite numbers are refused.
+            array = array.astype(np.float32, copy=False)
     inside = inside_backbone(tuple(path.split("/")))
     if backbone is None or inside is None:
         return from_torch_layout(array)
@@ -97,6 +86,25 @@ def _one_class(expected: tuple[int, ...], found: tuple[int, ...]) -> str:
     )
 
 
+def plain_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Removes ``module.``, a network's prefix in its parallel wrapper, and counters of batches.
+
+    Raises:
+      UserError: a name is there with and without the prefix.
+    """
+    found: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        plain = name.removeprefix("module.")
+        if plain in found:
+            raise UserError(
+                f"expected one array {plain}, found it with and without the prefix module.: take"
+                " those that have it, FILE,part=module"
+            )
+        if not name.endswith("num_batches_tracked"):
+            found[plain] = array
+    return found
+
+
 def compare_arrays(
     variables: Variables, arrays: Mapping[str, np.ndarray], backbone: Backbone | None = None
 ) -> Comparison:
@@ -105,16 +113,13 @@ def compare_arrays(
     Args:
       variables: Flax variables (or their shapes) by collection.
       arrays: arrays by their name in the file, of any program or of ours. ``num_batches_tracked``
-        is skipped, and so is a prefix ``module.`` (of a network that was saved in its parallel
-        wrapper).
+        is skipped, and so is a prefix ``module.``; see `plain_names`.
       backbone: the backbone, or None if there is none.
+
+    Raises:
+      UserError: two arrays have the same name, or the backbone refuses names of other settings.
     """
-    named = {
-        name.removeprefix("module."): array
-        for name, array in arrays.items()
-        if not name.endswith("num_batches_tracked")
-    }
-    found = foreign_arrays(named, variables, backbone)
+    found = foreign_arrays(plain_names(arrays), variables, backbone)
     flat: dict[str, Any] = traverse_util.flatten_dict(variables, sep="/")
     names = torch_names(variables, backbone)
     values: dict[str, np.ndarray] = {}
@@ -161,8 +166,8 @@ def import_arrays(
       variables: Flax variables (or their shapes) by collection.
       arrays: arrays by their name in the file; see `compare_arrays`.
       backbone: the backbone, or None if there is none.
-      ignore: a regular expression for names that may be missing from `arrays`, and then keep their
-        value, or may be unexpected.
+      ignore: a regular expression for names of `arrays` that are left out if the network does not
+        have them. Nothing may be missing.
       source: the name of the arrays in messages.
       log: a function that is told what was imported and what was ignored.
       record: a function that gets the comparison of the arrays with the network.
@@ -173,14 +178,9 @@ def import_arrays(
     """
     compared = _fitting(variables, arrays, backbone, ignore, source)
     flat: dict[str, Any] = dict(traverse_util.flatten_dict(variables, sep="/"))
-    missing, unexpected = compared.missing, compared.unexpected
     for path, array in compared.values.items():
         flat[path] = jnp.asarray(array, jnp.float32)
-    notes = (
-        _listed("resized", compared.resized)
-        + _listed("kept as initialized", missing)
-        + _listed("left out", unexpected)
-    )
+    notes = _listed("resized", compared.resized) + _listed("left out", compared.unexpected)
     log("; ".join([f"{len(compared.values)} arrays from {source}", *notes]))
     record(compared)
     return traverse_util.unflatten_dict(flat, sep="/")
@@ -195,20 +195,34 @@ def _fitting(
 ) -> Comparison:
     """Returns the comparison of arrays that fit a network; see `import_arrays`."""
     compared = compare_arrays(variables, arrays, backbone)
-    names = {*compared.missing, *compared.unexpected}
-    optional = {name for name in names if re.fullmatch(ignore, name)}
     problems = (
-        _listed("missing", set(compared.missing) - optional)
-        + _listed("unexpected", set(compared.unexpected) - optional)
+        _listed("missing", compared.missing)
+        + _listed("unexpected", [n for n in compared.unexpected if not re.fullmatch(ignore, n)])
         + _listed("that do not fit", compared.unfit)
     )
     if problems:
         count = len(traverse_util.flatten_dict(variables))
         raise UserError(
             f"expected the {count} arrays of this network in {source}, found"
-            f" {'; '.join(problems)}: use the file of this network"
+            f" {'; '.join(problems)}: {_advice(variables, arrays, backbone, compared)}"
         )
     return compared
+
+
+def _advice(
+    variables: Variables,
+    arrays: Mapping[str, np.ndarray],
+    backbone: Backbone | None,
+    compared: Comparison,
+) -> str:
+    """Returns what to do about a file that does not fit a network."""
+    parts = {name.partition(".")[0] for name in arrays if "." in name and not compared.values}
+    for part in sorted(parts):
+        inside, _ = without_prefixes(arrays, [part])
+        if len(compare_arrays(variables, inside, backbone).values) > len(compared.missing) / 2:
+            return f"take one of its networks, FILE,part={part}"
+    also = ", or settings that `python -m wsss_jax.weights inspect` finds for this one"
+    return "use the file of this network" + (also if backbone else "")
 
 
 def check_backbone(path: Path, method: Method, part: str = "") -> None:
@@ -219,8 +233,8 @@ def check_backbone(path: Path, method: Method, part: str = "") -> None:
     """
     checkpoint = _read(path, method.backbone, part)
     params, variables = variable_shapes(method)
-    mine, arrays = _backbone_of({"params": params, **variables}, checkpoint.arrays)
-    _fitting(mine, arrays, method.backbone, HEADS, _source(checkpoint))
+    mine = _backbone_of({"params": params, **variables})
+    _fitting(mine, checkpoint.arrays, method.backbone, HEADS, _source(checkpoint))
 
 
 def check_network(path: Path, method: Method, part: str = "") -> None:
@@ -236,18 +250,13 @@ def check_network(path: Path, method: Method, part: str = "") -> None:
     _fitting(everything, arrays, method.backbone, r"(?!)", _source(checkpoint))
 
 
-def _backbone_of(
-    everything: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-) -> tuple[Variables, Mapping[str, np.ndarray]]:
-    """Returns the backbone's variables of a network, and those of `arrays` that may be theirs."""
-    if has_our_names(arrays):  # as in the weights.npz of a run
-        arrays = {name: a for name, a in arrays.items() if name.split("/")[1] == "backbone"}
-    mine = {
+def _backbone_of(everything: Mapping[str, Any]) -> Variables:
+    """Returns the backbone's variables of a network."""
+    return {
         collection: {"backbone": tree["backbone"]}
         for collection, tree in everything.items()
         if "backbone" in tree
     }
-    return mine, arrays
 
 
 def import_backbone(
@@ -269,8 +278,7 @@ def import_backbone(
       log: a function that is told what was imported.
       record: a function that gets the same for the results: ``file``, ``format``, ``sha256``,
         ``notes`` on what was unwrapped, the number of arrays that ``matched``, and the names of
-        those that were ``resized``, ``missing`` or ``unexpected``. Arrays of other shapes are
-        refused.
+        those that were ``resized``, or ``unexpected`` and left out.
       part: which of several networks in the file to take; see `read_checkpoint`.
 
     Raises:
@@ -278,10 +286,9 @@ def import_backbone(
     """
     checkpoint = _read(path, backbone, part)
     everything = {"params": params, **variables}
-    mine, arrays = _backbone_of(everything, checkpoint.arrays)
     mine = import_arrays(
-        mine,
-        arrays,
+        _backbone_of(everything),
+        checkpoint.arrays,
         backbone=backbone,
         ignore=HEADS,
         source=_source(checkpoint),
@@ -346,6 +353,5 @@ def _recorded(checkpoint: Checkpoint, found: Comparison) -> dict[str, Any]:
         "notes": list(checkpoint.notes),
         "matched": len(found.values),
         "resized": list(found.resized),
-        "missing": list(found.missing),
         "unexpected": list(found.unexpected),
     }
