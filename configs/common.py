@@ -14,6 +14,10 @@ PSA_MAPS: dict[str, Any] = dict(normalize="max", upsample="direct")
 """The settings with which AffinityNet's program makes maps."""
 SSENET_MAPS: dict[str, Any] = PSA_MAPS | dict(relu_each=True)
 """The settings of SSENet's program, which drops negative responses at each scale before the sum."""
+LPCAM_MAPS: dict[str, Any] = PSA_MAPS | dict(
+    scales=(1.0, 0.5, 1.5, 2.0), relu_each=False, flip=False
+)
+"""The settings of LPCAM's program; its network runs on the flipped image by itself."""
 SEAM_MAPS: dict[str, Any] = dict(normalize="min_max", upsample="corners")
 """The settings with which SEAM's program makes maps."""
 
@@ -120,6 +124,46 @@ def begin_with(c: Any, name: str, first: Any) -> None:
     c.train.init_weights = ""
     c.train.needs = ConfigDict(dict(init=name))
     finish(c, name, *c.stages[:-1])
+
+
+def local_prototypes(
+    c: Any, features: Mapping[str, Any], prototypes: Mapping[str, Any], **maps: Any
+) -> None:
+    """Makes all maps of a recipe with LPCAM from its classifier, which stays as it is.
+
+    The maps of the classifier itself, which only tell where features are sampled, are in the stage
+    ``plain_cam``.
+
+    Args:
+      c: the recipe, whose training `c.train` is the classifier's.
+      features: the settings of the stage ``class_features`` that differ from the published ones.
+      prototypes: those of the stage ``prototypes``.
+      **maps: the settings of the maps that differ from those of LPCAM's program.
+    """
+    made = [name for name in c.stages if c[name].type == "infer_cam"]
+    split = c[made[0]].get_ref("split")
+    c.plain_cam = ConfigDict(c[made[0]].to_dict())
+    c.class_features = Stage.defaults(
+        "class_features", needs=dict(checkpoint="train", cams="plain_cam"), split="", **features
+    )
+    clusters = dict(prototypes)
+    method = dict(name="lpcam", backbone=c.train.method.backbone.to_dict())
+    method |= {name: clusters.pop(name) for name in ("clusters",) if name in clusters}
+    c.prototypes = Stage.defaults(
+        "prototypes",
+        needs=dict(checkpoint="train", features="class_features"),
+        split="",
+        method=method,
+        **clusters,
+    )
+    for name in ("plain_cam", "class_features", "prototypes"):
+        c[name].split = split
+    for name in made:
+        c[name].update(LPCAM_MAPS | maps)
+        c[name].needs.checkpoint = "prototypes"
+    first = c.stages.index("train") + 1
+    added = "plain_cam", "class_features", "prototypes"
+    finish(c, *c.stages[:first], *added, *c.stages[first:-1])
 
 
 def cams(c: Any, splits: Mapping[str, Any], maps: Mapping[str, Any]) -> None:

@@ -147,6 +147,31 @@ def test_cam_voc_differs_from_seam_voc_in_the_method_and_the_schedule_alone():
     assert difference("cam_val") == {"normalize", "upsample"}
 
 
+@pytest.mark.parametrize("data", ["shapes", "voc_light", "voc"])
+def test_lpcam_takes_the_training_of_its_cam_and_its_authors_settings(data: str):
+    c = _load(f"lpcam_{data}")
+    plain = _load("cam_irn_voc" if data == "voc" else f"cam_{data}")
+    assert c.train == plain.train and c.data == plain.data
+    added = ("plain_cam", "class_features", "prototypes")
+    assert c.stages == ("train", *added, *plain.stages[1:])
+    made = [name for name in plain.stages if plain[name].type == "infer_cam"]
+    assert c.plain_cam == plain[made[0]]
+    assert {c[name].split for name in (*added, made[0])} == {plain[made[0]].split}
+    assert (c.class_features.threshold, c.prototypes.tolerance) == (0.1, 5.0)
+    assert (c.prototypes.prototype, c.prototypes.context) == (0.9, (0.05, 0.9))
+    assert c.prototypes.method.clusters == 12
+    assert c.prototypes.method.backbone == c.train.method.backbone
+    for name in made:
+        assert c[name].needs.checkpoint == "prototypes"
+        assert (c[name].flip, c[name].relu_each, c[name].normalize) == (False, False, "max")
+        assert c[name].scales == ((0.75, 1.0) if data == "shapes" else (1.0, 0.5, 1.5, 2.0))
+    if data == "voc":
+        assert (c.irn_labels.foreground, c.irn_labels.background) == (0.45, 0.25)
+        assert c.walk.threshold == 0.35 and c.eval_cam_train.compare.published == 0.3
+        same = set(plain.stages) - {*made, "irn_labels", "walk", "eval_cam_train", "report"}
+        assert all(c[name] == plain[name] for name in same)
+
+
 def test_seam_voc_lite0_differs_from_seam_voc_light_in_the_backbone_and_its_schedule():
     lite, light = (dict(flatten(_load(f"seam_voc_{name}"))) for name in ("lite0", "light"))
     changed = {k for k in lite.keys() | light.keys() if lite.get(k) != light.get(k)}

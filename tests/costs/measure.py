@@ -49,7 +49,8 @@ def programs(devices: list[Any], dtype: str, methods: list[str]) -> Figures:
         batch = method.batch_spec().shapes(BATCH, light_methods.CROP, light_methods.CLASSES)
         params, variables = variable_shapes(method)
         images = {"params": params, **variables}, batch["image"], batch["valid"]
-        found[f"{name}, training step"] = cost(lower_train_step(method, MOMENTUM, batch, mesh))
+        if not method.made_by:
+            found[f"{name}, training step"] = cost(lower_train_step(method, MOMENTUM, batch, mesh))
         output = method.outputs[0]
         found[f"{name}, {output}"] = cost(prediction(method, output, mesh).lower(*images))
     return found

@@ -13,7 +13,8 @@ from tests.reference.golden_weights import drawn_variables
 from tests.toys.steps import loss_function
 from wsss_jax.data.batch_spec import BatchSpec
 from wsss_jax.losses.boundary import boundary_losses
-from wsss_jax.methods.irnet import IrNet, _flipped, _labels_of_blocks
+from wsss_jax.methods.irnet import IrNet, _labels_of_blocks
+from wsss_jax.models.layers import flip_valid
 from wsss_jax.models.resnet import ResNet
 from wsss_jax.models.tiny import Tiny
 from wsss_jax.ops.pair_affinity import boundary_affinity
@@ -113,7 +114,7 @@ def test_labels_are_those_in_the_middle_of_blocks():
 
 def test_flipping_by_hand():
     x = jnp.arange(1.0, 11.0).reshape(2, 1, 5, 1)
-    flipped = _flipped(x, jnp.asarray([5, 3]))[:, 0, :, 0]
+    flipped = flip_valid(x, jnp.asarray([5, 3]))[:, 0, :, 0]
     np.testing.assert_array_equal(flipped, [[5, 4, 3, 2, 1], [8, 7, 6, 0, 0]])
 
 

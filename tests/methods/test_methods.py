@@ -20,6 +20,7 @@ from wsss_jax.training.optimizer import assign_rules, join, split_frozen
 
 BATCH = 4
 NAMES = light_methods.names()
+TRAINED = light_methods.trained_names()
 
 
 def make_batch(seed=0):
@@ -61,7 +62,7 @@ def learning(method):
     return Learning(method)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_loss_is_finite_and_reaches_every_trainable_parameter(name):
     learn = learning(make(name))
     variables = learn.variables
@@ -95,7 +96,7 @@ def test_frozen_parameters_get_no_gradient_and_all_are_covered(name):
 OF_MANY_OPERATIONS = ("affinity", "ecsnet", "irnet", "pss", "seam")
 EAGER = [
     pytest.param(name, marks=pytest.mark.slow) if name in OF_MANY_OPERATIONS else name
-    for name in NAMES
+    for name in TRAINED
 ]
 
 
@@ -106,7 +107,7 @@ def test_jit_equals_eager(name):
     np.testing.assert_allclose(learn(make_batch())[0][0], eager, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_one_trace_per_shape(name):
     learn = learning(make(name))
     learn(make_batch())
@@ -136,7 +137,7 @@ def test_prediction_ignores_padding(name):
         )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_bfloat16_is_close_to_float32(name):
     (loss, _), _ = learning(make(name))(make_batch())
     half = Learning(make(name, dtype="bfloat16"))

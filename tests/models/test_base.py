@@ -11,7 +11,7 @@ import pytest
 
 from tests.methods.test_methods import learning, make_batch
 from tests.reference.golden_weights import draw
-from tests.toys.light_methods import CLASSES, make, names
+from tests.toys.light_methods import CLASSES, make, names, trained_names
 from tests.toys.small_vit import SmallVit
 from tests.toys.toy_training import same, train
 from wsss_jax.errors import UserError
@@ -29,8 +29,9 @@ VIT = dict(name="tests.toys.small_vit", width=16)
 
 
 # The others need no more of a backbone than these, and one of them is trained below.
-ALIKE = ("cam", "ecsnet", "pss", "recam", "ssenet")
+ALIKE = ("cam", "ecsnet", "lpcam", "pss", "recam", "ssenet")
 SOME = [pytest.param(n, marks=pytest.mark.slow) if n in ALIKE else n for n in names()]
+TRAINED = [pytest.param(n, marks=pytest.mark.slow) if n in ALIKE else n for n in trained_names()]
 
 
 @functools.cache
@@ -57,7 +58,7 @@ def test_a_dotted_name_finds_it():
         Method.from_config(dict(name="cam", backbone=dict(VIT, pach=16)), "method")
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", TRAINED)
 def test_its_losses_are_finite_and_reach_every_trainable_parameter(name: str):
     # The crop has 3 × 3 patches, too few for IRNet's pairs.
     irnet = name == "irnet"

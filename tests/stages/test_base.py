@@ -14,6 +14,7 @@ from wsss_jax.pipeline import graph
 from wsss_jax.pipeline.config import load_config, read_recipe
 from wsss_jax.stages.base import Context, Stage
 
+LPCAM, PLAIN = (dict(name=name, backbone=dict(name="tiny")) for name in ("lpcam", "cam"))
 WRONG = [
     ("seam_shapes", "crf.alphas", (8.0, 0.0), "crf: expected alphas above 0"),
     ("seam_shapes", "crf.alphas", (8.0, 16.0), "stage eval_crf_24: expected one of the alphas of"),
@@ -131,6 +132,13 @@ WRONG = [
     ("pss_shapes", "train_rcm.method.region_stride", 0, "region_stride of 1 or more, found 0"),
     ("pss_shapes", "train_rcm.method.temperature", 0.0, "expected temperature above 0"),
     ("pss_shapes", "train_rcm.method.mask_scales", (1.0, 2.0, 2.0), "mask_scales, each once"),
+    ("cam_shapes", "train.method", LPCAM, "method that is trained, found lpcam, whose network a"),
+    ("lpcam_shapes", "prototypes.method", PLAIN, "method lpcam in a stage .* found cam"),
+    ("lpcam_shapes", "prototypes.method.backbone.width", 16, "settings of that of train, whose"),
+    ("lpcam_shapes", "prototypes.needs.features", "plain_cam", "makes features/, found plain_cam"),
+    ("lpcam_shapes", "prototypes.context", (0.9, 0.1), r"low <= high in context, found \(0.9, 0.1"),
+    ("lpcam_shapes", "class_features.threshold", 1.0, "threshold from 0 to below 1, found 1"),
+    ("lpcam_shapes", "class_features.samples", 0, "expected samples of 1 or more, found 0"),
     ("cam_irn_shapes", "train_irnet.method.edge_lr", -1.0, "expected edge_lr of 0 or more"),
     (
         "seam_voc",

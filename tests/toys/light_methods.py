@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 
 from wsss_jax.methods.base import Method
-from wsss_jax.settings import kind_names
+from wsss_jax.settings import kind_names, kind_of
 
 CLASSES, CROP = 3, 32
 TINY = dict(name="tiny", width=8)
 FIELDS: dict[str, dict[str, Any]] = {
     "segmentation": dict(head=dict(name="large_fov", features=16, dilation=2)),
     "pss": dict(features=8, region_stride=4, mask_scales=(0.5, 1.0), map_scales=(0.5, 1.0)),
+    "lpcam": dict(clusters=3),
     # A finer map, for pairs need one of 11 pixels at least.
     "affinity": dict(dims=(8, 8, 8, 16), map_stride=2),
 }
@@ -21,6 +22,11 @@ FIELDS: dict[str, dict[str, Any]] = {
 def names() -> list[str]:
     """All methods of the package."""
     return list(kind_names(Method))
+
+
+def trained_names() -> list[str]:
+    """The methods that are trained; the networks of the others come from stages of their own."""
+    return [name for name in names() if not kind_of(Method, name).made_by]
 
 
 def make(name: str, backbone: dict[str, Any] = TINY, **fields: Any) -> Method:

@@ -26,7 +26,7 @@ VARIANTS = {
     # Without dropout, for pmap draws another mask on every device.
     "cam_alone": dict(name="cam", dropout=0.0),
 }
-CASES = {name: dict(name=name) for name in light_methods.names()} | VARIANTS
+CASES = {name: dict(name=name) for name in light_methods.trained_names()} | VARIANTS
 # The variants above do all that the first three do, and SEAM does what SSENet does.
 ALIKE = ("ecsnet", "pss", "puzzle_cam", "ssenet")
 SOME = [pytest.param(n, marks=pytest.mark.slow) if n in ALIKE else n for n in CASES]
@@ -48,6 +48,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import write_json
 from wsss_jax.inference.multi_scale import MultiScale
 from wsss_jax.inference.network import load_network
+from wsss_jax.methods.prediction import prediction
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.ops.sharding import check_divisible, data_mesh, global_batch
 from wsss_jax.training.step import init_state, make_train_step
@@ -149,6 +150,19 @@ for case, fields in json.loads(sys.argv[2]).items():
             "shapes": [one.shape for one in sums["device"]],
             "difference": max(map(difference, sums["device"], sums["host"])),
         }
+found["untrained"] = {}
+for name in {*light_methods.names()} - {*light_methods.trained_names()}:
+    method = light_methods.make(name)
+    params, variables = init_variables(method, 0)
+    given = {"params": params, **variables}, batch["image"], batch["valid"]
+    for output in method.outputs:
+        maps = prediction(method, output, data_mesh())(*given)
+        plain = jax.jit(method.predict)(*given)[output]
+        found["untrained"][f"{name} {output}"] = {
+            "difference": difference(maps, plain),
+            "largest": float(np.abs(maps).max()),
+            "placed_on": len(maps.sharding.device_set),
+        }
 try:
     check_divisible(12, data_mesh())
 except UserError as error:
@@ -221,6 +235,12 @@ def test_the_compilers_reductions_are_those_of_a_pmap(found: dict):
 def test_inference_takes_any_number_of_images(found: dict):
     assert found["inference"]["shape"][0] == 11
     assert found["inference"]["difference"] < 1e-5
+
+
+def test_networks_that_are_not_trained_predict_on_all_devices(found: dict):
+    assert "lpcam cam" in found["untrained"]
+    for one in found["untrained"].values():
+        assert one["difference"] < 1e-5 and one["largest"] > 0.01 and one["placed_on"] == 8
 
 
 def test_sums_on_eight_devices_equal_those_on_the_host(found: dict):

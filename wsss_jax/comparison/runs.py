@@ -114,7 +114,9 @@ def _recipe(path: Path, overrides: tuple[str, ...]) -> Recipe:
         stages=stages,
         scored=scored,
         needed=needed,
-        method=_method([s for s in stages if s.type == "train" and s.name in needed]),
+        method=_method(
+            [s for s in stages if s.type in ("train", "prototypes") and s.name in needed]
+        ),
         data=config.data.to_json(sort_keys=True),
     )
 

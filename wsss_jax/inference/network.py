@@ -14,7 +14,7 @@ from wsss_jax.errors import UserError
 from wsss_jax.files import make_again, with_tuples
 from wsss_jax.host.host_memory import keep_freed_memory
 from wsss_jax.methods.base import Method
-from wsss_jax.methods.prediction import prediction
+from wsss_jax.methods.prediction import FEATURES, prediction, prediction_stride
 from wsss_jax.methods.variables import variable_shapes
 from wsss_jax.models.base import Backbone
 from wsss_jax.ops.sharding import data_mesh, replicated
@@ -56,7 +56,7 @@ def read_network(checkpoint: Path, num_classes: int, output: str) -> tuple[Metho
     path = checkpoint / "config.json"
     description = with_tuples(read_record(path, {"method": dict}, make_again(path))["method"])
     method = Method.from_config(description, "method", num_classes=num_classes)
-    if output not in method.outputs:
+    if output not in (*method.outputs, FEATURES):
         raise UserError(
             f"expected output to be one of {', '.join(method.outputs)}, which the network of"
             f" {checkpoint} predicts, found {output!r}: change it or the checkpoint"
@@ -67,7 +67,9 @@ def read_network(checkpoint: Path, num_classes: int, output: str) -> tuple[Metho
 
 
 def load_network(checkpoint: Path, num_classes: int, output: str) -> Network:
-    """Loads the network of a training stage's folder for one of the method's predictions, `output`.
+    """Loads the network of a training stage's folder for a prediction, `output`.
+
+    It is one of the method's `outputs`, or `wsss_jax.methods.prediction.FEATURES`.
 
     Raises:
       UserError: for the same reasons as `read_network`.
@@ -93,4 +95,4 @@ def network_of(method: Method, loaded: dict[str, Any], output: str) -> Network:
         valid = np.concatenate([valid, np.zeros((short, *valid.shape[1:]), bool)])
         return jitted(weights, images, valid)[: len(images) - short]
 
-    return Network(predict, method.stride(output), method.backbone, mesh)
+    return Network(predict, prediction_stride(method, output), method.backbone, mesh)

@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import flax.struct
@@ -104,6 +104,10 @@ class Method(Settings, abc.ABC):
     added_layers: ClassVar[tuple[str, ...]] = ()
     """The modules that the method adds to a trained network, of a training that the need ``init``
     names. Where that network lacks them, they are drawn by chance."""
+
+    made_by: ClassVar[str] = ""
+    """The type of the stage that makes the method's network without training, or "" for a method
+    that is trained."""
 
     num_classes: int = supplied(default=0)
     backbone: Backbone
@@ -212,6 +216,18 @@ class Method(Settings, abc.ABC):
           ``cam`` (raw maps of the C foreground classes), ``affinity``, ``boundary`` and ``logits``
           (of the background and the classes).
         """
+
+    def features(
+        self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]
+    ) -> Float[Array, "b p q d"]:
+        """Computes ``conv6`` of the backbone of a trained network.
+
+        The arguments are those of `predict`, and what holds for padding there holds here.
+        """
+        own = {name: tree["backbone"] for name, tree in variables.items() if "backbone" in tree}
+        backbone = self.backbone.clone(dtype=self.dtype)
+        taps: Any = backbone.apply(own, self.normalized(images, valid), valid)
+        return taps["conv6"]
 
     def normalized(
         self, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]

@@ -22,6 +22,7 @@ from wsss_jax.losses.boundary import RADIUS, boundary_losses
 from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.boundary_heads import TAPS, BoundaryHead, DisplacementHead
+from wsss_jax.models.layers import flip_valid
 from wsss_jax.models.taps import map_size
 from wsss_jax.ops.reliable_labels import IGNORE
 from wsss_jax.ops.resize import valid_size
@@ -180,7 +181,7 @@ class IrNet(Method):
 
         views = [(inputs, seen)]
         if self.flip:
-            views.append((_flipped(inputs, sizes[:, 1]), seen))
+            views.append((flip_valid(inputs, sizes[:, 1]), seen))
         # An image and its flipped copy are neighbors, so that they stay on the same device.
         inputs, seen = (
             jnp.stack(one, 1).reshape(-1, *one[0].shape[1:]) for one in zip(*views, strict=True)
@@ -192,7 +193,7 @@ class IrNet(Method):
         }
         logits, displacement = found["boundary"][:, 0], found["displacement"][:, 0]
         if self.flip:
-            flipped = _flipped(found["boundary"][:, 1], -(-sizes[:, 1] // stride))
+            flipped = flip_valid(found["boundary"][:, 1], -(-sizes[:, 1] // stride))
             logits = (logits + flipped) / 2
         return {"boundary": jax.nn.sigmoid(logits), "displacement": displacement}
 
@@ -207,10 +208,3 @@ def _labels_of_blocks(labels: UInt8[Array, "b s s"], stride: int) -> UInt8[Array
 def _rectangles(sizes: Int[Array, "b 2"], like: Array) -> Bool[Array, "b h w"]:
     rows, columns = (jnp.arange(side) < sizes[:, a, None] for a, side in enumerate(like.shape[1:3]))
     return rows[:, :, None] & columns[:, None, :]
-
-
-def _flipped(x: Float[Array, "b h w c"], widths: Int[Array, " b"]) -> Float[Array, "b h w c"]:
-    """Reverses the first `widths` columns and sets the columns after them to zero."""
-    column = widths[:, None] - 1 - jnp.arange(x.shape[2])
-    there = jnp.take_along_axis(x, jnp.maximum(column, 0)[:, None, :, None], axis=2)
-    return jnp.where((column >= 0)[:, None, :, None], there, 0)

@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from wsss_jax.ops.conv import conv
 from wsss_jax.ops.depthwise import depthwise_conv
@@ -31,6 +31,13 @@ def downsample_valid(valid: Bool[Array, "b h w"] | None, stride: int) -> Array |
 def mask_features(x: Float[Array, "b h w c"], valid: Bool[Array, "b h w"] | None) -> Array:
     """Sets features outside `valid` to zero, like the zero padding of an unpadded image."""
     return x if valid is None else jnp.where(valid[..., None], x, jnp.zeros((), x.dtype))
+
+
+def flip_valid(x: Float[Array, "b h w c"], widths: Int[Array, " b"]) -> Float[Array, "b h w c"]:
+    """Reverses the first `widths` columns of each image and sets the columns after them to zero."""
+    column = widths[:, None] - 1 - jnp.arange(x.shape[2])
+    there = jnp.take_along_axis(x, jnp.maximum(column, 0)[:, None, :, None], axis=2)
+    return jnp.where((column >= 0)[:, None, :, None], there, 0)
 
 
 def max_pool(x: Float[Array, "b h w c"], size: int, stride: int) -> Float[Array, "b p q c"]:

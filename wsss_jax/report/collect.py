@@ -221,9 +221,13 @@ def collect(
 
 
 def _main_training(results: dict[str, StageResult]) -> dict[str, Any]:
-    """Returns the settings of the training of the maps, or of the masks, or of the first one."""
+    """Returns the settings of the network of the maps, or of the masks, or of the first training.
+
+    If several networks make maps, it is the last one, because the maps of the others serve it.
+    """
     stages = results.values()
-    makers = [s for kind in ("infer_cam", "predict") for s in stages if s.type == kind]
+    last_first = [*reversed(stages)]
+    makers = [s for kind in ("infer_cam", "predict") for s in last_first if s.type == kind]
     trained = [
         results[s.needs["checkpoint"]] for s in makers if s.needs.get("checkpoint") in results
     ]
