@@ -377,7 +377,7 @@ def training_recipes() -> list[str]:
     ]
 
 
-METHODS = ("cam", "ssenet", "seam", "pss", "ecsnet", "seg")
+METHODS = ("cam", "ssenet", "puzzlecam", "seam", "pss", "ecsnet", "seg")
 
 
 @pytest.mark.parametrize("recipe", training_recipes())
