@@ -80,13 +80,15 @@ def test_what_a_config_leaves_out_or_is_not_about_is_not_compared(tmp_path: Path
 @pytest.mark.parametrize("case", ["augreg", "big_vision"])
 def test_kernels_with_other_heads_are_refused(case: str, tmp_path: Path, capsys: Any):
     path = saved(case, tmp_path, "w.npz")
+    load(path, AUGREG)
     with pytest.raises(UserError, match=r"head_width=32, found .*w\.npz, .* states head_width=16:"):
         load(path, AUGREG | dict(head_width=32))
-    if case == "augreg":
-        load(path, AUGREG)
     arguments = ["weights", "inspect", str(path), "--arch"]
     settings = "augreg,width=32,depth=2,patch=8,pretrain_size=32"
     assert weights_command.main([*arguments, f"{settings},head_width=32"]) == 0
     assert "  but it states head_width=16\n" in capsys.readouterr().out
     assert weights_command.main([*arguments, f"{settings},head_width=16"]) == 0
     assert "states" not in capsys.readouterr().out
+    assert weights_command.main(arguments[:-1]) == 0
+    told = capsys.readouterr().out
+    assert "head_width=16" in told.split("backbone  ")[1].split(":")[0] and "states" not in told

@@ -188,7 +188,7 @@ class Vit(Backbone):
             patch=patch,
             width=width,
             depth=len({name.split(".")[1] for name in found if name.startswith("blocks.")}),
-            head_width=math.gcd(width, cls.head_width),
+            head_width=npz_settings(arrays).get("head_width", math.gcd(width, cls.head_width)),
             pretrain_size=patch * math.isqrt(max(positions.shape[1] - before, 0)),
             distilled=before == 2,
             registers=registers.shape[1],
