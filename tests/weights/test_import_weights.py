@@ -31,6 +31,7 @@ from wsss_jax.weights.import_weights import (
     import_backbone,
     torch_names,
 )
+from wsss_jax.weights.npz import save_weights
 
 TINY = Tiny(width=8)
 CAM = Cam(num_classes=3, backbone=TINY)
@@ -256,3 +257,13 @@ def test_mobilenet_file(shared):
         params["backbone"]["features_4"]["conv_1_0"]["kernel"][:, :, 0],
         kernel[:, 0].transpose(1, 2, 0),
     )
+
+
+def test_a_run_with_clusters_gives_its_backbone(shapes, tmp_path: Path):
+    """LPCAM's variables have a collection of their own, which no other network has."""
+    section = dict(name="lpcam", backbone=dict(name="tiny", width=8))
+    params, variables = variable_shapes(Method.from_config(section, num_classes=3))
+    filled = jax.tree.map(lambda like: np.ones(like.shape, np.float32), (params, variables))
+    save_weights(tmp_path / "weights.npz", *filled)
+    loaded, _ = import_backbone(tmp_path / "weights.npz", TINY, shapes["params"], {})
+    assert (np.asarray(loaded["backbone"]["layer_3"]["norm"]["scale"]) == 1).all()

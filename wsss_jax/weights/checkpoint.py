@@ -39,7 +39,8 @@ HEADS = (
     r"(head\w*|(?!_?conv_)\w+_heads?|(\w+_)?classifier\w*|_?fc(?![67]\b)\w*|cls_conv"
     r"|predictor\w*|projector\w*|prototypes\w*|f8_\d|gn8_\d|f9|(conv|bn)_fov2?"
     r"|edge|displacement|mean_shift|newly_added|edge_layers|dp_layers)\..+"
-    r"|queue\w*|path_indices\d+|disp_target|(params|batch_stats)/(?!backbone/).+"
+    r"|queue\w*|path_indices\d+|disp_target|foreground|context"
+    r"|(params|batch_stats|prototypes)/(?!backbone/).+"
 )
 """Names of layers after a backbone, of which none is a name of a backbone's own variables.
 

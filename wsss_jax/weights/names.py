@@ -16,7 +16,7 @@ from wsss_jax.models.torch_names import to_torch_layout, torch_name
 
 Variables = dict[str, Any]
 
-_COLLECTIONS = ("params/", "batch_stats/")
+_COLLECTIONS = ("params/", "batch_stats/", "prototypes/")
 
 
 def torch_names(variables: Variables, backbone: Backbone | None = None) -> dict[str, str]:
