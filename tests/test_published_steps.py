@@ -9,6 +9,7 @@ from flax import traverse_util
 
 from tests.toys.photographs import few_photographs
 from wsss_jax import main
+from wsss_jax.files import read_json
 from wsss_jax.methods.base import Method
 from wsss_jax.methods.variables import init_variables
 from wsss_jax.pipeline.config import load_config
@@ -54,3 +55,27 @@ def test_a_step_at_the_published_crop(
             assert np.isfinite(after[path]).all(), path
             assert np.array_equal(after[path], before[path]) == rule.frozen, path
         before |= after
+
+
+@pytest.mark.slow
+def test_lpcam_at_the_published_size(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """ResNet-50 after a step, at a single scale of the maps, which are not worth anything."""
+    made = ("train", "plain_cam", "class_features", "prototypes", "cam", "eval_cam_train")
+    command = ["main", "--config=lpcam_voc", f"--workdir={tmp_path}", f"--only={','.join(made)}"]
+    command += few_photographs(shared, tmp_path / "few", 2)
+    values = ("batch_size=2", "steps=1", "keep=1", "augment.crop=64", "optimizer.lr=1e-6")
+    command += [f"--config.train.{value}" for value in values]
+    command += [f"--config.{stage}.scales=1.0" for stage in ("plain_cam", "cam")]
+    command += ["--config.eval_cam_train.needs={'pred': 'cam'}"]
+    command += ["--config.eval_cam_train.compare={'published': 0.3}"]
+    assert main.main(command) == 0, capsys.readouterr().err
+
+    recipe: Any = load_config("lpcam_voc")
+    with np.load(tmp_path / "prototypes" / "weights.npz") as file:
+        clusters = file["prototypes/foreground"]
+        assert clusters.shape == (20, recipe.prototypes.method.clusters, 2048)
+        assert np.isfinite(clusters).all() and clusters.any((1, 2)).sum() >= 2
+    scores = read_json(tmp_path / "eval_cam_train" / "metrics.json")
+    assert scores["compared"]["published"]["threshold"] == 0.3
