@@ -179,7 +179,7 @@ class Prototypes(NetworkStage):
             "clusters": len(centers),
             "chosen": len(kept),
             "iterations": found.iterations,
-            "probabilities": [round(float(p), 6) for p in probability],
+            "probabilities": probability.tolist(),
             "start": start.tolist(),
         }
 
