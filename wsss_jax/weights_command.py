@@ -186,7 +186,7 @@ def _verdict(found: Any, asked: bool, note: str) -> list[str]:
         return ["backbone  unknown: no backbone has such names"]
     compared, name = found.compared, architecture_name(found.backbone)
     matched = f"{len(compared.values)} of its {found.variables} arrays match"
-    sure = "certain" if found.certain else f"{found.share:.0%} sure"
+    sure = "certain" if found.certain else f"{int(100 * found.share)}% sure"
     lines = [f"backbone  {name}: {'' if asked else sure + ', '}{matched}"]
     if found.also:
         lines.append(f"  as well as {', '.join(map(architecture_name, found.also))}")

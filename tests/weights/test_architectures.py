@@ -58,6 +58,7 @@ def test_names_of_architectures_are_read_and_written():
         "tiny,width=24",
         pytest.param("efficientnet_lite,variant=1", marks=pytest.mark.slow),
         "vgg16,batch_norm=True,fc_features=0",
+        "dinov2,patch=16,depth=2,pretrain_size=224,registers=4",
         pytest.param("convnext,size=small", marks=pytest.mark.slow),
         pytest.param("resnet,depth=101", marks=pytest.mark.slow),
         pytest.param("vit,patch=8,width=192", marks=pytest.mark.slow),
