@@ -217,13 +217,7 @@ def _convert_parser() -> Parser:
     _file(parser)
     add = parser.add_argument
     add("--arch", required=True, metavar="NAME", help="the backbone: resnet,depth=101")
-    add(
-        "--out",
-        type=command_line.new_file,
-        required=True,
-        metavar="FILE",
-        help="the file: .safetensors or .npz",
-    )
+    _out(parser)
     add(
         "--names",
         **command_line.one_of(*_NAMES),
@@ -294,13 +288,7 @@ def _export_parser() -> Parser:
         required=True,
         help="names of our variables (safetensors), or names and layouts of PyTorch (torch-names)",
     )
-    add(
-        "--out",
-        type=command_line.new_file,
-        required=True,
-        metavar="FILE",
-        help="the file: .safetensors or .npz",
-    )
+    _out(parser)
     add(
         "--part",
         **command_line.one_of("network", "backbone"),

@@ -23,6 +23,12 @@ from wsss_jax.data.formats.cam_files import (
     write_seam_cams,
 )
 from wsss_jax.data.formats.crf_files import read_crf_mask, write_crf
+from wsss_jax.data.formats.feature_files import (
+    Samples,
+    read_sampled_classes,
+    read_samples,
+    write_samples,
+)
 from wsss_jax.data.formats.walk_files import Walk, read_walk, write_walk
 from wsss_jax.data.masks import encode_mask
 from wsss_jax.errors import UserError
@@ -82,6 +88,18 @@ def _crfs() -> Sequence[Files]:
 
 
 @functools.cache
+def _features() -> Sequence[Files]:
+    values = np.linspace(0, 1, 12, dtype=np.float32).reshape(2, 6)
+    return _written(
+        "a.npz",
+        lambda path: write_samples(path, Samples(KEYS, np.array([True, False]), values)),
+        lambda path: write_samples(
+            path, Samples(NONE[0], np.zeros(0, bool), np.zeros((0, 0), np.float32))
+        ),
+    )
+
+
+@functools.cache
 def _walks() -> Sequence[Files]:
     scores = np.stack([1 - MAPS.max(0), *MAPS])[:, :3, :5]
     return _written(
@@ -125,6 +143,22 @@ _ODD_SIZES = (
 _ODD_STRIDES = (0, -1, 10**9, 2.5, [4], [4, 4], "4", float("nan"), float("inf"), 1, 1000, 1j)
 
 
+_ODD_FEATURES = tuple(
+    np.broadcast_to(np.asarray(value, dtype), shape).copy()
+    for value in (0.5, float("nan"), float("inf"))
+    for dtype in (np.float16, np.float32, np.complex64)
+    for shape in ((2, 6), (3, 6), (2, 0), (0, 6), (2,), ())
+)
+_FEATURE_ATTACKS = (
+    _with_arrays(
+        lambda: _features(),
+        keys=[*_ODD_KEYS, [np.nan, 1]],
+        inside=[[0, 1], [True], [[True, False]], 1.0, ["a", "b"]],
+        features=_ODD_FEATURES,
+    ),
+)
+
+
 def zeros(rng: np.random.Generator) -> bytes:
     """Maps of zeros that are compressed to nearly nothing."""
     return _zeros(int(rng.choice([100, 1000, 1000, 4000], p=[0.5, 0.24, 0.24, 0.02])))
@@ -153,6 +187,13 @@ def _zeros(side: int) -> bytes:
 def _read_cams(path: Path) -> object:
     keys, cam = read_cams(path, CLASSES)
     return keys.tobytes(), cam.tobytes()[:10_000]
+
+
+def _read_features(path: Path) -> object:
+    classes = read_sampled_classes(path)
+    samples = read_samples(path)
+    assert classes == set(samples.keys.tolist())
+    return samples.features.tobytes()
 
 
 def _score(path: Path) -> object:
@@ -200,6 +241,7 @@ _CAM_ATTACKS = (*ARCHIVES, _with_arrays(_cams, keys=_ODD_KEYS, cam=_ODD_MAPS), z
 KINDS = (
     Kind("CAMs", _cams, _read_cams, _CAM_ATTACKS, sealed=True),
     Kind("CAMs to score", _cams, _score, _CAM_ATTACKS),
+    Kind("sampled features", _features, _read_features, _FEATURE_ATTACKS),
     Kind("CAMs of other programs", _public_cams, _read_public, (pickled, pickled)),
     Kind(
         "CRF results",

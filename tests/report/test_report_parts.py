@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from tests.toys.light_methods import names
 from tests.toys.made_up_run import make_run
 from wsss_jax.data.columns import sorted_positions
 from wsss_jax.report import wording
@@ -19,6 +20,11 @@ from wsss_jax.viz.colors import class_colors, paint_mask
 def _collected(folder):
     ctx = make_run(folder)
     return ctx.stages, ctx.config, folder, "report"
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_method_has_a_name_as_papers_write_it(name: str):
+    assert wording.method_name(name) != name
 
 
 @pytest.mark.parametrize(

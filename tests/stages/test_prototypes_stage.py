@@ -284,8 +284,15 @@ def needs_of(checkpoint: dict[str, Any], sampled: str = "train") -> dict[str, Ne
 
 def test_what_cannot_be_clustered_is_refused_beforehand():
     stage = stage_of(Prototypes, CLUSTERS)
-    for name in ("cam", "ssenet"):
+    for name in ("cam", "ssenet", "puzzle_cam"):
         stage.check(needs_of(dict(name=name)))
+    with pytest.raises(UserError, match=r"by a linear layer fc8 without bias.*train with pss"):
+        stage.check(needs_of(dict(name="pss", features=20)))
+    resnet = dict(name="resnet")
+    stage = stage_of(Prototypes, CLUSTERS | dict(method=dict(name="lpcam", backbone=resnet)))
+    normed = dict(resnet, bn_momentum=0.1)  # LPCAM's own batch norm has to be frozen
+    stage.check(needs_of(dict(name="puzzle_cam", backbone=normed)))
+    stage = stage_of(Prototypes, CLUSTERS)
     with pytest.raises(UserError, match=r"by a linear layer fc8 without bias.*train with seam"):
         stage.check(needs_of(dict(name="seam", dims=(8, 8, 8))))
     with pytest.raises(UserError, match="settings of that of train, whose features"):

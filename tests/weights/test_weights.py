@@ -118,3 +118,11 @@ def test_weights_that_unpack_to_more_than_the_file_justifies(
     monkeypatch.setattr("wsss_jax.data.formats.npz.SPARE", 1 << 20)
     with pytest.raises(UserError, match="which the file does not justify"):
         with_kernel(tmp_path / "weights.npz", np.zeros((1 << 20), np.float32))
+
+
+def test_plain_names_are_those_of_another_network(tmp_path: Path):
+    path = tmp_path / "weights.npz"
+    np.savez(path, foo=np.zeros(3, np.float32))
+    kernel = {"fc8": {"kernel": np.zeros((1, 1, 2, 2), np.float32)}}
+    with pytest.raises(UserError, match="found those of another one"):
+        load_weights(path, kernel, {})

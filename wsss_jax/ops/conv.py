@@ -23,7 +23,7 @@ from wsss_jax.ops.conv_gradients import (
     product_per_rows,
     product_per_tap,
 )
-from wsss_jax.ops.phases import phase_kernel_gradient
+from wsss_jax.ops.phases import dilated_conv
 from wsss_jax.ops.row_conv import FEW, row_conv
 from wsss_jax.ops.sharding import target
 from wsss_jax.ops.winograd import (
@@ -67,8 +67,16 @@ def conv(
     if platform == "tpu" and len(x) % devices == 0 and 0 < len(x) // devices <= FEW:
         return _rows(x, kernel, stride, dilation, padding, devices)
     if min(kernel.shape[2:]) < WIDE:
-        return xla_conv(x, kernel, stride, dilation, padding)
+        return _narrow(x, kernel, stride, dilation, padding)
     return _wide(x, kernel, stride, dilation, padding)
+
+
+def _narrow(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
+    if dilation == 1 or stride > 1:
+        return xla_conv(x, kernel, stride, dilation, padding)
+    on_gpu = functools.partial(dilated_conv, dilation=dilation, padding=padding)
+    automatic = functools.partial(xla_conv, stride=1, dilation=dilation, padding=padding)
+    return lax.platform_dependent(x, kernel, cuda=on_gpu, rocm=on_gpu, default=automatic)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
@@ -139,9 +147,8 @@ def _backward(stride: int, dilation: int, padding: Padding, residuals, g: Array)
         return to_x, gradient(x, g, kernel.shape[:2], *settings).astype(kernel.dtype)
 
     def phases(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
-        _, to_x = jax.vjp(lambda x: xla_conv(x, kernel, *settings), x)
-        taps = kernel.shape[0], kernel.shape[1]
-        return to_x(g)[0], phase_kernel_gradient(x, g, taps, dilation, padding)
+        _, backward = jax.vjp(lambda x, k: dilated_conv(x, k, dilation, padding), x, kernel)
+        return backward(g)
 
     on_cpu = tiles if is_worthwhile(kernel.shape, g.shape, stride, g.dtype) else products
     on_gpu = phases if dilation > 1 and stride == 1 else automatic

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from wsss_jax.ops.phases import phase_kernel_gradient
+from wsss_jax.ops.phases import dilated_conv
 from wsss_jax.ops.xla_conv import Padding, xla_conv
 
 _UNROLLED = 64  # images, beyond which the gradient of the kernel does not add one by one
@@ -55,26 +55,7 @@ def _grouped(x: Array, kernel: Array, stride: int, dilation: int, padding: Paddi
 
 def _by_phases(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
     assert stride == 1
-    return _phases_vjp(x, kernel, dilation, padding)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _phases_vjp(x: Array, kernel: Array, dilation: int, padding: Padding) -> Array:
-    return _grouped(x, kernel, 1, dilation, padding)
-
-
-def _phases_forward(x: Array, kernel: Array, dilation: int, padding: Padding):
-    return _phases_vjp(x, kernel, dilation, padding), (x, kernel)
-
-
-def _phases_backward(dilation: int, padding: Padding, residuals, g: Array):
-    x, kernel = residuals
-    _, to_x = jax.vjp(lambda x: _grouped(x, kernel, 1, dilation, padding), x)
-    taps, groups = kernel.shape[:2], x.shape[-1]
-    return to_x(g)[0], phase_kernel_gradient(x, g, taps, dilation, padding, groups)
-
-
-_phases_vjp.defvjp(_phases_forward, _phases_backward)
+    return dilated_conv(x, kernel, dilation, padding, x.shape[-1])
 
 
 def _shifted(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:

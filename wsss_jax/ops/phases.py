@@ -1,4 +1,4 @@
-"""The kernel gradient of dilated convolutions on GPUs.
+"""Dilated convolutions on GPUs, with a kernel gradient of their own.
 
 cuDNN has an operation for the kernel gradient of a convolution, which XLA uses, but not if the
 convolution is dilated. It then convolves with a kernel as large as the image, whose input channels
@@ -8,11 +8,39 @@ are images of their own, on which the same kernel is not dilated, and for these 
 operation.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from wsss_jax.ops.xla_conv import Padding, xla_conv
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def dilated_conv(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "k l c_per_group d"],
+    dilation: int,
+    padding: Padding,
+    groups: int = 1,
+) -> Float[Array, "b p q d"]:
+    """Convolves like `wsss_jax.ops.xla_conv.xla_conv` with stride 1, with this kernel gradient."""
+    return xla_conv(x, kernel, 1, dilation, padding, groups)
+
+
+def _forward(x: Array, kernel: Array, dilation: int, padding: Padding, groups: int):
+    return dilated_conv(x, kernel, dilation, padding, groups), (x, kernel)
+
+
+def _backward(dilation: int, padding: Padding, groups: int, residuals, g: Array):
+    x, kernel = residuals
+    _, to_x = jax.vjp(lambda x: xla_conv(x, kernel, 1, dilation, padding, groups), x)
+    taps = kernel.shape[0], kernel.shape[1]
+    return to_x(g)[0], phase_kernel_gradient(x, g, taps, dilation, padding, groups)
+
+
+dilated_conv.defvjp(_forward, _backward)
 
 
 def phase_kernel_gradient(

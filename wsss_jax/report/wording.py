@@ -21,6 +21,7 @@ _METHODS = {
     "puzzle_cam": "Puzzle-CAM",
     "pss": "RCM + MAM",
     "ecsnet": "ECS-Net",
+    "recam": "ReCAM",
     "lpcam": "LPCAM",
     "affinity": "AffinityNet",
     "irnet": "IRNet",

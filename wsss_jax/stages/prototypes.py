@@ -18,6 +18,7 @@ from wsss_jax.inference.network import read_network
 from wsss_jax.methods.lpcam import LpCam
 from wsss_jax.methods.prediction import FEATURES
 from wsss_jax.methods.variables import variable_shapes
+from wsss_jax.models.base import Backbone
 from wsss_jax.settings import name_of
 from wsss_jax.settings.limits import check_limits, check_positive, check_shares
 from wsss_jax.stages.base import Context, Needs
@@ -93,13 +94,17 @@ class Prototypes(NetworkStage):
         if not isinstance(network.stage, NetworkStage):
             return
         theirs = network.stage.method_for(ASSUMED_CLASSES)
-        if theirs.backbone != self.method.backbone:
+        if _at_inference(theirs.backbone) != _at_inference(self.method.backbone):
             raise UserError(
                 f"expected method.backbone to have the settings of that of {network.name}, whose"
                 " features are clustered, found other ones: change one of the two"
             )
-        classifier = variable_shapes(theirs)[0].get("fc8", {})
-        if set(classifier) != {"kernel"} or classifier["kernel"].shape[-1] != ASSUMED_CLASSES:
+        # A layer of features may have as many columns as there are classes, but not twice.
+        for classes in (ASSUMED_CLASSES, ASSUMED_CLASSES + 1):
+            method = network.stage.method_for(classes)
+            classifier = variable_shapes(method)[0].get("fc8", {})
+            if set(classifier) == {"kernel"} and classifier["kernel"].shape[-1] == classes:
+                continue
             raise UserError(
                 "expected needs.checkpoint to name a stage whose network classifies the features of"
                 f" its backbone by a linear layer fc8 without bias, as cam does, found"
@@ -212,6 +217,11 @@ class Prototypes(NetworkStage):
                 f"{len(empty)} classes have no features, so their maps stay empty: {first(empty)}"
             )
         return [ctx.warn(warning) for warning in warnings]
+
+
+def _at_inference(backbone: Backbone) -> Backbone:
+    """Returns a backbone without what only its training needs."""
+    return backbone.clone(bn_momentum=0.0) if hasattr(backbone, "bn_momentum") else backbone
 
 
 def _members(folder: Path, ids: Sequence[str], classes: int) -> list[list[Path]]:

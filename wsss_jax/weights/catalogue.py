@@ -91,11 +91,11 @@ def resolve(weights: str) -> Path:
 
 
 def whereabouts(weights: str) -> str:
-    """Returns a text of where weights are, or that they are not here."""
+    """Returns a text of where weights are, or why they cannot be used."""
     try:
         path = str(resolve(divided(weights)[0]))
     except UserError as error:
-        return f"{weights}, not here: {error}"
+        return f"{weights}, not usable: {error}"
     return path if path == weights else f"{weights}: {path}"
 
 

@@ -33,7 +33,7 @@ def trained_stage(workdir: Path, stage: str = "") -> Path:
         found = sorted(one for one in workdir.iterdir() if _is_trained(one))
     names = [one.name for one in found]
     if not found or (stage and stage not in names) or (len(found) > 1 and not stage):
-        what = f"the stage {stage}" if stage else "one finished training stage"
+        what = f"the stage {stage}" if stage else "one finished stage"
         raise UserError(
             f"expected {what} with weights.npz in {workdir}, found {', '.join(names) or 'none'}: "
             + ("name one with --stage" if found else "check the path, or finish the run")

@@ -81,7 +81,7 @@ def without_lacked(
     want: Mapping[str, Any], have: Iterable[str], may_lack: tuple[str, ...]
 ) -> dict[str, Any]:
     """Returns `want` without those of the submodules `may_lack` of which `have` names no array."""
-    found = {name.split("/")[1] for name in have}
+    found = {name.split("/")[1] for name in have if "/" in name}
     lacked = set(may_lack) - found
     return {name: value for name, value in want.items() if name.split("/")[1] not in lacked}
 

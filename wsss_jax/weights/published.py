@@ -309,7 +309,7 @@ PUBLISHED: tuple[Published, ...] = (
         dict(name="resnet", depth=50),
         102.5,
         "resnet50-0676ba61.pth",
-        ("cam_irn_voc", "puzzlecam_voc"),
+        ("cam_irn_voc", "lpcam_voc", "puzzlecam_voc", "recam_voc"),
     ),
     _torchvision(
         "resnet50_v2",
@@ -317,7 +317,7 @@ PUBLISHED: tuple[Published, ...] = (
         dict(name="resnet", depth=50),
         102.5,
         "resnet50-11ad3fa6.pth",
-        ("cam_irn_voc", "puzzlecam_voc"),
+        ("cam_irn_voc", "lpcam_voc", "puzzlecam_voc", "recam_voc"),
     ),
     _torchvision(
         "resnet101",

@@ -39,7 +39,7 @@ def read_samples(path: Path) -> Samples:
     """
     samples = Samples(*_read(path, *Samples._fields))
     kinds, axes = ([getattr(one, what) for one in samples] for what in ("dtype", "ndim"))
-    lengths = {len(one) for one in samples}
+    lengths = {one.shape[:1] for one in samples}
     if "".join(kind.kind for kind in kinds) != "ibf" or axes != [1, 1, 2] or len(lengths) != 1:
         found = ", ".join(f"{one.dtype} {one.shape}" for one in samples)
         raise UserError(
@@ -57,9 +57,14 @@ def read_sampled_classes(path: Path) -> frozenset[int]:
     """Reads only of which classes there are samples.
 
     Raises:
-      UserError: the file is missing or damaged.
+      UserError: the file is missing or damaged, or the classes are no integers.
     """
     (keys,) = _read(path, "keys")
+    if keys.dtype.kind != "i" or keys.ndim != 1:
+        raise UserError(
+            f"{path}: expected keys [n], integers, found {keys.dtype} {keys.shape}:"
+            f" {make_again(path)}"
+        )
     return frozenset(map(int, np.unique(keys)))
 
 
