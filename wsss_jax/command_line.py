@@ -19,12 +19,12 @@ from wsss_jax.errors import (
     MAKE_SPACE,
     Interrupted,
     UserError,
+    check_no_folder,
     nearest,
     no_space,
     refuse_addresses,
     used_up,
 )
-from wsss_jax.files import check_no_folder
 from wsss_jax.pipeline import process
 
 INTERRUPTED = {True: "interrupted; finished work is kept", False: "interrupted"}

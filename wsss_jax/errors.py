@@ -6,6 +6,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 MAKE_SPACE = (
     "free some space, or raise the limit, and run the same command again; finished work is kept"
@@ -87,6 +88,16 @@ def refuse_addresses(text: str, where: str) -> None:
             f"expected files and folders of this machine in {where}, found the address {found[1]}:"
             " mount the bucket (docs/launch.md#buckets) or copy the files, and give their path"
         )
+
+
+def check_no_folder(path: Path) -> None:
+    """Refuses a folder where a file is to be written.
+
+    Raises:
+      UserError: `path` is a folder.
+    """
+    if path.is_dir():
+        raise UserError(f"expected a file to write, found the folder {path}: name a file in it")
 
 
 def no_space(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from ml_collections import ConfigDict
 
-from wsss_jax.errors import MAKE_SPACE, UserError, no_space
+from wsss_jax.errors import MAKE_SPACE, UserError, check_no_folder, no_space
 
 ARRAY_READING = threading.Lock()
 """A lock to hold while reading a NumPy file if other threads may read one too. NumPy parses the
@@ -57,16 +57,6 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and (what := no_space(error)):
             raise UserError(f"{what} while writing {path}: {MAKE_SPACE}") from error
         raise
-
-
-def check_no_folder(path: Path) -> None:
-    """Refuses a folder where a file is to be written.
-
-    Raises:
-      UserError: `path` is a folder.
-    """
-    if path.is_dir():
-        raise UserError(f"expected a file to write, found the folder {path}: name a file in it")
 
 
 def remove_unfinished(folder: Path) -> None:
