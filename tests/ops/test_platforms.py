@@ -42,17 +42,16 @@ def test_programs_for_other_platforms_compute_the_same(platform: str):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
 
 
-def _loss(kernels: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
-    dense, deep, narrow = kernels
+def _loss(kernels: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+    dense, deep = kernels
     x = conv(x, dense, 1, 2, ((2, 2), (2, 2)))
-    x = depthwise_conv(x, deep, 1, 3, ((3, 3), (3, 3)))
-    return jnp.sum(jnp.square(conv(x, narrow, 1, 4, ((4, 4), (4, 4)))))
+    return jnp.sum(jnp.square(depthwise_conv(x, deep, 1, 3, ((3, 3), (3, 3)))))
 
 
 def test_gradients_of_dilated_kernels_are_not_dilated_on_gpus():
     """Only then does XLA take cuDNN's kernel gradients."""
     rng = np.random.default_rng(0)
-    shapes = (3, 3, 128, 128), (3, 3, 1, 128), (3, 3, 128, 21), (2, 9, 10, 128)
+    shapes = (3, 3, 128, 128), (3, 3, 1, 128), (2, 9, 10, 128)
     *kernels, x = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
     inputs = (tuple(kernels), x)
     gradients = jax.jit(jax.grad(_loss))
@@ -65,7 +64,7 @@ def test_gradients_of_dilated_kernels_are_not_dilated_on_gpus():
     }
     # XLA's kernel gradient of a dilated convolution has a stride instead.
     strided = {name: _strides(one.mlir_module()) for name, one in written.items()}
-    assert strided == {"cuda": [], "rocm": [], "tpu": ["2, 2", "3, 3", "4, 4"]}
+    assert strided == {"cuda": [], "rocm": [], "tpu": ["2, 2", "3, 3"]}
     expected = gradients(*inputs)
     for one in written.values():
         for found, own in zip(jax.jit(one.call)(*inputs), expected, strict=True):

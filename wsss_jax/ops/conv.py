@@ -3,7 +3,7 @@
 On CPUs, wide 3×3 kernels get an algorithm with fewer multiplications (`wsss_jax.ops.winograd`),
 and others that are wide get gradients of their own (`wsss_jax.ops.conv_gradients`). TPUs with few
 images per device get a form of their own (`wsss_jax.ops.row_conv`), and GPUs another kernel
-gradient if the kernel is dilated (`wsss_jax.ops.phases`).
+gradient if a wide kernel is dilated (`wsss_jax.ops.phases`).
 
 A 1×1 convolution is a product of two matrices and has to be written as one. For a contraction over
 three axes, XLA's CPU compiler makes a transposed copy, fused with whatever computed the gradient,
@@ -67,16 +67,8 @@ def conv(
     if platform == "tpu" and len(x) % devices == 0 and 0 < len(x) // devices <= FEW:
         return _rows(x, kernel, stride, dilation, padding, devices)
     if min(kernel.shape[2:]) < WIDE:
-        return _narrow(x, kernel, stride, dilation, padding)
-    return _wide(x, kernel, stride, dilation, padding)
-
-
-def _narrow(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
-    if dilation == 1 or stride > 1:
         return xla_conv(x, kernel, stride, dilation, padding)
-    on_gpu = functools.partial(dilated_conv, dilation=dilation, padding=padding)
-    automatic = functools.partial(xla_conv, stride=1, dilation=dilation, padding=padding)
-    return lax.platform_dependent(x, kernel, cuda=on_gpu, rocm=on_gpu, default=automatic)
+    return _wide(x, kernel, stride, dilation, padding)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
