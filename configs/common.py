@@ -126,9 +126,7 @@ def begin_with(c: Any, name: str, first: Any) -> None:
     finish(c, name, *c.stages[:-1])
 
 
-def local_prototypes(
-    c: Any, features: Mapping[str, Any], prototypes: Mapping[str, Any], **maps: Any
-) -> None:
+def local_prototypes(c: Any, **maps: Any) -> None:
     """Makes all maps of a recipe with LPCAM from its classifier, which stays as it is.
 
     The maps of the classifier itself, which only tell where features are sampled, are in the stage
@@ -136,33 +134,27 @@ def local_prototypes(
 
     Args:
       c: the recipe, whose training `c.train` is the classifier's.
-      features: the settings of the stage ``class_features`` that differ from the published ones.
-      prototypes: those of the stage ``prototypes``.
       **maps: the settings of the maps that differ from those of LPCAM's program.
     """
     made = [name for name in c.stages if c[name].type == "infer_cam"]
     split = c[made[0]].get_ref("split")
     c.plain_cam = ConfigDict(c[made[0]].to_dict())
     c.class_features = Stage.defaults(
-        "class_features", needs=dict(checkpoint="train", cams="plain_cam"), split="", **features
+        "class_features", needs=dict(checkpoint="train", cams="plain_cam"), split=""
     )
-    clusters = dict(prototypes)
-    method = dict(name="lpcam", backbone=c.train.method.backbone.to_dict())
-    method |= {name: clusters.pop(name) for name in ("clusters",) if name in clusters}
     c.prototypes = Stage.defaults(
         "prototypes",
         needs=dict(checkpoint="train", features="class_features"),
         split="",
-        method=method,
-        **clusters,
+        method=dict(name="lpcam", backbone=c.train.method.backbone.to_dict()),
     )
-    for name in ("plain_cam", "class_features", "prototypes"):
+    added = "plain_cam", "class_features", "prototypes"
+    for name in added:
         c[name].split = split
     for name in made:
         c[name].update(LPCAM_MAPS | maps)
         c[name].needs.checkpoint = "prototypes"
     first = c.stages.index("train") + 1
-    added = "plain_cam", "class_features", "prototypes"
     finish(c, *c.stages[:first], *added, *c.stages[first:-1])
 
 

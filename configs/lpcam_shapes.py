@@ -16,5 +16,5 @@ def get_config() -> Any:
     """Returns the recipe; the command line can replace every value."""
     c: Any = cam_shapes.get_config()
     c.name = "lpcam_shapes"
-    common.local_prototypes(c, features={}, prototypes={}, scales=c.cam_train.scales)
+    common.local_prototypes(c, scales=c.cam_train.scales)
     return c

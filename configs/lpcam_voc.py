@@ -18,7 +18,7 @@ def get_config() -> Any:
     """Returns the recipe; the command line can replace every value."""
     c: Any = cam_irn_voc.get_config()
     c.name = "lpcam_voc"
-    common.local_prototypes(c, features={}, prototypes={})
+    common.local_prototypes(c)
     # At the threshold of the authors, the score is reported for comparison.
     c.eval_cam_train.compare.published = 0.3
     c.irn_labels.update(foreground=0.45, background=0.25)

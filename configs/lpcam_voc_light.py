@@ -17,5 +17,5 @@ def get_config() -> Any:
     """Returns the recipe; the command line can replace every value."""
     c: Any = cam_voc_light.get_config()
     c.name = "lpcam_voc_light"
-    common.local_prototypes(c, features={}, prototypes={})
+    common.local_prototypes(c)
     return c

@@ -135,6 +135,18 @@ class Method(Settings, abc.ABC):
                 f" keeps frozen, found {momentum}: change it"
             )
 
+    def check_trained(self) -> None:
+        """Refuses to train a method whose network another stage makes.
+
+        Raises:
+          UserError: this is such a method; see `made_by`.
+        """
+        if self.made_by:
+            raise UserError(
+                f"expected a method that is trained, found {name_of(type(self))}, whose network a"
+                f" stage of type {self.made_by} makes: choose another method"
+            )
+
     def batch_spec(self) -> BatchSpec:
         """Returns what a batch has besides images and image-level labels, by default nothing."""
         return BatchSpec()

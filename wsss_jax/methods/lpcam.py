@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
-from wsss_jax.errors import UserError
 from wsss_jax.methods.base import Aux, Method, Step
 from wsss_jax.models.base import Backbone
 from wsss_jax.models.layers import flip_valid
@@ -146,10 +145,8 @@ class LpCam(Method):
           UserError: always.
         """
         del step
-        raise UserError(
-            f"expected a method that is trained, found lpcam, whose network a stage of type"
-            f" {self.made_by} makes: choose another method"
-        )
+        self.check_trained()
+        raise AssertionError("unreachable")
 
     def predict(
         self, variables: PyTree, images: UInt8[Array, "b h w 3"], valid: Bool[Array, "b h w"]

@@ -38,24 +38,24 @@ def depthwise_conv(
       padding: the zeros to add, ((top, bottom), (left, right)).
     """
     settings: dict[str, Any] = dict(stride=stride, dilation=dilation, padding=padding)
-    on_gpu = _by_phases if dilation > 1 and stride == 1 else _grouped
+    grouped = functools.partial(_grouped, **settings)
+    on_gpu = grouped
+    if dilation > 1 and stride == 1:
+        on_gpu = functools.partial(
+            dilated_conv, dilation=dilation, padding=padding, groups=x.shape[-1]
+        )
     return lax.platform_dependent(
         x,
         kernel,
         cpu=functools.partial(_shifted, **settings),
-        cuda=functools.partial(on_gpu, **settings),
-        rocm=functools.partial(on_gpu, **settings),
-        default=functools.partial(_grouped, **settings),
+        cuda=on_gpu,
+        rocm=on_gpu,
+        default=grouped,
     )
 
 
 def _grouped(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
     return xla_conv(x, kernel, stride, dilation, padding, groups=x.shape[-1])
-
-
-def _by_phases(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:
-    assert stride == 1
-    return dilated_conv(x, kernel, dilation, padding, x.shape[-1])
 
 
 def _shifted(x: Array, kernel: Array, stride: int, dilation: int, padding: Padding) -> Array:

@@ -150,11 +150,7 @@ class Train(TargetSettings, NetworkStage):
     def check(self, needs: Needs) -> None:
         """Refuses what cannot work; see `Stage`."""
         super().check(needs)
-        if made_by := self.method.made_by:
-            raise UserError(
-                f"expected a method that is trained, found {name_of(type(self.method))}, whose"
-                f" network a stage of type {made_by} makes: choose another method"
-            )
+        self.method.check_trained()
         if not (self.steps or self.epochs):
             raise UserError("expected epochs or steps above 0, found 0 for both: set one")
         if self.init_weights:
